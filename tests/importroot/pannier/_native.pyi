@@ -1,0 +1,1 @@
+../../../shared/core/python/pannier/_native.pyi
