@@ -1,0 +1,271 @@
+"""Finds everything that keeps plain data from being decoded into struct types.
+
+msgspec stops at the first error and names map keys `[...]`. This pass walks the data beside the types and collects
+every `Finding`. A struct whose fields are all well is converted as a proof, so what a `__post_init__` refuses is in the
+same list. The data has passed a parser's limit on nesting; the walk only goes as deep as the types do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import inspect
+from pannier.shared.explain import (
+    BAD_VALUE,
+    MISSING,
+    UNKNOWN_FIELD,
+    UNKNOWN_NAME,
+    WRONG_TYPE,
+    Finding,
+    near_match,
+    printable,
+)
+from pannier.shared.toml_position import Path
+
+
+def check(
+    data: Any,
+    types: Sequence[type],
+    *,
+    tables: Mapping[str, Mapping[str, type]] | None = None,
+    at: Path = (),
+    partial: bool = False,
+) -> list[Finding]:
+    """Everything that keeps `data` from being decoded into the struct `types`, whose fields it may mix.
+
+    `tables` gives the type of each entry of a field that is marked `Meta(extra={"typed_by": NAME})`: NAME → key → type.
+    `partial` leaves out missing fields of `types` and of the tables in them: a layer need not be whole.
+    """
+    walk = _Walk(tables or {}, partial)
+    nodes = [node for node in map(inspect.type_info, types) if isinstance(node, inspect.StructType)]
+    walk.struct(data, nodes, at)
+    return walk.findings
+
+
+class _Walk:
+    def __init__(self, tables: Mapping[str, Mapping[str, type]], partial: bool) -> None:
+        self.tables = tables
+        self.partial = partial
+        self.findings: list[Finding] = []
+
+    def add(self, path: Path, code: str, message: str, expectation: str = "", **more: Any) -> None:
+        self.findings.append(Finding(path, code, message, expectation, **more))
+
+    def struct(self, data: Any, nodes: Sequence[inspect.StructType], path: Path) -> None:
+        if not isinstance(data, Mapping):
+            self.wrong(data, "a table", path)
+            return
+        before = len(self.findings)
+        fields = {field.encode_name: field for node in nodes for field in node.fields}
+        tags = {node.tag_field for node in nodes if node.tag_field}
+        for key, value in data.items():
+            if key in fields:
+                self.value(value, fields[key].type, (*path, key))
+            elif key not in tags:
+                near = near_match(key, fields)
+                known = "" if near or len(fields) > 12 else f"known here: {', '.join(fields)}"
+                self.add((*path, key), UNKNOWN_FIELD, "unknown field", known, near=near, at_key=True)
+        missing = [name for name, field in fields.items() if field.required and name not in data]
+        if not self.partial:
+            for name in missing:
+                self.add((*path, name), MISSING, "missing", f"expected {_describe(fields[name].type)}", at_key=True)
+        if len(self.findings) == before and not missing:
+            self.proof(data, nodes, path)
+
+    def proof(self, data: Mapping[str, Any], nodes: Sequence[inspect.StructType], path: Path) -> None:
+        for node in nodes:
+            # A field typed by its key was proved entry by entry.
+            own = {
+                f.encode_name: data[f.encode_name]
+                for f in node.fields
+                if f.encode_name in data and not _typed_by(f.type)
+            }
+            if node.tag_field:
+                own[node.tag_field] = node.tag
+            try:
+                msgspec.convert(own, node.cls)
+            except msgspec.ValidationError as error:
+                self.add(path, BAD_VALUE, str(error).split(" - at `", 1)[0])
+
+    def value(self, data: Any, node: inspect.Type, path: Path) -> None:
+        words = ""
+        table = ""
+        while isinstance(node, inspect.Metadata):
+            words = words or (node.extra_json_schema or {}).get("description", "")
+            table = table or (node.extra or {}).get("typed_by", "")
+            node = node.type
+        if table:
+            self.table(data, self.tables.get(table, {}), table, path)
+        elif isinstance(node, inspect.UnionType):
+            self.union(data, node, words, path)
+        elif isinstance(node, inspect.StructType):
+            self.struct(data, [node], path)
+        elif isinstance(node, inspect.DictType):
+            self.mapping(data, node, path)
+        elif isinstance(node, (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType)):
+            self.sequence(data, node, words, path)
+        elif (code := _refuses(data, node)) is not None:
+            self.wrong(data, words or _describe(node), path, code)
+
+    def table(self, data: Any, types: Mapping[str, type], what: str, path: Path) -> None:
+        if not isinstance(data, Mapping):
+            self.wrong(data, "a table", path)
+            return
+        for key, value in data.items():
+            if key not in types:
+                known = f"installed: {', '.join(sorted(types)) or 'none'}"
+                near = near_match(key, types)
+                self.add((*path, key), UNKNOWN_NAME, f"unknown {what}", known, near=near, at_key=True)
+            elif not isinstance(value, bool):
+                node = inspect.type_info(types[key])
+                self.value(value, node, (*path, key))
+
+    def union(self, data: Any, node: inspect.UnionType, words: str, path: Path) -> None:
+        structs = [choice for choice in node.types if isinstance(choice, inspect.StructType)]
+        if structs and isinstance(data, Mapping):
+            chosen = [s for s in structs if s.tag_field is None or data.get(s.tag_field) == s.tag]
+            if chosen:
+                self.struct(data, chosen[:1], path)
+            else:
+                tag = structs[0].tag_field or ""
+                expected = " or ".join(json.dumps(s.tag) for s in structs)
+                self.add((*path, tag), BAD_VALUE, f"one of the kinds must be named by {tag!r}", f"expected {expected}")
+            return
+        attempts = []
+        for choice in node.types:
+            attempt = _Walk(self.tables, self.partial)
+            attempt.value(data, choice, path)
+            if not attempt.findings:
+                return
+            attempts.append(attempt)
+        inside = next((a for a in attempts if any(len(f.path) > len(path) for f in a.findings)), None)
+        if inside is not None:
+            self.findings += inside.findings
+        else:
+            codes = {finding.code for attempt in attempts for finding in attempt.findings}
+            self.wrong(data, words or _describe(node), path, BAD_VALUE if BAD_VALUE in codes else WRONG_TYPE)
+
+    def mapping(self, data: Any, node: inspect.DictType, path: Path) -> None:
+        if not isinstance(data, Mapping):
+            self.wrong(data, "a table", path)
+            return
+        for key, value in data.items():
+            if _refuses(key, _bare(node.key_type)) is not None:
+                self.add((*path, key), BAD_VALUE, "bad name", f"expected {_describe(node.key_type)}", at_key=True)
+            self.value(value, node.value_type, (*path, key))
+
+    def sequence(self, data: Any, node: Any, words: str, path: Path) -> None:
+        if not isinstance(data, list):
+            self.wrong(data, words or "a list", path)
+            return
+        partial, self.partial = self.partial, False
+        for index, item in enumerate(data):
+            self.value(item, node.item_type, (*path, index))
+        self.partial = partial
+        if (node.min_length or 0) > len(data):
+            self.add(path, BAD_VALUE, f"has {len(data)} entries", f"expected at least {node.min_length}")
+        if node.max_length is not None and len(data) > node.max_length:
+            self.add(path, BAD_VALUE, f"has {len(data)} entries", f"expected at most {node.max_length}")
+
+    def wrong(self, data: Any, expected: str, path: Path, code: str = WRONG_TYPE) -> None:
+        near = ""
+        if code == BAD_VALUE and isinstance(data, str) and expected.startswith('"'):
+            near = near_match(data, json.loads(f"[{expected.replace(' or ', ', ')}]"))
+        remark = "" if near else f"expected {expected}"
+        self.add(
+            path, code, f"{'wrong type' if code == WRONG_TYPE else 'bad value'}: {_shown(data)}", remark, near=near
+        )
+
+
+def _refuses(data: Any, node: inspect.Type) -> str | None:
+    """The code of what is wrong with a scalar, or None.
+
+    msgspec is the judge of values. A kind that is not known here is left to the proof of the struct around it.
+    """
+    if isinstance(node, inspect.NoneType):
+        return None if data is None else WRONG_TYPE
+    if isinstance(node, inspect.LiteralType):
+        alike = [value for value in node.values if type(value) is type(data)]
+        return None if data in alike else BAD_VALUE if alike else WRONG_TYPE
+    kind = next((kind for known, kind in _SCALARS.items() if isinstance(node, known)), None)
+    if kind is None:
+        return None
+    if isinstance(data, bool) is not (kind is bool) or not isinstance(data, (int, float) if kind is float else kind):
+        return WRONG_TYPE
+    limits = {name: limit for name in _LIMITS if (limit := getattr(node, name, None)) is not None}
+    try:
+        msgspec.convert(data, Annotated[kind, msgspec.Meta(**limits)])
+    except msgspec.ValidationError:
+        return BAD_VALUE
+    return BAD_VALUE if isinstance(data, float) and not math.isfinite(data) else None
+
+
+_SCALARS: dict[type, type] = {
+    inspect.BoolType: bool,
+    inspect.IntType: int,
+    inspect.FloatType: float,
+    inspect.StrType: str,
+}
+
+
+_LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
+
+
+def _bare(node: inspect.Type) -> inspect.Type:
+    while isinstance(node, inspect.Metadata):
+        node = node.type
+    return node
+
+
+def _typed_by(node: inspect.Type) -> str:
+    return str((node.extra or {}).get("typed_by", "")) if isinstance(node, inspect.Metadata) else ""
+
+
+def _describe(node: inspect.Type) -> str:
+    words = "another kind of value"
+    match node:
+        case inspect.Metadata():
+            words = str((node.extra_json_schema or {}).get("description", "")) or _describe(node.type)
+        case inspect.UnionType():
+            words = " or ".join(_describe(choice) for choice in node.types if not isinstance(choice, inspect.NoneType))
+        case inspect.LiteralType():
+            words = " or ".join(json.dumps(value) for value in node.values)
+        case inspect.BoolType():
+            words = "true or false"
+        case inspect.IntType():
+            words = f"a whole number{_range(node)}"
+        case inspect.FloatType():
+            words = f"a number{_range(node)}"
+        case inspect.StrType():
+            words = f"a text matching {node.pattern}" if node.pattern else "a text"
+        case inspect.StructType() | inspect.DictType():
+            words = "a table"
+        case inspect.ListType():
+            words = f"a list, each entry {_describe(node.item_type)}"
+    return words
+
+
+def _range(node: inspect.IntType | inspect.FloatType) -> str:
+    words = [
+        f" {word} {limit:g}"
+        for word, limit in (("≥", node.ge), (">", node.gt), ("≤", node.le), ("<", node.lt))
+        if limit is not None
+    ]
+    return " and".join(words)
+
+
+def _shown(data: Any) -> str:
+    if isinstance(data, Mapping):
+        return "a table"
+    if isinstance(data, list):
+        return "a list"
+    if isinstance(data, bool):
+        return str(data).lower()
+    if isinstance(data, (int, float)) and not -(10**20) < data < 10**20:
+        return "a number out of range"
+    text = json.dumps(data, ensure_ascii=False) if isinstance(data, (str, int, float)) else str(data)
+    return printable(text, 48)

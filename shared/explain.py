@@ -1,0 +1,140 @@
+"""Says what is wrong with a configuration, and where: codes, places, and the text that an operator reads.
+
+All problems are reported at once, each on two lines: `FILE:LINE:COLUMN CODE error PATH: WHAT`, then the line as it was
+written with what would be right. Where a value was written is the business of its `Source`: a file, or an option.
+Text from outside is printed without control characters: a hostile file must not drive the operator's terminal.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pannier.shared.errors import Blame, PannierError
+from pannier.shared.toml_position import Path
+
+UNREADABLE = "PAN0100"
+SYNTAX = "PAN0101"
+UNKNOWN_FIELD = "PAN0102"
+WRONG_TYPE = "PAN0103"
+BAD_VALUE = "PAN0104"
+UNKNOWN_NAME = "PAN0105"
+MISSING = "PAN0106"
+
+EX_CONFIG = 65
+_SHOWN = 96
+_BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong at `path`, before anybody knows where that was written."""
+
+    path: Path
+    code: str
+    message: str
+    expectation: str = ""
+    near: str = ""
+    at_key: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something was written: a file with line and column from 1, or another `source` with line 0."""
+
+    source: str
+    line: int = 0
+    column: int = 0
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+class Source(Protocol):
+    """Something that values were read from, and that can say where."""
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        """Where the value of `path` (with `key` its name) was written; the nearest thing above it if nowhere."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One error of a configuration: a finding and its place."""
+
+    place: Place
+    code: str
+    path: str
+    message: str
+    expectation: str = ""
+    near: str = ""
+
+    def __str__(self) -> str:
+        subject = f"{self.path}: " if self.path else ""
+        first = f"{self.place}  {self.code} error  {subject}{self.message}"
+        remark = f'did you mean "{self.near}"?' if self.near else self.expectation
+        if self.place.line:
+            return f"{printable(first)}\n{self.place.line:>5} | {printable(self.place.text.strip(), _SHOWN)}     {remark}".rstrip()
+        return printable(first) + (f"\n      | {printable(remark)}" if remark else "")
+
+
+class ConfigError(PannierError):
+    """A configuration that cannot be used; `problems` has every reason, in the order of the text."""
+
+    exit_code = EX_CONFIG
+    blame = Blame.CONFIG
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str = "") -> None:
+        ordered = sorted(problems, key=lambda problem: (problem.place.source, problem.place.line, problem.place.column))
+        self.problems = tuple(ordered)
+        super().__init__(
+            "\n".join([*map(str, ordered), _count(ordered)]), hint=hint, code=ordered[0].code if ordered else ""
+        )
+
+
+def problem(source: Source, finding: Finding) -> Problem:
+    """The finding with the place where `source` has it."""
+    return Problem(
+        source.place(finding.path, key=finding.at_key),
+        finding.code,
+        dotted(finding.path),
+        finding.message,
+        finding.expectation,
+        finding.near,
+    )
+
+
+def dotted(path: Path) -> str:
+    """The path as TOML would write it: `services."a.b"[0].address`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += ("." if text else "") + (part if part and _BARE.issuperset(part) else json.dumps(part))
+    return text
+
+
+def near_match(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like `name`, or an empty text."""
+    return next(iter(difflib.get_close_matches(name[:64], list(known), n=1, cutoff=0.6)), "")
+
+
+def printable(text: str, limit: int | None = None) -> str:
+    """The text for a terminal: no control characters but the line breaks of ours, cut with `…` at `limit`."""
+    if limit is not None and len(text) > limit:
+        text = text[: limit - 1] + "…"
+    return "".join(c if c.isprintable() or (c == "\n" and limit is None) else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _count(problems: Sequence[Problem]) -> str:
+    places = {problem.place.source for problem in problems}
+    noun = "file" if all(problem.place.line for problem in problems) else "place"
+    return (
+        f"{len(problems)} error{'s' * (len(problems) != 1)} in "
+        f"{len(places)} {noun}{'s' * (len(places) != 1)} (exit {EX_CONFIG})"
+    )
