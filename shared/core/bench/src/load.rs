@@ -1,0 +1,415 @@
+//! The generator: one epoll set over all connections, one request in flight on each, every answer checked.
+//!
+//! A connection that breaks the protocol, ends early or answers wrongly counts as an error and is replaced at once; what
+//! has no answer five seconds after the last progress counts as an error too, so that no request vanishes from the sum.
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::fd::OwnedFd;
+use rustix::io::{Errno, read, write};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+
+use crate::address::Address;
+use crate::histogram::Histogram;
+use crate::options::Options;
+use crate::report::Report;
+use crate::request::Request;
+use crate::response::{Expect, Parser};
+use crate::schedule::{Due, Schedule};
+
+const PACER: u64 = u64::MAX;
+const BUFFER: usize = 256 * 1024;
+const STALLED: Duration = Duration::from_secs(5);
+const READABLE: EventFlags = EventFlags::IN
+    .union(EventFlags::RDHUP)
+    .union(EventFlags::ET);
+
+/// Runs the load to its end.
+///
+/// # Errors
+/// Nobody listens at the address (also later: a peer that died cannot be measured).
+pub fn run(options: &Options) -> Result<Report, Box<dyn Error>> {
+    let mut load = Load::open(options)?;
+    let mut buffer = vec![0; BUFFER];
+    let mut events = Vec::with_capacity(512);
+    let pacer = load.begin()?;
+    let mut progress = Instant::now();
+    while load.in_flight > 0 || !load.schedule.is_over(load.now()) {
+        let tick = Timespec {
+            tv_sec: 1,
+            tv_nsec: 0,
+        };
+        match epoll::wait(
+            &load.epoll,
+            rustix::buffer::spare_capacity(&mut events),
+            Some(&tick),
+        ) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let answered = load.answered;
+        for event in events.drain(..) {
+            let flags = event.flags;
+            match (event.data.u64(), &pacer) {
+                (PACER, Some(timer)) => {
+                    let _ = read(timer, &mut [0_u8; 8]);
+                    load.send_due()?;
+                }
+                (token, _) => load.step(token as usize, flags, &mut buffer)?,
+            }
+        }
+        if load.answered > answered || load.in_flight == 0 {
+            progress = Instant::now();
+        } else if progress.elapsed() > STALLED {
+            break;
+        }
+    }
+    Ok(load.report())
+}
+
+struct Load<'a> {
+    epoll: OwnedFd,
+    address: &'a Address,
+    expect: &'a Expect,
+    request: Request,
+    schedule: Schedule,
+    connections: Vec<Connection>,
+    idle: Vec<usize>,
+    in_flight: u64,
+    answered: u64,
+    histogram: Histogram,
+    good: u64,
+    errors: u64,
+    first_error: Option<String>,
+    origin: Instant,
+    last_answer: u64,
+}
+
+struct Connection {
+    socket: OwnedFd,
+    parser: Parser,
+    current: Option<Due>,
+    sent: usize,
+    blocked: bool,
+}
+
+impl Connection {
+    fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            parser: Parser::default(),
+            current: None,
+            sent: 0,
+            blocked: false,
+        }
+    }
+}
+
+/// What one read of a connection came to.
+enum Outcome {
+    Waiting,
+    Good { close: bool },
+    Bad { close: bool, why: String },
+    EndedIdle,
+}
+
+impl<'a> Load<'a> {
+    fn open(options: &'a Options) -> Result<Self, Box<dyn Error>> {
+        let mut load = Self {
+            epoll: epoll::create(CreateFlags::CLOEXEC)?,
+            address: &options.connect,
+            expect: &options.expect,
+            request: options.request.clone(),
+            schedule: options.schedule.clone(),
+            connections: Vec::with_capacity(options.connections),
+            idle: (0..options.connections).rev().collect(),
+            in_flight: 0,
+            answered: 0,
+            histogram: Histogram::default(),
+            good: 0,
+            errors: 0,
+            first_error: None,
+            origin: Instant::now(),
+            last_answer: 0,
+        };
+        for index in 0..options.connections {
+            let connection = load.dial(index)?;
+            load.connections.push(connection);
+        }
+        Ok(load)
+    }
+
+    fn dial(&self, index: usize) -> Result<Connection, Box<dyn Error>> {
+        let socket = self
+            .address
+            .connect()
+            .map_err(|error| format!("{}: {error}", self.address))?;
+        epoll::add(
+            &self.epoll,
+            &socket,
+            EventData::new_u64(index as u64),
+            READABLE,
+        )?;
+        Ok(Connection::new(socket))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Starts the clock, sends what is due at 0 and, for an open loop, returns the timer that wakes it.
+    fn begin(&mut self) -> Result<Option<OwnedFd>, Box<dyn Error>> {
+        self.origin = Instant::now();
+        let Some(interval) = self.schedule.interval() else {
+            self.send_due()?;
+            return Ok(None);
+        };
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        epoll::add(
+            &self.epoll,
+            &timer,
+            EventData::new_u64(PACER),
+            EventFlags::IN,
+        )?;
+        let every = Timespec::try_from(Duration::from_nanos(interval))?;
+        timerfd_settime(
+            &timer,
+            TimerfdTimerFlags::empty(),
+            &Itimerspec {
+                it_interval: every,
+                it_value: every,
+            },
+        )?;
+        self.send_due()?;
+        Ok(Some(timer))
+    }
+
+    fn send_due(&mut self) -> Result<(), Box<dyn Error>> {
+        while let Some(index) = self.idle.pop() {
+            let now = self.now();
+            let Some(due) = self.schedule.next(now) else {
+                self.idle.push(index);
+                return Ok(());
+            };
+            self.send(index, due)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, index: usize, due: Due) -> Result<(), Box<dyn Error>> {
+        if let Some(connection) = self.connections.get_mut(index) {
+            connection.current = Some(due);
+            connection.sent = 0;
+            self.in_flight += 1;
+        }
+        self.write(index)
+    }
+
+    fn write(&mut self, index: usize) -> Result<(), Box<dyn Error>> {
+        let Some(connection) = self.connections.get_mut(index) else {
+            return Ok(());
+        };
+        let Some(due) = connection.current else {
+            return Ok(());
+        };
+        let bytes = self.request.numbered(due.number);
+        while let Some(rest) = bytes.get(connection.sent..).filter(|rest| !rest.is_empty()) {
+            match write(&connection.socket, rest) {
+                Ok(size) => connection.sent += size,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => {
+                    return self.finish(
+                        index,
+                        Outcome::Bad {
+                            close: true,
+                            why: format!("write: {error}"),
+                        },
+                    );
+                }
+            }
+        }
+        let blocked = connection.sent < bytes.len();
+        if blocked != connection.blocked {
+            connection.blocked = blocked;
+            let flags = if blocked {
+                READABLE | EventFlags::OUT
+            } else {
+                READABLE
+            };
+            epoll::modify(
+                &self.epoll,
+                &connection.socket,
+                EventData::new_u64(index as u64),
+                flags,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        index: usize,
+        flags: EventFlags,
+        buffer: &mut [u8],
+    ) -> Result<(), Box<dyn Error>> {
+        if flags.contains(EventFlags::OUT)
+            && self.connections.get(index).is_some_and(|one| one.blocked)
+        {
+            self.write(index)?;
+        }
+        loop {
+            let Some(connection) = self.connections.get_mut(index) else {
+                return Ok(());
+            };
+            let size = match read(&connection.socket, &mut *buffer) {
+                Ok(size) => size,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR) => continue,
+                Err(error) => {
+                    let outcome = broken(connection, &format!("read: {error}"));
+                    return self.finish(index, outcome);
+                }
+            };
+            let outcome = if size == 0 {
+                broken(connection, "the peer ended the connection")
+            } else {
+                received(
+                    connection,
+                    buffer.get(..size).unwrap_or_default(),
+                    self.expect,
+                )
+            };
+            let more = size == buffer.len()
+                || flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            match outcome {
+                Outcome::Waiting if more => {}
+                Outcome::Waiting => return Ok(()),
+                Outcome::Good { close: false } if more => {
+                    // An end that came with the answer is seen before the next request goes out on the connection.
+                    let outcome = match read(&connection.socket, &mut *buffer) {
+                        Err(Errno::AGAIN) => Outcome::Good { close: false },
+                        Ok(0) | Err(_) => Outcome::Good { close: true },
+                        Ok(_) => Outcome::Bad {
+                            close: true,
+                            why: "bytes after the answer".to_owned(),
+                        },
+                    };
+                    return self.finish(index, outcome);
+                }
+                outcome => return self.finish(index, outcome),
+            }
+        }
+    }
+
+    fn finish(&mut self, index: usize, outcome: Outcome) -> Result<(), Box<dyn Error>> {
+        let now = self.now();
+        let Some(connection) = self.connections.get_mut(index) else {
+            return Ok(());
+        };
+        let current = connection.current.take();
+        if current.is_some() {
+            self.in_flight -= 1;
+            self.answered += 1;
+            self.last_answer = now;
+        }
+        let close = match outcome {
+            Outcome::Waiting => return Ok(()),
+            Outcome::Good { close } => {
+                self.good += 1;
+                self.histogram
+                    .record(now.saturating_sub(current.map_or(now, |due| due.intended)));
+                close
+            }
+            Outcome::Bad { close, why } => {
+                self.errors += 1;
+                self.first_error.get_or_insert(why);
+                close
+            }
+            Outcome::EndedIdle => true,
+        };
+        if close {
+            let fresh = self.dial(index)?;
+            if let Some(connection) = self.connections.get_mut(index) {
+                *connection = fresh;
+            }
+        }
+        if current.is_none() {
+            return Ok(());
+        }
+        match self.schedule.next(now) {
+            Some(due) => self.send(index, due),
+            None => {
+                self.idle.push(index);
+                Ok(())
+            }
+        }
+    }
+
+    fn report(mut self) -> Report {
+        if self.in_flight > 0 {
+            self.errors += self.in_flight;
+            self.first_error
+                .get_or_insert(format!("{} requests had no answer", self.in_flight));
+        }
+        Report {
+            requests: self.good,
+            errors: self.errors,
+            seconds: self.last_answer as f64 / 1e9,
+            histogram: self.histogram,
+            first_error: self.first_error,
+        }
+    }
+}
+
+fn broken(connection: &Connection, why: &str) -> Outcome {
+    match connection.current {
+        Some(_) => Outcome::Bad {
+            close: true,
+            why: why.to_owned(),
+        },
+        None => Outcome::EndedIdle,
+    }
+}
+
+fn received(connection: &mut Connection, bytes: &[u8], expect: &Expect) -> Outcome {
+    if connection.current.is_none() {
+        return Outcome::Bad {
+            close: true,
+            why: "bytes without a request".to_owned(),
+        };
+    }
+    match connection.parser.feed(bytes, expect) {
+        Ok((_, None)) => Outcome::Waiting,
+        Ok((used, Some(_))) if used < bytes.len() => Outcome::Bad {
+            close: true,
+            why: "bytes after the answer".to_owned(),
+        },
+        Ok((_, Some(answer))) if answer.is_good() => Outcome::Good {
+            close: answer.close,
+        },
+        Ok((_, Some(answer))) => {
+            let body = if answer.body_matches {
+                "the expected body"
+            } else {
+                "another body"
+            };
+            Outcome::Bad {
+                close: answer.close,
+                why: format!("status {} with {body}", answer.status),
+            }
+        }
+        Err(fault) => Outcome::Bad {
+            close: true,
+            why: format!("{fault:?}"),
+        },
+    }
+}
