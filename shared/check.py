@@ -109,7 +109,7 @@ class _Walk:
         elif isinstance(node, (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType)):
             self.sequence(data, node, words, path)
         elif (code := _refuses(data, node)) is not None:
-            self.wrong(data, words or _describe(node), path, code)
+            self.wrong(data, words or _describe(node), path, code, _choices(node))
 
     def table(self, data: Any, types: Mapping[str, type], what: str, path: Path) -> None:
         if not isinstance(data, Mapping):
@@ -147,7 +147,8 @@ class _Walk:
             self.findings += inside.findings
         else:
             codes = {finding.code for attempt in attempts for finding in attempt.findings}
-            self.wrong(data, words or _describe(node), path, BAD_VALUE if BAD_VALUE in codes else WRONG_TYPE)
+            code = BAD_VALUE if BAD_VALUE in codes else WRONG_TYPE
+            self.wrong(data, words or _describe(node), path, code, _choices(node))
 
     def mapping(self, data: Any, node: inspect.DictType, path: Path) -> None:
         if not isinstance(data, Mapping):
@@ -171,14 +172,11 @@ class _Walk:
         if node.max_length is not None and len(data) > node.max_length:
             self.add(path, BAD_VALUE, f"has {len(data)} entries", f"expected at most {node.max_length}")
 
-    def wrong(self, data: Any, expected: str, path: Path, code: str = WRONG_TYPE) -> None:
-        near = ""
-        if code == BAD_VALUE and isinstance(data, str) and expected.startswith('"'):
-            near = near_match(data, json.loads(f"[{expected.replace(' or ', ', ')}]"))
+    def wrong(self, data: Any, expected: str, path: Path, code: str = WRONG_TYPE, choices: Sequence[str] = ()) -> None:
+        near = near_match(data, choices) if isinstance(data, str) else ""
         remark = "" if near else f"expected {expected}"
-        self.add(
-            path, code, f"{'wrong type' if code == WRONG_TYPE else 'bad value'}: {_shown(data)}", remark, near=near
-        )
+        what = "wrong type" if code == WRONG_TYPE else "bad value"
+        self.add(path, code, f"{what}: {_shown(data)}", remark, near=near)
 
 
 def _refuses(data: Any, node: inspect.Type) -> str | None:
@@ -247,6 +245,13 @@ def _describe(node: inspect.Type) -> str:
         case inspect.ListType():
             words = f"a list, each entry {_describe(node.item_type)}"
     return words
+
+
+def _choices(node: inspect.Type) -> list[str]:
+    """The texts that a literal, or a union with one, allows."""
+    if isinstance(node, inspect.UnionType):
+        return [text for choice in node.types for text in _choices(choice)]
+    return [value for value in node.values if isinstance(value, str)] if isinstance(node, inspect.LiteralType) else []
 
 
 def _range(node: inspect.IntType | inspect.FloatType) -> str:

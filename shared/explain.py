@@ -78,7 +78,8 @@ class Problem:
         first = f"{self.place}  {self.code} error  {subject}{self.message}"
         remark = f'did you mean "{self.near}"?' if self.near else self.expectation
         if self.place.line:
-            return f"{printable(first)}\n{self.place.line:>5} | {printable(self.place.text.strip(), _SHOWN)}     {remark}".rstrip()
+            second = f"{self.place.line:>5} | {printable(self.place.text.strip(), _SHOWN)}     {printable(remark)}"
+            return f"{printable(first)}\n{second.rstrip()}"
         return printable(first) + (f"\n      | {printable(remark)}" if remark else "")
 
 

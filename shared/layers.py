@@ -1,0 +1,183 @@
+"""Lays settings over one another and remembers where each value came from; no I/O.
+
+Order, from the bottom: profile (its `extends` parent below it), project file, app, environment, `--set`, live. Tables
+are merged key by key; anything else, lists included, is replaced whole. `sidecars.NAME = false` takes a sidecar away
+with its settings, `true` adds it as it is below or with its defaults: TOML has no other way to say "not this one".
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pannier.shared.explain import SYNTAX, ConfigError, Finding, Place, Problem, Source, problem
+from pannier.shared.toml_position import DEPTH_LIMIT, Path, Positions
+
+ENVIRONMENT_PREFIX = "PANNIER__"
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One set of values: `name` is what `--origin` calls it, `source` knows where each value was written."""
+
+    name: str
+    data: Mapping[str, Any]
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which layer gave a value, and where it is written there."""
+
+    layer: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file as a source. `under` is the table of the file that the layer is about."""
+
+    name: str
+    text: str = field(repr=False)
+    positions: Positions = field(repr=False)
+    under: Path = ()
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        whole = (*self.under, *path)
+        position = self.positions.key(whole) if key else self.positions.value(whole)
+        if position is None:
+            return line_of(self.name, self.text, 1, 1)
+        return line_of(self.name, self.text, position.line, position.column)
+
+
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """Single assignments as a source: each path has a label such as `--set proxy.workers` or a variable's name."""
+
+    labels: Mapping[Path, str]
+    fallback: str
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        for length in range(len(path), 0, -1):
+            if label := self.labels.get(path[:length]):
+                return Place(label)
+        return Place(self.fallback)
+
+
+def line_of(name: str, text: str, line: int, column: int) -> Place:
+    """The place in a text, with its source line."""
+    lines = text.split("\n")
+    return Place(name, line, column, lines[line - 1] if line <= len(lines) else "")
+
+
+def merge(layers: Iterable[Layer]) -> tuple[dict[str, Any], dict[Path, Origin]]:
+    """The layers from the bottom up as one tree, and the origin of each leaf (an empty table is a leaf)."""
+    data: dict[str, Any] = {}
+    origins: dict[Path, Origin] = {}
+    for layer in layers:
+        _lay(data, origins, layer.data, (), layer)
+    return data, origins
+
+
+def _lay(
+    below: dict[str, Any], origins: dict[Path, Origin], above: Mapping[str, Any], path: Path, layer: Layer
+) -> None:
+    for key, given in above.items():
+        here = (*path, key)
+        switched = path == ("sidecars",) and isinstance(given, bool)
+        if switched and not given:
+            below.pop(key, None)
+            _forget(origins, here)
+            continue
+        value = {} if switched else given
+        if isinstance(value, Mapping):
+            inner = below.get(key)
+            if not isinstance(inner, dict):
+                _forget(origins, here)
+                inner = below[key] = {}
+            if value:
+                origins.pop(here, None)
+                _lay(inner, origins, value, here, layer)
+            elif not inner:
+                origins[here] = _origin(layer, here)
+        else:
+            _forget(origins, here)
+            below[key] = value
+            origins[here] = _origin(layer, here)
+
+
+def _forget(origins: dict[Path, Origin], path: Path) -> None:
+    for known in [known for known in origins if known[: len(path)] == path]:
+        del origins[known]
+
+
+def _origin(layer: Layer, path: Path) -> Origin:
+    return Origin(layer.name, layer.source.place(path))
+
+
+def environment_layer(environment: Mapping[str, str], sidecars: Iterable[str]) -> Layer:
+    """The variables `PANNIER__A__B=value` as a layer. Raises ConfigError for names that are no path."""
+    given = [
+        (name, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"), text)
+        for name, text in sorted(environment.items())
+        if name.startswith(ENVIRONMENT_PREFIX)
+    ]
+    return _assigned("environment", given, sidecars)
+
+
+def set_layer(assignments: Sequence[str], sidecars: Iterable[str]) -> Layer:
+    """The options `--set a.b=value` as a layer; the last of several for one path holds.
+
+    Raises ConfigError for what has no `=`, or no path before it.
+    """
+    given = []
+    problems = []
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if equals:
+            given.append((f"--set {path}", path.strip().split("."), text))
+        else:
+            problems.append(Problem(Place(f"--set {assignment}"), SYNTAX, "", "no value", "expected PATH=VALUE"))
+    if problems:
+        raise ConfigError(problems)
+    return _assigned("--set", given, sidecars)
+
+
+def parse_value(text: str) -> Any:
+    """A value as TOML writes it (`3`, `true`, `["a"]`, `{ x = 1 }`, `"3"`); anything else is text, as are dates."""
+    text = text.strip()
+    nested = sum(map(text.count, "[{.")) > DEPTH_LIMIT
+    if nested or "\n" in text:
+        return text
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+    return value if isinstance(value, (bool, int, float, str, list, dict)) else text
+
+
+def _assigned(name: str, given: Iterable[tuple[str, list[str], str]], sidecars: Iterable[str]) -> Layer:
+    data: dict[str, Any] = {}
+    labels: dict[Path, str] = {}
+    source = Assignments(labels, name)
+    problems: list[Problem] = []
+    known = set(sidecars)
+    for label, parts, text in given:
+        # A sidecar's name may stand first: PANNIER__RESILIENCE__RETRY__ATTEMPTS=3.
+        path: tuple[str, ...] = ("sidecars", *parts) if parts[0] in known else tuple(parts)
+        labels[path] = label
+        if not all(path) or len(path) > DEPTH_LIMIT:
+            problems.append(problem(source, Finding(path, SYNTAX, "no path", "expected names with a dot between them")))
+            continue
+        table = data
+        for part in path[:-1]:
+            inner = table.get(part)
+            if not isinstance(inner, dict):
+                inner = table[part] = {}
+            table = inner
+        table[path[-1]] = parse_value(text)
+    if problems:
+        raise ConfigError(problems)
+    return Layer(name, data, source)

@@ -1,0 +1,116 @@
+"""What a stage is made of: the settings of a profile, each in the small struct of the component that uses it.
+
+Durations are texts such as `10s`. The settings of a sidecar belong to that sidecar and are decoded by its own type;
+the presence of its name under `sidecars` is what makes it run. Every field has a default: a layer may set any of them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+from pannier.shared.duration import PATTERN, Duration, milliseconds
+
+NEVER = "never"
+
+Grace = Annotated[str, Meta(pattern=f"^never$|{PATTERN}", description='"never", or a duration such as "10s"')]
+Port = Annotated[int, Meta(ge=0, le=65535, description="a port, 0 to 65535")]
+Address = Annotated[
+    str,
+    Meta(
+        pattern=r"^(unix:/[^\s\x00]+|(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5})$(?!\n)",
+        description='an address such as "127.0.0.1:8080" or "unix:/run/app.sock"',
+    ),
+]
+Text = Annotated[str, Meta(max_length=1024)]
+
+
+class Endpoint(Struct, frozen=True, forbid_unknown_fields=True):
+    """One place where a service answers; weights are relative to those of the service's other endpoints."""
+
+    address: Address
+    weight: Annotated[int, Meta(ge=1, le=1000)] = 1
+
+
+class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
+    """Limits of the proxy: reading a header, an idle connection, connecting, a whole request, draining."""
+
+    header: Duration = "10s"
+    idle: Duration = "60s"
+    connect: Duration = "1s"
+    request: Duration = "15s"
+    drain: Duration = "10s"
+
+
+class ProxySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The data path. `workers` 0 means one a core, and at most two."""
+
+    workers: Annotated[int, Meta(ge=0, le=64)] = 0
+    balance: Literal["p2c_ewma", "round_robin"] = "p2c_ewma"
+    timeouts: Timeouts = Timeouts()
+
+
+class InboundSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which authorities are served besides the service's own name and the loopback names; `*` is any."""
+
+    hosts: list[Text] = []
+
+
+class OutboundSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Calls of the app to others. `unknown` decides about names that no cluster has."""
+
+    unknown: Literal["passthrough", "deny"] = "passthrough"
+    port: Port = 15001
+
+
+class RestartSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """The restart policy of the app: after `max_restarts` within `period` it counts as failed."""
+
+    max_restarts: Annotated[int, Meta(ge=0, le=1000)] = 5
+    period: Duration = "10s"
+    on_crash: bool = True
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """What any layer may set: a profile, a project file, an app in it, the environment, an option."""
+
+    description: Text = ""
+    orphan_grace: Grace = "0s"
+    ready_timeout: Duration = "30s"
+    proxy: ProxySettings = ProxySettings()
+    inbound: InboundSettings = InboundSettings()
+    outbound: OutboundSettings = OutboundSettings()
+    restart: RestartSettings = RestartSettings()
+    services: dict[str, list[Endpoint]] = {}
+    sidecars: Annotated[dict[str, Any], Meta(extra={"typed_by": "sidecar"})] = {}
+
+
+class Profile(Settings, frozen=True, forbid_unknown_fields=True):
+    """A stage, whole. In `sidecars` each value is an instance of that sidecar's own Config."""
+
+    extends: str | None = None
+
+
+class App(Struct, frozen=True, forbid_unknown_fields=True):
+    """One `[apps.NAME]` of a project file: what to start, and where it listens.
+
+    `app_port` or `app_socket` is where the app itself listens, `port` the public port of the proxy before it.
+    """
+
+    command: list[Text] = []
+    app_port: Annotated[int, Meta(ge=1, le=65535, description="a port, 1 to 65535")] | None = None
+    app_socket: Text | None = None
+    port: Port | None = None
+    outbound_port: Port | Literal["auto"] | None = None
+    metrics_port: Port | Literal["auto"] | None = None
+    cwd: Text | None = None
+    env: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if self.app_port is not None and self.app_socket is not None:
+            raise ValueError("app_port and app_socket exclude one another")
+
+
+def grace_milliseconds(grace: str) -> int:
+    """The orphan grace in milliseconds, -1 for `never`. Raises ValueError if it is neither that nor a duration."""
+    return -1 if grace == NEVER else milliseconds(grace)
