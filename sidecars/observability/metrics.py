@@ -1,0 +1,181 @@
+"""`/metrics`: the counters of the data path and our own, by OpenTelemetry's names under its rules for Prometheus.
+
+Rules:
+- A private registry and one collector that reads at scrape time; nothing is counted twice and nothing is kept.
+- Dots become underscores, the unit is a suffix, counters end in `_total`, an absent attribute is an absent label.
+- The histograms are the classic ones, on the buckets that the data path counted; both text formats come from
+  prometheus-client, by the `Accept` header.
+
+Refused: prometheus-client's own `Counter` and `Histogram` (they would hold a second copy of what shared memory holds)
+and its process and platform collectors (they describe this sidecar, which nobody asked about).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from pannier.sidecars.observability.cardinality import Cap, Labels, Point
+from pannier.sidecars.observability.native import Counters, TableReader
+from pannier.sidecars.observability.semconv import INBOUND
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this sidecar counts itself; totals since it started."""
+
+    log_errors: int = 0
+    log_rotations: int = 0
+    spans_exported: int = 0
+    spans_dropped: int = 0
+    spans_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where a scrape reads. `restarts` is by sidecar, `now` in seconds since the epoch."""
+
+    counters: Counters
+    bounds: Sequence[float]
+    tables: Mapping[str, TableReader]
+    cap: Cap
+    tally: Tally
+    resource: Mapping[str, str]
+    now: Callable[[], float]
+    restarts: Callable[[], Mapping[str, int]] = field(default=dict)
+
+
+class Exposition:
+    """The text of `/metrics`. `render` may be called in a thread, by one caller at a time."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Collector(sources))
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The body and its content type, as the `Accept` header prefers: OpenMetrics or Prometheus text."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+
+class _Collector(Collector):
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+
+    def collect(self) -> Iterable[Metric]:
+        sources = self._sources
+        target = InfoMetricFamily("target", "The service that these metrics are about.")
+        target.add_metric([], {_label(name): value for name, value in sources.resource.items()})
+        yield target
+        yield from self._requests()
+        yield from self._tables()
+        yield from self._own()
+        totals = dict(sources.counters.totals())
+        yield _total(
+            "pannier_ring_dropped", "Telemetry records that found their ring full.", totals.pop("ring_dropped", 0)
+        )
+        for name, value in sorted(totals.items()):
+            yield _total(f"pannier_proxy_{_label(name)}", f"The proxy's cell {name}, over all its processes.", value)
+
+    def _requests(self) -> Iterator[Metric]:
+        server = HistogramMetricFamily(
+            "http_server_request_duration_seconds", "Duration of HTTP server requests.", unit="seconds"
+        )
+        client = HistogramMetricFamily(
+            "http_client_request_duration_seconds", "Duration of HTTP client requests.", unit="seconds"
+        )
+        edges = [*(repr(float(bound)) for bound in self._sources.bounds), "+Inf"]
+        points = self._sources.cap.apply(self._sources.counters.series())
+        for labels, point in sorted(points.items()):
+            _histogram(server if labels.direction == INBOUND else client, _attributes(labels), edges, point)
+        yield server
+        yield client
+        merged = GaugeMetricFamily(
+            "pannier_series_merged", "Whether a dimension was given up to hold max_series.", labels=["dimension"]
+        )
+        for dimension in self._sources.cap.merged:
+            merged.add_metric([dimension], 1)
+        yield merged
+
+    def _tables(self) -> Iterator[Metric]:
+        generation = GaugeMetricFamily(
+            "pannier_table_generation", "The last published generation of a table.", labels=["table"]
+        )
+        age = GaugeMetricFamily(
+            "pannier_table_age", "Time since the table's writer gave a sign of life.", labels=["table"], unit="seconds"
+        )
+        in_force = GaugeMetricFamily(
+            "pannier_table_generation_in_force",
+            "The oldest generation of a table that a data path process still uses.",
+            labels=["table"],
+        )
+        now = self._sources.now()
+        for name, reader in sorted(self._sources.tables.items()):
+            published = reader.generation()
+            generation.add_metric([name], published)
+            if published:
+                _, heartbeat_ms = reader.writer()
+                age.add_metric([name], max(now - heartbeat_ms / 1000, 0.0))
+        oldest: dict[str, int] = {}
+        for enrolment in self._sources.counters.enrolled():
+            for name, used in enrolment.in_force.items():
+                oldest[name] = min(used, oldest.get(name, used))
+        for name, used in sorted(oldest.items()):
+            in_force.add_metric([name], used)
+        yield generation
+        yield age
+        yield in_force
+
+    def _own(self) -> Iterator[Metric]:
+        tally = self._sources.tally
+        yield _total("pannier_access_log_errors", "Requests whose log line could not be written.", tally.log_errors)
+        yield _total("pannier_access_log_rotations", "Renames of the access log at max_bytes.", tally.log_rotations)
+        yield _total("pannier_spans_exported", "Spans that the collector accepted.", tally.spans_exported)
+        yield _total("pannier_spans_dropped", "Spans that found the export queue full.", tally.spans_dropped)
+        yield _total("pannier_spans_failed", "Spans that the collector did not take in time.", tally.spans_failed)
+        restarts = CounterMetricFamily(
+            "pannier_sidecar_restarts", "Restarts of a sidecar by the supervisor.", labels=["sidecar"]
+        )
+        for name, count in sorted(self._sources.restarts().items()):
+            restarts.add_metric([name], count)
+        yield restarts
+
+
+def _total(name: str, documentation: str, value: int) -> Metric:
+    return CounterMetricFamily(name, documentation, value=value)
+
+
+def _label(name: str) -> str:
+    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in name)
+
+
+def _attributes(labels: Labels) -> dict[str, str]:
+    attributes = {
+        "http_request_method": labels.method,
+        "http_route": labels.route,
+        "http_response_status_code": labels.status,
+        "error_type": labels.error,
+        "network_protocol_version": labels.protocol,
+        "server_address": labels.service,
+        "url_scheme": "http",
+    }
+    return {name: value for name, value in attributes.items() if value}
+
+
+def _histogram(family: Metric, attributes: dict[str, str], edges: Sequence[str], point: Point) -> None:
+    cumulative = list(accumulate(point.buckets))
+    for edge, count in zip(edges, cumulative, strict=True):
+        family.add_sample(f"{family.name}_bucket", {**attributes, "le": edge}, count)
+    family.add_sample(f"{family.name}_count", attributes, cumulative[-1])
+    family.add_sample(f"{family.name}_sum", attributes, point.sum_seconds)

@@ -1,0 +1,163 @@
+"""The shapes of `pannier._native` that this sidecar reads.
+
+Protocols rather than the classes themselves, for two reasons: the pure files of this package stay testable without
+shared memory, and it is visible in one place how little of the data path telemetry depends on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+
+class Series(Protocol):
+    """One set of request counters: everything that happened since the keeper started, over all workers."""
+
+    @property
+    def direction(self) -> str:
+        """`inbound` or `outbound`."""
+
+    @property
+    def service(self) -> str:
+        """The own service (inbound) or the cluster that was called (outbound)."""
+
+    @property
+    def route(self) -> str:
+        """A path template, or empty where none matched."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def status(self) -> int:
+        """0 where no answer was sent."""
+
+    @property
+    def flag(self) -> str:
+        """A response flag (`UF`, `UT`, …), or empty."""
+
+    @property
+    def protocol(self) -> str:
+        """`1.1` or `1.0`."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def sum_seconds(self) -> float: ...
+
+    @property
+    def buckets(self) -> Sequence[int]:
+        """Counts per conventional bucket, not cumulative; the last one is open."""
+
+    @property
+    def fine(self) -> Sequence[int]:
+        """Counts per log-linear bucket, not cumulative; the last one is open."""
+
+
+class Enrolment(Protocol):
+    """A process that counts."""
+
+    @property
+    def in_force(self) -> Mapping[str, int]:
+        """The generation of each table that the process has compiled and uses."""
+
+
+class Counters(Protocol):
+    def series(self) -> Sequence[Series]: ...
+
+    def totals(self) -> Mapping[str, int]: ...
+
+    def enrolled(self) -> Sequence[Enrolment]: ...
+
+
+class TableReader(Protocol):
+    def generation(self) -> int:
+        """0 where nothing was ever published."""
+
+    def writer(self) -> tuple[int, int]:
+        """Process id and last heartbeat (milliseconds since the epoch) of the last writer."""
+
+
+class TableWriter(Protocol):
+    def publish(self, payload: bytes) -> int: ...
+
+    def heartbeat(self) -> None: ...
+
+
+class Span(Protocol):
+    """One traced request. Identifiers are raw bytes, times nanoseconds since the epoch."""
+
+    @property
+    def trace_id(self) -> bytes: ...
+
+    @property
+    def span_id(self) -> bytes: ...
+
+    @property
+    def parent_id(self) -> bytes | None: ...
+
+    @property
+    def trace_state(self) -> str: ...
+
+    @property
+    def sampled(self) -> bool: ...
+
+    @property
+    def direction(self) -> str: ...
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def route(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def service(self) -> str: ...
+
+    @property
+    def upstream(self) -> str:
+        """The address that answered, or empty."""
+
+    @property
+    def start_ns(self) -> int: ...
+
+    @property
+    def end_ns(self) -> int: ...
+
+    @property
+    def flag(self) -> str: ...
+
+    @property
+    def protocol(self) -> str: ...
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def authority(self) -> str: ...
+
+
+class Drained(Protocol):
+    """What one drain took out of the rings; all numbers are of this drain alone."""
+
+    @property
+    def records(self) -> int: ...
+
+    @property
+    def log_errors(self) -> int:
+        """Records whose line could not be written."""
+
+    @property
+    def spans(self) -> Sequence[Span]: ...
+
+
+class Rings(Protocol):
+    def drain(self, log_fd: int, spans: bool, limit: int) -> Drained:
+        """Takes up to `limit` records; writes their lines to `log_fd` (-1 = nowhere)."""

@@ -1,0 +1,58 @@
+"""What a request is called and when it counts as failed: OpenTelemetry's words and Envoy's flags, in one place.
+
+Two notions of failure exist side by side, on purpose:
+
+- `error_type` follows OpenTelemetry's HTTP conventions, where a 4xx is an error to the caller and none to the server;
+  it labels metrics and spans.
+- `succeeded` follows Linkerd, where only 5xx and broken exchanges fail; it feeds the success rate of `stat`, because a
+  404 says nothing about the health of whoever answered.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
+
+OTHER: Final = "_OTHER"
+INBOUND: Final = "inbound"
+OUTBOUND: Final = "outbound"
+
+METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"})
+
+BROKEN: Final = frozenset({"UH", "UF", "UO", "NR", "URX", "UT", "UC", "UPE"})
+"""Flags of exchanges that the upstream side did not complete, whatever status was already sent."""
+
+INFORMATIONAL: Final = frozenset({"DI", "CF"})
+"""Flags that describe a request without being the reason for a failure."""
+
+
+def known_method(method: str) -> str:
+    """The method, or `_OTHER`: a label must not be of the caller's choosing."""
+    return method if method in METHODS else OTHER
+
+
+def error_type(direction: str, status: int, flag: str) -> str:
+    """OpenTelemetry's `error.type`: the response flag where there is one, else the status code; empty for no error."""
+    if direction == INBOUND and 400 <= status < 500:
+        return ""
+    if flag and flag not in INFORMATIONAL:
+        return flag
+    if status == 0 or status >= (500 if direction == INBOUND else 400):
+        return flag or (str(status) if status else OTHER)
+    return ""
+
+
+def succeeded(status: int, flag: str) -> bool:
+    """Whether a request counts as good in the success rate."""
+    return 0 < status < 500 and flag not in BROKEN
+
+
+def authority_parts(authority: str) -> tuple[str, int | None]:
+    """`host:port` → host without brackets, port if there is a valid one."""
+    host, separator, port = authority.rpartition(":")
+    if not separator or (port and not port.isascii()) or not port.isdigit() or "]" in port:
+        return authority.strip("[]"), None
+    if ":" in host and not host.startswith("["):
+        return authority, None
+    return host.strip("[]"), int(port) if int(port) < 65536 else None
