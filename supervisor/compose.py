@@ -1,0 +1,381 @@
+"""An effective profile and the command line's arguments become a `Plan`: everything that will run, as data.
+
+Rules:
+- Pure: no file, socket, clock or environment is read here; tokens and ports are arguments. A plan prints, compares, and
+  travels to the next supervisor through the keeper.
+- Ports are known only once they are bound, so composition has two steps: `listeners` says what to bind, `compose` takes
+  the result.
+- A value that the user set in the environment is never overridden; what an *outer* Pannier set is (a shell in `run`).
+- Governance does not call through itself: only the app is given a proxy.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from enum import IntEnum, StrEnum
+from typing import Any, Final
+
+import msgspec
+from pannier.shared.duration import milliseconds, seconds
+from pannier.shared.profile import Profile, grace_milliseconds
+from pannier.supervisor.restart import Policy, RestartSettings
+
+SEGMENTS: Final = ("table.base", "table.endpoints", "table.telemetry", "hot", "counters", "rings")
+LOOPBACK: Final = "localhost,127.0.0.1,::1"
+SIDECAR_READY_WITHIN: Final = 10.0  # seconds
+SILENCE: Final = 5.0  # seconds without a beat, after which a ready process is killed
+
+
+class Kind(StrEnum):
+    KEEPER = "keeper"
+    SUPERVISOR = "supervisor"
+    PROXY = "proxy"
+    SIDECAR = "sidecar"
+    APP = "app"
+
+
+class Readiness(StrEnum):
+    """What makes a process ready."""
+
+    SPAWNED = "spawned"  # that it runs
+    MESSAGE = "message"  # Ready on the bus
+    NOTIFY = "notify"  # READY=1 on the notify socket
+    LISTENING = "listening"  # its address accepts a connection
+
+
+class Stdio(IntEnum):
+    NULL = 0
+    INHERIT = 1
+    PIPE = 2
+
+
+class Arguments(msgspec.Struct, frozen=True):
+    """What the command line said. A port of None is the default, 0 any free one."""
+
+    name: str
+    profile: str = "dev"
+    command: tuple[str, ...] = ()
+    app: str | None = None  # "127.0.0.1:8080" or "unix:/path"
+    port: int | None = None
+    outbound_port: int | None = None
+    metrics_port: int | None = None
+    workers: int | None = None
+    ready_timeout: float | None = None
+    cwd: str = "/"
+    terminal: bool = False
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a service runs: its folder, the caller's environment, this host's cores, the ports that were bound."""
+
+    directory: str
+    environment: dict[str, str]
+    pannierd: str
+    cores: int
+    ports: dict[str, int] = {}
+
+    def inside(self, name: str) -> str:
+        return f"{self.directory}/{name}"
+
+
+class Installed(msgspec.Struct, frozen=True):
+    """A sidecar of this installation: the module to run, the settings it has unless the profile gives others."""
+
+    module: str
+    settings: msgspec.Struct
+    token: str
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """One address to bind `count` times. `exact`: asked for by the user, so a taken port is an error."""
+
+    name: str
+    host: str
+    port: int
+    count: int
+    exact: bool
+    option: str
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What the bearer of `token` is on the bus: held descriptors by name, its configuration (msgpack), its topics."""
+
+    role: str
+    token: str
+    descriptors: tuple[str, ...]
+    config: bytes
+    topics: tuple[str, ...]
+
+
+class ProcessPlan(msgspec.Struct, frozen=True):
+    """One process. `ready_within` and `silence` (without a sign of life, then it is killed; 0 = never) in seconds.
+
+    `writes` are the tables whose absence is published when it is removed for good.
+    """
+
+    name: str
+    kind: Kind
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    cwd: str
+    held: tuple[str, ...]
+    stdio: tuple[Stdio, Stdio, Stdio]
+    own_group: bool
+    restart: RestartSettings
+    readiness: Readiness
+    ready_within: float
+    silence: float = 0.0
+    writes: tuple[str, ...] = ()
+    grant: Grant | None = None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One service, whole.
+
+    `sidecars` are all that are installed, so that one can be added without asking anybody again; `enabled` names those
+    that run. `base` is the payload of table `base`; `drain` is the one deadline of a stop, in seconds.
+    """
+
+    service: str
+    profile: str
+    arguments: Arguments
+    place: Place
+    proxy: ProcessPlan
+    sidecars: dict[str, ProcessPlan]
+    enabled: tuple[str, ...]
+    app: ProcessPlan | None
+    base: dict[str, Any]
+    ready_timeout: float
+    drain: float
+    orphan_grace_ms: int
+
+
+def worker_count(profile: Profile, arguments: Arguments, cores: int) -> int:
+    """Workers of the proxy: the argument, else the profile's number, else one a core up to two."""
+    return arguments.workers or profile.proxy.workers or min(2, max(1, cores))
+
+
+def listeners(profile: Profile, arguments: Arguments, cores: int) -> tuple[Listener, ...]:
+    """What to bind. Only a public port that was asked for is reachable from outside this host."""
+    workers = worker_count(profile, arguments, cores)
+    asked = arguments.outbound_port
+    return (
+        Listener(
+            name="inbound",
+            host="127.0.0.1" if arguments.port is None else "0.0.0.0",
+            port=arguments.port or 0,
+            count=workers,
+            exact=True,
+            option="--port",
+        ),
+        Listener(
+            name="outbound",
+            host="127.0.0.1",
+            port=profile.outbound.port if asked is None else asked,
+            count=workers,
+            exact=asked is not None,
+            option="--outbound-port",
+        ),
+        *((metrics_listener(arguments.metrics_port),) if "observability" in profile.sidecars else ()),
+    )
+
+
+def metrics_listener(port: int | None) -> Listener:
+    return Listener("metrics", "127.0.0.1", port or 0, 1, exact=True, option="--metrics-port")
+
+
+def compose(
+    profile: Profile,
+    arguments: Arguments,
+    place: Place,
+    installed: Mapping[str, Installed],
+) -> Plan:
+    """The plan. `installed` by the name of the sidecar; all that the profile names are among them."""
+    ready_timeout = arguments.ready_timeout if arguments.ready_timeout is not None else seconds(profile.ready_timeout)
+    return Plan(
+        service=arguments.name,
+        profile=arguments.profile,
+        arguments=arguments,
+        place=place,
+        proxy=_proxy(profile, arguments, place),
+        sidecars={name: _sidecar(name, profile, arguments, place, known) for name, known in installed.items()},
+        enabled=tuple(profile.sidecars),
+        app=_app(profile, arguments, place, ready_timeout) if arguments.command else None,
+        base=base_table(profile, arguments),
+        ready_timeout=ready_timeout,
+        drain=seconds(profile.proxy.timeouts.drain),
+        orphan_grace_ms=grace_milliseconds(profile.orphan_grace),
+    )
+
+
+def base_table(profile: Profile, arguments: Arguments) -> dict[str, Any]:
+    """The payload of table `base`: what the proxy does when no sidecar says more."""
+    timeouts = profile.proxy.timeouts
+    own_hosts = [arguments.name, "localhost", "127.0.0.1", "[::1]"]
+    return {
+        "service": arguments.name,
+        "lifecycle": "serving",
+        "app": arguments.app,
+        "inbound": {"hosts": own_hosts + [host for host in profile.inbound.hosts if host not in own_hosts]},
+        "outbound": {"unknown": str(profile.outbound.unknown)},
+        "balance": str(profile.proxy.balance),
+        "timeouts": {
+            "header_ms": milliseconds(timeouts.header),
+            "idle_ms": milliseconds(timeouts.idle),
+            "connect_ms": milliseconds(timeouts.connect),
+            "request_ms": milliseconds(timeouts.request),
+            "drain_ms": milliseconds(timeouts.drain),
+        },
+        "clusters": [
+            {"name": name, "endpoints": [{"address": e.address, "weight": e.weight} for e in endpoints]}
+            for name, endpoints in profile.services.items()
+        ],
+    }
+
+
+# What each built-in sidecar is handed, and the tables that it writes. A third party's sidecar has the bus alone.
+_DESCRIPTORS: Final[Mapping[str, tuple[str, ...]]] = {
+    "discovery": ("table.endpoints", "table.base", "hot"),
+    "observability": ("table.telemetry", "table.endpoints", "table.base", "counters", "rings"),
+}
+_WRITES: Final[Mapping[str, tuple[str, ...]]] = {"discovery": ("endpoints",), "observability": ("telemetry",)}
+_TOPICS: Final[Mapping[str, tuple[str, ...]]] = {"discovery": ("services",)}
+_HELD: Final[Mapping[str, tuple[str, ...]]] = {"observability": ("metrics",)}
+
+
+def _sidecar(name: str, profile: Profile, arguments: Arguments, place: Place, known: Installed) -> ProcessPlan:
+    # -P: the app's folder may hold a `calendar.py`, which `python -m` would import instead of the real one.
+    return ProcessPlan(
+        name=name,
+        kind=Kind.SIDECAR,
+        argv=(sys.executable, "-P", "-m", known.module),
+        environment={
+            **_telemetry(arguments),
+            **without_outer(place.environment),
+            "PANNIER_BUS": place.inside("bus.sock"),
+            "PANNIER_TOKEN": known.token,
+        },
+        cwd=arguments.cwd,
+        held=_HELD.get(name, ()),
+        stdio=(Stdio.NULL, Stdio.PIPE, Stdio.PIPE),
+        own_group=True,
+        restart=RestartSettings(Policy.PERMANENT, prompt=True),
+        readiness=Readiness.MESSAGE,
+        ready_within=SIDECAR_READY_WITHIN,
+        silence=SILENCE,
+        writes=_WRITES.get(name, ()),
+        grant=Grant(
+            role=name,
+            token=known.token,
+            descriptors=_DESCRIPTORS.get(name, ()),
+            config=msgspec.msgpack.encode(
+                _filled(profile.sidecars.get(name, known.settings), _facts(name, profile, arguments, place))
+            ),
+            topics=("events", *_TOPICS.get(name, ())),
+        ),
+    )
+
+
+def _facts(name: str, profile: Profile, arguments: Arguments, place: Place) -> dict[str, Any]:
+    """What only the supervisor knows, in the fields that a built-in sidecar's settings keep for it."""
+    if name == "observability":
+        return {"resource": {"service": arguments.name, "stage": arguments.profile}}
+    if name == "discovery":
+        services = {name: [msgspec.to_builtins(e) for e in found] for name, found in profile.services.items()}
+        address = f"127.0.0.1:{place.ports['inbound']}"
+        return {"services": services, "app": arguments.app, "instance": {"address": address if arguments.app else None}}
+    return {}
+
+
+def _filled(settings: msgspec.Struct, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` with `facts` wherever the profile says nothing."""
+    return _laid_under(msgspec.to_builtins(settings), facts)
+
+
+def _laid_under(said: dict[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    for key, fact in facts.items():
+        if isinstance(fact, dict) and isinstance(said.get(key), dict):
+            said[key] = _laid_under(said[key], fact)
+        elif not said.get(key):
+            said[key] = fact
+    return said
+
+
+def _proxy(profile: Profile, arguments: Arguments, place: Place) -> ProcessPlan:
+    return ProcessPlan(
+        name="proxy",
+        kind=Kind.PROXY,
+        argv=(place.pannierd, "proxy", "--workers", str(worker_count(profile, arguments, place.cores))),
+        environment={**without_outer(place.environment), "NOTIFY_SOCKET": place.inside("notify.sock")},
+        cwd=arguments.cwd,
+        held=("inbound", "outbound", *SEGMENTS),
+        stdio=(Stdio.NULL, Stdio.PIPE, Stdio.PIPE),
+        own_group=True,
+        restart=RestartSettings(Policy.PERMANENT, prompt=True),
+        readiness=Readiness.NOTIFY,
+        ready_within=SIDECAR_READY_WITHIN,
+        silence=SILENCE,
+    )
+
+
+def _app(profile: Profile, arguments: Arguments, place: Place, ready_timeout: float) -> ProcessPlan:
+    output = Stdio.INHERIT if arguments.terminal else Stdio.PIPE
+    return ProcessPlan(
+        name="app",
+        kind=Kind.APP,
+        argv=arguments.command,
+        environment=app_environment(arguments, place),
+        cwd=arguments.cwd,
+        held=(),
+        stdio=(Stdio.INHERIT, output, output),
+        own_group=not arguments.terminal,
+        restart=RestartSettings(
+            Policy.TRANSIENT if profile.restart.on_crash else Policy.TEMPORARY,
+            max_restarts=profile.restart.max_restarts,
+            period=seconds(profile.restart.period),
+        ),
+        readiness=Readiness.LISTENING if arguments.app else Readiness.SPAWNED,
+        ready_within=ready_timeout,
+    )
+
+
+def app_environment(arguments: Arguments, place: Place) -> dict[str, str]:
+    """The caller's environment and, wherever the user set nothing, ours. Upper and lower case are one variable."""
+    environment = without_outer(place.environment)
+    outbound = f"http://127.0.0.1:{place.ports['outbound']}"
+    ours = {
+        "PANNIER_NAME": arguments.name,
+        "PANNIER_OUTBOUND": outbound,
+        "PANNIER_BUS": place.inside("bus.sock"),
+        "PANNIER_API": place.inside("api.sock"),
+        **_telemetry(arguments),
+    }
+    for name, value in (("HTTP_PROXY", outbound), ("NO_PROXY", LOOPBACK)):
+        if name not in environment and name.lower() not in environment:
+            ours |= {name: value, name.lower(): value}
+    return {**ours, **environment}
+
+
+def without_outer(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` less what a Pannier around us gave to its app: a shell under `run` may run another service."""
+    inner = {k: v for k, v in environment.items() if k not in {"PANNIER_TOKEN", "PANNIER_FDS", "NOTIFY_SOCKET"}}
+    name, outbound = inner.get("PANNIER_NAME", ""), inner.get("PANNIER_OUTBOUND", "")
+    if not (name and outbound and inner.get("PANNIER_BUS", "").endswith(f"/{name}/bus.sock")):
+        return inner
+    if outbound in {inner.get("HTTP_PROXY"), inner.get("http_proxy")}:
+        for variable in ("HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"):
+            inner.pop(variable, None)
+    if inner.get("OTEL_SERVICE_NAME") == name:
+        inner.pop("OTEL_SERVICE_NAME")
+        inner.pop("OTEL_RESOURCE_ATTRIBUTES", None)
+    for variable in ("PANNIER_NAME", "PANNIER_OUTBOUND", "PANNIER_BUS", "PANNIER_API"):
+        inner.pop(variable, None)
+    return inner
+
+
+def _telemetry(arguments: Arguments) -> dict[str, str]:
+    return {
+        "OTEL_SERVICE_NAME": arguments.name,
+        "OTEL_RESOURCE_ATTRIBUTES": f"deployment.environment.name={arguments.profile}",
+    }

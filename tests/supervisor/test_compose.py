@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+import msgspec
+import pytest
+from pannier.shared.profile import Endpoint, OutboundSettings, Profile, ProxySettings, Timeouts
+from pannier.shared.profile import RestartSettings as AppRestart
+from pannier.supervisor.compose import (
+    Arguments,
+    Installed,
+    Place,
+    Plan,
+    Readiness,
+    Stdio,
+    compose,
+    listeners,
+    without_outer,
+)
+from pannier.supervisor.restart import Policy
+
+
+class Settings(msgspec.Struct, frozen=True):
+    services: dict[str, Any] = {}
+    app: str | None = None
+    instance: dict[str, Any] = {}
+    resource: dict[str, Any] = {}
+    chosen: int = 1
+
+
+INSTALLED = {name: Installed(f"somewhere.{name}", Settings(), f"token-{name}") for name in ("discovery", "third")}
+PORTS = {"inbound": 18080, "outbound": 15001}
+
+
+def planned(profile: Profile | None = None, environment: Mapping[str, str] | None = None, **arguments: Any) -> Plan:
+    return compose(
+        profile or Profile(sidecars={"discovery": Settings()}),
+        Arguments(**{"name": "orders", "command": ("serve",), "app": "127.0.0.1:8080"} | arguments),
+        Place("/run/orders", dict(environment or {}), "/bin/pannierd", cores=8, ports=PORTS),
+        INSTALLED,
+    )
+
+
+def app_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    plan = planned(environment=environment)
+    assert plan.app is not None
+    return plan.app.environment
+
+
+def test_the_apps_environment() -> None:
+    assert app_environment({"PATH": "/bin"}) == {
+        "PATH": "/bin",
+        "PANNIER_NAME": "orders",
+        "PANNIER_OUTBOUND": "http://127.0.0.1:15001",
+        "PANNIER_BUS": "/run/orders/bus.sock",
+        "PANNIER_API": "/run/orders/api.sock",
+        "HTTP_PROXY": "http://127.0.0.1:15001",
+        "http_proxy": "http://127.0.0.1:15001",
+        "NO_PROXY": "localhost,127.0.0.1,::1",
+        "no_proxy": "localhost,127.0.0.1,::1",
+        "OTEL_SERVICE_NAME": "orders",
+        "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=dev",
+    }
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["PANNIER_NAME", "PANNIER_OUTBOUND", "PANNIER_BUS", "PANNIER_API", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"],
+)
+def test_what_the_user_set_is_never_overridden(variable: str) -> None:
+    assert app_environment({variable: "mine"})[variable] == "mine"
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"])
+def test_upper_and_lower_case_are_one_variable(variable: str) -> None:
+    made = app_environment({variable: "mine"})
+    assert {made[name] for name in made if name.lower() == variable.lower()} == {"mine"}
+
+
+def test_governance_does_not_call_through_itself() -> None:
+    plan = planned(environment={"HTTP_PROXY": "http://corporate:3128"})
+    for process in (plan.proxy, *plan.sidecars.values()):
+        assert process.environment["HTTP_PROXY"] == "http://corporate:3128"
+        assert "PANNIER_OUTBOUND" not in process.environment
+    outer = app_environment({"PATH": "/bin"})
+    inner = planned(environment=outer, name="inner")
+    assert "HTTP_PROXY" not in inner.proxy.environment
+    assert inner.app is not None
+    assert inner.app.environment["PANNIER_NAME"] == "inner"
+    assert inner.app.environment["OTEL_SERVICE_NAME"] == "inner"
+
+
+def test_secrets_of_an_outer_service_stay_outside() -> None:
+    assert without_outer({"PANNIER_TOKEN": "x", "PANNIER_FDS": "a=3", "NOTIFY_SOCKET": "/x", "A": "b"}) == {"A": "b"}
+
+
+def test_every_installed_sidecar_is_planned_and_the_profiles_run() -> None:
+    plan = planned()
+    assert set(plan.sidecars) == {"discovery", "third"}
+    assert plan.enabled == ("discovery",)
+    third = plan.sidecars["third"]
+    assert third.argv == (sys.executable, "-P", "-m", "somewhere.third")
+    assert third.grant is not None
+    assert (third.grant.role, third.grant.descriptors, third.grant.topics) == ("third", (), ("events",))
+    assert third.environment["PANNIER_TOKEN"] == third.grant.token == "token-third"
+    assert (third.restart.policy, third.restart.prompt) == (Policy.PERMANENT, True)
+
+
+def test_discovery_is_told_what_only_the_supervisor_knows_unless_the_profile_says_it() -> None:
+    services = {"stock": [Endpoint("127.0.0.1:9000", 3)]}
+    plan = planned(Profile(services=services, sidecars={"discovery": Settings(chosen=7)}))
+    discovery = plan.sidecars["discovery"]
+    assert discovery.writes == ("endpoints",)
+    assert discovery.grant is not None
+    assert discovery.grant.descriptors == ("table.endpoints", "table.base", "hot")
+    assert msgpack.unpackb(discovery.grant.config) == {
+        "services": {"stock": [{"address": "127.0.0.1:9000", "weight": 3}]},
+        "app": "127.0.0.1:8080",
+        "instance": {"address": "127.0.0.1:18080"},
+        "resource": {},
+        "chosen": 7,
+    }
+    said = planned(Profile(sidecars={"discovery": Settings(app="unix:/mine", instance={"address": "10.0.0.1:80"})}))
+    grant = said.sidecars["discovery"].grant
+    assert grant is not None
+    config = msgpack.unpackb(grant.config)
+    assert (config["app"], config["instance"]) == ("unix:/mine", {"address": "10.0.0.1:80"})
+
+
+def test_the_base_table() -> None:
+    profile = Profile(
+        services={"stock": [Endpoint("127.0.0.1:9000")]},
+        outbound=OutboundSettings(unknown="deny"),
+        proxy=ProxySettings(balance="round_robin", timeouts=Timeouts(drain="1500ms")),
+    )
+    assert planned(profile).base == {
+        "service": "orders",
+        "lifecycle": "serving",
+        "app": "127.0.0.1:8080",
+        "inbound": {"hosts": ["orders", "localhost", "127.0.0.1", "[::1]"]},
+        "outbound": {"unknown": "deny"},
+        "balance": "round_robin",
+        "timeouts": {
+            "header_ms": 10000,
+            "idle_ms": 60000,
+            "connect_ms": 1000,
+            "request_ms": 15000,
+            "drain_ms": 1500,
+        },
+        "clusters": [{"name": "stock", "endpoints": [{"address": "127.0.0.1:9000", "weight": 1}]}],
+    }
+    assert planned(profile).drain == 1.5
+
+
+@pytest.mark.parametrize(
+    ("command", "app", "readiness"),
+    [
+        (("serve",), "127.0.0.1:8080", Readiness.LISTENING),
+        (("serve",), None, Readiness.SPAWNED),
+        ((), "127.0.0.1:8080", None),
+    ],
+)
+def test_what_makes_the_app_ready(command: tuple[str, ...], app: str | None, readiness: Readiness | None) -> None:
+    plan = planned(command=command, app=app)
+    assert (plan.app.readiness if plan.app else None) is readiness
+
+
+def test_on_a_terminal_the_app_has_it_and_else_its_output_is_piped() -> None:
+    shared, piped = planned(terminal=True).app, planned().app
+    assert shared is not None and piped is not None
+    assert (shared.stdio, shared.own_group) == ((Stdio.INHERIT,) * 3, False)
+    assert (piped.stdio, piped.own_group) == ((Stdio.INHERIT, Stdio.PIPE, Stdio.PIPE), True)
+
+
+@pytest.mark.parametrize(("on_crash", "policy"), [(True, Policy.TRANSIENT), (False, Policy.TEMPORARY)])
+def test_the_apps_restart_policy_is_the_profiles(on_crash: bool, policy: Policy) -> None:
+    app = planned(Profile(restart=AppRestart(max_restarts=2, period="3s", on_crash=on_crash))).app
+    assert app is not None
+    assert (app.restart.policy, app.restart.max_restarts, app.restart.period) == (policy, 2, 3.0)
+    assert not app.restart.prompt
+
+
+def test_listeners() -> None:
+    profile = Profile(sidecars={"observability": Settings()})
+    asked = listeners(profile, Arguments(name="x", port=80, outbound_port=81, metrics_port=82, workers=3), cores=2)
+    assert [(each.name, each.host, each.port, each.count, each.exact) for each in asked] == [
+        ("inbound", "0.0.0.0", 80, 3, True),
+        ("outbound", "127.0.0.1", 81, 3, True),
+        ("metrics", "127.0.0.1", 82, 1, True),
+    ]
+    default = listeners(Profile(), Arguments(name="x"), cores=8)
+    assert [(each.name, each.host, each.port, each.count, each.exact) for each in default] == [
+        ("inbound", "127.0.0.1", 0, 2, True),
+        ("outbound", "127.0.0.1", 15001, 2, False),
+    ]
+
+
+def test_a_plan_survives_its_way_through_the_keeper() -> None:
+    plan = planned()
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(plan), type=Plan) == plan
