@@ -1,1 +1,137 @@
-//! placeholder
+//! The keeper: it holds and reaps, and decides nothing.
+//!
+//! It owns what must outlive the supervisor of a service: processes, listening sockets, table memory, piped output, and
+//! notes on the run. A supervisor is its one *controller*, over a SEQPACKET socket; when it dies, the next one reads the
+//! list and goes on. When none comes within the orphan grace, the keeper ends everything under it and leaves no file.
+//!
+//! Rules: one thread, no runtime, no policy. Nothing that a controller sends or does ends the keeper or makes it wait.
+//! What a child inherits is said in [`processes`]; the protocol in [`protocol`].
+//!
+//! Refused: PR_SET_PDEATHSIG (it follows the thread that forked, and a dead supervisor must not kill the app); a pid file (the
+//! listening socket itself tells whether a keeper lives).
+
+mod ending;
+mod files;
+mod grace;
+mod held;
+mod inherited;
+mod output;
+mod peers;
+mod processes;
+mod protocol;
+mod serve;
+mod signals;
+mod sweep;
+mod wire;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serve::Keeper;
+use signals::Signals;
+
+/// How to call it.
+pub const USAGE: &str = "pannierd keep --dir DIR --orphan-grace-ms N   (N below 0: never; the listening socket is descriptor 3)";
+
+struct Options {
+    directory: PathBuf,
+    orphan_grace_ms: i64,
+}
+
+/// Runs `pannierd keep` with the arguments behind that word. 0 after an orderly end, 1 if it cannot start, 2 for wrong usage.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let options = match parse(arguments) {
+        Ok(options) => options,
+        Err(problem) => {
+            complain(&format!("{problem}\nusage: {USAGE}"));
+            return ExitCode::from(2);
+        }
+    };
+    match start(options) {
+        Ok(keeper) => {
+            keeper.run();
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&format!("cannot start: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(options: Options) -> io::Result<Keeper> {
+    let listener = inherited::listener()?;
+    rustix::io::ioctl_fionbio(&listener, true)?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let signals = Signals::install()?;
+    Ok(Keeper::new(
+        options.directory,
+        options.orphan_grace_ms,
+        listener,
+        signals,
+    ))
+}
+
+fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, String> {
+    let mut directory = None;
+    let mut orphan_grace_ms = None;
+    while let Some(option) = arguments.next() {
+        let mut value = || {
+            arguments
+                .next()
+                .ok_or_else(|| format!("{} needs a value", option.display()))
+        };
+        match option.to_str() {
+            Some("--dir") => directory = Some(PathBuf::from(value()?)),
+            Some("--orphan-grace-ms") => {
+                let text = value()?;
+                let number = text.to_str().and_then(|text| text.parse().ok());
+                orphan_grace_ms =
+                    Some(number.ok_or_else(|| format!("{} is no whole number", text.display()))?);
+            }
+            _ => return Err(format!("unknown argument {}", option.display())),
+        }
+    }
+    Ok(Options {
+        directory: directory.ok_or("--dir is missing")?,
+        orphan_grace_ms: orphan_grace_ms.ok_or("--orphan-grace-ms is missing")?,
+    })
+}
+
+/// Writes to standard error, which may be closed.
+fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "pannierd keep: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    fn parsed(arguments: &[&str]) -> Result<(String, i64), String> {
+        let options = parse(arguments.iter().map(Into::into))?;
+        Ok((
+            options.directory.display().to_string(),
+            options.orphan_grace_ms,
+        ))
+    }
+
+    #[test]
+    fn both_options_are_needed_and_no_other_is_known() {
+        assert_eq!(
+            parsed(&["--dir", "/run/x", "--orphan-grace-ms", "-1"]),
+            Ok(("/run/x".into(), -1))
+        );
+        for wrong in [
+            &[][..],
+            &["--dir", "/run/x"],
+            &["--orphan-grace-ms", "0"],
+            &["--dir", "/run/x", "--orphan-grace-ms"],
+            &["--dir", "/run/x", "--orphan-grace-ms", "soon"],
+            &["--verbose"],
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

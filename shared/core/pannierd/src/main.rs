@@ -1,1 +1,17 @@
-fn main() {}
+//! One binary for what must be native: each subcommand is a crate of its own.
+
+use std::env;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = env::args_os().skip(1);
+    let command = arguments.next();
+    match command.as_deref().and_then(|command| command.to_str()) {
+        Some("keep") => pannier_keeper::main(arguments),
+        _ => {
+            let _ = writeln!(io::stderr(), "usage: {}", pannier_keeper::USAGE);
+            ExitCode::from(2)
+        }
+    }
+}

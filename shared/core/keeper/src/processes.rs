@@ -1,0 +1,358 @@
+//! The processes that were asked for: started, signalled, reaped, and remembered until they are forgotten.
+//!
+//! A child inherits descriptors 0 to 2 and the held ones it was given, nothing else. Everything the keeper opens is
+//! close-on-exec; the flag is cleared on exactly the chosen descriptors just before the spawn and set again just after. That
+//! is free of races because the keeper has one thread. It keeps the numbers, which `PANNIER_FDS` tells the child. Refused:
+//! `dup2` between fork and exec, which needs `unsafe` code in the child.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::io::{Errno, FdFlags};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
+
+use crate::output::Output;
+use crate::protocol::{Ended, Listed, Refusal, Spawn, Stream};
+
+/// Where a child finds the descriptors it was given: `name=number,name=number`.
+const DESCRIPTORS: &str = "PANNIER_FDS";
+
+struct Process {
+    name: String,
+    pid: Pid,
+    own_group: bool,
+    ended: Option<Ended>,
+    start_time: u64,
+    stdout: Option<Output>,
+    stderr: Option<Output>,
+}
+
+impl Process {
+    fn outputs(&mut self) -> impl Iterator<Item = &mut Output> {
+        self.stdout.iter_mut().chain(&mut self.stderr)
+    }
+}
+
+/// One child that was waited for.
+pub enum Reaped {
+    /// A process of ours, with what its event says.
+    Known {
+        name: String,
+        pid: u32,
+        ended: Ended,
+    },
+    /// Somebody's orphan.
+    Stranger,
+    /// Children are left, none has ended.
+    Waiting,
+    /// There is no child at all.
+    Childless,
+}
+
+/// All entries, in the order of their first start.
+#[derive(Default)]
+pub struct Processes {
+    entries: Vec<Process>,
+}
+
+impl Processes {
+    /// Starts a process; its pid. EEXIST while one of that name runs; an exec that fails gives its errno.
+    pub fn spawn(
+        &mut self,
+        spawn: &Spawn,
+        held: &[(&str, BorrowedFd<'_>)],
+    ) -> Result<u32, Refusal> {
+        let name = &spawn.name;
+        if self
+            .entries
+            .iter()
+            .any(|entry| entry.name == *name && entry.ended.is_none())
+        {
+            return Err(Refusal::new(Errno::EXIST, format!("{name} runs already")));
+        }
+        let (mut command, stdout, stderr) = prepare(spawn, held)?;
+        let descriptors: Vec<BorrowedFd<'_>> =
+            held.iter().map(|(_, descriptor)| *descriptor).collect();
+        let spawned = while_inheritable(&descriptors, || command.spawn())
+            .map_err(|error| Refusal::from_system(&error, format!("cannot start {name}")))?;
+        drop(command);
+        let pid = i32::try_from(spawned.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| Refusal::new(Errno::SRCH, format!("{name} has no pid")))?;
+        let entry = Process {
+            name: name.clone(),
+            pid,
+            own_group: spawn.own_group,
+            ended: None,
+            start_time: start_time(pid).unwrap_or(0),
+            stdout,
+            stderr,
+        };
+        match self.entries.iter_mut().find(|entry| entry.name == *name) {
+            Some(dead) => *dead = entry,
+            None => self.entries.push(entry),
+        }
+        Ok(number(pid))
+    }
+
+    /// Sends a signal to a running process, or to its whole group if it leads one.
+    pub fn signal(&self, name: &str, signal: i32, whole_group: bool) -> Result<(), Refusal> {
+        let named = Signal::from_named_raw(signal)
+            .ok_or_else(|| Refusal::new(Errno::INVAL, format!("{signal} is no signal")))?;
+        let entry = self
+            .entries
+            .iter()
+            .find(|entry| entry.name == name && entry.ended.is_none());
+        let entry =
+            entry.ok_or_else(|| Refusal::new(Errno::SRCH, format!("{name} does not run")))?;
+        let sent = if whole_group && entry.own_group {
+            rustix::process::kill_process_group(entry.pid, named)
+        } else {
+            rustix::process::kill_process(entry.pid, named)
+        };
+        sent.map_err(|errno| Refusal::new(errno, format!("cannot signal {name}: {errno}")))
+    }
+
+    /// Drops the entry of a process that ended, with its pipes.
+    pub fn forget(&mut self, name: &str) -> Result<(), Refusal> {
+        match self.entries.iter().position(|entry| entry.name == name) {
+            None => Err(Refusal::new(
+                Errno::NOENT,
+                format!("no process is called {name}"),
+            )),
+            Some(at)
+                if self
+                    .entries
+                    .get(at)
+                    .is_some_and(|entry| entry.ended.is_none()) =>
+            {
+                Err(Refusal::new(Errno::BUSY, format!("{name} still runs")))
+            }
+            Some(at) => {
+                self.entries.remove(at);
+                Ok(())
+            }
+        }
+    }
+
+    /// The read side of `NAME.stdout` or `NAME.stderr`.
+    pub fn output(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        let (process, stream) = name.rsplit_once('.')?;
+        let entry = self.entries.iter().find(|entry| entry.name == process)?;
+        let output = match stream {
+            "stdout" => entry.stdout.as_ref(),
+            "stderr" => entry.stderr.as_ref(),
+            _ => None,
+        };
+        output.map(Output::descriptor)
+    }
+
+    /// Whether there is any pipe to look after.
+    pub fn has_outputs(&self) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| entry.stdout.is_some() || entry.stderr.is_some())
+    }
+
+    /// Makes room in full pipes; `tell` hears the name of a process that lost output, and how many bytes so far.
+    pub fn relieve_outputs(&mut self, scratch: &mut [u8], mut tell: impl FnMut(&str, u64)) {
+        for entry in &mut self.entries {
+            let relieved = entry
+                .outputs()
+                .fold(false, |relieved, output| output.relieve(scratch) | relieved);
+            if relieved {
+                let discarded = entry.outputs().map(|output| output.discarded).sum();
+                tell(&entry.name, discarded);
+            }
+        }
+    }
+
+    /// The entries, as LIST gives them.
+    pub fn list(&self) -> Vec<Listed<'_>> {
+        self.entries
+            .iter()
+            .map(|entry| Listed {
+                name: &entry.name,
+                pid: number(entry.pid),
+                ended: entry.ended,
+                start_time: entry.start_time,
+            })
+            .collect()
+    }
+
+    /// Pids of the running processes that lead their own group.
+    pub fn groups(&self) -> Vec<Pid> {
+        let leads = |entry: &&Process| entry.own_group && entry.ended.is_none();
+        self.entries
+            .iter()
+            .filter(leads)
+            .map(|entry| entry.pid)
+            .collect()
+    }
+
+    /// Pids of the running processes.
+    pub fn running(&self) -> Vec<Pid> {
+        self.entries
+            .iter()
+            .filter(|entry| entry.ended.is_none())
+            .map(|entry| entry.pid)
+            .collect()
+    }
+
+    /// Waits for one child without blocking.
+    pub fn reap(&mut self) -> Reaped {
+        let (pid, status) = match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some(waited)) => waited,
+            Ok(None) => return Reaped::Waiting,
+            Err(_) => return Reaped::Childless,
+        };
+        let Some(ended) = ended(status) else {
+            return Reaped::Stranger;
+        };
+        match self
+            .entries
+            .iter_mut()
+            .find(|entry| entry.pid == pid && entry.ended.is_none())
+        {
+            Some(entry) => {
+                entry.ended = Some(ended);
+                Reaped::Known {
+                    name: entry.name.clone(),
+                    pid: number(pid),
+                    ended,
+                }
+            }
+            None => Reaped::Stranger,
+        }
+    }
+}
+
+fn number(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
+}
+
+fn ended(status: WaitStatus) -> Option<Ended> {
+    status
+        .exit_status()
+        .map(Ended::Code)
+        .or_else(|| status.terminating_signal().map(Ended::Signal))
+}
+
+type Prepared = (Command, Option<Output>, Option<Output>);
+
+fn prepare(spawn: &Spawn, held: &[(&str, BorrowedFd<'_>)]) -> Result<Prepared, Refusal> {
+    let (program, arguments) = spawn
+        .argv
+        .split_first()
+        .ok_or_else(|| Refusal::new(Errno::INVAL, "an empty command line"))?;
+    if spawn.name.is_empty() {
+        return Err(Refusal::new(Errno::INVAL, "a process without a name"));
+    }
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear();
+    for variable in &spawn.env {
+        let (key, value) = key_and_value(variable)?;
+        command.env(key, value);
+    }
+    command.env_remove(DESCRIPTORS);
+    if !held.is_empty() {
+        let numbers: Vec<String> = held
+            .iter()
+            .map(|(name, fd)| format!("{name}={}", fd.as_raw_fd()))
+            .collect();
+        command.env(DESCRIPTORS, numbers.join(","));
+    }
+    if !spawn.cwd.is_empty() {
+        let directory = Path::new(&spawn.cwd);
+        match fs::metadata(directory) {
+            Ok(found) if found.is_dir() => command.current_dir(directory),
+            Ok(_) => {
+                return Err(Refusal::new(
+                    Errno::NOTDIR,
+                    format!("{} is no directory", directory.display()),
+                ));
+            }
+            Err(error) => {
+                return Err(Refusal::from_system(
+                    &error,
+                    format!("directory {}", directory.display()),
+                ));
+            }
+        };
+    }
+    if spawn.own_group {
+        command.process_group(0);
+    }
+    let [stdin, stdout, stderr] = spawn.stdio;
+    if stdin == Stream::Pipe {
+        return Err(Refusal::new(
+            Errno::INVAL,
+            "standard input cannot be a pipe",
+        ));
+    }
+    let piped = |error: std::io::Error| Refusal::from_system(&error, "cannot make a pipe");
+    command.stdin(connect(stdin).map_err(piped)?.0);
+    let (to, stdout) = connect(stdout).map_err(piped)?;
+    command.stdout(to);
+    let (to, stderr) = connect(stderr).map_err(piped)?;
+    command.stderr(to);
+    Ok((command, stdout, stderr))
+}
+
+fn connect(stream: Stream) -> std::io::Result<(Stdio, Option<Output>)> {
+    Ok(match stream {
+        Stream::Null => (Stdio::null(), None),
+        Stream::Inherit => (Stdio::inherit(), None),
+        Stream::Pipe => {
+            let (output, write): (Output, OwnedFd) = Output::new()?;
+            (Stdio::from(write), Some(output))
+        }
+    })
+}
+
+/// Splits `KEY=VALUE` at the first `=` that is not the first byte, as the C library's environment may hold such keys.
+fn key_and_value(variable: &OsStr) -> Result<(OsString, OsString), Refusal> {
+    let bytes = variable.as_bytes();
+    let at = bytes
+        .iter()
+        .skip(1)
+        .position(|byte| *byte == b'=')
+        .map(|at| at + 1);
+    let (key, value) = at
+        .and_then(|at| bytes.split_at_checked(at))
+        .ok_or_else(|| Refusal::new(Errno::INVAL, format!("{variable:?} is no KEY=VALUE")))?;
+    let value = value.get(1..).unwrap_or_default();
+    Ok((
+        OsString::from_vec(key.to_vec()),
+        OsString::from_vec(value.to_vec()),
+    ))
+}
+
+/// Runs `spawn` while `descriptors` survive an exec.
+fn while_inheritable<T>(
+    descriptors: &[BorrowedFd<'_>],
+    spawn: impl FnOnce() -> std::io::Result<T>,
+) -> std::io::Result<T> {
+    let set = |flags: FdFlags| {
+        descriptors
+            .iter()
+            .try_for_each(|descriptor| rustix::io::fcntl_setfd(descriptor, flags))
+    };
+    let spawned = set(FdFlags::empty())
+        .map_err(std::io::Error::from)
+        .and_then(|()| spawn());
+    set(FdFlags::CLOEXEC)?;
+    spawned
+}
+
+/// When a process started, in clock ticks since boot: with the pid it names one process for ever. Field 22 of its stat;
+/// the second field may hold spaces and brackets, so counting starts behind the last bracket.
+fn start_time(pid: Pid) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", number(pid))).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}

@@ -1,0 +1,386 @@
+//! The loop: wait, reap, answer, and end when nobody is left to answer.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+use crate::ending::{Act, Ending};
+use crate::files;
+use crate::grace::Grace;
+use crate::held::Held;
+use crate::peers::{Peer, Received};
+use crate::processes::{Processes, Reaped};
+use crate::protocol::{self, MESSAGE_MAX, NOTE_MAX, PROTOCOL, Refusal, Request};
+use crate::signals::Signals;
+use crate::sweep::Sweep;
+use crate::wire::Writer;
+
+/// Between TERM and KILL when nobody named a time: orphans, and SIGTERM to the keeper itself.
+const TERM_PATIENCE: Duration = Duration::from_secs(1);
+const OUTPUT_TICK: Duration = Duration::from_millis(250);
+/// One controller, and a few that are told who it is.
+const PEERS_MAX: usize = 8;
+
+/// An answer: a body, and for FETCH a descriptor.
+struct Answer {
+    body: Vec<u8>,
+    descriptor: Option<OwnedFd>,
+}
+
+impl From<Writer> for Answer {
+    fn from(body: Writer) -> Self {
+        Self {
+            body: body.into_bytes(),
+            descriptor: None,
+        }
+    }
+}
+
+const fn done() -> Answer {
+    Answer {
+        body: Vec::new(),
+        descriptor: None,
+    }
+}
+
+/// What became ready.
+struct Ready {
+    signals: bool,
+    listener: bool,
+    peers: Vec<bool>,
+}
+
+/// The keeper's whole state.
+pub struct Keeper {
+    directory: PathBuf,
+    listener: OwnedFd,
+    signals: Signals,
+    started_ms: u64,
+    processes: Processes,
+    held: Held,
+    notes: BTreeMap<String, Vec<u8>>,
+    peers: Vec<Peer>,
+    grace: Grace,
+    ending: Option<(Ending, Sweep)>,
+    next_tick: Option<Instant>,
+    buffer: Vec<u8>,
+}
+
+impl Keeper {
+    /// A keeper that holds nothing yet.
+    pub fn new(
+        directory: PathBuf,
+        orphan_grace_ms: i64,
+        listener: OwnedFd,
+        signals: Signals,
+    ) -> Self {
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            directory,
+            listener,
+            signals,
+            started_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(0),
+            processes: Processes::default(),
+            held: Held::default(),
+            notes: BTreeMap::new(),
+            peers: Vec::new(),
+            grace: Grace::new(orphan_grace_ms, Instant::now()),
+            ending: None,
+            next_tick: None,
+            buffer: vec![0; MESSAGE_MAX],
+        }
+    }
+
+    /// Serves until told to end, or until the grace without a controller is over.
+    pub fn run(mut self) {
+        loop {
+            let children = self.reap();
+            let Some(wait) = self.advance(Instant::now(), children) else {
+                break;
+            };
+            let ready = self.wait(wait);
+            if ready.signals && self.signals.take() {
+                self.end(TERM_PATIENCE);
+            }
+            self.serve_peers(&ready.peers);
+            if ready.listener {
+                self.accept();
+            }
+        }
+        files::remove(&self.directory);
+    }
+
+    /// Does what is due at `now`; how long to wait for the next thing (`Some(None)`: for ever), or `None` at the end.
+    fn advance(&mut self, now: Instant, children: bool) -> Option<Option<Duration>> {
+        if self
+            .grace
+            .deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            self.end(TERM_PATIENCE);
+        }
+        if let Some((ending, sweep)) = &mut self.ending {
+            return match ending.act(now, children) {
+                Act::Leave => None,
+                Act::Kill(wait) => {
+                    Sweep::kill(&self.processes);
+                    Some(Some(wait))
+                }
+                Act::Terminate(wait) => {
+                    sweep.terminate(&self.processes);
+                    Some(Some(self.tick(now).map_or(wait, |tick| wait.min(tick))))
+                }
+            };
+        }
+        let grace = self.grace.deadline().map(|deadline| deadline - now);
+        Some([grace, self.tick(now)].into_iter().flatten().min())
+    }
+
+    /// Looks after pipes; the time until the next look, if there are any.
+    fn tick(&mut self, now: Instant) -> Option<Duration> {
+        if !self.processes.has_outputs() {
+            self.next_tick = None;
+            return None;
+        }
+        let due = *self.next_tick.get_or_insert(now + OUTPUT_TICK);
+        if due > now {
+            return Some(due - now);
+        }
+        let notes = &mut self.notes;
+        self.processes
+            .relieve_outputs(&mut self.buffer, |name, lost| {
+                notes.insert(format!("{name}.discarded"), lost.to_le_bytes().to_vec());
+            });
+        self.next_tick = Some(now + OUTPUT_TICK);
+        Some(OUTPUT_TICK)
+    }
+
+    fn wait(&self, longest: Option<Duration>) -> Ready {
+        let limit = longest.and_then(|longest| Timespec::try_from(longest).ok());
+        let mut polled = vec![
+            PollFd::from_borrowed_fd(self.signals.descriptor(), PollFlags::IN),
+            PollFd::new(&self.listener, PollFlags::IN),
+        ];
+        polled.extend(self.peers.iter().map(|peer| {
+            let interest = if peer.is_behind() {
+                PollFlags::OUT
+            } else {
+                PollFlags::IN
+            };
+            PollFd::from_borrowed_fd(peer.descriptor(), interest)
+        }));
+        // EINTR shows as nothing ready; the signal's byte is in its pipe for the next round.
+        let _ = rustix::event::poll(&mut polled, limit.as_ref());
+        let mut ready = polled.iter().map(|entry| !entry.revents().is_empty());
+        Ready {
+            signals: ready.next().unwrap_or(false),
+            listener: ready.next().unwrap_or(false),
+            peers: ready.collect(),
+        }
+    }
+
+    fn end(&mut self, patience: Duration) {
+        let now = Instant::now();
+        match &mut self.ending {
+            Some((ending, _)) => ending.hasten(now, patience),
+            None => self.ending = Some((Ending::begin(now, patience), Sweep::default())),
+        }
+    }
+
+    /// Waits for every child that ended and tells the controller; whether any child is left.
+    fn reap(&mut self) -> bool {
+        loop {
+            match self.processes.reap() {
+                Reaped::Known { name, pid, ended } => {
+                    let event = protocol::exited(&name, pid, ended);
+                    if let Some(controller) =
+                        self.peers.iter_mut().find(|peer| peer.controller.is_some())
+                    {
+                        // One that is gone is noticed when it is polled.
+                        controller.send(event, None);
+                    }
+                }
+                Reaped::Stranger => {}
+                Reaped::Waiting => return true,
+                Reaped::Childless => return false,
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        if let Some(peer) = Peer::accept(&self.listener)
+            && self.peers.len() < PEERS_MAX
+        {
+            self.peers.push(peer);
+        }
+    }
+
+    fn serve_peers(&mut self, ready: &[bool]) {
+        let mut peers = std::mem::take(&mut self.peers);
+        let mut controller = peers.iter().find_map(|peer| peer.controller);
+        let mut ready = ready.iter();
+        peers.retain_mut(|peer| {
+            let stays =
+                !ready.next().copied().unwrap_or(false) || self.serve(peer, &mut controller);
+            if !stays && peer.controller.is_some() {
+                controller = None;
+                self.grace.lost(Instant::now());
+            }
+            stays
+        });
+        self.peers = peers;
+    }
+
+    /// Writes what waits, or answers one request; `false` if the peer is gone.
+    fn serve(&mut self, peer: &mut Peer, controller: &mut Option<u32>) -> bool {
+        if peer.is_behind() {
+            return peer.flush();
+        }
+        let length = match peer.receive(&mut self.buffer) {
+            Received::Message(length) => length,
+            Received::Nothing => return true,
+            Received::Gone => return false,
+        };
+        let message = self
+            .buffer
+            .get(..length.min(MESSAGE_MAX))
+            .unwrap_or_default();
+        let head = protocol::head(message);
+        let request = if length > MESSAGE_MAX {
+            Err(Refusal::new(Errno::INVAL, "a message longer than 64 KiB"))
+        } else {
+            protocol::decode(message).map_err(Refusal::from)
+        };
+        let answer = request.and_then(|request| match request {
+            Request::Hello { protocol, pid } => self.hello(peer, controller, protocol, pid),
+            _ if peer.controller.is_none() => Err(Refusal::new(Errno::PERM, "say HELLO first")),
+            request => self.answer(request),
+        });
+        match answer {
+            Ok(Answer { body, descriptor }) => {
+                peer.send(protocol::reply(head, Ok(body)), descriptor)
+            }
+            Err(refusal) => peer.send(protocol::reply(head, Err(refusal)), None),
+        }
+    }
+
+    fn hello(
+        &mut self,
+        peer: &mut Peer,
+        controller: &mut Option<u32>,
+        protocol: u32,
+        pid: u32,
+    ) -> Result<Answer, Refusal> {
+        if protocol != PROTOCOL {
+            let message = format!("this keeper speaks protocol {PROTOCOL}, not {protocol}");
+            return Err(Refusal::new(Errno::PROTONOSUPPORT, message));
+        }
+        if self.ending.is_some() {
+            return Err(Refusal::new(Errno::SHUTDOWN, "this keeper is ending"));
+        }
+        match controller {
+            Some(other) if peer.controller.is_none() => {
+                return Err(Refusal::new(
+                    Errno::BUSY,
+                    format!("process {other} controls this keeper"),
+                ));
+            }
+            _ => {}
+        }
+        *controller = Some(pid);
+        peer.controller = Some(pid);
+        self.grace.controlled();
+        Ok(Writer::default()
+            .u32(std::process::id())
+            .u64(self.started_ms)
+            .into())
+    }
+
+    fn answer(&mut self, request: Request) -> Result<Answer, Refusal> {
+        match request {
+            Request::Hello { .. } => Err(Refusal::new(Errno::INVAL, "HELLO was said")),
+            Request::List => {
+                let notes: Vec<&str> = self.notes.keys().map(String::as_str).collect();
+                let body = protocol::list(&self.processes.list(), &self.held.names(), &notes);
+                Ok(Answer {
+                    body,
+                    descriptor: None,
+                })
+            }
+            Request::Spawn(spawn) => {
+                if self.ending.is_some() {
+                    return Err(Refusal::new(Errno::SHUTDOWN, "this keeper is ending"));
+                }
+                let pid = self
+                    .processes
+                    .spawn(&spawn, &self.held.select(&spawn.held)?)?;
+                Ok(Writer::default().u32(pid).into())
+            }
+            Request::Signal {
+                name,
+                signal,
+                whole_group,
+            } => self
+                .processes
+                .signal(&name, signal, whole_group)
+                .map(|()| done()),
+            Request::Listen {
+                name,
+                address,
+                count,
+            } => {
+                let port = self.held.listen(&name, &address, count)?;
+                Ok(Writer::default().u16(port).into())
+            }
+            Request::Memfd { name, size } => {
+                let created = self.held.memory(&name, size)?;
+                Ok(Writer::default().u8(u8::from(created)).into())
+            }
+            Request::Fetch { name } => self.fetch(&name),
+            Request::Release { name } => self.held.release(&name).map(|()| done()),
+            Request::NotePut { key, value } => {
+                if value.len() > NOTE_MAX {
+                    return Err(Refusal::new(Errno::MSGSIZE, "a note holds 60 KiB at most"));
+                }
+                self.notes.insert(key, value);
+                Ok(done())
+            }
+            Request::NoteGet { key } => match self.notes.get(&key) {
+                Some(value) => Ok(Writer::default().bytes(value).into()),
+                None => Err(Refusal::new(
+                    Errno::NOENT,
+                    format!("there is no note {key}"),
+                )),
+            },
+            Request::Grace { milliseconds } => {
+                self.grace.set(milliseconds);
+                Ok(done())
+            }
+            Request::Forget { name } => self.processes.forget(&name).map(|()| done()),
+            Request::Shutdown { term_milliseconds } => {
+                self.end(Duration::from_millis(u64::from(term_milliseconds)));
+                Ok(done())
+            }
+        }
+    }
+
+    fn fetch(&self, name: &str) -> Result<Answer, Refusal> {
+        let found = self.held.get(name).or_else(|| self.processes.output(name));
+        let found = found.ok_or_else(|| {
+            Refusal::new(Errno::NOENT, format!("nothing is held by the name {name}"))
+        })?;
+        let copy = found
+            .try_clone_to_owned()
+            .map_err(|error| Refusal::from_system(&error, "cannot copy it"))?;
+        Ok(Answer {
+            body: Vec::new(),
+            descriptor: Some(copy),
+        })
+    }
+}
