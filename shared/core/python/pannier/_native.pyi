@@ -1,0 +1,193 @@
+"""Shared memory between the processes of one service, and the validation of what is published there.
+
+Built from `shared/core/python`. A descriptor that is passed in stays the caller's: mappings keep a duplicate.
+"""
+
+from typing import final
+
+#: Held name of each segment -> its size in bytes (sparse).
+SEGMENTS: dict[str, int]
+#: The kinds of table, as in `table.KIND`.
+TABLES: list[str]
+#: The names of `Counters.totals()`.
+CELLS: list[str]
+#: OpenTelemetry's bounds of HTTP durations; `Series.buckets` has one more entry, for what is above.
+BUCKET_BOUNDS_SECONDS: list[float]
+#: Upper bounds of `Series.fine`, which has one more entry.
+FINE_BOUNDS_SECONDS: list[float]
+
+def initialise(name: str, fd: int) -> None:
+    """Lay out a fresh segment; idempotent. Raises RuntimeError for a foreign one, ValueError for an unknown name."""
+
+def validate(kind: str, payload: bytes) -> None:
+    """Raise ValueError, with the reason, if `payload` is no valid table of that kind."""
+
+@final
+class TableWriter:
+    """The one writer of a table; creating it fences any older one."""
+
+    def __new__(cls, kind: str, fd: int) -> TableWriter: ...
+    def publish(self, payload: bytes) -> int:
+        """Publish a msgpack map; returns its generation.
+
+        Raises ValueError with the reason if it is no valid table, RuntimeError if a newer writer took over, OSError
+        if there is no memory. In each case what was in force stays in force.
+        """
+
+    def withdraw(self) -> int:
+        """Publish absence: the capability does not exist from now on."""
+
+    def heartbeat(self) -> None:
+        """Say that the writer lives."""
+
+@final
+class TableReader:
+    """Reads a table; raises RuntimeError for a foreign segment."""
+
+    def __new__(cls, kind: str, fd: int) -> TableReader: ...
+    def generation(self) -> int:
+        """The generation in force; 0 = nothing was ever published."""
+
+    def read(self) -> bytes | None:
+        """The payload in force, or None for absence. Raises RuntimeError if it is damaged."""
+
+    def writer(self) -> tuple[int, int]:
+        """The writer's pid and its last heartbeat (unix ms)."""
+
+@final
+class Series:
+    """A series of requests, summed over workers and processes, dead ones included: totals never go back."""
+
+    @property
+    def direction(self) -> str:
+        """`inbound` or `outbound`."""
+    @property
+    def service(self) -> str: ...
+    @property
+    def route(self) -> str:
+        """The label of the path; empty if none is known."""
+    @property
+    def method(self) -> str:
+        """A known method or `_OTHER`."""
+    @property
+    def status(self) -> int:
+        """0 = the caller was given none."""
+    @property
+    def flag(self) -> str:
+        """The reason why the proxy answered itself; empty if it did not."""
+    @property
+    def protocol(self) -> str:
+        """`1.0` or `1.1`."""
+    @property
+    def count(self) -> int: ...
+    @property
+    def sum_seconds(self) -> float: ...
+    @property
+    def request_bytes(self) -> int: ...
+    @property
+    def response_bytes(self) -> int: ...
+    @property
+    def buckets(self) -> list[int]:
+        """Counts by BUCKET_BOUNDS_SECONDS, not cumulative."""
+    @property
+    def fine(self) -> list[int]:
+        """Counts by FINE_BOUNDS_SECONDS, not cumulative."""
+
+@final
+class Enrolment:
+    """A process that counts, or counted."""
+
+    @property
+    def slot(self) -> int: ...
+    @property
+    def pid(self) -> int: ...
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def heartbeat_ms(self) -> int: ...
+    @property
+    def in_force(self) -> dict[str, int]:
+        """Table kind -> the generation that every worker of it has in force."""
+
+@final
+class Counters:
+    """Reads the counters; raises RuntimeError for a foreign segment."""
+
+    def __new__(cls, fd: int) -> Counters: ...
+    def series(self) -> list[Series]: ...
+    def totals(self) -> dict[str, int]:
+        """The fixed counters by their names in CELLS."""
+
+    def activity(self) -> int:
+        """Moves whenever a record was offered to a ring; cheap."""
+
+    def enrolled(self) -> list[Enrolment]: ...
+
+@final
+class Span:
+    """One request of a sampled trace."""
+
+    @property
+    def trace_id(self) -> int: ...
+    @property
+    def span_id(self) -> int: ...
+    @property
+    def parent_id(self) -> int | None: ...
+    @property
+    def trace_state(self) -> str: ...
+    @property
+    def sampled(self) -> bool: ...
+    @property
+    def direction(self) -> str: ...
+    @property
+    def method(self) -> str: ...
+    @property
+    def route(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def authority(self) -> str: ...
+    @property
+    def service(self) -> str: ...
+    @property
+    def upstream(self) -> str: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def flag(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def start_ns(self) -> int:
+        """Nanoseconds since the epoch."""
+    @property
+    def end_ns(self) -> int: ...
+
+@final
+class Drained:
+    """What one drain did."""
+
+    @property
+    def records(self) -> int: ...
+    @property
+    def skipped(self) -> int:
+        """Damaged records, each counted once."""
+    @property
+    def log_errors(self) -> int:
+        """Lines that could not be written (the disk is full)."""
+    @property
+    def log_bytes(self) -> int: ...
+    @property
+    def spans(self) -> list[Span]: ...
+
+@final
+class Rings:
+    """The consuming end of every ring of a service; one consumer at a time."""
+
+    def __new__(cls, rings_fd: int, counters_fd: int) -> Rings: ...
+    def drain(self, log_fd: int, spans: bool, limit: int = 4096) -> Drained:
+        """Take up to `limit` records a ring set; append their JSON lines to `log_fd` (-1 = none). May block as writing does."""
