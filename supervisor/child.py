@@ -1,0 +1,242 @@
+"""One governed process: the shell around `lifecycle.py` and `restart.py`.
+
+Rules:
+- `govern` is one task for as long as the process is wanted, over all of its lives. Everybody else only tells it things:
+  that it ended, that it is ready, that it shall stop.
+- A life is named by its PID. What is said about another PID is about an earlier life and means nothing.
+- An end may be reported before the start has been: the keeper's answer and its event travel on one socket, and two
+  tasks act on them. So ends are kept by PID until somebody waits for them.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import random
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+from pannier.supervisor.compose import ProcessPlan, Readiness
+from pannier.supervisor.lifecycle import ALIVE, PROCESS, ProcessEvent, ProcessState, step
+from pannier.supervisor.ports import split_address
+from pannier.supervisor.restart import Exit, History, verdict
+from pannier.supervisor.watchdog import Watchdog
+
+PROBE_EVERY: Final = 0.05  # seconds between two looks at an address that does not answer yet
+
+
+class Holder(Protocol):
+    """Who starts and signals processes: the keeper, or nobody but us once it is dead."""
+
+    async def spawn(self, plan: ProcessPlan) -> int:
+        """The PID; raises OSError as exec would."""
+
+    async def signal(self, name: str, pid: int, number: int, *, group: bool) -> None:
+        """Delivers a signal; to a process that has ended it does nothing."""
+
+
+class Child:
+    """`changed` is called after every transition, `began` after each start (with this child); neither may block."""
+
+    def __init__(
+        self,
+        plan: ProcessPlan,
+        holder: Holder,
+        watchdog: Watchdog,
+        *,
+        address: str | None = None,
+        changed: Callable[[Child], None] = lambda _: None,
+        began: Callable[[Child], None] = lambda _: None,
+    ) -> None:
+        self.plan = plan
+        self.state = ProcessState.PENDING
+        self.pid = 0
+        self.restarts = 0
+        self.last_exit: Exit | None = None
+        self.spawn_error: OSError | None = None
+        self.history = History()
+        self._holder = holder
+        self._watchdog = watchdog
+        self._address = address
+        self._changed = changed
+        self._began = began
+        self._governed = False
+        self._stop_signal = 0
+        self._again = False
+        self._ends: dict[int, Exit] = {}
+        self._news = trio.Event()
+        self._done = trio.Event()
+        self._pause = trio.CancelScope()
+
+    def __repr__(self) -> str:
+        return f"<Child {self.plan.name} {self.state} pid={self.pid} restarts={self.restarts}>"
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def ready(self) -> bool:
+        return self.state is ProcessState.READY
+
+    async def govern(self, adopted: int | None = None) -> None:
+        """Starts the process (or takes over PID `adopted`) and restarts it, until it has ended for good."""
+        self._governed = True
+        pid = adopted
+        while not self._stopping():
+            exit_ = await self._live(pid)
+            pid = None
+            if self._stopping():
+                break
+            if self._again:
+                self._again = False
+                self._move(ProcessEvent.ENDED)
+            else:
+                now = time.monotonic()
+                decided = verdict(self.plan.restart, self.history, exit_, now=now, random=random.random())
+                self.history = decided.history
+                self._move(decided.event)
+                if decided.after is None:
+                    break
+                with trio.CancelScope() as self._pause:
+                    await trio.sleep(decided.after)
+            self.restarts += 1
+        if self.state is not ProcessState.STOPPED:
+            self._move(ProcessEvent.ENDED)
+        self._done.set()
+
+    def ended(self, pid: int, exit_: Exit) -> None:
+        """The process with that PID is gone."""
+        self._ends[pid] = exit_
+        self._news.set()
+
+    def said_ready(self, pid: int) -> None:
+        if pid == self.pid and self.state in ALIVE:
+            if self.plan.silence:
+                self._watchdog.expect(self.name, self.plan.silence, trio.current_time())
+            else:
+                self._watchdog.release(self.name)
+            self._move(ProcessEvent.READY)
+
+    def beat(self) -> None:
+        """A sign of life. It does not count before readiness, whose deadline it would move."""
+        if self.state in {ProcessState.READY, ProcessState.DRAINING}:
+            self._watchdog.alive(self.name, trio.current_time())
+
+    def drain(self) -> None:
+        """It is asked to take no new work; how, is the caller's business."""
+        if self.state is not ProcessState.PENDING:
+            self._move(ProcessEvent.DRAIN)
+
+    async def restart(self) -> None:
+        """Ends this life and begins the next at once, whatever the policy says."""
+        self._again = True
+        self.history = History()
+        if self.state in ALIVE:
+            await self.signal(signal.SIGTERM)
+            self._watchdog.expect(self.name, self.plan.ready_within, trio.current_time())
+        else:
+            self._again = False
+            self._pause.cancel()
+
+    async def stop(self, number: int = signal.SIGTERM, *, patience: float = math.inf) -> None:
+        """Sends `number`, KILL after `patience` seconds, and returns when it is gone for good."""
+        await self.ask_to_stop(number)
+        with trio.move_on_after(patience):
+            await self._done.wait()
+            return
+        await self.kill()
+        await self._done.wait()
+
+    async def ask_to_stop(self, number: int) -> None:
+        """Sends `number` (0: it has been told already), and lets nobody start it again."""
+        self._stop_signal = number or signal.SIGTERM
+        self._watchdog.release(self.name)
+        self._pause.cancel()
+        alive = self.state in ALIVE
+        self._move(ProcessEvent.STOP)
+        if alive and number:
+            await self.signal(number)
+        if not self._governed:
+            self._done.set()
+
+    async def wait_gone(self) -> None:
+        await self._done.wait()
+
+    async def kill(self) -> None:
+        await self.signal(signal.SIGKILL)
+
+    async def signal(self, number: int) -> None:
+        """To the process alone; Ctrl-C and KILL go to its group, as a terminal and a janitor would send them."""
+        if self.pid:
+            group = self.plan.own_group and number in {signal.SIGINT, signal.SIGKILL}
+            await self._holder.signal(self.name, self.pid, number, group=group)
+
+    async def _live(self, pid: int | None) -> Exit:
+        self.history = self.history.started(time.monotonic(), self.plan.restart)
+        if pid is None:
+            try:
+                pid = await self._holder.spawn(self.plan)
+            except OSError as error:
+                self.spawn_error = error
+                self.last_exit = Exit(127 if error.errno == errno.ENOENT else 126)
+                return self.last_exit
+        self.pid = pid
+        self._move(ProcessEvent.SPAWNED)
+        self._watchdog.expect(self.name, self.plan.ready_within, trio.current_time())
+        self._began(self)
+        if self._stop_signal:
+            await self.ask_to_stop(self._stop_signal)
+        async with trio.open_nursery() as life:
+            if self.plan.readiness is Readiness.LISTENING:
+                life.start_soon(self._probe, pid)
+            elif self.plan.readiness is Readiness.SPAWNED:
+                self.said_ready(pid)
+            while pid not in self._ends:
+                self._news = trio.Event()
+                await self._news.wait()
+            life.cancel_scope.cancel()
+        self._watchdog.release(self.name)
+        self.last_exit = self._ends.pop(pid)
+        self._ends.clear()
+        self.pid = 0
+        return self.last_exit
+
+    async def _probe(self, pid: int) -> None:
+        if self._address is not None:
+            await wait_listening(self._address)
+        self.said_ready(pid)
+
+    def _stopping(self) -> bool:
+        return self._stop_signal != 0
+
+    def _move(self, event: ProcessEvent) -> None:
+        self.state = step(PROCESS, self.state, event)
+        self._changed(self)
+
+
+async def wait_listening(address: str) -> None:
+    """Returns once `address` (`127.0.0.1:80` or `unix:/path`) accepts a connection. A foreign program has no event for
+    that, so it is asked again and again."""
+    while not await accepts(address):  # noqa: ASYNC110  # nobody of ours could set an event
+        await trio.sleep(PROBE_EVERY)
+
+
+async def accepts(address: str) -> bool:
+    """Whether somebody listens at `address`."""
+    path = address.removeprefix("unix:")
+    unix = path != address
+    target: object = path if unix else split_address(address)
+    ipv6 = not unix and address.startswith("[")
+    family = socket.AF_UNIX if unix else socket.AF_INET6 if ipv6 else socket.AF_INET
+    with trio.socket.socket(family, socket.SOCK_STREAM) as probe, trio.move_on_after(1.0):
+        try:
+            await probe.connect(target)
+        except OSError:
+            return False
+        return True
+    return False
