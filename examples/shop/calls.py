@@ -1,9 +1,9 @@
 """The outgoing side that the shop's services share: call another service by its name, through the mesh.
 
 All that a mesh asks of a caller is here: talk to PANNIER_OUTBOUND and put the service's name into `Host`.
-Each thread keeps one connection. It is replaced when the other end has closed it while it lay idle; nothing is ever sent
-twice, since a request that may have arrived must not be repeated by guesswork. Refused: a session library with its own
-retries, which would hide what the mesh does.
+Each thread keeps one connection. It is replaced when the other end has closed it while it lay idle; nothing is ever
+sent twice, since a request that may have arrived must not be repeated by guesswork. Refused: a session library with
+its own retries, which would hide what the mesh does.
 """
 
 from __future__ import annotations
@@ -26,12 +26,18 @@ class CallFailed(Exception):
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
-    number: str
     body: bytes
+    content_type: str
 
 
 def call(
-    service: str, method: str, path: str, number: int, body: bytes | None = None, content_type: str = "application/json"
+    service: str,
+    method: str,
+    path: str,
+    number: int,
+    body: bytes | None = None,
+    *,
+    content_type: str = "application/json",
 ) -> Answer:
     """One request to `service`. CallFailed when it is not answered within 5 s or the answer bears another number."""
     connection = _connection()
@@ -41,13 +47,14 @@ def call(
     try:
         connection.request(method, path, body, headers)
         response = connection.getresponse()
-        answer = Answer(response.status, response.getheader("x-shop-number", ""), response.read())
+        answer = Answer(response.status, response.read(), response.getheader("Content-Type", ""))
     except (OSError, http.client.HTTPException) as error:
         connection.close()
         raise CallFailed(f"{service}: {type(error).__name__}: {error}") from error
-    if answer.number not in ("", str(number)):
+    told = response.getheader("x-shop-number", str(number))
+    if told != str(number):
         connection.close()
-        raise CallFailed(f"{service}: the answer to {answer.number} came for {number}")
+        raise CallFailed(f"{service}: the answer to {told} came for {number}")
     return answer
 
 

@@ -1,6 +1,6 @@
 """The load side: an open loop of numbered requests at a steady rate, and the notes that it keeps of them.
 
-Request k is due at `start + (k − 1) / rate` whatever became of the ones before it, and its latency counts from that
+Request k is due at `start + (k - 1) / rate` whatever became of the ones before it, and its latency counts from that
 moment: a server that stalls cannot slow the load down and so hide the stall.
 Failed = no answer (refused, reset), an answer after 2 s, a wrong status, or a wrong body. Each is failed once.
 """
@@ -26,12 +26,16 @@ Exchange = Callable[[mix.Ask], Awaitable[Response]]
 
 @dataclass(slots=True)
 class Notes:
-    """What the load saw: a latency (seconds) for every request, why the failed ones failed, which orders were placed."""
+    """What the load saw: the latency (seconds) of every request, why some failed, which orders were placed.
+
+    `seconds` is for how long it sent; 0 until it has ended.
+    """
 
     latencies: array[float] = field(default_factory=lambda: array("d"))
     failures: dict[int, Failure] = field(default_factory=dict)
     placed: array[int] = field(default_factory=lambda: array("q"))
     recent: deque[tuple[float, float, bool]] = field(default_factory=deque)
+    seconds: float = 0.0
 
     def take(self, ask: mix.Ask, now: float, latency: float, failure: Failure | None) -> None:
         self.latencies.append(latency)
@@ -55,11 +59,8 @@ async def drive(
     until: trio.CancelScope,
     rate: float = RATE,
     ask: Callable[[int, Sequence[int]], mix.Ask] = mix.ask,
-) -> float:
-    """Send until the scope `until` is cancelled or its deadline passes, then wait for what is in flight.
-
-    Returns the seconds for which it sent.
-    """
+) -> None:
+    """Send until the scope `until` is cancelled or its deadline passes, then wait for what is in flight."""
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
         with until:
@@ -67,8 +68,7 @@ async def drive(
                 due = start + (number - 1) / rate
                 await trio.sleep_until(due)
                 nursery.start_soon(_one, exchange, notes, ask(number, notes.placed), due)
-        sent_for = trio.current_time() - start
-    return sent_for
+        notes.seconds = trio.current_time() - start
 
 
 async def _one(exchange: Exchange, notes: Notes, ask: mix.Ask, due: float) -> None:

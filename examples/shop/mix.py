@@ -15,6 +15,7 @@ from catalog import CENTS
 from client import Request, Response
 
 ITEMS = tuple(CENTS)
+SERVICES = ("shop", "httpbin")  # those that the load talks to itself
 LARGEST = 64 * 1024
 _LETTERS = bytes(random.Random(7).choices(b"abcdefghijklmnopqrstuvwxyz0123456789", k=LARGEST * 2))
 
@@ -164,7 +165,7 @@ def _httpbin_saw(number: int, body: bytes) -> Callable[[Response], str]:
             seen = json.loads(response.body)
             told = seen["headers"].get("X-Shop-Number")
             data = seen["data"].encode()
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError):
             return f"not what httpbin says: {response.body[:60]!r}"
         return _differs(body, data) or ("" if told == str(number) else f"httpbin saw number {told}")
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from answers import answer_bytes, answer_json, number_of, read_json
+from answers import answer_bytes, number_of, read_json
 from calls import Answer, CallFailed, call
 
 PAGE = b"""A shop behind Pannier
@@ -21,37 +21,41 @@ PAGE = b"""A shop behind Pannier
 
 
 def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-    method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-    number = number_of(environ)
     try:
-        match method, path.strip("/").split("/"):
-            case "GET" | "HEAD", [""]:
-                return answer_bytes(environ, start, 200, PAGE, "text/plain")
-            case "GET" | "HEAD", ["catalog"]:
-                return _pass_on(environ, start, call("catalog", "GET", "/items", number))
-            case "GET" | "HEAD", ["catalog", item]:
-                return _pass_on(environ, start, call("catalog", "GET", f"/items/{quote(item, safe='')}", number))
-            case "GET" | "HEAD", ["orders", order]:
-                return _pass_on(environ, start, call("orders", "GET", f"/orders/{quote(order, safe='')}", number))
-            case "POST", ["orders"]:
-                return _order(environ, start, number)
-            case "POST", ["mirror"]:
-                return _mirror(environ, start, number)
-            case _:
-                return answer_json(environ, start, 404, {"error": "no such page"})
+        answer = _answer(environ, number_of(environ))
     except CallFailed as error:
-        return answer_json(environ, start, 502, {"error": str(error)})
+        answer = _refusal(502, str(error))
+    return answer_bytes(environ, start, answer.status, answer.body, answer.content_type)
 
 
-def _order(environ: WSGIEnvironment, start: StartResponse, number: int) -> Iterable[bytes]:
+def _answer(environ: WSGIEnvironment, number: int) -> Answer:
+    match environ["REQUEST_METHOD"], environ["PATH_INFO"].strip("/").split("/"):
+        case "GET" | "HEAD", [""]:
+            answer = Answer(200, PAGE, "text/plain")
+        case "GET" | "HEAD", ["catalog"]:
+            answer = call("catalog", "GET", "/items", number)
+        case "GET" | "HEAD", ["catalog", item]:
+            answer = call("catalog", "GET", f"/items/{quote(item, safe='')}", number)
+        case "GET" | "HEAD", ["orders", order]:
+            answer = call("orders", "GET", f"/orders/{quote(order, safe='')}", number)
+        case "POST", ["orders"]:
+            answer = _order(environ, number)
+        case "POST", ["mirror"]:
+            answer = _mirror(environ, number)
+        case _:
+            answer = _refusal(404, "no such page")
+    return answer
+
+
+def _order(environ: WSGIEnvironment, number: int) -> Answer:
     try:
         wanted = read_json(environ)
         item, quantity = str(wanted["item"]), int(wanted["quantity"])
     except (ValueError, TypeError, KeyError):
-        return answer_json(environ, start, 400, {"error": "expected {item, quantity}"})
+        return _refusal(400, "expected {item, quantity}")
     price = call("catalog", "GET", f"/items/{quote(item, safe='')}", number)
     if price.status != 200:
-        return _pass_on(environ, start, price)
+        return price
     known = _document(price)
     if known.get("item") != item:
         raise CallFailed(f"catalog: asked for {item}, got {known}")
@@ -60,21 +64,17 @@ def _order(environ: WSGIEnvironment, start: StartResponse, number: int) -> Itera
     expected = {"number": number, "item": item, "quantity": quantity, "paid": quantity * known["cents"]}
     if placed.status == 201 and _document(placed) != expected:
         raise CallFailed(f"orders: placed something else: {placed.body[:200]!r}")
-    return _pass_on(environ, start, placed)
+    return placed
 
 
-def _mirror(environ: WSGIEnvironment, start: StartResponse, number: int) -> Iterable[bytes]:
+def _mirror(environ: WSGIEnvironment, number: int) -> Answer:
     body = environ["wsgi.input"].read()
-    seen = call("httpbin", "POST", "/anything", number, body, "application/octet-stream")
+    seen = call("httpbin", "POST", "/anything", number, body, content_type="application/octet-stream")
     if seen.status != 200:
-        return _pass_on(environ, start, seen)
+        return seen
     if _document(seen).get("data") != body.decode("utf-8", "replace"):
         raise CallFailed("httpbin: it saw another body than the one sent")
-    return answer_bytes(environ, start, 200, body, "application/octet-stream")
-
-
-def _pass_on(environ: WSGIEnvironment, start: StartResponse, answer: Answer) -> Iterable[bytes]:
-    return answer_bytes(environ, start, answer.status, answer.body, "application/json")
+    return Answer(200, body, "application/octet-stream")
 
 
 def _document(answer: Answer) -> dict[str, Any]:
@@ -85,3 +85,7 @@ def _document(answer: Answer) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise CallFailed(f"not an object: {answer.body[:200]!r}")
     return document
+
+
+def _refusal(status: int, error: str) -> Answer:
+    return Answer(status, json.dumps({"error": error}).encode(), "application/json")
