@@ -1,0 +1,122 @@
+"""Everything that is known about endpoints, and the table that follows from it. No clock, no I/O.
+
+The shells put in what they learn (files, leases, registry, checks); `table` is what the proxy gets, `services` is what
+people and other sidecars get. After a restart the catalogue begins with the table in force: slots stay, leases get
+one fresh TTL, and a static endpoint is as healthy as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pannier.shared import messages
+from pannier.sidecars.discovery.config import StaticEndpoint
+from pannier.sidecars.discovery.health import Condition, Health, Thresholds
+from pannier.sidecars.discovery.leases import Leases, Registration, State
+from pannier.sidecars.discovery.merge import join_statics, merge
+from pannier.sidecars.discovery.slots import Place, Slot, Slots
+from pannier.sidecars.discovery.table import Table
+
+KNOWN_LIMIT = 1024
+
+
+class Catalogue:
+    """`configured` are the static endpoints of the profile; they win over those of the file."""
+
+    def __init__(
+        self,
+        configured: Mapping[str, tuple[StaticEndpoint, ...]],
+        thresholds: Thresholds,
+        restored: Table,
+        now: float,
+    ) -> None:
+        self._configured = configured
+        self._thresholds = thresholds
+        self._statics = join_statics(configured)
+        self._health: dict[Place, Health] = {}
+        self._known: dict[str, None] = {}
+        self._slots = Slots()
+        self.leases = Leases(now)
+        self._restore(restored, now)
+
+    def _restore(self, table: Table, now: float) -> None:
+        rows = [(cluster.name, row) for cluster in table.clusters for row in cluster.endpoints]
+        self._slots.restore(
+            (((name, row.address), Slot(row.slot, row.incarnation)) for name, row in rows), table.high_water
+        )
+        for cluster in table.clusters:
+            if not cluster.endpoints:
+                self._known[cluster.name] = None
+        for name, row in rows:
+            if row.source == "file":
+                condition = Condition.UP if row.healthy else Condition.UNKNOWN
+                self._health[(name, row.address)] = Health(condition)
+            else:
+                state = State.UP if row.healthy else State.DRAINING
+                ttl = max(row.ttl_ms, 1) / 1000
+                self.leases.register(
+                    Registration(name, row.id, row.address, row.epoch, ttl, state, row.metadata, row.source), now
+                )
+
+    @property
+    def statics(self) -> Mapping[str, tuple[StaticEndpoint, ...]]:
+        return self._statics
+
+    def use_file(self, services: Mapping[str, tuple[StaticEndpoint, ...]]) -> None:
+        """Takes the content of the file of static endpoints."""
+        self._statics = join_statics(self._configured, services)
+
+    def checks(self) -> dict[Place, str]:
+        """The static endpoints that are to be checked, with the path to ask for."""
+        return {
+            (name, endpoint.address): endpoint.health
+            for name, endpoints in self._statics.items()
+            for endpoint in endpoints
+            if endpoint.health is not None
+        }
+
+    def checked(self, place: Place, success: bool) -> bool:
+        """Notes the outcome of a check; True if the endpoint's health turned."""
+        before = self._health.get(place, Health())
+        after = self._health[place] = before.after(success, self._thresholds)
+        return after.condition is not before.condition
+
+    def table(self) -> Table:
+        """The table to be in force now."""
+        for lease in self.leases:
+            self._known[lease.registration.service] = None
+        while len(self._known) > KNOWN_LIMIT:
+            del self._known[next(iter(self._known))]
+        clusters = merge(
+            self._statics,
+            (lease.registration for lease in self.leases),
+            known=self._known,
+            healthy=self._is_healthy,
+            assign=self._slots.assign,
+        )
+        return Table(clusters, self._slots.high_water)
+
+    def services(self, table: Table) -> messages.Services:
+        """`table` for people and other sidecars, with the instances that are registered and get no traffic."""
+        listed: dict[str, list[messages.ServiceEndpoint]] = {}
+        for cluster in table.clusters:
+            listed[cluster.name] = [
+                messages.ServiceEndpoint(
+                    row.id, row.address, self._state(cluster.name, row.id, row.healthy), row.source
+                )
+                for row in cluster.endpoints
+            ]
+        for lease in self.leases:
+            one = lease.registration
+            rows = listed.setdefault(one.service, [])
+            if one.state in (State.STARTING, State.DOWN):
+                rows.append(messages.ServiceEndpoint(one.id, one.address, one.state, one.source))
+        return messages.Services([messages.Cluster(name, listed[name]) for name in sorted(listed)])
+
+    def _state(self, service: str, instance: str, healthy: bool) -> str:
+        if lease := self.leases.get((service, instance)):
+            return lease.registration.state
+        return State.UP if healthy else State.DOWN
+
+    def _is_healthy(self, service: str, endpoint: StaticEndpoint) -> bool:
+        return endpoint.health is None or self._health.get((service, endpoint.address), Health()).healthy

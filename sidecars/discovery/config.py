@@ -1,0 +1,76 @@
+"""What a profile may say under `sidecars.discovery`; each struct belongs to the component that it is named after."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+from pannier.shared.duration import Duration
+from pannier.shared.profile import Address
+
+SERVICE_PATTERN = r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$(?!\n)"
+INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
+
+ServiceName = Annotated[str, Meta(pattern=SERVICE_PATTERN, description='a service name such as "orders"')]
+InstanceId = Annotated[str, Meta(pattern=INSTANCE_PATTERN, description='an instance id such as "host-18080"')]
+CheckPath = Annotated[str, Meta(pattern=r"^/[!-~]{0,1023}$(?!\n)", description='a path such as "/healthz"')]
+Metadata = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=256)]], Meta(max_length=16)
+]
+Count = Annotated[int, Meta(ge=1, le=100)]
+
+
+class StaticEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
+    """One place where a service answers. With `health`, it is healthy only while that path answers 2xx or 3xx."""
+
+    address: Address
+    weight: Annotated[int, Meta(ge=1, le=1000)] = 1
+    health: CheckPath | None = None
+
+
+class StaticFile(Struct, frozen=True, forbid_unknown_fields=True):
+    """What `file` holds: the same `services` as a profile, in TOML or JSON."""
+
+    services: dict[ServiceName, tuple[StaticEndpoint, ...]]
+
+
+class Instance(Struct, frozen=True, forbid_unknown_fields=True):
+    """The instance that this sidecar runs beside, as others reach it; filled in by the supervisor.
+
+    Without `id` it is `<hostname>-<port of address>`; without `address` nothing is announced to other services.
+    """
+
+    id: InstanceId | None = None
+    address: Address | None = None
+    metadata: Metadata = {}
+
+
+class Health(Struct, frozen=True, forbid_unknown_fields=True):
+    """Active checks. `path` is that of the own app; without it the app is healthy while the supervisor says it is.
+
+    `idle_interval` is for endpoints without traffic; it holds once this sidecar is told about traffic, until then
+    `interval` does.
+    """
+
+    path: CheckPath | None = None
+    interval: Duration = "10s"
+    idle_interval: Duration = "60s"
+    timeout: Duration = "1s"
+    failures: Count = 3
+    successes: Count = 1
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """The part of a profile that configures this sidecar.
+
+    `services` and `app` (the own app's address) are filled in by the supervisor from the profile and the command line.
+    `register` = false: the own instance is not announced; others may still register here.
+    """
+
+    services: dict[ServiceName, tuple[StaticEndpoint, ...]] = {}
+    file: Annotated[str, Meta(min_length=1)] | None = None
+    register: bool = True
+    instance: Instance = field(default_factory=Instance)
+    app: Address | None = None
+    health: Health = field(default_factory=Health)
+    lease_ttl: Duration = "10s"

@@ -1,0 +1,287 @@
+"""The host's registry: one small file an instance, `<runtime>/registry/<service>/<id>.json`; how services on one host
+find each other without a server.
+
+Rules:
+- Whoever runs an instance writes its file (temporary file, then rename: a reader sees the old one or the new one) each
+  third of the TTL, and removes it on a clean stop. Only its owner writes it; anybody may delete it when long dead.
+- A change of the file is the heartbeat, timed by the *reader's* monotonic clock: wall clocks jump. Only the first
+  sight of a file compares its mtime with the file system's own now, so that corpses are not announced.
+- A file that vanished after it said DRAINING, or while others are still there, was removed deliberately. When all
+  vanish at once the folder was wiped: the instances are doubted, not dropped.
+- Files of other users, links, torn or oversized files, and names that do not match are ignored and counted.
+- The epoch of an instance grows across restarts: by its last file, by a counter beside it that a clean stop leaves, and
+  by the wall clock where both were wiped.
+
+Refused: a lock or an index file (one crash blocks everybody), inotify (a limit a user that others use up).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from pannier.shared.errors import Blame, PannierError
+from pannier.shared.profile import Address
+from pannier.sidecars.discovery.config import INSTANCE_PATTERN, SERVICE_PATTERN, InstanceId, Metadata, ServiceName
+from pannier.sidecars.discovery.leases import Key, Registration, State
+
+FILE_LIMIT = 16_384
+FILES_LIMIT = 4096
+DEAD_SECONDS = 600.0
+TTL_MAX_MS = 3_600_000
+_CLOCK_TOLERANCE_SECONDS = 2.0
+_SUFFIX = ".json"
+_EPOCH_SUFFIX = ".epoch"
+_SERVICE = re.compile(SERVICE_PATTERN)
+_INSTANCE = re.compile(INSTANCE_PATTERN)
+
+
+class Record(msgspec.Struct, frozen=True):
+    """The content of one file."""
+
+    service: ServiceName
+    id: InstanceId
+    address: Address
+    epoch: int
+    state: State
+    ttl_ms: int
+    metadata: Metadata = {}
+
+    def __post_init__(self) -> None:
+        if not (0 < self.epoch < 1 << 63 and 0 < self.ttl_ms <= TTL_MAX_MS):
+            raise ValueError("epoch or ttl_ms out of range")
+
+    def registration(self) -> Registration:
+        return Registration(
+            self.service,
+            self.id,
+            self.address,
+            self.epoch,
+            self.ttl_ms / 1000,
+            self.state,
+            self.metadata,
+            "registry",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What one look brought: instances that beat, instances that were removed, instances whose files were wiped."""
+
+    beats: tuple[Registration, ...] = ()
+    removed: tuple[tuple[Key, int], ...] = ()
+    wiped: tuple[Key, ...] = ()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A file as of its last change. `record` is None for one that is ignored."""
+
+    stamp: tuple[int, int, int]
+    since: float
+    record: Record | None
+
+
+class Registry:
+    """The registry below `root`, as one process sees it. Every method works at once (a few small files)."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._seen: dict[Key, _Seen] = {}
+        self.ignored = 0
+
+    def scan(self, now: float) -> Scan:
+        """Looks at every file; `now` is monotonic. Raises PannierError if the folder cannot be trusted or read."""
+        self._check(self._root)
+        found: set[Key] = set()
+        beats: list[Registration] = []
+        filesystem_now: float | None = None
+        for key, entry in self._entries():
+            found.add(key)
+            try:
+                stamp = _stamp(entry.stat(follow_symlinks=False))
+            except OSError:
+                continue
+            seen = self._seen.get(key)
+            if seen is not None and seen.stamp == stamp:
+                if now - seen.since > DEAD_SECONDS:
+                    self._bury(key)
+                continue
+            record = self._load(key, Path(entry.path))
+            self._seen[key] = _Seen(stamp, now, record)
+            if record is None:
+                continue
+            if seen is None:
+                filesystem_now = self._filesystem_now() if filesystem_now is None else filesystem_now
+                age = filesystem_now - stamp[2] / 1e9
+                if abs(age) > record.ttl_ms / 1000 + _CLOCK_TOLERANCE_SECONDS:
+                    continue
+            beats.append(record.registration())
+        return self._gone(found, beats)
+
+    def write(self, record: Record) -> None:
+        """Writes the file of an instance of ours. Raises PannierError if that is not possible."""
+        folder = self._root / record.service
+        self._check(self._root)
+        self._check(folder)
+        try:
+            _replace(folder / (record.id + _SUFFIX), msgspec.json.encode(record) + b"\n")
+        except OSError as error:
+            raise _unusable(folder, error) from error
+
+    def next_epoch(self, service: str, instance: str, wall_ms: int) -> int:
+        """A greater epoch than this instance ever had, noted beside its file. Raises PannierError as `write` does."""
+        folder = self._root / service
+        self._check(self._root)
+        self._check(folder)
+        previous = self._load((service, instance), folder / (instance + _SUFFIX))
+        counter = folder / (instance + _EPOCH_SUFFIX)
+        noted = 0
+        with contextlib.suppress(OSError, ValueError):
+            noted = int(_read_own(counter))
+        epoch = max(previous.epoch + 1 if previous else 0, noted + 1, wall_ms)
+        try:
+            _replace(counter, b"%d\n" % epoch)
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        return epoch
+
+    def remove(self, key: Key, epoch: int) -> None:
+        """Removes the file of an instance of ours, unless a newer incarnation has written it since."""
+        path = self._root / key[0] / (key[1] + _SUFFIX)
+        record = self._load(key, path)
+        if record is None or record.epoch <= epoch:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _entries(self) -> Iterator[tuple[Key, os.DirEntry[str]]]:
+        left = FILES_LIMIT
+        try:
+            services = sorted(os.scandir(self._root), key=lambda entry: entry.name)
+        except OSError as error:
+            raise _unusable(self._root, error) from error
+        for service in services:
+            if not (_SERVICE.match(service.name) and service.is_dir(follow_symlinks=False)):
+                continue
+            try:
+                files = list(os.scandir(service.path))
+            except OSError:
+                self.ignored += 1
+                continue
+            for file in files:
+                name = file.name.removesuffix(_SUFFIX)
+                if file.name.endswith(_SUFFIX) and _INSTANCE.match(name):
+                    if left == 0:
+                        return
+                    left -= 1
+                    yield (service.name, name), file
+
+    def _gone(self, found: set[Key], beats: list[Registration]) -> Scan:
+        removed: list[tuple[Key, int]] = []
+        wiped: list[Key] = []
+        for key in [key for key in self._seen if key not in found]:
+            record = self._seen.pop(key).record
+            if record is None:
+                continue
+            if found or record.state is not State.UP:
+                removed.append((key, record.epoch))
+            else:
+                wiped.append(key)
+        return Scan(tuple(beats), tuple(removed), tuple(wiped))
+
+    def _load(self, key: Key, path: Path) -> Record | None:
+        try:
+            record = msgspec.json.decode(_read_own(path), type=Record)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            self.ignored += 1
+            return None
+        if (record.service, record.id) != key:
+            self.ignored += 1
+            return None
+        return record
+
+    def _bury(self, key: Key) -> None:
+        with contextlib.suppress(OSError):
+            (self._root / key[0] / (key[1] + _SUFFIX)).unlink()
+
+    def _filesystem_now(self) -> float:
+        """The clock that stamps files here, in seconds since the epoch."""
+        probe = self._root / f".now-{os.getpid()}"
+        try:
+            _replace(probe, b"")
+            return probe.stat().st_mtime
+        except OSError:
+            return self._root.stat().st_mtime
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink()
+
+    def _check(self, folder: Path) -> None:
+        try:
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
+            found = folder.lstat()
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        if not stat.S_ISDIR(found.st_mode):
+            reason = "it is a link or a file, not a folder"
+        elif found.st_uid != os.geteuid():
+            reason = f"it belongs to uid {found.st_uid}"
+        elif found.st_mode & 0o022:
+            reason = f"others may write into it (mode {stat.S_IMODE(found.st_mode):04o})"
+        else:
+            return
+        raise PannierError(
+            f"the registry {folder} is not safe to use: {reason}",
+            hint=f"look at what is in it, then remove it: rm -r {folder}",
+            blame=Blame.PLATFORM,
+        )
+
+
+def _stamp(found: os.stat_result) -> tuple[int, int, int]:
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _read_own(path: Path) -> bytes:
+    """The bytes of a plain file of ours. Raises OSError, and ValueError for what is foreign or oversized."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > FILE_LIMIT:
+            raise ValueError("no plain file of ours")
+        return os.read(descriptor, FILE_LIMIT)
+    finally:
+        os.close(descriptor)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _unusable(folder: Path, error: OSError) -> PannierError:
+    return PannierError(
+        f"cannot use the registry {folder}: {error.strerror}",
+        hint="other services on this host cannot find this one until that is repaired; trying again",
+        blame=Blame.PLATFORM,
+    )

@@ -1,0 +1,70 @@
+"""The payload of the table `endpoints`, and the little that this sidecar needs of shared memory.
+
+The structs mirror what `pannier._native` validates and builds. They are encoded in a fixed order, so equal tables are
+equal bytes: a publication happens only when the bytes differ. Protocols stand in for the native classes, so that
+everything above runs without shared memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol, TypeAlias
+
+import msgspec
+
+KIND = "endpoints"
+
+Source: TypeAlias = Literal["file", "lease", "registry"]
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One endpoint as the proxy sees it. `epoch` is 0 for a static one, `ttl_ms` 0 where nothing expires."""
+
+    id: str
+    address: str
+    weight: int
+    healthy: bool
+    slot: int
+    incarnation: int
+    epoch: int
+    source: Source
+    ttl_ms: int
+    metadata: Mapping[str, str]
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """All endpoints of one service. An empty cluster is a service that is known and has nobody left."""
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+
+
+class Table(msgspec.Struct, frozen=True):
+    """The whole table. `high_water` is this sidecar's own: the highest incarnation ever given (see `slots.py`)."""
+
+    clusters: tuple[Cluster, ...] = ()
+    high_water: int = 0
+
+
+class TableWriter(Protocol):
+    def publish(self, payload: bytes) -> int: ...
+
+    def heartbeat(self) -> None: ...
+
+
+class TableReader(Protocol):
+    def read(self) -> bytes | None: ...
+
+
+def encode(table: Table) -> bytes:
+    return msgspec.msgpack.encode(table)
+
+
+def decode(payload: bytes | None) -> Table:
+    """The table in `payload`; an empty one for absence, and for what an other version of this sidecar wrote."""
+    if payload is None:
+        return Table()
+    try:
+        return msgspec.msgpack.decode(payload, type=Table)
+    except msgspec.MsgspecError:
+        return Table()
