@@ -32,6 +32,7 @@ import trio
 from calls import Answer, CallFailed
 from client import Broken, Request, Response, open_pool
 from ledger import Entry, Failure
+from mesh import HERE
 from pannier.shared.messages import Process, StatRow, Status
 from screen import Screen
 
@@ -174,7 +175,7 @@ def test_head_tells_the_length_and_sends_nothing(mesh: dict[str, Callable[..., A
 
 
 class _Neighbour(BaseHTTPRequestHandler):
-    """Answers with the connection it came on; after `/last` it closes without a word, `/stray` answers another number."""
+    """Answers with the connection it came on; closes after `/last` without a word; `/stray` is for another number."""
 
     protocol_version = "HTTP/1.1"
 
@@ -275,7 +276,8 @@ async def test_the_load_is_open_loop_and_latency_counts_from_the_due_moment(auto
 
     assert [round(at - start, 3) for at in arrivals] == [round(tick / 10, 3) for tick in range(11)]
     assert list(notes.latencies) == pytest.approx([0.5] * 11)
-    assert (notes.seconds, notes.failures) == (pytest.approx(1.05), {})
+    assert notes.seconds == pytest.approx(1.05)
+    assert notes.failures == {}
 
 
 async def test_late_broken_and_wrong_answers_fail_each_once(autojump_clock: trio.abc.Clock) -> None:
@@ -504,7 +506,7 @@ def test_the_options_have_defaults_and_refuse_nonsense(capsys: pytest.CaptureFix
 
 
 def test_the_shop_offers_a_port_for_all_that_is_called() -> None:
-    apps = tomllib.loads((Path(run.HERE) / "pannier.toml").read_text())["apps"]
+    apps = tomllib.loads((HERE / "pannier.toml").read_text())["apps"]
 
     assert set(mix.SERVICES) | set(APPS) <= set(apps)
     ports = [app[kind] for app in apps.values() for kind in ("port", "app_port")]
