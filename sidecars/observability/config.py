@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 from pannier.shared.duration import Duration
 
 MIB = 1 << 20
@@ -48,8 +48,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     `/metrics` exposes.
     """
 
-    traces: Traces = field(default_factory=Traces)
-    access_log: AccessLog = field(default_factory=AccessLog)
-    routes: tuple[Annotated[str, Meta(pattern=r"^/")], ...] = ()
+    traces: Traces = Traces()
+    access_log: AccessLog = AccessLog()
+    routes: list[Annotated[str, Meta(pattern=r"^/")]] = []
     max_series: Annotated[int, Meta(ge=1)] = 10_000
-    resource: Resource = field(default_factory=Resource)
+    resource: Resource = Resource()

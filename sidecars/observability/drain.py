@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from pannier.sidecars.observability.accesslog import AccessLogFile
-from pannier.sidecars.observability.metrics import Tally
 from pannier.sidecars.observability.native import Rings, Span
+from pannier.sidecars.observability.tally import Tally
 
 BUSY_SECONDS: Final = 0.02
 IDLE_SECONDS: Final = 0.1

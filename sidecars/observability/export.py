@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
-from pannier.sidecars.observability.metrics import Tally
 from pannier.sidecars.observability.native import Span
+from pannier.sidecars.observability.tally import Tally
 
 _log = logging.getLogger(__name__)
 DELAY_SECONDS: Final = 1.0

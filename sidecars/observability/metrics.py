@@ -1,6 +1,7 @@
 """`/metrics`: the counters of the data path and our own, by OpenTelemetry's names under its rules for Prometheus.
 
 Rules:
+- Import it when the first scrape comes: prometheus-client brings `http.server`, `ssl` and 40 ms with it.
 - A private registry and one collector that reads at scrape time; nothing is counted twice and nothing is kept.
 - Dots become underscores, the unit is a suffix, counters end in `_total`, an absent attribute is an absent label.
 - The histograms are the classic ones, on the buckets that the data path counted; both text formats come from
@@ -19,6 +20,7 @@ from itertools import accumulate
 from pannier.sidecars.observability.cardinality import Cap, Labels, Point
 from pannier.sidecars.observability.native import Counters, TableReader
 from pannier.sidecars.observability.semconv import INBOUND
+from pannier.sidecars.observability.tally import Tally
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -29,17 +31,6 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-
-
-@dataclass(slots=True)
-class Tally:
-    """What this sidecar counts itself; totals since it started."""
-
-    log_errors: int = 0
-    log_rotations: int = 0
-    spans_exported: int = 0
-    spans_dropped: int = 0
-    spans_failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +120,7 @@ class _Collector(Collector):
                 age.add_metric([name], max(now - heartbeat_ms / 1000, 0.0))
         oldest: dict[str, int] = {}
         for enrolment in self._sources.counters.enrolled():
-            for name, used in enrolment.in_force.items():
+            for name, used in enrolment.in_force.items() if enrolment.alive else ():
                 oldest[name] = min(used, oldest.get(name, used))
         for name, used in sorted(oldest.items()):
             in_force.add_metric([name], used)

@@ -56,7 +56,10 @@ class Series(Protocol):
 
 
 class Enrolment(Protocol):
-    """A process that counts."""
+    """A process that counts, or counted."""
+
+    @property
+    def alive(self) -> bool: ...
 
     @property
     def in_force(self) -> Mapping[str, int]:
@@ -86,16 +89,16 @@ class TableWriter(Protocol):
 
 
 class Span(Protocol):
-    """One traced request. Identifiers are raw bytes, times nanoseconds since the epoch."""
+    """One traced request. Times are nanoseconds since the epoch."""
 
     @property
-    def trace_id(self) -> bytes: ...
+    def trace_id(self) -> int: ...
 
     @property
-    def span_id(self) -> bytes: ...
+    def span_id(self) -> int: ...
 
     @property
-    def parent_id(self) -> bytes | None: ...
+    def parent_id(self) -> int | None: ...
 
     @property
     def trace_state(self) -> str: ...

@@ -50,13 +50,12 @@ def readable_span(span: Span, resource: Resource) -> ReadableSpan:
     verb = "HTTP" if method == OTHER else method
     state = TraceState.from_header([span.trace_state]) if span.trace_state else None
     flags = TraceFlags(TraceFlags.SAMPLED if span.sampled else TraceFlags.DEFAULT)
-    trace_id = int.from_bytes(span.trace_id, "big")
     parent = None
     if span.parent_id is not None:
-        parent = SpanContext(trace_id, int.from_bytes(span.parent_id, "big"), True, flags, state)
+        parent = SpanContext(span.trace_id, span.parent_id, True, flags, state)
     return ReadableSpan(
         name=f"{verb} {span.route}" if span.route else verb,
-        context=SpanContext(trace_id, int.from_bytes(span.span_id, "big"), False, flags, state),
+        context=SpanContext(span.trace_id, span.span_id, False, flags, state),
         parent=parent,
         resource=resource,
         attributes=_attributes(span, method, error),

@@ -51,6 +51,7 @@ class Series:
 @dataclass
 class Enrolment:
     in_force: dict[str, int]
+    alive: bool = True
 
 
 @dataclass
@@ -83,9 +84,9 @@ class Table:
 
 @dataclass
 class Span:
-    trace_id: bytes = bytes(range(1, 17))
-    span_id: bytes = bytes(range(1, 9))
-    parent_id: bytes | None = None
+    trace_id: int = 0x0102030405060708090A0B0C0D0E0F10
+    span_id: int = 0x0102030405060708
+    parent_id: int | None = None
     trace_state: str = ""
     sampled: bool = True
     direction: str = "inbound"
@@ -106,7 +107,6 @@ class Span:
 @dataclass
 class Drained:
     records: int = 0
-    dropped: int = 0
     log_errors: int = 0
     spans: list[Span] = field(default_factory=list)
 

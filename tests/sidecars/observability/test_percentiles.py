@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pannier.sidecars.observability.percentiles import percentile
 
 BOUNDS = [1.0, 2.0, 4.0]

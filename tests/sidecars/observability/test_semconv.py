@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from pannier.sidecars.observability.semconv import authority_parts, error_type, known_method, succeeded
 
 

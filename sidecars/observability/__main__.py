@@ -1,0 +1,5 @@
+from pannier.shared.sidecar import main
+from pannier.sidecars.observability.config import Config
+from pannier.sidecars.observability.service import run
+
+main("observability", Config, run)

@@ -1,0 +1,40 @@
+"""What the metrics port answers: `/metrics`, `/livez`, `/readyz`, `/startupz`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs
+
+from pannier.shared.http_server import Request, Response, error_response
+from pannier.sidecars.observability.health import Health, Verdict
+
+
+class Pages:
+    """A handler for `serve_http`. `metrics` renders for an `Accept` header; `bus` says whether the bus is connected."""
+
+    def __init__(
+        self, health: Health, metrics: Callable[[str], Awaitable[tuple[bytes, str]]], bus: Callable[[], bool]
+    ) -> None:
+        self._health = health
+        self._metrics = metrics
+        self._bus = bus
+
+    async def __call__(self, request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return error_response(405, f"{request.method} is not answered here", headers=(("allow", "GET, HEAD"),))
+        match request.path:
+            case "/metrics":
+                body, content_type = await self._metrics(request.header("accept"))
+                return Response(200, body, content_type)
+            case "/livez":
+                return _answer(self._health.livez(), request)
+            case "/readyz":
+                return _answer(self._health.readyz(bus=self._bus()), request)
+            case "/startupz":
+                return _answer(self._health.startupz(bus=self._bus()), request)
+        return error_response(404, "no such page", hint="there are /metrics, /livez, /readyz?verbose and /startupz")
+
+
+def _answer(verdict: Verdict, request: Request) -> Response:
+    verbose = "verbose" in parse_qs(request.query, keep_blank_values=True)
+    return Response(200 if verdict.ok else 503, verdict.text(verbose=verbose).encode())
