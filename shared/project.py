@@ -238,9 +238,10 @@ def _profile_layers(name: str, start: FilePath, folder: FilePath, sidecars: Side
     asked: Document | None = None
     wanted: str | None = name
     while wanted is not None:
-        file = start / wanted if asked is None and wanted.endswith(".toml") else _find(wanted, folder, seen, asked)
+        by_path = asked is None and wanted.endswith(".toml")
+        file = (start / wanted).absolute() if by_path else _find(wanted, folder, seen, asked)
         document, data = _read(file)
-        seen.append(document.name)
+        seen.append(str(file))
         findings = check(data, (Profile,), tables={"sidecar": sidecars}, partial=True)
         if len(seen) > EXTENDS_LIMIT:
             findings.append(Finding(("extends",), BAD_VALUE, f"more than {EXTENDS_LIMIT} profiles extend one another"))

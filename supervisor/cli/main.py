@@ -1,9 +1,9 @@
 """The command `pannier`: which verbs there are, and how a command ends.
 
 `--help` must answer in 100 ms, so a verb's module is imported when the verb is used: the table below has the name,
-where the command is, and the help line. A command returns its exit code, or None for 0; it raises a PannierError for what the
-operator can act on, and that is printed here alone: what happened, at which command, what to try. Anything else that
-escapes is a bug and keeps its traceback.
+where the command is, and the help line. A command returns its exit code, or None for 0; it raises a PannierError for
+what the operator can act on, and that is printed here alone: what happened, at which command, what to try. Anything
+else that escapes is a bug and keeps its traceback.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import click
 import msgspec
 from pannier.shared.explain import ConfigError, Problem, dotted
 from pannier.shared.layers import Origin
-from pannier.shared.project import Project, Resolved, load_project, profile_names, resolve, validate_file
+from pannier.shared.project import Project, load_project, profile_names, resolve, validate_file
 from pannier.shared.toml_position import Path
 from pannier.supervisor.cli.output import output_option, print_json, print_table
 from pannier.supervisor.sidecar_types import sidecar_types
@@ -61,10 +61,13 @@ def show(
 ) -> None:
     """Show what a profile comes to: with its parents, the project file, the environment and --set."""
     types = sidecar_types()
+    project = _project(file, types)
+    if app is not None and project is None:
+        raise click.UsageError(f"--app needs a project file, and there is no {PROJECT_FILE} here")
     resolved = resolve(
         name,
         sidecars=types,
-        project=_project(file, types),
+        project=project,
         app=app,
         environment=os.environ,
         assignments=assignments,
@@ -72,14 +75,14 @@ def show(
     leaves = list(_leaves(msgspec.to_builtins(resolved.profile)))
     if output == "json":
         values = msgspec.to_builtins(resolved.profile)
-        found = {dotted(path): _origin_fields(_origin(resolved, path)) for path, _ in leaves}
+        found = {dotted(path): _origin_fields(resolved.origins.get(path)) for path, _ in leaves}
         print_json({"profile": values, "origins": found} if origin else values)
         return
     rows: list[tuple[str, ...]] = [(dotted(path), json.dumps(value, ensure_ascii=False)) for path, value in leaves]
     if not origin:
         print_table(("SETTING", "VALUE"), rows)
         return
-    origins = [_origin_fields(_origin(resolved, path)) for path, _ in leaves]
+    origins = [_origin_fields(resolved.origins.get(path)) for path, _ in leaves]
     print_table(
         ("SETTING", "VALUE", "LAYER", "PLACE"),
         [(*row, found["layer"], found["place"] or None) for row, found in zip(rows, origins, strict=True)],
@@ -113,10 +116,6 @@ def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield from _leaves(inner, (*path, key))
     else:
         yield path, value
-
-
-def _origin(resolved: Resolved, path: Path) -> Origin | None:
-    return next((found for n in range(len(path), 0, -1) if (found := resolved.origins.get(path[:n]))), None)
 
 
 def _origin_fields(origin: Origin | None) -> dict[str, str]:

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+from pannier.shared.duration import Duration
+from pannier.shared.errors import UsageError
+from pannier.shared.explain import ConfigError
+from pannier.shared.layers import parse_value
+from pannier.shared.profile import Endpoint, grace_milliseconds
+from pannier.shared.project import SIZE_LIMIT, load_project, profile_names, resolve, validate_file
+
+
+class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+    wait: Duration = "1s"
+    names: list[str] = []
+
+
+class Discovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    path: str = ""
+
+
+SIDECARS = {"traffic": Traffic, "discovery": Discovery}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profiles").mkdir()
+    write("profiles/plain.toml", "")
+    return tmp_path
+
+
+def write(name: str, text: str) -> str:
+    Path(name).write_text(text)
+    return name
+
+
+def errors(error: pytest.ExceptionInfo[ConfigError]) -> list[str]:
+    return [f"{p.place} {p.code} {p.path}" + (f" ~{p.near}" if p.near else "") for p in error.value.problems]
+
+
+def test_an_empty_profile_has_the_defaults() -> None:
+    profile = resolve("plain", sidecars=SIDECARS).profile
+    assert (profile.orphan_grace, profile.ready_timeout, profile.outbound.port) == ("0s", "30s", 15001)
+    assert (profile.proxy.workers, profile.proxy.timeouts.request) == (0, "15s")
+    assert profile.sidecars == {}
+
+
+def test_presence_of_its_name_makes_a_sidecar_run() -> None:
+    write("profiles/own.toml", "[sidecars.traffic]\nratio = 1\n[sidecars.discovery]\n")
+    profile = resolve("own", sidecars=SIDECARS).profile
+    assert profile.sidecars == {"traffic": Traffic(ratio=1.0), "discovery": Discovery()}
+
+
+def test_static_endpoints() -> None:
+    write("profiles/own.toml", '[[services.web]]\naddress = "127.0.0.1:80"\nweight = 3\n')
+    assert resolve("own", sidecars=SIDECARS).profile.services == {"web": [Endpoint("127.0.0.1:80", 3)]}
+
+
+def test_every_layer_lies_over_the_one_before_and_keeps_its_origin() -> None:
+    write("profiles/parent.toml", 'ready_timeout = "1s"\norphan_grace = "1s"\n[sidecars.traffic]\nnames = ["a", "b"]\n')
+    write(
+        "profiles/child.toml",
+        'extends = "parent"\norphan_grace = "2s"\n[proxy]\nworkers = 2\n[sidecars.traffic]\nwait = "2s"\n',
+    )
+    write(
+        "pannier.toml",
+        'profile = "child"\n[proxy]\nworkers = 3\nbalance = "round_robin"\n[outbound]\nport = 3\n'
+        '[apps.web]\nport = 80\noutbound.port = 4\n[apps.web.inbound]\nhosts = ["web.example"]\n[apps.db]\nport = 81\n',
+    )
+    resolved = resolve(
+        sidecars=SIDECARS,
+        project=load_project("pannier.toml", sidecars=SIDECARS),
+        app="web",
+        environment={"PANNIER__OUTBOUND__PORT": "5", "PANNIER__TRAFFIC__RATIO": "0.25", "HOME": "/"},
+        assignments=["outbound.port=6", 'sidecars.traffic.names=["c"]', "proxy.workers=7"],
+        live={"proxy": {"workers": 8}},
+    )
+    profile = resolved.profile
+    assert (profile.ready_timeout, profile.orphan_grace, profile.outbound.port) == ("1s", "2s", 6)
+    assert (profile.proxy.workers, profile.proxy.balance) == (8, "round_robin")
+    assert profile.inbound.hosts == ["web.example"]
+    assert profile.services == {"db": [Endpoint("127.0.0.1:81")]}
+    assert profile.sidecars == {"traffic": Traffic(ratio=0.25, wait="2s", names=["c"])}
+    origins = {".".join(map(str, path)): (o.layer, str(o.place)) for path, o in resolved.origins.items()}
+    assert origins == {
+        "ready_timeout": ("profile parent", "profiles/parent.toml:1:17"),
+        "orphan_grace": ("profile child", "profiles/child.toml:2:16"),
+        "sidecars.traffic.wait": ("profile child", "profiles/child.toml:6:8"),
+        "services.db": ("apps", "pannier.toml:13:8"),
+        "proxy.balance": ("pannier.toml", "pannier.toml:4:11"),
+        "inbound.hosts": ("apps.web", "pannier.toml:11:9"),
+        "sidecars.traffic.ratio": ("environment", "PANNIER__TRAFFIC__RATIO"),
+        "outbound.port": ("--set", "--set outbound.port"),
+        "sidecars.traffic.names": ("--set", "--set sidecars.traffic.names"),
+        "proxy.workers": ("live", "live layer"),
+    }
+
+
+def test_a_sidecar_is_switched_by_a_boolean() -> None:
+    write("profiles/own.toml", '[sidecars.traffic]\nwait = "9s"\n')
+    for live, expected in [
+        ({"traffic": False}, {}),
+        ({"traffic": True}, {"traffic": Traffic(wait="9s")}),
+        ({"discovery": True}, {"traffic": Traffic(wait="9s"), "discovery": Discovery()}),
+    ]:
+        assert resolve("own", sidecars=SIDECARS, live={"sidecars": live}).profile.sidecars == expected
+    resolved = resolve("own", sidecars=SIDECARS, assignments=["traffic=false", "traffic.ratio=1"])
+    assert resolved.profile.sidecars == {"traffic": Traffic(ratio=1.0, wait="9s")}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3), ("0.5", 0.5), ("true", True), ("10s", "10s"), ('"3"', "3"), ("", ""), ("a b", "a b"),
+        ('["a", 1]', ["a", 1]), ("{ x = 1 }", {"x": 1}), ("2020-01-01", "2020-01-01"), ("1\nb = 2", "1\nb = 2"),
+        ("[" * 5000, "[" * 5000), ("0x10", 16), ("127.0.0.1:80", "127.0.0.1:80"),
+    ],
+)  # fmt: skip
+def test_values_of_options_are_toml_or_else_text(text: str, value: Any) -> None:
+    assert parse_value(text) == value
+
+
+def test_all_errors_of_a_project_file_come_together() -> None:
+    write(
+        "pannier.toml",
+        'profile = "plain"\norphan_grace = "5 s"\n[proxy]\nwokers = 2\ntimeouts = { header = "1s", connect = 5 }\n'
+        "[sidecars.traffic]\nratio = 1.5\n[sidecars.trafic]\n[apps.web]\nport = 70000\ncommand = ['a', 3]\n"
+        "[apps.web.outbound]\nunknown = 'passthru'\n[[apps.web.services.x]]\naddress = 'a:1'\n"
+        "[[apps.web.services.x]]\nweight = 5\n[apps.Bad]\nprot = 1\n",
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_project("pannier.toml", sidecars=SIDECARS)
+    assert errors(caught) == [
+        "pannier.toml:2:16 PAN0104 orphan_grace",
+        "pannier.toml:4:1 PAN0102 proxy.wokers ~workers",
+        "pannier.toml:5:39 PAN0103 proxy.timeouts.connect",
+        "pannier.toml:7:9 PAN0104 sidecars.traffic.ratio",
+        "pannier.toml:8:11 PAN0105 sidecars.trafic ~traffic",
+        "pannier.toml:10:8 PAN0104 apps.web.port",
+        "pannier.toml:11:17 PAN0103 apps.web.command[1]",
+        "pannier.toml:13:11 PAN0104 apps.web.outbound.unknown ~passthrough",
+        "pannier.toml:16:21 PAN0106 apps.web.services.x[1].address",
+        "pannier.toml:18:7 PAN0104 apps.Bad",
+        "pannier.toml:19:1 PAN0102 apps.Bad.prot ~port",
+    ]
+    assert str(caught.value).endswith("\n11 errors in 1 file (exit 65)")
+
+
+def test_errors_outside_of_files_name_their_origin() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(
+            "plain", sidecars=SIDECARS, environment={"PANNIER__PROXY__WROKERS": "1"}, assignments=["outbound.port=x"]
+        )
+    assert errors(caught) == [
+        "--set outbound.port PAN0103 outbound.port",
+        "PANNIER__PROXY__WROKERS PAN0102 proxy.wrokers ~workers",
+    ]
+    with pytest.raises(ConfigError, match="expected PATH=VALUE"):
+        resolve("plain", sidecars=SIDECARS, assignments=["outbound.port"])
+    with pytest.raises(ConfigError, match="no path"):
+        resolve("plain", sidecars=SIDECARS, assignments=["outbound..port=1"])
+
+
+def test_an_app_has_one_address() -> None:
+    write("pannier.toml", "[apps.web]\napp_port = 1\napp_socket = '/x'\n")
+    with pytest.raises(ConfigError, match="exclude one another"):
+        load_project("pannier.toml", sidecars=SIDECARS)
+
+
+def test_apps_are_what_the_file_says() -> None:
+    write(
+        "pannier.toml", "[apps.web]\ncommand = ['a', 'b']\napp_port = 8080\noutbound_port = 'auto'\nenv = { A = 'b' }\n"
+    )
+    project = load_project("pannier.toml", sidecars=SIDECARS)
+    app = project.apps["web"]
+    assert (project.profile, app.command, app.app_port, app.outbound_port) == ("dev", ["a", "b"], 8080, "auto")
+    assert (app.env, app.port, app.cwd) == ({"A": "b"}, None, None)
+    with pytest.raises(UsageError) as caught:
+        resolve("plain", sidecars=SIDECARS, project=project, app="wbe")
+    assert caught.value.hint == 'did you mean "web"?'
+
+
+def test_a_profile_is_found_by_name_or_by_a_path(folder: Path) -> None:
+    write("mine.toml", "[proxy]\nworkers = 5\n")
+    assert resolve("mine.toml", sidecars=SIDECARS).profile.proxy.workers == 5
+    assert resolve(str(folder / "mine.toml"), sidecars=SIDECARS).profile.proxy.workers == 5
+    assert profile_names(folder)["plain"].endswith("profiles/plain.toml")
+    with pytest.raises(ConfigError) as caught:
+        resolve("plian", sidecars=SIDECARS)
+    assert caught.value.problems[0].near == "plain"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "..", "a/b", "/etc/passwd", "x\x00", "A", "x" * 5000])
+def test_a_profile_name_cannot_leave_its_folder(name: str) -> None:
+    with pytest.raises(ConfigError, match="no profile name"):
+        resolve(name, sidecars=SIDECARS)
+    write("profiles/own.toml", f"extends = {msgspec.json.encode(name).decode()}\n")
+    with pytest.raises(ConfigError, match="no profile name"):
+        resolve("own", sidecars=SIDECARS)
+
+
+def test_a_parent_is_named_never_a_path() -> None:
+    write("profiles/own.toml", 'extends = "../x.toml"\n')
+    with pytest.raises(ConfigError, match="no profile name"):
+        resolve("own", sidecars=SIDECARS)
+
+
+def test_profiles_that_extend_one_another_in_a_circle_are_refused() -> None:
+    write("profiles/a.toml", 'extends = "b"\n')
+    write("profiles/b.toml", 'extends = "a"\n')
+    with pytest.raises(ConfigError, match="circle") as caught:
+        resolve("a", sidecars=SIDECARS)
+    assert str(caught.value.problems[0].place) == "profiles/b.toml:1:11"
+
+
+def test_a_long_line_of_parents_is_refused() -> None:
+    for number in range(20):
+        write(f"profiles/p{number}.toml", f'extends = "p{number + 1}"\n')
+    with pytest.raises(ConfigError, match="more than 8"):
+        resolve("p0", sidecars=SIDECARS)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "message"),
+    [
+        (b"a = \n", "x.toml:1:5", "Invalid value"),
+        (b"a = 1\na = 2\n", "x.toml:2:6", "Cannot overwrite"),
+        (b"a = [1,", "x.toml:1:8", ""),
+        (b"a = 1\nb = '\xff'\n", "x.toml:2:6", "no UTF-8"),
+        (b"x = " + b"[" * 100_000, "x.toml:1:36", "nested deeper"),
+        (b"a." * 100_000, "x.toml:1:63", "nested deeper"),
+        (b"#" * (1 << 20), "x.toml", f"larger than {SIZE_LIMIT // 1024} KiB"),
+    ],
+)
+def test_hostile_and_broken_files_give_one_clear_error(text: bytes, place: str, message: str) -> None:
+    Path("x.toml").write_bytes(text)
+    with pytest.raises(ConfigError) as caught:
+        resolve("x.toml", sidecars=SIDECARS)
+    (problem,) = caught.value.problems
+    assert str(problem.place) == place
+    assert message in problem.message
+
+
+def test_what_cannot_be_read_is_said() -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_project("absent.toml", sidecars=SIDECARS)
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load_project("profiles", sidecars=SIDECARS)
+
+
+def test_a_file_is_validated_for_what_it_is() -> None:
+    write("pannier.toml", 'profile = "plain"\n[apps.web]\nport = 1\n')
+    assert validate_file("pannier.toml", sidecars=SIDECARS) == "project"
+    assert validate_file("profiles/plain.toml", sidecars=SIDECARS) == "profile"
+    write("profiles/plain.toml", "nonsense = 1\n")
+    with pytest.raises(ConfigError):
+        validate_file("pannier.toml", sidecars=SIDECARS)
+
+
+def test_grace() -> None:
+    assert (grace_milliseconds("never"), grace_milliseconds("10s")) == (-1, 10_000)
