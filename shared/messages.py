@@ -1,0 +1,171 @@
+"""What several processes of the suite decode: bodies of topics and verbs. A sidecar's own live in its `messages.py`.
+
+`Status` and `StatReply` are also what `ps -o json` and `stat -o json` print: their field names are an interface.
+Unknown fields are ignored, so that a newer sender does not break an older reader; a new field has a default.
+Words of `state` are those of the supervisor's lifecycle.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+LIFECYCLE: Final = "lifecycle"
+CONFIG_REVISION: Final = "config.revision"
+SERVICES: Final = "services"
+EVENTS: Final = "events"
+LOGS: Final = "logs"
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """A verb that needs no argument, or has no answer."""
+
+
+class ProcessState(msgspec.Struct, frozen=True):
+    name: str
+    kind: str
+    state: str
+    ready: bool
+
+
+class Lifecycle(msgspec.Struct, frozen=True):
+    """Topic `lifecycle`, retained: where the service stands, and each of its processes."""
+
+    service: str
+    profile: str
+    state: str
+    processes: list[ProcessState]
+
+
+class ConfigRevision(msgspec.Struct, frozen=True):
+    """Topic `config.revision`, retained: grows by one with each change of the configuration in force."""
+
+    revision: int
+    profile: str
+
+
+class ServiceEndpoint(msgspec.Struct, frozen=True):
+    """One instance. `source`: file, lease or registry."""
+
+    id: str
+    address: str
+    state: str
+    source: str
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    name: str
+    endpoints: list[ServiceEndpoint]
+
+
+class Services(msgspec.Struct, frozen=True):
+    """Topic `services`, retained, and the answer of discovery's verb `services`."""
+
+    clusters: list[Cluster]
+
+
+class Happening(msgspec.Struct, frozen=True):
+    """Topic `events`: what an operator may want to know. `severity`: info, warning or error; `at_ms` since epoch."""
+
+    source: str
+    kind: str
+    message: str
+    severity: str
+    at_ms: int
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """Topic `logs`: one line that a process of the service wrote. `stream`: stdout or stderr."""
+
+    source: str
+    stream: str
+    text: str
+    at_ms: int
+
+
+class LogRequest(msgspec.Struct, frozen=True):
+    """Verb `logs` of the supervisor: the last `tail` lines."""
+
+    tail: int = 100
+
+
+class LogLines(msgspec.Struct, frozen=True):
+    lines: list[LogLine]
+
+
+class Process(msgspec.Struct, frozen=True):
+    """`kind`: keeper, supervisor, proxy, sidecar or app; `cpu_percent` of one core."""
+
+    name: str
+    kind: str
+    pid: int
+    state: str
+    restarts: int
+    pss_bytes: int
+    cpu_percent: float
+    ready: bool
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Verb `status` of the supervisor: one element of what `ps -o json` prints."""
+
+    name: str
+    profile: str
+    supervisor_pid: int
+    processes: list[Process]
+
+
+class SidecarName(msgspec.Struct, frozen=True):
+    """Verbs `sidecar.add`, `sidecar.rm`, `sidecar.restart` of the supervisor."""
+
+    name: str
+
+
+class Sidecar(msgspec.Struct, frozen=True):
+    """`pid` is 0 and `state` is empty if it is installed and not part of what runs."""
+
+    name: str
+    state: str
+    pid: int
+    restarts: int
+    ready: bool
+
+
+class SidecarList(msgspec.Struct, frozen=True):
+    """Verb `sidecar.list` of the supervisor."""
+
+    sidecars: list[Sidecar]
+
+
+class Urls(msgspec.Struct, frozen=True):
+    """Verb `urls` of the supervisor: what `urls.json` holds."""
+
+    urls: dict[str, str]
+
+
+class StatRequest(msgspec.Struct, frozen=True):
+    """Verb `stat` of observability: over the last `window_s` seconds."""
+
+    window_s: float
+
+
+class StatRow(msgspec.Struct, frozen=True):
+    """`success_rate` in 0…1; it and the latencies are None if nothing was asked in the window."""
+
+    service: str
+    route: str
+    direction: str
+    requests: int
+    success_rate: float | None
+    rps: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
+class StatReply(msgspec.Struct, frozen=True):
+    """What `stat -o json` prints; `window_s` is the window that the rows really cover."""
+
+    window_s: float
+    rows: list[StatRow]

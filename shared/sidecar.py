@@ -1,0 +1,127 @@
+"""The shell around every sidecar: connect → decode its configuration → run its service → leave in order.
+
+A sidecar is a function of its `Context`; processes, signals, reconnecting and exit codes are here. Rules:
+
+- Fail static: when the supervisor dies, the service goes on and the bus comes back by itself.
+- SIGTERM cancels the service, which cleans up in `finally` under a shield of at most 2 s. SIGINT is ignored: a terminal
+  sends it to all processes at once, and the supervisor stops them in order.
+- What the supervisor hands over (`PANNIER_BUS`, `PANNIER_TOKEN`, `PANNIER_FDS`) is read once. The token leaves the
+  environment, so that nothing the sidecar might start can speak for it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Generic, NoReturn, TypeVar
+
+import msgspec
+import trio
+from pannier.shared import framing
+from pannier.shared.backoff import full_jitter
+from pannier.shared.bus import RECONNECT_BASE_SECONDS, RECONNECT_CAP_SECONDS, Bus, open_bus
+from pannier.shared.errors import PannierError, Unreachable, UsageError
+from pannier.shared.inheritance import inherited_fds
+
+C = TypeVar("C", bound=msgspec.Struct)
+
+_EMPTY = framing.encode(None)
+
+
+@dataclass(frozen=True)
+class Context(Generic[C]):
+    """All that a service has. `directory` is the service's runtime directory; `fds` are the inherited listeners and the
+    tables granted by the supervisor, by name; their numbers stay valid while the service runs."""
+
+    name: str
+    service: str
+    directory: Path
+    config: C
+    bus: Bus
+    fds: Mapping[str, int]
+
+
+def main(name: str, config: type[C], service: Callable[[Context[C]], Awaitable[None]]) -> NoReturn:
+    """Runs the sidecar `name` until SIGTERM (exit 0), until its service returns (exit 0), or until it fails with a
+    `PannierError` (its text on stderr, its exit code). Waits for the supervisor as long as it takes."""
+    try:
+        path = os.environ["PANNIER_BUS"]
+    except KeyError:
+        error = UsageError(f"the sidecar `{name}` is started by a supervisor", hint="use `pannier run`")
+        sys.exit(_complain(name, error))
+    token = os.environ.pop("PANNIER_TOKEN", "")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exit_code = 0
+    try:
+        trio.run(_run, name, config, service, Path(path), token)
+    except* PannierError as group:
+        exit_code = _complain(name, _first(group))
+    sys.exit(exit_code)
+
+
+async def _run(
+    name: str,
+    config: type[C],
+    service: Callable[[Context[C]], Awaitable[None]],
+    path: Path,
+    token: str,
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM) as signals, trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+            nursery.start_soon(_cancel_on_signal, signals, scope)
+            bus = await _connect(stack, path, name, token)
+            context = Context(
+                name=name,
+                service=bus.service,
+                directory=path.parent,
+                config=framing.decode(bus.config or _EMPTY, config),
+                bus=bus,
+                fds={**inherited_fds(), **bus.fds},
+            )
+            async with trio.open_nursery() as watch:
+                watch.start_soon(_fail_when_replaced, bus)
+                await service(context)
+                watch.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+
+
+async def _connect(stack: AsyncExitStack, path: Path, role: str, token: str) -> Bus:
+    for attempt in count():
+        try:
+            return await stack.enter_async_context(open_bus(path, role=role, token=token, reconnect=True))
+        except Unreachable:
+            await trio.sleep(
+                full_jitter(attempt, base=RECONNECT_BASE_SECONDS, cap=RECONNECT_CAP_SECONDS, random=random.random())
+            )
+    raise AssertionError("count() does not end")
+
+
+async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
+
+
+async def _fail_when_replaced(bus: Bus) -> None:
+    await bus.wait_closed()
+    raise Unreachable("a newer process has taken this sidecar's place")
+
+
+def _first(group: BaseExceptionGroup[PannierError]) -> PannierError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, PannierError)
+    return error
+
+
+def _complain(name: str, error: PannierError) -> int:
+    hint = f"\n  hint: {error.hint}" if error.hint else ""
+    sys.stderr.write(f"{name}: {error.message}{hint}\n")
+    return error.exit_code

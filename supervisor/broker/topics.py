@@ -1,0 +1,44 @@
+"""Topics: who listens, what the last state was, which number comes next. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from pannier.shared.envelope import Event
+
+MAX_NAME: Final = 128
+"""Characters of a topic's name."""
+
+
+class Topics:
+    """Peers are numbers here. A retained value outlives its publisher: state stands until its owner says otherwise."""
+
+    def __init__(self) -> None:
+        self._readers: dict[str, set[int]] = {}
+        self._retained: dict[str, Event] = {}
+        self._sequences: dict[str, int] = {}
+
+    def subscribe(self, peer: int, topics: Iterable[str]) -> list[Event]:
+        """Adds a reader; the retained values that it gets at once."""
+        found = []
+        for topic in topics:
+            self._readers.setdefault(topic, set()).add(peer)
+            if topic in self._retained:
+                found.append(self._retained[topic])
+        return found
+
+    def leave(self, peer: int) -> None:
+        """Forgets a reader."""
+        for topic in [topic for topic, readers in self._readers.items() if peer in readers]:
+            self._readers[topic].discard(peer)
+            if not self._readers[topic]:
+                del self._readers[topic]
+
+    def publish(self, topic: str, sender: str, body: bytes, *, retain: bool) -> tuple[Event, frozenset[int]]:
+        """The event that this makes, and who gets it."""
+        sequence = self._sequences[topic] = self._sequences.get(topic, 0) + 1
+        event = Event(topic, sender, sequence, retain, body)
+        if retain:
+            self._retained[topic] = event
+        return event, frozenset(self._readers.get(topic, ()))
