@@ -7,12 +7,13 @@ limited to 107 bytes by the kernel, so a path that is too long is refused here, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
 from pathlib import Path
 
-from .errors import Blame, PannierError, UsageError
+from pannier.shared.errors import Blame, PannierError, UsageError
 
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 SOCKET_NAME_LIMIT = 107
@@ -97,10 +98,8 @@ def _check_length(service: Path) -> None:
 def _private(path: Path, variable: str) -> Path:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
+        with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
-        except FileExistsError:
-            pass
         found = path.lstat()
     except OSError as error:
         raise PannierError(
