@@ -58,6 +58,20 @@ class Catalogue:
                     Registration(name, row.id, row.address, row.epoch, ttl, state, row.metadata, row.source), now
                 )
 
+    def file_rows(self, table: Table) -> dict[str, tuple[StaticEndpoint, ...]]:
+        """The static endpoints of `table` that the profile does not have: the file's last word before a restart."""
+        rows: dict[str, tuple[StaticEndpoint, ...]] = {}
+        for cluster in table.clusters:
+            known = {endpoint.address for endpoint in self._configured.get(cluster.name, ())}
+            left = tuple(
+                StaticEndpoint(row.address, row.weight)
+                for row in cluster.endpoints
+                if row.source == "file" and row.address not in known
+            )
+            if left:
+                rows[cluster.name] = left
+        return rows
+
     @property
     def statics(self) -> Mapping[str, tuple[StaticEndpoint, ...]]:
         return self._statics

@@ -148,14 +148,17 @@ class Leases:
             return Verdict.CREATED
         return Verdict.RENEWED if held.registration == registration else Verdict.CHANGED
 
-    def deregister(self, key: Key, epoch: int | None = None) -> Verdict:
-        """A deliberate end, by `epoch` or a newer one (None: whatever is in force). That epoch never comes back."""
+    def deregister(self, key: Key, epoch: int | None = None, *, final: bool = True) -> Verdict:
+        """A deliberate end, by `epoch` or a newer one (None: whatever is in force).
+
+        If it is `final`, that epoch never comes back, so that a delayed renewal does not resurrect the instance.
+        """
         held = self._leases.get(key)
         if held is None:
             return Verdict.UNKNOWN
         if epoch is not None and epoch < held.registration.epoch:
             return Verdict.STALE
-        self._end(key, floor=max(epoch or 0, held.registration.epoch) + 1)
+        self._end(key, floor=max(epoch or 0, held.registration.epoch) + final)
         self._calm()
         return Verdict.REMOVED
 

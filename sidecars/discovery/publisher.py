@@ -1,0 +1,83 @@
+"""Brings the catalogue into force: the table for the proxy, the topic `services` for everybody else.
+
+Rules: only what differs is published; changes within `CONFLATE_SECONDS` are one publication; a table that is refused
+leaves the last one in force and says so. A fenced writer ends its process: somebody newer does this job.
+"""
+
+from __future__ import annotations
+
+import trio
+from pannier.shared.bus import Bus
+from pannier.shared.errors import Blame, PannierError
+from pannier.shared.messages import SERVICES, Services
+from pannier.sidecars.discovery.catalogue import Catalogue
+from pannier.sidecars.discovery.table import TableWriter, encode
+from pannier.sidecars.discovery.voice import Voice
+
+CONFLATE_SECONDS = 0.02
+
+
+class Publisher:
+    """The one writer of the table `endpoints`."""
+
+    def __init__(self, catalogue: Catalogue, writer: TableWriter, bus: Bus, voice: Voice) -> None:
+        self._catalogue = catalogue
+        self._writer = writer
+        self._bus = bus
+        self._voice = voice
+        self._dirty = trio.Event()
+        self._in_force = b""
+        self._told: Services | None = None
+
+    def changed(self) -> None:
+        """Says that the catalogue may differ from what is in force."""
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Publishes changes until cancelled."""
+        while True:
+            await self._dirty.wait()
+            await trio.sleep(CONFLATE_SECONDS)
+            self._dirty = trio.Event()
+            await self.publish()
+
+    async def publish(self) -> None:
+        """Publishes now what differs. Raises PannierError if a newer writer took over."""
+        table = self._catalogue.table()
+        payload = encode(table)
+        if payload != self._in_force:
+            try:
+                self._writer.publish(payload)
+            except (ValueError, OSError) as error:
+                self._voice.say("table", f"the table of endpoints cannot be published, the last one stays: {error}")
+                return
+            except RuntimeError as error:
+                raise _fenced(error) from error
+            self._in_force = payload
+            self._voice.settled("table")
+        services = self._catalogue.services(table)
+        if services != self._told:
+            await self._tell(services)
+
+    def heartbeat(self) -> None:
+        """Says in the table that its writer lives. Raises PannierError if a newer writer took over."""
+        try:
+            self._writer.heartbeat()
+        except RuntimeError as error:
+            raise _fenced(error) from error
+
+    async def _tell(self, services: Services) -> None:
+        try:
+            await self._bus.publish(SERVICES, services, retain=True)
+        except PannierError as error:
+            self._voice.say("services", f"the list of services cannot be told to the other sidecars: {error}")
+            return
+        self._told = services
+
+
+def _fenced(error: RuntimeError) -> PannierError:
+    return PannierError(
+        f"another discovery writes the table of endpoints: {error}",
+        hint="only one may run beside a service; `pannier ps` lists it",
+        blame=Blame.PLATFORM,
+    )

@@ -1,0 +1,242 @@
+"""The shell: read back → first table → ready → watch. Everything that decides is in the pure files.
+
+One tick of `TICK_SECONDS` drives what is timed (registry, file, expiry, heartbeats); lifecycle, the local API and checks
+act at once. Nothing waits for a peer: a registry that cannot be written or a file that is broken is said once and
+tried again at the next tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import trio
+from pannier import _native
+from pannier.shared.duration import seconds
+from pannier.shared.errors import Blame, PannierError
+from pannier.shared.http_server import serve_http
+from pannier.shared.messages import LIFECYCLE, SERVICES, Lifecycle, Nothing, Services
+from pannier.shared.runtime import REGISTRY
+from pannier.shared.sidecar import Context
+from pannier.shared.unix import listen_unix
+from pannier.sidecars.discovery.announcer import Announcer
+from pannier.sidecars.discovery.api import Api
+from pannier.sidecars.discovery.catalogue import Catalogue
+from pannier.sidecars.discovery.config import Config
+from pannier.sidecars.discovery.health import Condition, Health, Thresholds
+from pannier.sidecars.discovery.leases import Key
+from pannier.sidecars.discovery.own import instance_id
+from pannier.sidecars.discovery.probes import Probes, Target
+from pannier.sidecars.discovery.publisher import Publisher
+from pannier.sidecars.discovery.registry import Registry
+from pannier.sidecars.discovery.slots import Place
+from pannier.sidecars.discovery.statics import StaticSource
+from pannier.sidecars.discovery.table import KIND, Table, TableReader, TableWriter, decode
+from pannier.sidecars.discovery.voice import Voice
+
+TICK_SECONDS = 0.25
+FILE_SECONDS = 1.0
+HEARTBEAT_SECONDS = 1.0
+LISTEN_AGAIN_SECONDS = 1.0
+SUSPECT_INTERVAL_SECONDS = 1.0
+SUSPECT_THRESHOLDS = Thresholds(failures=3)
+TABLE = f"table.{KIND}"
+API_SOCKET = "api.sock"
+
+
+async def serve(context: Context[Config]) -> None:
+    """Runs until cancelled. Raises PannierError if the table was not granted, or a newer writer took over."""
+    reader, writer = _open_table(context.fds)
+    async with trio.open_nursery() as nursery:
+        discovery = Discovery(context, nursery, reader, writer)
+        await discovery.run()
+
+
+class Discovery:
+    """The collaborators of one running sidecar, wired together."""
+
+    def __init__(
+        self, context: Context[Config], nursery: trio.Nursery, reader: TableReader, writer: TableWriter
+    ) -> None:
+        config = context.config
+        timeout = seconds(config.health.timeout)
+        restored = _read_back(reader)
+        self._context = context
+        self._nursery = nursery
+        self._voice = Voice()
+        self._catalogue = Catalogue(
+            config.services,
+            Thresholds(config.health.failures, config.health.successes),
+            restored,
+            trio.current_time(),
+        )
+        self._publisher = Publisher(self._catalogue, writer, context.bus, self._voice)
+        self._registry = Registry(context.directory.parent / REGISTRY)
+        self._file = StaticSource(Path(config.file), self._catalogue.file_rows(restored)) if config.file else None
+        self._announcer = Announcer(
+            config,
+            context.service,
+            instance_id(config.instance, context.service),
+            leases=self._catalogue.leases,
+            registry=self._registry,
+            changed=self._publisher.changed,
+            voice=self._voice,
+        )
+        self._static_probes: Probes[Place] = Probes(
+            nursery, self._static_checked, interval=seconds(config.health.interval), timeout=timeout
+        )
+        self._suspect_probes: Probes[Key] = Probes(
+            nursery, self._suspect_checked, interval=SUSPECT_INTERVAL_SECONDS, timeout=timeout
+        )
+        self._own_probes: Probes[str] = Probes(
+            nursery, self._own_checked, interval=seconds(config.health.interval), timeout=timeout
+        )
+        self._suspects: dict[Key, Health] = {}
+        self._file_due = self._heartbeat_due = 0.0
+
+    async def run(self) -> None:
+        """First table, API, ready, then everything else until cancelled."""
+        config, bus = self._context.config, self._context.bus
+        self._nursery.start_soon(self._voice.run, bus)
+        bus.serve(SERVICES, Nothing, self._answer_services)
+        self._look_at_file()
+        self._look_at_registry(trio.current_time())
+        await self._publisher.publish()
+        self._nursery.start_soon(self._publisher.run)
+        self._nursery.start_soon(self._tick_forever)
+        self._nursery.start_soon(self._follow_lifecycle)
+        if config.health.path is not None and config.app is not None:
+            self._own_probes.ask({"app": Target(config.app, config.health.path)})
+        path = self._context.directory / API_SOCKET
+        api = Api(
+            self._catalogue.leases,
+            self._services,
+            changed=self._publisher.changed,
+            clock=trio.current_time,
+            ttl=seconds(config.lease_ttl),
+        )
+        listener = await self._listen(path)
+        try:
+            self._nursery.start_soon(serve_http, listener, api.handle)
+            await bus.ready()
+            await trio.sleep_forever()
+        finally:
+            path.unlink(missing_ok=True)
+            self._announcer.leave()
+
+    async def _listen(self, path: Path) -> trio.SocketListener:
+        while True:
+            try:
+                listener = listen_unix(path)
+            except PannierError as error:
+                self._voice.say("api", f"{error.message}; trying again", severity="error")
+                await trio.sleep(LISTEN_AGAIN_SECONDS)
+            else:
+                self._voice.settled("api")
+                return listener
+
+    async def _tick_forever(self) -> None:
+        while True:
+            now = trio.current_time()
+            self._look_at_registry(now)
+            if now >= self._file_due:
+                self._file_due = now + FILE_SECONDS
+                self._look_at_file()
+            self._announcer.tick(now)
+            self._expire(now)
+            if now >= self._heartbeat_due:
+                self._heartbeat_due = now + HEARTBEAT_SECONDS
+                self._publisher.heartbeat()
+            await trio.sleep(TICK_SECONDS)
+
+    async def _follow_lifecycle(self) -> None:
+        async with self._context.bus.subscribe(LIFECYCLE, Lifecycle) as lifecycles:
+            async for lifecycle in lifecycles:
+                self._announcer.lifecycle(lifecycle, trio.current_time())
+
+    def _look_at_registry(self, now: float) -> None:
+        leases = self._catalogue.leases
+        try:
+            scan = self._registry.scan(now)
+        except PannierError as error:
+            self._voice.say("registry", f"{error.message} ({error.hint})")
+            return
+        self._voice.settled("registry", "the registry can be used again")
+        verdicts = [leases.register(one, now) for one in scan.beats if not self._announcer.is_own(one.key)]
+        verdicts += [
+            leases.deregister(key, epoch, final=False) for key, epoch in scan.removed if not self._announcer.is_own(key)
+        ]
+        if any(verdict.changes for verdict in verdicts):
+            self._publisher.changed()
+        if doubted := leases.suspect(key for key in scan.wiped if not self._announcer.is_own(key)):
+            self._voice.say("registry.wiped", f"the registry was emptied; {_names(doubted)} stay until probes fail")
+
+    def _look_at_file(self) -> None:
+        if self._file is None:
+            return
+        look = self._file.look()
+        if look.complaint:
+            self._voice.say("file", look.complaint, severity="error")
+        self._catalogue.use_file(self._file.services)
+        if look.changed:
+            self._voice.settled("file", "the file of static endpoints is good again")
+            self._publisher.changed()
+        self._static_probes.ask({place: Target(place[1], path) for place, path in self._catalogue.checks().items()})
+
+    def _expire(self, now: float) -> None:
+        leases = self._catalogue.leases
+        expiry = leases.expire(now)
+        if expiry.evicted:
+            self._publisher.changed()
+            self._voice.say("lease.expired", f"not renewed in time: {_names(expiry.evicted)}", severity="info")
+        if leases.preserving:
+            self._voice.say("preservation", "too many renewals vanished at once: eviction stops until they are back")
+        else:
+            self._voice.settled("preservation", "enough renewals are back: eviction goes on")
+        suspects = {lease.registration.key: lease.registration for lease in leases.suspects()}
+        self._suspects = {key: self._suspects.get(key, Health(Condition.UP)) for key in suspects}
+        self._suspect_probes.ask({key: Target(one.address) for key, one in suspects.items()})
+
+    def _suspect_checked(self, key: Key, reason: str) -> None:
+        health = self._suspects.get(key)
+        if health is None:
+            return
+        self._suspects[key] = health = health.after(not reason, SUSPECT_THRESHOLDS)
+        if health.condition is Condition.DOWN and self._catalogue.leases.confirm_gone(key):
+            self._voice.say("lease.gone", f"{_names([key])} is gone: not renewed, and {reason}")
+            self._publisher.changed()
+
+    def _static_checked(self, place: Place, reason: str) -> None:
+        if self._catalogue.checked(place, not reason):
+            said = f"{place[0]} at {place[1]} is {'unhealthy: ' + reason if reason else 'healthy'}"
+            self._voice.say(f"health.{place[0]}.{place[1]}", said, severity="warning" if reason else "info")
+            self._publisher.changed()
+
+    def _own_checked(self, _: str, reason: str) -> None:
+        self._announcer.checked(reason, trio.current_time())
+
+    def _services(self) -> Services:
+        return self._catalogue.services(self._catalogue.table())
+
+    async def _answer_services(self, _: Nothing) -> Services:
+        await trio.lowlevel.checkpoint()
+        return self._services()
+
+
+def _open_table(fds: Mapping[str, int]) -> tuple[TableReader, TableWriter]:
+    if TABLE not in fds:
+        raise PannierError(
+            f"the supervisor granted no {TABLE}", hint="restart the service with `pannier run`", blame=Blame.INTERNAL
+        )
+    return _native.TableReader(KIND, fds[TABLE]), _native.TableWriter(KIND, fds[TABLE])
+
+
+def _read_back(reader: TableReader) -> Table:
+    try:
+        return decode(reader.read())
+    except RuntimeError:
+        return Table()
+
+
+def _names(keys: Iterable[Key]) -> str:
+    return ", ".join(f"{service}/{instance}" for service, instance in keys)
