@@ -101,7 +101,8 @@ async def run(options: Options, screen: Screen) -> int:
     for name in left:
         screen.say(f"left behind: {name}")
     if not notes.latencies:
-        screen.say(*last_lines(LOG, 20))
+        if ending.reason != "interrupted":
+            screen.say(*last_lines(LOG, 20))
         return {"interrupted": 130, "not ready": 75}.get(ending.reason, 1)
     orders, payments = (ledger.read(service, ledger.FOLDER) for service in ("orders", "payments"))
     verdict = ledger.judge(notes.failures, notes.placed, orders, payments)
