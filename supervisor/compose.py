@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
 from pannier.shared.duration import milliseconds, seconds
 from pannier.shared.profile import Profile, grace_milliseconds
+from pannier.supervisor.keeper import Stdio
 from pannier.supervisor.restart import Policy, RestartSettings
 
 SEGMENTS: Final = ("table.base", "table.endpoints", "table.telemetry", "hot", "counters", "rings")
@@ -42,12 +43,6 @@ class Readiness(StrEnum):
     MESSAGE = "message"  # Ready on the bus
     NOTIFY = "notify"  # READY=1 on the notify socket
     LISTENING = "listening"  # its address accepts a connection
-
-
-class Stdio(IntEnum):
-    NULL = 0
-    INHERIT = 1
-    PIPE = 2
 
 
 class Arguments(msgspec.Struct, frozen=True):

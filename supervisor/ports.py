@@ -1,19 +1,25 @@
-"""Which TCP ports are free, and what to say when one is not.
+"""TCP addresses: taking them apart, binding them, and what to say when one is taken.
 
-Every listener of ours is SO_REUSEPORT, so that a second service of the same user could bind the same port and silently
-take half of the first one's connections. So a port is probed by a bind *without* that option, which fails if anybody
-listens there. Refused: asking by connecting, since a listener with a full backlog would look free.
+The keeper binds, and it alone decides whether a port is taken: every listener of ours is SO_REUSEPORT, so asking the
+kernel with the same option would let a second service of this user take half of the first one's connections in silence.
 """
 
 from __future__ import annotations
 
 import errno
-import socket
-from typing import Final
+from typing import Final, Protocol
 
 from pannier.shared.errors import Blame, PannierError, UsageError
+from pannier.supervisor.compose import Listener
+from pannier.supervisor.keeper import KeeperError
 
 NEXT_FREE_TRIES: Final = 200
+
+
+class Binder(Protocol):
+    """What is needed of the keeper."""
+
+    async def listen(self, name: str, address: str, count: int) -> int: ...
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -24,42 +30,34 @@ def split_address(address: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def is_free(host: str, port: int) -> bool:
-    """Whether a listener could bind there; raises PannierError if the address cannot be bound for another reason."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return False
-            hint = "choose a port from 1024 up" if error.errno == errno.EACCES else "choose an address of this host"
-            raise PannierError(
-                f"cannot listen on {host}:{port}: {error.strerror}", hint=hint, blame=Blame.PLATFORM
-            ) from error
-    return True
-
-
-def claim(host: str, port: int, *, what: str, option: str, exact: bool) -> int:
-    """The port to listen on: `port`, or, unless it must be `exact`, the next free one above it. 0 stays 0 (any).
+async def bind(keeper: Binder, listener: Listener) -> int:
+    """Has the keeper hold the listener; the port. One that was not asked for by name gives way to the next free one.
 
     Raises PannierError that names the port and the option to change.
     """
-    if port == 0:
-        return 0
-    candidates = range(port, port + 1 if exact else min(port + NEXT_FREE_TRIES, 65536))
-    for candidate in candidates:
-        if is_free(host, candidate):
-            return candidate
-    if exact:
-        raise PannierError(
-            f"port {port} ({what}) is taken",
-            hint=f"see who has it with `ss -ltnp sport = :{port}`, or choose another with {option}",
-            blame=Blame.USAGE,
-        )
-    raise PannierError(
-        f"no free port from {port} to {candidates[-1]} ({what})", hint=f"choose one with {option}", blame=Blame.PLATFORM
+    last = listener.port if listener.exact else min(listener.port + NEXT_FREE_TRIES, 65535)
+    for port in range(listener.port, last + 1):
+        try:
+            return await keeper.listen(listener.name, f"{listener.host}:{port}", listener.count)
+        except KeeperError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise _refused(listener, port, error) from error
+    raise taken(last, listener.name, listener.option)
+
+
+def taken(port: int, what: str, option: str) -> PannierError:
+    """The error for a port that somebody else has."""
+    return PannierError(
+        f"port {port} ({what}) is taken",
+        hint=f"see who has it with `ss -ltnp sport = :{port}`, or choose another with {option}",
+        blame=Blame.USAGE,
+    )
+
+
+def _refused(listener: Listener, port: int, error: KeeperError) -> PannierError:
+    hint = "choose a port from 1024 up" if error.errno == errno.EACCES else "choose an address of this host"
+    return PannierError(
+        f"cannot listen on {listener.host}:{port} ({listener.name}): {error.message}",
+        hint=f"{hint}: {listener.option}",
+        blame=Blame.PLATFORM,
     )

@@ -15,11 +15,11 @@ from pannier.supervisor.compose import (
     Place,
     Plan,
     Readiness,
-    Stdio,
     compose,
     listeners,
     without_outer,
 )
+from pannier.supervisor.keeper import Stdio
 from pannier.supervisor.restart import Policy
 
 

@@ -1,46 +1,53 @@
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
+import errno
 
 import pytest
 from pannier.shared.errors import PannierError, UsageError
-from pannier.supervisor.ports import claim, is_free, split_address
+from pannier.supervisor.compose import Listener
+from pannier.supervisor.keeper import KeeperError
+from pannier.supervisor.ports import bind, split_address
 
 
-@pytest.fixture
-def taken() -> Iterator[int]:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield listener.getsockname()[1]
+class Keeper:
+    def __init__(self, **refused: int) -> None:
+        self.refused = {int(port.lstrip("p")): number for port, number in refused.items()}
+        self.asked: list[tuple[str, str, int]] = []
+
+    async def listen(self, name: str, address: str, count: int) -> int:
+        self.asked.append((name, address, count))
+        port = split_address(address)[1]
+        if port in self.refused:
+            raise KeeperError(self.refused[port], "no")
+        return port or 40000
 
 
-def test_a_reuseport_listener_of_our_own_user_is_seen(taken: int) -> None:
-    assert not is_free("127.0.0.1", taken)
-    assert not is_free("0.0.0.0", taken)
+def wanted(port: int, *, exact: bool) -> Listener:
+    return Listener("inbound", "127.0.0.1", port, 2, exact, "--port")
 
 
-def test_an_asked_port_that_is_taken_is_an_error_with_the_port_and_the_option(taken: int) -> None:
-    with pytest.raises(PannierError) as caught:
-        claim("127.0.0.1", taken, what="inbound", option="--port", exact=True)
-    assert str(taken) in caught.value.message
+async def test_an_asked_port_that_is_taken_is_an_error_with_the_port_and_the_option() -> None:
+    with pytest.raises(PannierError, match=r"port 80 \(inbound\) is taken") as caught:
+        await bind(Keeper(p80=errno.EADDRINUSE), wanted(80, exact=True))
     assert "--port" in caught.value.hint
     assert caught.value.exit_code == 1
 
 
-def test_a_default_port_that_is_taken_gives_the_next_free_one(taken: int) -> None:
-    assert claim("127.0.0.1", taken, what="outbound", option="--outbound-port", exact=False) > taken
+async def test_a_default_port_that_is_taken_gives_the_next_free_one() -> None:
+    keeper = Keeper(p80=errno.EADDRINUSE, p81=errno.EADDRINUSE)
+    assert await bind(keeper, wanted(80, exact=False)) == 82
+    assert keeper.asked[-1] == ("inbound", "127.0.0.1:82", 2)
 
 
-def test_any_port_stays_any() -> None:
-    assert claim("127.0.0.1", 0, what="metrics", option="--metrics-port", exact=True) == 0
+async def test_any_port_is_asked_for_once() -> None:
+    assert await bind(Keeper(), wanted(0, exact=True)) == 40000
 
 
-def test_a_foreign_address_is_an_error_of_its_own() -> None:
-    with pytest.raises(PannierError, match=r"cannot listen on 192\.0\.2\.1"):
-        is_free("192.0.2.1", 8080)
+@pytest.mark.parametrize(("number", "hint"), [(errno.EACCES, "1024"), (errno.EADDRNOTAVAIL, "an address of this host")])
+async def test_other_refusals_say_what_to_change(number: int, hint: str) -> None:
+    with pytest.raises(PannierError, match="cannot listen on") as caught:
+        await bind(Keeper(p80=number), wanted(80, exact=False))
+    assert hint in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""How processes are held: by the keeper, and once that is dead, by nobody but us.
+
+While the keeper lives it spawns, signals and reports ends. When it dies its children become ours (the supervisor is a
+subreaper), so they are watched by pidfd, signalled by PID and reaped here; nothing is started any more, since the
+listeners died with the keeper's list. The service is `degraded` until the next start brings a new keeper.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import trio
+from pannier.shared.errors import Blame, PannierError
+from pannier.supervisor.compose import ProcessPlan
+from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone
+from pannier.supervisor.restart import Exit
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+UNKNOWN_END: Final = Exit(1)  # somebody else was its parent, and only that one was told
+
+
+def become_subreaper() -> None:
+    """From now on orphans of our descendants become our children. Raises PannierError where the kernel refuses."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise PannierError(f"prctl: {os.strerror(ctypes.get_errno())}", blame=Blame.PLATFORM)
+
+
+class Hold:
+    """A `child.Holder`. `ended(name, pid, exit)` is called for every end, whoever noticed it."""
+
+    def __init__(self, keeper: Keeper, nursery: trio.Nursery, ended: Callable[[str, int, Exit], None]) -> None:
+        self.keeper_lost = False
+        self._keeper = keeper
+        self._nursery = nursery
+        self._ended = ended
+
+    async def spawn(self, plan: ProcessPlan) -> int:
+        stdin, stdout, stderr = plan.stdio
+        try:
+            return await self._keeper.spawn(
+                plan.name,
+                plan.argv,
+                env=plan.environment,
+                cwd=plan.cwd,
+                own_group=plan.own_group,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                held=plan.held,
+            )
+        except KeeperError as error:
+            raise OSError(error.errno, error.message) from error
+        except KeeperGone as error:
+            raise OSError(errno.EHOSTDOWN, error.message) from error
+
+    async def signal(self, name: str, pid: int, number: int, *, group: bool) -> None:
+        try:
+            await self._keeper.signal(name, number, whole_group=group)
+        except KeeperError as error:
+            if error.errno != errno.ESRCH:
+                raise
+        except KeeperGone:
+            with suppress(ProcessLookupError):
+                (os.killpg if group else os.kill)(pid, signal.Signals(number))
+
+    async def report(self) -> None:
+        """Passes the keeper's events on; returns when the keeper is gone."""
+        async for exited in self._keeper.events():
+            end = Exit(exited.code or 0) if exited.signal is None else Exit.by_signal(exited.signal)
+            self._ended(exited.name, exited.pid, end)
+        self.keeper_lost = True
+
+    def watch(self, name: str, pid: int) -> None:
+        """Watches a process that the keeper no longer does."""
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._ended(name, pid, reap(pid))
+            return
+        self._nursery.start_soon(self._watch, name, pid, descriptor)
+
+    async def _watch(self, name: str, pid: int, descriptor: int) -> None:
+        try:
+            await trio.lowlevel.wait_readable(descriptor)
+        finally:
+            os.close(descriptor)
+        self._ended(name, pid, reap(pid))
+
+
+def reap(pid: int) -> Exit:
+    """How the process ended, if it was ours to know."""
+    try:
+        _, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return UNKNOWN_END
+    return Exit.by_signal(os.WTERMSIG(status)) if os.WIFSIGNALED(status) else Exit(os.WEXITSTATUS(status))
