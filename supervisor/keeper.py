@@ -1,0 +1,660 @@
+"""The supervisor's side of the keeper: what lives longer than the supervisor is asked for here.
+
+One connection, one controller. Requests are numbered and may overlap; a reply finds its caller by that number. Rules:
+
+* Every message is one datagram of at most 64 KiB; nothing is ever split or joined.
+* A refusal of the keeper is a `KeeperError` with the errno. A keeper that goes away makes every call under way, and
+  every later one, raise `KeeperGone`, and ends `Keeper.events`. Nothing here reconnects: who lost the keeper decides.
+* A call that is cancelled may still be carried out: `list` tells.
+* Whoever starts a keeper first binds its socket, so that connecting never races with its start.
+
+Refused: `subprocess` for the start, since the socket must be descriptor 3 and `pass_fds` keeps numbers; a lock file,
+since the directory itself can be locked.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import math
+import os
+import signal as signals
+import socket
+import stat
+import struct
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+import trio
+from pannier.shared.errors import Blame, PannierError
+from pannier.shared.unix import credentials
+
+SOCKET_NAME = "keeper.sock"
+MESSAGE_MAX = 64 * 1024
+NOTE_MAX = 60 * 1024
+NEVER = -1
+"""A grace that never ends."""
+
+_PROTOCOL = 1
+_LISTENER = 3
+_RIGHTS = socket.CMSG_SPACE(struct.calcsize("i"))
+_ANSWER_PATIENCE = 5.0
+_ENDING_PATIENCE = 5.0
+_ENDING_POLL = 0.02
+
+
+class _Op(IntEnum):
+    HELLO = 1
+    LIST = 2
+    SPAWN = 3
+    SIGNAL = 4
+    LISTEN = 5
+    MEMFD = 6
+    FETCH = 7
+    RELEASE = 8
+    NOTE_PUT = 9
+    NOTE_GET = 10
+    GRACE = 11
+    FORGET = 12
+    SHUTDOWN = 13
+    EXITED = 64
+
+
+_REPLY = 0x80
+
+
+class KeeperError(PannierError):
+    """The keeper refused a request; `errno` says why."""
+
+    blame = Blame.PLATFORM
+
+    def __init__(self, errno_: int, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.errno = errno_
+
+
+class KeeperGone(PannierError):
+    """The keeper ended, or there is none."""
+
+    blame = Blame.PLATFORM
+
+
+class Stdio(IntEnum):
+    """Where a standard stream of a process leads: nowhere, to the keeper's own, or into a pipe to `Keeper.fetch`."""
+
+    NULL = 0
+    INHERIT = 1
+    PIPE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """Who the keeper is: its pid, and its start in milliseconds since the epoch."""
+
+    pid: int
+    started_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A process that ended, by `code` or by `signal`; the other one is None."""
+
+    name: str
+    pid: int
+    code: int | None = None
+    signal: int | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell says it: the code, or 128 + the signal."""
+        return 128 + self.signal if self.signal is not None else self.code or 0
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """An entry of the keeper's list. `start_time` is in clock ticks since boot: with the pid it names one process."""
+
+    name: str
+    pid: int
+    start_time: int
+    exited: Exited | None
+
+    @property
+    def running(self) -> bool:
+        return self.exited is None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a keeper has: processes, names of held descriptors, keys of notes."""
+
+    processes: tuple[Process, ...]
+    held: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class _Waiter:
+    """A call under way."""
+
+    def __init__(self, op: _Op) -> None:
+        self.op = op
+        self.answered = trio.Event()
+        self.status: int | None = None
+        self.body = b""
+        self.fd: int | None = None
+
+
+class Keeper:
+    """The connection to a keeper; made by `start_keeper` and `connect_keeper`. Not usable after their block.
+
+    Every method raises KeeperGone when the keeper is gone, and KeeperError when it refuses.
+    """
+
+    def __init__(self, connection: trio.socket.SocketType, greeting: Greeting, *, adopted: bool) -> None:
+        self.pid = greeting.pid
+        self.started_ms = greeting.started_ms
+        self.adopted = adopted
+        """Whether the keeper was running before: then it may hold what an earlier supervisor left."""
+        self._connection = connection
+        self._sending = trio.Lock()
+        self._waiting: dict[int, _Waiter] = {}
+        self._sequence = 1
+        self._gone = False
+        self._exits, self._events = trio.open_memory_channel[Exited](math.inf)
+
+    def __repr__(self) -> str:
+        return f"<Keeper pid={self.pid} {'gone' if self._gone else 'connected'} waiting={len(self._waiting)}>"
+
+    async def hello(self) -> Greeting:
+        """Asks the keeper who it is; says at the same time that it answers."""
+        return _read_greeting((await self._call(_Op.HELLO, _hello())).body)
+
+    async def list(self) -> Listing:
+        """What the keeper has. Exits that nobody was connected to hear of show here."""
+        return _read_listing((await self._call(_Op.LIST, b"")).body)
+
+    async def spawn(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        cwd: str | Path = "",
+        own_group: bool = True,
+        stdin: Stdio = Stdio.NULL,
+        stdout: Stdio = Stdio.INHERIT,
+        stderr: Stdio = Stdio.INHERIT,
+        held: Sequence[str] = (),
+    ) -> int:
+        """Starts a process and returns its pid.
+
+        `env` is its complete environment; the program is searched for on the PATH in there. `cwd` "" is the keeper's
+        own. `held` names descriptors to inherit (a listener's name means all its sockets), which `PANNIER_FDS` tells
+        the child. A dead entry of that name is replaced, and its pipes are closed.
+        KeeperError: EEXIST if one of that name runs; ENOENT, EACCES and the like if it cannot be executed; EMSGSIZE if
+        arguments and environment are over 64 KiB.
+        """
+        environment = [f"{key}={value}" for key, value in env.items()]
+        body = b"".join(
+            (
+                _text(name),
+                _texts(argv),
+                _texts(environment),
+                _text(os.fspath(cwd)),
+                struct.pack("<BBBB", own_group, stdin, stdout, stderr),
+                _texts(held),
+            )
+        )
+        return _Reader((await self._call(_Op.SPAWN, body)).body).u32()
+
+    async def signal(self, name: str, signal: int, *, whole_group: bool = False) -> None:
+        """Signals a process, or its whole group if it has its own. KeeperError ESRCH if it does not run."""
+        await self._call(_Op.SIGNAL, _text(name) + struct.pack("<iB", signal, whole_group))
+
+    async def listen(self, name: str, address: str, count: int) -> int:
+        """Holds `count` listening sockets as `name.0`, `name.1`, …; returns their port.
+
+        `address` is `127.0.0.1:80` or `[::]:80`; port 0 picks one. The same request again changes nothing and returns
+        the same port. KeeperError: EADDRINUSE, also when the port belongs to another keeper of this user; EEXIST if
+        the name is taken.
+        """
+        body = _text(name) + _text(address) + struct.pack("<H", count)
+        return _Reader((await self._call(_Op.LISTEN, body)).body).u16()
+
+    async def memfd(self, name: str, size: int) -> bool:
+        """Holds `size` bytes of sealed memory; whether it was created now. KeeperError EEXIST: it has another size."""
+        return _Reader((await self._call(_Op.MEMFD, _text(name) + struct.pack("<Q", size))).body).u8() != 0
+
+    async def fetch(self, name: str) -> int:
+        """A descriptor of what is held by that name, or of `PROCESS.stdout` / `PROCESS.stderr`; the caller closes it.
+
+        KeeperError ENOENT if there is none.
+        """
+        waiter = await self._call(_Op.FETCH, _text(name))
+        if waiter.fd is None:
+            raise KeeperError(errno.EBADMSG, f"the keeper answered without the descriptor {name}")
+        return waiter.fd
+
+    async def release(self, name: str) -> None:
+        """Lets the keeper close what it holds by that name; processes that inherited it keep theirs."""
+        await self._call(_Op.RELEASE, _text(name))
+
+    async def note_put(self, key: str, value: bytes) -> None:
+        """Leaves a note of at most `NOTE_MAX` bytes for the next supervisor."""
+        await self._call(_Op.NOTE_PUT, _text(key) + struct.pack("<I", len(value)) + value)
+
+    async def note_get(self, key: str) -> bytes:
+        """Reads a note. KeeperError ENOENT if there is none. The keeper itself leaves `PROCESS.discarded` (u64,
+        little-endian) when it had to discard piped output that nobody read."""
+        return _Reader((await self._call(_Op.NOTE_GET, _text(key))).body).blob()
+
+    async def grace(self, milliseconds: int) -> None:
+        """How long everything lives on without a supervisor; `NEVER` for ever."""
+        await self._call(_Op.GRACE, struct.pack("<q", milliseconds))
+
+    async def forget(self, name: str) -> None:
+        """Drops the entry of a process that ended, with its pipes. KeeperError: EBUSY if it runs, ENOENT."""
+        await self._call(_Op.FORGET, _text(name))
+
+    async def shutdown(self, term_ms: int) -> None:
+        """Ends everything: TERM to all that runs, KILL after `term_ms`, then the service's files, then the keeper.
+
+        Returns once the keeper agreed; its end shows as the end of `events`.
+        """
+        await self._call(_Op.SHUTDOWN, struct.pack("<I", term_ms))
+
+    def events(self) -> trio.MemoryReceiveChannel[Exited]:
+        """Exits as they happen, for one reader; ends when the keeper is gone. Those before the first read are kept."""
+        return self._events
+
+    async def aclose(self) -> None:
+        """Ends the connection, not the keeper: its grace begins."""
+        self._close()
+        await trio.lowlevel.checkpoint()
+
+    def _close(self) -> bool:
+        """Ends the connection; whether the keeper had ended it before."""
+        was_gone = self._gone
+        self._connection.close()
+        self._end()
+        return was_gone
+
+    async def _call(self, op: _Op, body: bytes) -> _Waiter:
+        self._sequence = sequence = self._sequence % 0xFFFF_FFFF + 1
+        message = _request(op, sequence, body)
+        waiter = _Waiter(op)
+        if self._gone:
+            raise self._farewell()
+        self._waiting[sequence] = waiter
+        try:
+            async with self._sending:
+                try:
+                    await self._connection.send(message)
+                except (OSError, trio.ClosedResourceError) as error:
+                    raise self._farewell() from error
+            await waiter.answered.wait()
+        except BaseException:
+            if waiter.fd is not None:
+                os.close(waiter.fd)
+            raise
+        finally:
+            self._waiting.pop(sequence, None)
+        if waiter.status is None:
+            raise self._farewell()
+        if waiter.status != 0:
+            raise KeeperError(waiter.status, _Reader(waiter.body).text())
+        return waiter
+
+    def _farewell(self) -> KeeperGone:
+        return KeeperGone(
+            f"the keeper (pid {self.pid}) is gone", hint="what it started may still run; start the service again"
+        )
+
+    async def _receive(self) -> None:
+        """Hands out replies and events until the keeper is gone, or talks nonsense; raises nothing."""
+        with suppress(OSError, trio.ClosedResourceError, KeeperError, struct.error):
+            while True:
+                message, fd = await _receive_message(self._connection)
+                if not message:
+                    break
+                self._deliver(message, fd)
+        self._connection.close()
+        self._end()
+
+    def _deliver(self, message: bytes, fd: int | None) -> None:
+        op, sequence = struct.unpack_from("<BI", message)
+        waiter = self._waiting.get(sequence)
+        if op == _Op.EXITED:
+            self._exits.send_nowait(_read_exited(_Reader(message[5:])))
+        elif waiter is not None and op == waiter.op | _REPLY and not waiter.answered.is_set():
+            waiter.status, waiter.body, waiter.fd = struct.unpack_from("<i", message, 5)[0], message[9:], fd
+            waiter.answered.set()
+            fd = None
+        if fd is not None:
+            os.close(fd)
+
+    def _end(self) -> None:
+        self._gone = True
+        self._exits.close()
+        for waiter in self._waiting.values():
+            waiter.answered.set()
+
+
+@asynccontextmanager
+async def connect_keeper(directory: Path) -> AsyncIterator[Keeper]:
+    """Controls the keeper that runs in `directory`; leaving the block ends the connection, not the keeper.
+
+    Raises KeeperGone if none runs, KeeperError EBUSY if another supervisor controls it, ESHUTDOWN if it is ending.
+    """
+    connection = _connect(directory)
+    if connection is None:
+        raise KeeperGone(f"no keeper runs in {directory}")
+    greeting = await _greet(connection)
+    async with _conversation(Keeper(connection, greeting, adopted=True), None) as keeper:
+        yield keeper
+
+
+@asynccontextmanager
+async def start_keeper(directory: Path, orphan_grace_ms: int) -> AsyncIterator[Keeper]:
+    """Controls the keeper of `directory`, and starts one if none lives; one that is just ending is waited for.
+
+    The grace is in milliseconds, or `NEVER`. Raises KeeperError EBUSY if another supervisor controls the keeper, and
+    PannierError if none can be started.
+    """
+    connection, greeting, child = await _reach(directory, orphan_grace_ms)
+    async with _conversation(Keeper(connection, greeting, adopted=child is None), child) as keeper:
+        if keeper.adopted:
+            await keeper.grace(orphan_grace_ms)
+        yield keeper
+
+
+async def _reach(directory: Path, orphan_grace_ms: int) -> tuple[trio.socket.SocketType, Greeting, int | None]:
+    """A connection to the keeper, its greeting, and its pid if it was started here."""
+    deadline = trio.current_time() + _ENDING_PATIENCE
+    while True:
+        child = None
+        try:
+            with _locked(directory):
+                connection = _connect(directory)
+                if connection is None:
+                    child = _start(directory, orphan_grace_ms)
+                    connection = _connect(directory)
+            if connection is not None:
+                return connection, await _greet(connection), child
+            reason = PannierError(f"the keeper in {directory} ended at once", blame=Blame.PLATFORM)
+        except KeeperError as error:
+            if error.errno != errno.ESHUTDOWN:
+                raise
+            reason = error
+        except KeeperGone as error:
+            reason = error
+        except (BlockingIOError, FileNotFoundError) as error:
+            reason = PannierError(f"cannot reach the keeper in {directory}: {error.strerror}", blame=Blame.PLATFORM)
+        if child is not None:
+            _collect(child)
+        if child is not None or trio.current_time() > deadline:
+            raise reason
+        await trio.sleep(_ENDING_POLL)
+
+
+@asynccontextmanager
+async def _conversation(keeper: Keeper, child: int | None) -> AsyncIterator[Keeper]:
+    with _single_error():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper._receive)
+            if child is not None:
+                nursery.start_soon(_reap, child)
+            try:
+                yield keeper
+            finally:
+                if not keeper._close():
+                    nursery.cancel_scope.cancel()
+                # A keeper that ended leaves a zombie in a moment; one that lives on is not ours to wait for.
+                nursery.cancel_scope.shield = True
+                nursery.cancel_scope.deadline = trio.current_time() + 1
+
+
+async def _reap(child: int) -> None:
+    descriptor = os.pidfd_open(child)
+    try:
+        await trio.lowlevel.wait_readable(descriptor)
+        _collect(child)
+    finally:
+        os.close(descriptor)
+
+
+def _collect(child: int) -> None:
+    """Takes the exit status of a keeper that ended; one that has not is left alone."""
+    with suppress(ChildProcessError):
+        os.waitpid(child, os.WNOHANG)
+
+
+@contextmanager
+def _single_error() -> Iterator[None]:
+    """The nursery is our own affair: what the block raised leaves it as it was raised."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) != 1:
+            raise
+        error = group.exceptions[0]
+        context = error.__context__
+        try:
+            raise error
+        finally:
+            error.__context__ = context
+            del error, context
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """One starter at a time. Raises BlockingIOError if there is another."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _connect(directory: Path) -> trio.socket.SocketType | None:
+    """A connection, or None if nobody listens. Never blocks."""
+    path = directory / SOCKET_NAME
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.setblocking(False)
+        connection.connect(os.fspath(path))
+        connected = trio.socket.from_stdlib_socket(connection)
+        if credentials(connected).uid != os.geteuid():
+            raise PannierError(f"{path} belongs to another user", hint=f"rm {path}", blame=Blame.PLATFORM)
+        return connected
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        return None
+    except BlockingIOError:
+        connection.close()
+        raise
+    except OSError as error:
+        connection.close()
+        raise PannierError(f"cannot connect to {path}: {error}", blame=Blame.PLATFORM) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _start(directory: Path, orphan_grace_ms: int) -> int:
+    """Binds the socket, which nobody listens to, and starts a keeper on it; its pid."""
+    path = directory / SOCKET_NAME
+    # Not resolved: in a virtual environment the interpreter is a symlink, and pannierd is beside the link.
+    program = Path(sys.executable).parent / "pannierd"
+    command = [str(program), "keep", "--dir", str(directory), "--orphan-grace-ms", str(orphan_grace_ms)]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            _remove_stale(path)
+            os.fchmod(listener.fileno(), 0o600)
+            listener.bind(os.fspath(path))
+            listener.listen()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise PannierError(f"cannot listen on {path}: {error}", blame=Blame.PLATFORM) from error
+        try:
+            return os.posix_spawn(
+                command[0],
+                command,
+                os.environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, listener.fileno(), _LISTENER)],
+                setsigmask=[],
+                # The interpreter ignores these, and what is ignored is inherited.
+                setsigdef=[signals.SIGPIPE, signals.SIGXFSZ],
+            )
+        except OSError as error:
+            hint = "install pannier again: pip install --force-reinstall pannier"
+            raise PannierError(f"cannot start {program}: {error.strerror}", hint=hint, blame=Blame.PLATFORM) from error
+
+
+def _remove_stale(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+            raise PannierError(
+                f"{path} is no socket of yours", hint=f"look at what it is, then: rm {path}", blame=Blame.PLATFORM
+            )
+        path.unlink()
+
+
+async def _greet(connection: trio.socket.SocketType) -> Greeting:
+    """Says HELLO before anything else runs on the connection, which is closed if that fails."""
+    try:
+        with trio.move_on_after(_ANSWER_PATIENCE):
+            await connection.send(_request(_Op.HELLO, 0, _hello()))
+            message, _ = await _receive_message(connection)
+            if not message:
+                raise KeeperGone("the keeper went away before it answered")
+            status = struct.unpack_from("<i", message, 5)[0]
+            if status != 0:
+                raise KeeperError(status, _Reader(message[9:]).text())
+            return _read_greeting(message[9:])
+        raise PannierError(
+            f"the keeper does not answer within {_ANSWER_PATIENCE:g} s",
+            hint="is it stopped? kill -CONT its process",
+            blame=Blame.PLATFORM,
+        )
+    except OSError as error:
+        connection.close()
+        raise KeeperGone(f"the keeper went away before it answered: {error.strerror}") from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+async def _receive_message(connection: trio.socket.SocketType) -> tuple[bytes, int | None]:
+    """One message, empty at the end of the connection, and the descriptor that came with it."""
+    message, ancillary, _, _ = await connection.recvmsg(MESSAGE_MAX, _RIGHTS, socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            return message, struct.unpack_from("i", data)[0]
+    return message, None
+
+
+def _request(op: _Op, sequence: int, body: bytes) -> bytes:
+    message = struct.pack("<BI", op, sequence) + body
+    if len(message) > MESSAGE_MAX:
+        raise KeeperError(errno.EMSGSIZE, f"{op.name} needs {len(message)} bytes; a message has {MESSAGE_MAX} at most")
+    return message
+
+
+def _hello() -> bytes:
+    return struct.pack("<II", _PROTOCOL, os.getpid())
+
+
+def _text(text: str) -> bytes:
+    """Text as the operating system has it: what was no UTF-8 there is none here either."""
+    encoded = os.fsencode(text)
+    if len(encoded) > 0xFFFF:
+        raise KeeperError(errno.EMSGSIZE, f"a text of {len(encoded)} bytes, where 65535 are the most")
+    return struct.pack("<H", len(encoded)) + encoded
+
+
+def _texts(texts: Sequence[str]) -> bytes:
+    if len(texts) > 0xFFFF:
+        raise KeeperError(errno.EMSGSIZE, f"a list of {len(texts)} texts, where 65535 are the most")
+    return struct.pack("<H", len(texts)) + b"".join(map(_text, texts))
+
+
+class _Reader:
+    """Takes fields off the front of a reply. Raises KeeperError EBADMSG where one is missing."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self._at = 0
+
+    def _unpack(self, layout: str) -> int:
+        end = self._at + struct.calcsize(layout)
+        if end > len(self._body):
+            raise KeeperError(errno.EBADMSG, "the keeper's answer is cut off")
+        (value,) = struct.unpack_from(layout, self._body, self._at)
+        self._at = end
+        return int(value)
+
+    def u8(self) -> int:
+        return self._unpack("<B")
+
+    def u16(self) -> int:
+        return self._unpack("<H")
+
+    def u32(self) -> int:
+        return self._unpack("<I")
+
+    def i32(self) -> int:
+        return self._unpack("<i")
+
+    def u64(self) -> int:
+        return self._unpack("<Q")
+
+    def blob(self) -> bytes:
+        return self._take(self.u32())
+
+    def text(self) -> str:
+        return os.fsdecode(self._take(self.u16()))
+
+    def texts(self) -> tuple[str, ...]:
+        return tuple(self.text() for _ in range(self.u16()))
+
+    def _take(self, length: int) -> bytes:
+        taken = self._body[self._at : self._at + length]
+        if len(taken) < length:
+            raise KeeperError(errno.EBADMSG, "the keeper's answer is cut off")
+        self._at += length
+        return taken
+
+
+def _read_greeting(body: bytes) -> Greeting:
+    reader = _Reader(body)
+    return Greeting(pid=reader.u32(), started_ms=reader.u64())
+
+
+def _read_exit(reader: _Reader, name: str, pid: int) -> Exited:
+    by_signal, value = reader.u8(), reader.i32()
+    return Exited(name, pid, signal=value) if by_signal else Exited(name, pid, code=value)
+
+
+def _read_exited(reader: _Reader) -> Exited:
+    return _read_exit(reader, reader.text(), reader.u32())
+
+
+def _read_process(reader: _Reader) -> Process:
+    name, pid, ended = reader.text(), reader.u32(), reader.u8()
+    exited = _read_exit(reader, name, pid)
+    return Process(name, pid, reader.u64(), exited if ended else None)
+
+
+def _read_listing(body: bytes) -> Listing:
+    reader = _Reader(body)
+    processes = tuple(_read_process(reader) for _ in range(reader.u16()))
+    return Listing(processes, held=reader.texts(), notes=reader.texts())
