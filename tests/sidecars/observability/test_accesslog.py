@@ -80,9 +80,29 @@ def test_a_full_disk_warns_once_and_is_tried_again(caplog: pytest.LogCaptureFixt
         log.check()
         assert log.descriptor >= 0
         log.note(2)
-    log.close()
+        assert log.descriptor == -1
     assert len(caplog.records) == 1
     assert log.rotations == 0
+
+
+@pytest.mark.parametrize(
+    ("left", "kept"),
+    [
+        (b"", b""),
+        (b"one\n", b"one\n"),
+        (b"one\ntw", b"one\n"),
+        (b"o", b""),
+        (b"one\n" + b"x" * 60_000, b"one\n"),
+    ],
+)
+def test_what_a_full_disk_left_of_a_line_is_cut_off(tmp_path: Path, left: bytes, kept: bytes) -> None:
+    path = tmp_path / "access.log"
+    path.write_bytes(left)
+    log = AccessLogFile(path, 0)
+    log.check()
+    write(log, b"next\n")
+    log.close()
+    assert path.read_bytes() == kept + b"next\n"
 
 
 def test_a_fifo_nobody_reads_does_not_hold_the_opening(tmp_path: Path) -> None:

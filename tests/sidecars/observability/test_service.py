@@ -1,0 +1,139 @@
+"""The whole sidecar over real shared memory and a real broker; only the data path is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import trio
+from pannier import _native
+from pannier.shared import framing
+from pannier.shared.messages import (
+    LIFECYCLE,
+    Lifecycle,
+    Nothing,
+    ProcessState,
+    Sidecar,
+    SidecarList,
+    StatReply,
+    StatRequest,
+)
+from pannier.shared.sidecar import Context
+from pannier.sidecars.observability.config import AccessLog, Config, Resource
+from pannier.sidecars.observability.service import run
+
+GRANTED = ("table.telemetry", "table.base", "table.endpoints", "counters", "rings")
+READY = Lifecycle("orders", "dev", "ready", [ProcessState("proxy", "proxy", "ready", True)])
+
+
+@pytest.fixture
+def segments() -> Iterator[dict[str, int]]:
+    fds = {}
+    for name in GRANTED:
+        fds[name] = os.memfd_create(name)
+        os.truncate(fds[name], _native.SEGMENTS[name])
+        _native.initialise(name, fds[name])
+    yield fds
+    for descriptor in fds.values():
+        os.close(descriptor)
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        yield bound
+
+
+async def get(listener: socket.socket, target: str, accept: str = "*/*") -> tuple[int, str]:
+    host, port = listener.getsockname()
+    request = f"GET {target} HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+    async with await trio.open_tcp_stream(host, port) as stream:
+        await stream.send_all(request.encode())
+        answer = b"".join([bytes(chunk) async for chunk in stream])
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body.decode()
+
+
+async def test_it_publishes_answers_and_reports(
+    broker: Any, segments: dict[str, int], listener: socket.socket, short_path: Path
+) -> None:
+    async def sidecars(_: Nothing) -> SidecarList:
+        return SidecarList([Sidecar("discovery", "ready", 1, 3, True)])
+
+    broker.broker.serve_verb("sidecar.list", Nothing, sidecars)
+    config = Config(
+        access_log=AccessLog(path="/dev/full"),
+        routes=["/orders/{id}"],
+        resource=Resource(service="orders", stage="dev"),
+    )
+    with trio.fail_after(10):
+        async with broker.join("observability", fds=segments, reconnect=True) as bus, trio.open_nursery() as nursery:
+            context = Context(
+                "observability", "orders", short_path, config, bus, {**bus.fds, "metrics.0": listener.fileno()}
+            )
+            nursery.start_soon(run, context)
+            await broker.wait_seen("ready", "observability")
+
+            reader = _native.TableReader("telemetry", segments["table.telemetry"])
+            table = reader.read()
+            assert table is not None
+            assert msgpack.unpackb(table) == {"access_log": True, "sample_ratio": 1.0, "routes": ["/orders/{id}"]}
+
+            assert await get(listener, "/readyz") == (503, "readyz failed: lifecycle not heard yet\n")
+            await broker.broker.publish(LIFECYCLE, READY, retain=True)
+            async with bus.subscribe(LIFECYCLE, Lifecycle) as heard:
+                await anext(heard)
+            assert await get(listener, "/readyz") == (200, "ok\n")
+            assert (await get(listener, "/livez"))[0] == 200
+
+            status, text = await get(listener, "/metrics")
+            assert status == 200
+            assert 'pannier_sidecar_restarts_total{sidecar="discovery"} 3.0' in text
+            [generation] = re.findall(r'^pannier_table_generation{table="telemetry"} (.*)$', text, re.MULTILINE)
+            assert float(generation) == reader.generation() > 0
+            assert 'deployment_environment_name="dev"' in text
+            assert (await get(listener, "/metrics", "application/openmetrics-text"))[1].endswith("# EOF\n")
+
+            async with broker.join() as cli:
+                reply = await cli.request("observability", "stat", StatRequest(10), StatReply)
+            assert reply.rows == []
+
+            await broker.stop()
+            await broker.wait_until(lambda: not bus.statistics().connected)
+            status, text = await get(listener, "/readyz?verbose")
+            assert (status, text.splitlines()[0]) == (200, "[-]bus away: the last known state holds (informational)")
+            assert (await get(listener, "/metrics"))[0] == 200
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_process_starts_serves_and_ends_on_sigterm(
+    broker: Any, segments: dict[str, int], listener: socket.socket
+) -> None:
+    token = broker.grants.issue("observability", fds=segments, config=framing.encode(Config()))
+    number = listener.fileno()
+    environ = {
+        **os.environ,
+        "PANNIER_BUS": str(broker.path),
+        "PANNIER_TOKEN": token,
+        "PANNIER_FDS": f"metrics.0={number}",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+    }
+    with trio.fail_after(20):
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "pannier.sidecars.observability"], env=environ, pass_fds=[number]
+        )
+        try:
+            await broker.wait_seen("ready", "observability")
+            assert (await get(listener, "/livez"))[0] == 200
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        finally:
+            process.kill()
