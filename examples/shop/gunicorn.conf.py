@@ -3,6 +3,7 @@
 worker_class = "gthread"
 workers = 1
 threads = 8
+preload_app = True  # it listens only once the application is loaded: who can connect is answered at once
 keepalive = (
     75  # seconds; longer than the 60 s after which the proxy drops an idle connection, so the proxy closes first
 )

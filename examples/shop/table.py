@@ -60,9 +60,10 @@ def process_lines(services: Iterable[Status]) -> list[str]:
 
 
 def url_lines(urls: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """What can be opened: for each service its public side and its metrics."""
-    table = [(name, *(found[kind] for kind in ("public", "metrics") if kind in found)) for name, found in urls.items()]
-    return _aligned([row if len(row) == 3 else (*row, *("",) * (3 - len(row))) for row in table], left=3)
+    """What can be opened: for each service its public side (`inbound`) and its metrics."""
+    return _aligned(
+        [(name, found.get("inbound", "-"), found.get("metrics", "-")) for name, found in urls.items()], left=3
+    )
 
 
 def _process(process: Process | None) -> str:

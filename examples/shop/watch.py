@@ -101,7 +101,7 @@ class Watch:
 
 
 def read_urls(services: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Each service's `urls.json`: what it offers, by kind (`public`, `metrics` …)."""
+    """Each service's `urls.json`: what it offers, by kind (`inbound`, `metrics` …)."""
     urls: dict[str, dict[str, str]] = {}
     for name in services:
         try:

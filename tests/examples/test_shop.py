@@ -477,11 +477,11 @@ def test_every_process_is_shown_with_state_memory_and_restarts() -> None:
     assert lines[-1] == "180 MiB in all"
 
 
-def test_the_urls_to_open_are_public_and_metrics() -> None:
-    found = {"shop": {"public": "http://127.0.0.1:18080", "metrics": "http://127.0.0.1:9", "api": "x"}, "new": {}}
+def test_the_urls_to_open_are_the_public_side_and_metrics() -> None:
+    found = {"shop": {"inbound": "http://127.0.0.1:18080", "metrics": "http://127.0.0.1:9", "api": "x"}, "new": {}}
 
     lines = [line.split() for line in table.url_lines(found)]
-    assert lines == [["shop", "http://127.0.0.1:18080", "http://127.0.0.1:9"], ["new"]]
+    assert lines == [["shop", "http://127.0.0.1:18080", "http://127.0.0.1:9"], ["new", "-", "-"]]
 
 
 def test_a_piped_screen_gets_plain_blocks() -> None:

@@ -96,7 +96,7 @@ async def test_figures_of_a_supervisor_that_went_away_vanish_and_its_last_status
 
 
 async def test_urls_are_those_of_the_services_that_have_some(runtime: Path) -> None:
-    urls = {"public": "http://127.0.0.1:18080"}
+    urls = {"inbound": "http://127.0.0.1:18080"}
     (service_dir("shop") / "urls.json").write_text(json.dumps(urls))
 
     assert read_urls(["shop", "orders"]) == {"shop": urls}
