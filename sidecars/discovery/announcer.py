@@ -102,9 +102,7 @@ class Announcer:
             self._epoch = self._epoch or self._local_epoch()
         verdict = self._leases.register(self._record(address, state).registration(), now)
         if verdict is Verdict.STALE:
-            self._voice.say(
-                "own", f"somebody else registers {'/'.join(self._key)} with a newer epoch", severity="error"
-            )
+            self._voice.say("own", f"{'/'.join(self._key)} is registered elsewhere, by a newer epoch", severity="error")
         if verdict.changes:
             self._changed()
 

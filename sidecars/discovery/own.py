@@ -1,8 +1,8 @@
 """What this sidecar announces about the instance that it runs beside. Pure: lifecycle and checks in, state out.
 
-Rules: announced for the first time when the service is ready; DRAINING as soon as the service drains, before any listener
-closes; DOWN while the app is not ready or its check fails. A supervisor that starts anew says `starting` about a service
-that has been serving all the time: what was announced stays.
+Rules: announced for the first time when the service is ready; DRAINING as soon as the service drains, before any
+listener closes; DOWN while the app is not ready or its check fails. A supervisor that starts anew says `starting` about
+a service that has been serving all the time: what was announced stays.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The shell: read back → first table → ready → watch. Everything that decides is in the pure files.
 
-One tick of `TICK_SECONDS` drives what is timed (registry, file, expiry, heartbeats); lifecycle, the local API and checks
-act at once. Nothing waits for a peer: a registry that cannot be written or a file that is broken is said once and
-tried again at the next tick.
+One tick of `TICK_SECONDS` drives what is timed (registry, file, expiry, heartbeats); lifecycle, the local API and
+checks act at once. Nothing waits for a peer: a registry that cannot be written or a file that is broken is said once
+and tried again at the next tick.
 """
 
 from __future__ import annotations

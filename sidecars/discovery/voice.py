@@ -1,4 +1,4 @@
-"""Says what an operator may want to know: once, in the log and on the topic `events`, and not again until it changed."""
+"""Says what an operator may want to know: once, in the log and on the topic `events`, until it changes."""
 
 from __future__ import annotations
 

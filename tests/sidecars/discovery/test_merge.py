@@ -1,0 +1,92 @@
+"""The union of what is written down, leased and in the registry."""
+
+from collections.abc import Mapping
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pannier.sidecars.discovery.config import StaticEndpoint
+from pannier.sidecars.discovery.leases import Registration, State
+from pannier.sidecars.discovery.merge import join_statics, merge
+from pannier.sidecars.discovery.slots import Slots
+from pannier.sidecars.discovery.table import Cluster, Endpoint
+
+
+def merged(
+    statics: Mapping[str, tuple[StaticEndpoint, ...]] | None = None,
+    *registrations: Registration,
+    known: tuple[str, ...] = (),
+    healthy: bool = True,
+) -> dict[str, list[Endpoint]]:
+    clusters = merge(
+        statics or {}, registrations, known=known, healthy=lambda *_: healthy, assign=Slots(capacity=8).assign
+    )
+    return {cluster.name: list(cluster.endpoints) for cluster in clusters}
+
+
+def at(address: str, *, state: State = State.UP, epoch: int = 1, instance: str = "i") -> Registration:
+    return Registration("orders", instance, address, epoch, 10, state)
+
+
+STATIC = {"orders": (StaticEndpoint("h:1", weight=7),)}
+
+
+def test_a_lease_wins_over_the_file_at_the_same_address_and_keeps_its_weight() -> None:
+    (row,) = merged(STATIC, at("h:1"))["orders"]
+    assert (row.source, row.id, row.weight, row.healthy, row.ttl_ms) == ("lease", "i", 7, True, 10_000)
+
+
+def test_a_static_endpoint_is_unhealthy_while_its_instance_says_that_it_is_down() -> None:
+    (row,) = merged(STATIC, at("h:1", state=State.DOWN))["orders"]
+    assert (row.source, row.healthy) == ("file", False)
+
+
+def test_starting_and_down_are_left_out_and_draining_is_not_healthy() -> None:
+    rows = merged(None, *(at(f"h:{n}", state=state, instance=state) for n, state in enumerate(State)))["orders"]
+    assert [(row.id, row.healthy) for row in rows] == [("UP", True), ("DRAINING", False)]
+
+
+def test_one_address_is_one_endpoint_the_newest_that_is_up() -> None:
+    (row,) = merged(
+        None,
+        at("h:1", instance="old", epoch=3),
+        at("h:1", instance="new", epoch=4),
+        at("h:1", instance="down", epoch=9, state=State.DOWN),
+    )["orders"]
+    assert row.id == "new"
+
+
+def test_a_known_service_without_anybody_is_an_empty_cluster() -> None:
+    assert merged(None, known=("orders",)) == {"orders": []}
+    assert merged({"orders": ()}) == {"orders": []}
+
+
+def test_surplus_endpoints_are_left_out() -> None:
+    many = {"orders": tuple(StaticEndpoint(f"h:{port}") for port in range(10, 30))}
+    assert len(merged(many)["orders"]) == 8
+
+
+def test_the_first_layer_describes_an_address() -> None:
+    joined = join_statics(STATIC, {"orders": (StaticEndpoint("h:1"), StaticEndpoint("h:2")), "other": ()})
+    assert joined == {"orders": (StaticEndpoint("h:1", weight=7), StaticEndpoint("h:2")), "other": ()}
+
+
+registrations = st.builds(
+    Registration,
+    service=st.sampled_from("ab"),
+    id=st.sampled_from("xyz"),
+    address=st.sampled_from(["h:1", "h:2", "h:3"]),
+    epoch=st.integers(1, 3),
+    ttl=st.just(10.0),
+    state=st.sampled_from(State),
+)
+
+
+@given(st.lists(registrations, max_size=8, unique_by=lambda one: one.key), st.randoms())
+def test_the_order_of_what_came_in_does_not_matter(found: list[Registration], random: object) -> None:
+    shuffled = list(found)
+    random.shuffle(shuffled)
+
+    def clusters(of: list[Registration]) -> tuple[Cluster, ...]:
+        return merge(STATIC, of, known=(), healthy=lambda *_: True, assign=Slots().assign)
+
+    assert clusters(found) == clusters(shuffled)
