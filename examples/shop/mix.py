@@ -117,7 +117,7 @@ _KINDS: dict[str, Callable[[int, random.Random, Sequence[int]], Ask]] = {
     "chunked": _chunked,
     "nothing": _nothing,
 }
-_WEIGHTS = (20, 15, 25, 5, 10, 10, 10, 5)
+_WEIGHTS = (15, 15, 25, 5, 10, 10, 10, 10)
 _OCTETS = ("Content-Type", "application/octet-stream")
 
 

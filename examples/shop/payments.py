@@ -29,7 +29,7 @@ def _pay(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         cents = int(read_json(environ)["cents"])
     except (ValueError, TypeError, KeyError):
         return answer_json(environ, start, 400, {"error": "expected {cents}"})
-    if random.random() * 100 < float(os.environ.get("PAYMENTS_FAIL_PERCENT", "1")):
+    if random.random() * 100 < float(os.environ.get("PAYMENTS_FAIL_PERCENT", "2")):
         ledger.note("payments", number, "injected")
         return answer_json(environ, start, 503, {"error": "payments is not in the mood"})
     ledger.note("payments", number, "charged")

@@ -154,7 +154,7 @@ async def _show(options: Options, watch: Watch, notes: load.Notes, screen: Scree
         screen.show(
             [
                 f"the shop on profile {options.profile}: {now - begun:.0f}{whole} s, "
-                f"{len(notes.latencies)} requests, {figures.failed} failed (payments refuses 1%); Ctrl-C ends it",
+                f"{len(notes.latencies)} requests, {figures.failed} failed (payments refuses 2%); Ctrl-C ends it",
                 "",
                 *table.golden_lines(figures, watch.rows),
                 "",
