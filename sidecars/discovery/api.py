@@ -26,9 +26,9 @@ from pannier.sidecars.discovery.config import INSTANCE_PATTERN, SERVICE_PATTERN,
 from pannier.sidecars.discovery.leases import Key, Leases, Registration, Verdict
 
 TTL_SECONDS = (1.0, 3600.0)
-EPOCH_LIMIT = 1 << 63
+EPOCH_MAX = (1 << 63) - 1
 
-_Epoch = Annotated[int, Meta(ge=1, lt=EPOCH_LIMIT)]
+_Epoch = Annotated[int, Meta(ge=1, le=EPOCH_MAX)]
 _Host = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
@@ -65,6 +65,10 @@ class Removed(msgspec.Struct, frozen=True):
     service: str
     id: str
     removed: bool
+
+
+_REGISTERING = msgspec.json.Decoder(Registering)
+_LEAVING = msgspec.json.Decoder(Leaving)
 
 
 class Api:
@@ -119,7 +123,7 @@ class Api:
         try:
             key = _key(service, instance)
             if request.method == "PUT":
-                return self._register(key, msgspec.json.decode(request.body, type=Registering))
+                return self._register(key, _REGISTERING.decode(request.body))
             return self._deregister(key, _leaving(request))
         except ValueError as error:
             return error_response(400, str(error))
@@ -176,7 +180,7 @@ def _key(service: str, instance: str) -> Key:
 
 def _leaving(request: Request) -> Leaving:
     if request.body:
-        return msgspec.json.decode(request.body, type=Leaving)
+        return _LEAVING.decode(request.body)
     values = parse_qs(request.query).get("epoch")
     return msgspec.convert({"epoch": values[0]} if values else {}, Leaving, strict=False)
 

@@ -39,9 +39,11 @@ def parse(name: str, text: str) -> dict[str, tuple[StaticEndpoint, ...]]:
     except json.JSONDecodeError as error:
         raise _syntax_error(name, text, error.msg, error.lineno, error.colno) from error
     except tomllib.TOMLDecodeError as error:
+        lines = text.split("\n")
         at = _TOML_AT.search(str(error))
-        line, column = (int(at[1]), int(at[2])) if at else (max(1, text.count("\n")), 1)
-        raise _syntax_error(name, text, _TOML_AT.sub("", str(error)), line, column) from error
+        line, column = (int(at[1]), int(at[2])) if at else (len(lines), len(lines[-1]) + 1)
+        message = _TOML_AT.sub("", str(error)).removesuffix(" (at end of document)")
+        raise _syntax_error(name, text, message, line, column) from error
     except TooDeep as error:
         raise _syntax_error(name, text, str(error), error.position.line, error.position.column) from error
     except (RecursionError, ValueError) as error:

@@ -1,0 +1,192 @@
+"""The host's registry: two processes that only share a folder."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pannier.shared.errors import PannierError
+from pannier.sidecars.discovery.leases import State
+from pannier.sidecars.discovery.registry import DEAD_SECONDS, FILE_LIMIT, Record, Registry
+
+ORDERS = Record("orders", "o-1", "127.0.0.1:8001", 5, State.UP, 10_000, {"zone": "a"})
+PAYMENTS = Record("payments", "p-1", "127.0.0.1:8002", 7, State.UP, 10_000)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "registry"
+
+
+def file_of(root: Path, record: Record) -> Path:
+    return root / record.service / f"{record.id}.json"
+
+
+def grow_older(path: Path, seconds: float) -> None:
+    found = path.stat()
+    os.utime(path, (found.st_atime, found.st_mtime - seconds))
+
+
+def beats(registry: Registry, now: float) -> set[str]:
+    return {one.id for one in registry.scan(now).beats}
+
+
+def test_two_find_each_other_and_only_changes_beat(root: Path) -> None:
+    first, second = Registry(root), Registry(root)
+    first.write(ORDERS)
+    second.write(PAYMENTS)
+    assert beats(second, 0) == {"o-1", "p-1"}
+    assert beats(second, 1) == set()
+    first.write(ORDERS)
+    (beat,) = second.scan(2).beats
+    assert beat == ORDERS.registration()
+    assert beat.metadata == {"zone": "a"}
+    assert beat.ttl == 10
+
+
+def test_a_removed_file_is_a_deliberate_end(root: Path) -> None:
+    first, second = Registry(root), Registry(root)
+    first.write(ORDERS)
+    second.write(PAYMENTS)
+    second.scan(0)
+    first.remove(("orders", "o-1"), 5)
+    assert second.scan(1).removed == ((("orders", "o-1"), 5),)
+    assert second.scan(2).removed == ()
+
+
+def test_a_file_of_a_newer_incarnation_is_not_removed(root: Path) -> None:
+    registry = Registry(root)
+    registry.write(ORDERS)
+    registry.remove(("orders", "o-1"), 4)
+    assert file_of(root, ORDERS).exists()
+
+
+def test_a_wiped_folder_doubts_instead_of_ending(root: Path) -> None:
+    registry = Registry(root)
+    registry.write(ORDERS)
+    registry.write(PAYMENTS)
+    registry.scan(0)
+    for record in (ORDERS, PAYMENTS):
+        file_of(root, record).unlink()
+        file_of(root, record).parent.rmdir()
+    root.rmdir()
+    scan = registry.scan(1)
+    assert scan.removed == ()
+    assert set(scan.wiped) == {("orders", "o-1"), ("payments", "p-1")}
+
+
+def test_the_only_instance_may_leave_after_it_said_draining(root: Path) -> None:
+    registry, other = Registry(root), Registry(root)
+    registry.write(ORDERS)
+    other.scan(0)
+    registry.write(Record("orders", "o-1", "127.0.0.1:8001", 5, State.DRAINING, 10_000))
+    other.scan(1)
+    registry.remove(("orders", "o-1"), 5)
+    assert other.scan(2).removed == ((("orders", "o-1"), 5),)
+
+
+@pytest.mark.parametrize("age", [60.0, -60.0])
+def test_a_corpse_is_not_announced_until_it_moves(root: Path, age: float) -> None:
+    registry = Registry(root)
+    registry.write(ORDERS)
+    grow_older(file_of(root, ORDERS), age)
+    assert beats(registry, 0) == set()
+    registry.write(ORDERS)
+    assert beats(registry, 1) == {"o-1"}
+
+
+def test_a_wall_clock_that_jumps_does_not_stop_the_beats(root: Path) -> None:
+    registry = Registry(root)
+    registry.write(ORDERS)
+    assert beats(registry, 0) == {"o-1"}
+    registry.write(ORDERS)
+    grow_older(file_of(root, ORDERS), 3600)
+    assert beats(registry, 1) == {"o-1"}
+
+
+def test_the_long_dead_are_buried(root: Path) -> None:
+    registry = Registry(root)
+    registry.write(ORDERS)
+    registry.scan(0)
+    registry.scan(DEAD_SECONDS)
+    assert file_of(root, ORDERS).exists()
+    registry.scan(DEAD_SECONDS + 1)
+    assert not file_of(root, ORDERS).exists()
+
+
+def test_epochs_grow_across_restarts_even_if_the_clock_goes_back(root: Path) -> None:
+    assert Registry(root).next_epoch("orders", "o-1", 1000) == 1000
+    assert Registry(root).next_epoch("orders", "o-1", 500) == 1001
+    assert Registry(root).next_epoch("orders", "o-1", 2000) == 2000
+    Registry(root).write(Record("orders", "o-1", "h:1", 9000, State.UP, 1000))
+    assert Registry(root).next_epoch("orders", "o-1", 2000) == 9001
+
+
+def test_a_torn_counter_does_not_matter(root: Path) -> None:
+    registry = Registry(root)
+    registry.next_epoch("orders", "o-1", 1)
+    (root / "orders" / "o-1.epoch").write_bytes(b"12garbage")
+    assert registry.next_epoch("orders", "o-1", 7) == 7
+
+
+def foreign_files(root: Path) -> Iterator[None]:
+    good = file_of(root, ORDERS).read_bytes()
+    folder = root / "orders"
+    for name, data in {
+        "empty": b"",
+        "torn": good[:-10],
+        "renamed": good,
+        "binary": b"\xff\x00",
+        "huge": b" " * (FILE_LIMIT + 1),
+        "deep": b"[" * 10_000,
+        "epoch-0": good.replace(b'"epoch":5', b'"epoch":0').replace(b"o-1", b"epoch-0"),
+        "bad-address": good.replace(b"127.0.0.1:8001", b"nonsense").replace(b"o-1", b"bad-address"),
+    }.items():
+        (folder / f"{name}.json").write_bytes(data)
+        yield
+    (folder / "link.json").symlink_to(file_of(root, ORDERS))
+    yield
+    (folder / "folder.json").mkdir()
+    yield
+    os.mkfifo(folder / "fifo.json")
+    yield
+
+
+def test_foreign_files_are_ignored_and_counted(root: Path) -> None:
+    registry = Registry(root)
+    registry.write(ORDERS)
+    for count, _ in enumerate(foreign_files(root), 1):
+        registry.write(ORDERS)
+        assert beats(registry, count) == {"o-1"}
+        assert registry.ignored == count
+    (root / "orders" / "no-suffix").write_text("x")
+    (root / "Bad Name").mkdir()
+    (root / "file").write_text("x")
+    assert registry.scan(100).beats == ()
+
+
+@pytest.mark.parametrize("what", ["link", "file", "writable"])
+def test_a_folder_that_cannot_be_trusted_is_refused(root: Path, what: str) -> None:
+    if what == "link":
+        (root.parent / "elsewhere").mkdir()
+        root.symlink_to(root.parent / "elsewhere")
+    elif what == "file":
+        root.write_text("")
+    else:
+        root.mkdir()
+        root.chmod(0o777)
+    registry = Registry(root)
+    for use in (
+        lambda: registry.scan(0),
+        lambda: registry.write(ORDERS),
+        lambda: registry.next_epoch("orders", "o", 1),
+    ):
+        with pytest.raises(PannierError, match="not safe to use"):
+            use()
+
+
+def test_files_are_for_their_owner_alone_and_no_temporary_ones_stay(root: Path) -> None:
+    Registry(root).write(ORDERS)
+    assert root.stat().st_mode & 0o777 == 0o700
+    assert file_of(root, ORDERS).stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (root / "orders").iterdir()] == ["o-1.json"]
