@@ -4,9 +4,9 @@ A thread, because the native drain writes the access log: a write to a full page
 system can block for seconds, and must hold neither the bus nor `/metrics`. One long-lived thread rather than a trio
 worker a drain, which would cost more than an ordinary drain does.
 
-Rules: 20 ms between drains while records come, doubling up to 100 ms while none do; a drain that met its limit is
-followed by the next at once. Refused: pauses of up to 1 s. A ring holds some three thousand records, so a burst out of
-silence would lose lines, to save a tenth of a per mille of a core.
+Rules: 20 ms between drains while records come, doubling up to 250 ms while none do; a drain that met its limit is
+followed by the next at once. Refused: pauses of 1 s. A ring holds some three thousand records, so that a burst out of
+silence would lose lines; a wake-up costs 0.1 ms, so that four a second are 0.04 % of a core.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pannier.sidecars.observability.native import Rings, Span
 from pannier.sidecars.observability.tally import Tally
 
 BUSY_SECONDS: Final = 0.02
-IDLE_SECONDS: Final = 0.1
+IDLE_SECONDS: Final = 0.25
 LIMIT: Final = 2048
 _CHECK_SECONDS: Final = 1.0
 _LAST_DRAINS: Final = 64

@@ -3,7 +3,7 @@
 | task | where | rhythm |
 | --- | --- | --- |
 | heartbeat of the table, reading of the counters | here | each second |
-| rings → access log, spans | a thread (`drain`) | 20 to 100 ms |
+| rings → access log, spans | a thread (`drain`) | 20 to 250 ms |
 | spans → collector | a thread (`export`), if there is a collector | when there are spans |
 | `/metrics`, health | HTTP on the inherited listener | when asked |
 | `lifecycle`, `stat` | the bus | when it speaks |
