@@ -36,16 +36,24 @@ pub struct Peer {
 
 impl Peer {
     /// Accepts a connection of this user; `None` if there is none, or a foreign one, which is closed.
-    pub fn accept(listener: &OwnedFd) -> Option<Self> {
-        let socket =
-            rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-                .ok()?;
-        let peer = sockopt::socket_peercred(&socket).ok()?;
-        (peer.uid == rustix::process::geteuid()).then(|| Self {
+    ///
+    /// Errors when one waits that cannot be taken now (descriptors, memory); it keeps waiting.
+    pub fn accept(listener: &OwnedFd) -> Result<Option<Self>, Errno> {
+        let socket = match rustix::net::accept_with(
+            listener,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        ) {
+            Ok(socket) => socket,
+            Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        let own = rustix::process::geteuid();
+        let is_own = sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid == own);
+        Ok(is_own.then(|| Self {
             socket,
             queue: VecDeque::new(),
             controller: None,
-        })
+        }))
     }
 
     pub fn descriptor(&self) -> BorrowedFd<'_> {

@@ -21,8 +21,8 @@ use crate::wire::Writer;
 
 /// Between TERM and KILL when nobody named a time: orphans, and SIGTERM to the keeper itself.
 const TERM_PATIENCE: Duration = Duration::from_secs(1);
-const OUTPUT_TICK: Duration = Duration::from_millis(250);
-/// One controller, and a few that are told who it is.
+const TICK: Duration = Duration::from_millis(250);
+/// One controller, and a few that are told who it is; the oldest of those makes room.
 const PEERS_MAX: usize = 8;
 
 /// An answer: a body, and for FETCH a descriptor.
@@ -67,6 +67,7 @@ pub struct Keeper {
     grace: Grace,
     ending: Option<(Ending, Sweep)>,
     next_tick: Option<Instant>,
+    deaf_until: Option<Instant>,
     buffer: Vec<u8>,
 }
 
@@ -93,6 +94,7 @@ impl Keeper {
             grace: Grace::new(orphan_grace_ms, Instant::now()),
             ending: None,
             next_tick: None,
+            deaf_until: None,
             buffer: vec![0; MESSAGE_MAX],
         }
     }
@@ -118,6 +120,7 @@ impl Keeper {
 
     /// Does what is due at `now`; how long to wait for the next thing (`Some(None)`: for ever), or `None` at the end.
     fn advance(&mut self, now: Instant, children: bool) -> Option<Option<Duration>> {
+        self.deaf_until = self.deaf_until.filter(|until| *until > now);
         if self
             .grace
             .deadline()
@@ -138,8 +141,13 @@ impl Keeper {
                 }
             };
         }
-        let grace = self.grace.deadline().map(|deadline| deadline - now);
-        Some([grace, self.tick(now)].into_iter().flatten().min())
+        let due = |at: Option<Instant>| at.map(|at| at - now);
+        let waits = [
+            due(self.grace.deadline()),
+            due(self.deaf_until),
+            self.tick(now),
+        ];
+        Some(waits.into_iter().flatten().min())
     }
 
     /// Looks after pipes; the time until the next look, if there are any.
@@ -148,7 +156,7 @@ impl Keeper {
             self.next_tick = None;
             return None;
         }
-        let due = *self.next_tick.get_or_insert(now + OUTPUT_TICK);
+        let due = *self.next_tick.get_or_insert(now + TICK);
         if due > now {
             return Some(due - now);
         }
@@ -157,15 +165,20 @@ impl Keeper {
             .relieve_outputs(&mut self.buffer, |name, lost| {
                 notes.insert(format!("{name}.discarded"), lost.to_le_bytes().to_vec());
             });
-        self.next_tick = Some(now + OUTPUT_TICK);
-        Some(OUTPUT_TICK)
+        self.next_tick = Some(now + TICK);
+        Some(TICK)
     }
 
     fn wait(&self, longest: Option<Duration>) -> Ready {
         let limit = longest.and_then(|longest| Timespec::try_from(longest).ok());
+        let knocks = if self.deaf_until.is_none() {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
         let mut polled = vec![
             PollFd::from_borrowed_fd(self.signals.descriptor(), PollFlags::IN),
-            PollFd::new(&self.listener, PollFlags::IN),
+            PollFd::new(&self.listener, knocks),
         ];
         polled.extend(self.peers.iter().map(|peer| {
             let interest = if peer.is_behind() {
@@ -214,10 +227,18 @@ impl Keeper {
     }
 
     fn accept(&mut self) {
-        if let Some(peer) = Peer::accept(&self.listener)
-            && self.peers.len() < PEERS_MAX
-        {
-            self.peers.push(peer);
+        match Peer::accept(&self.listener) {
+            Ok(Some(peer)) => {
+                if self.peers.len() >= PEERS_MAX
+                    && let Some(idle) = self.peers.iter().position(|peer| peer.controller.is_none())
+                {
+                    self.peers.remove(idle);
+                }
+                self.peers.push(peer);
+            }
+            Ok(None) => {}
+            // The connection stays readable; looking at it again at once would spin.
+            Err(_) => self.deaf_until = Some(Instant::now() + TICK),
         }
     }
 
