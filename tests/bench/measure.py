@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NOISE_LIMIT = 0.02
+SLOWDOWN_LIMIT = 1.15
 PROC = Path("/proc")
 CPUACCT = Path("/sys/fs/cgroup/cpuacct/cpuacct.usage_percpu")
 TICK_NS = 10_000_000
@@ -26,10 +27,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Noise:
-    """Shares (0…1) of the CPU time of the cores in use that went elsewhere."""
+    """What disturbed a run: shares (0…1) of the CPU time of the cores in use that went elsewhere, and how many times
+    slower than at their best these cores were (`speed.py`)."""
 
     steal: float
     foreign: float
+    slowdown: float = 1.0
 
     def reason_to_void(self) -> str | None:
         """Why the run must not count, if so."""
@@ -37,6 +40,8 @@ class Noise:
             return f"steal {self.steal:.1%}"
         if self.foreign > NOISE_LIMIT:
             return f"foreign CPU {self.foreign:.1%}"
+        if self.slowdown > SLOWDOWN_LIMIT:
+            return f"a core {self.slowdown:.2f} times slower than it can be"
         return None
 
 
@@ -63,13 +68,15 @@ def with_exact_busy(ticks: Machine, usage: str) -> Machine:
     return Machine(exact, ticks.steal)
 
 
-def noise(before: Machine, after: Machine, own_ns: int, wall_ns: int, cpus: Iterable[int]) -> Noise:
+def noise(
+    before: Machine, after: Machine, *, own_ns: int, wall_ns: int, cpus: Iterable[int], slowdown: float = 1.0
+) -> Noise:
     """What `cpus` did in `wall_ns` beyond the `own_ns` that the benchmark's own processes ran on them."""
     used = list(cpus)
     capacity = wall_ns * len(used)
     busy = sum(after.busy[cpu] - before.busy[cpu] for cpu in used)
     steal = sum(after.steal[cpu] - before.steal[cpu] for cpu in used)
-    return Noise(steal=steal / capacity, foreign=max(0, busy - own_ns) / capacity)
+    return Noise(steal=steal / capacity, foreign=max(0, busy - own_ns) / capacity, slowdown=slowdown)
 
 
 def ran_between(before: ThreadTimes, after: ThreadTimes) -> int:

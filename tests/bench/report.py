@@ -44,6 +44,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Paced:
+    """One peer's latencies below the knee in one round."""
+
+    load: Load
+    void: str | None = None
+
+
+@dataclass(frozen=True)
 class Spread:
     """A median and the lowest and highest value that it stands for."""
 
@@ -64,8 +72,7 @@ class Series:
     peer: str
     features: str
     samples: list[Sample] = field(default_factory=list)
-    paced: list[Load] = field(default_factory=list)
-    paced_voids: list[str] = field(default_factory=list)
+    paced: list[Paced] = field(default_factory=list)
     rate: int = 0
     rss_bytes: int | None = None
     syscalls_per_request: float | None = None
@@ -76,16 +83,21 @@ class Series:
         return [sample for sample in self.samples if sample.void is None] or self.samples
 
     @property
-    def is_void(self) -> bool:
-        return any(sample.void for sample in self.counted) or bool(self.paced_voids)
+    def paced_counted(self) -> list[Paced]:
+        """The paced runs that count, or all of them when none does."""
+        return [run for run in self.paced if run.void is None] or self.paced
 
     @property
-    def errors(self) -> int:
-        return sum(load.errors for load in self.loads)
+    def is_void(self) -> bool:
+        return any(sample.void for sample in self.counted)
+
+    @property
+    def latency_is_void(self) -> bool:
+        return any(run.void for run in self.paced_counted)
 
     @property
     def loads(self) -> list[Load]:
-        return [sample.load for sample in self.samples] + self.paced
+        return [sample.load for sample in self.samples] + [run.load for run in self.paced]
 
 
 def spread(values: Iterable[float]) -> Spread | None:
@@ -97,7 +109,7 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def ratio(one: Series, other: Series, figure: Callable[[Sample], float | None]) -> Spread | None:
-    """`one` over `other`, round by round; rounds in which either does not count are left out."""
+    """`one` over `other`, round by round; rounds in which either does not count are left out, if any is left then."""
     base = {sample.round: figure(sample) for sample in other.counted}
     ratios = []
     for sample in one.counted:
@@ -129,7 +141,7 @@ def merged(loads: Iterable[Load]) -> dict[int, int]:
 
 def row(series: Series, others: Sequence[Series]) -> dict[str, Any]:
     """One row of `latest.json`; `others` are the peers of the same scenario and layout."""
-    latency = merged(series.paced)
+    latency = merged(run.load for run in series.paced_counted)
     medians = {
         "cpu": spread(value for sample in series.counted if (value := sample.cpu_us_per_request) is not None),
         "rps": spread(sample.load.rps for sample in series.counted),
@@ -143,14 +155,15 @@ def row(series: Series, others: Sequence[Series]) -> dict[str, Any]:
     ratios = {}
     for base in others:
         if base.peer in BASELINES and base.peer != series.peer:
-            ratios[base.peer] = _fields(ratio(series, base, lambda sample: sample.cpu_us_per_request))
+            found = _fields(ratio(series, base, lambda sample: sample.cpu_us_per_request))
+            ratios[base.peer] = found and {**found, "void": series.is_void or base.is_void}
     return {
         "scenario": series.scenario,
         "peer": series.peer,
         "features": series.features,
         "layout": series.layout,
         "requests": sum(load.requests for load in series.loads),
-        "errors": series.errors,
+        "errors": sum(load.errors for load in series.loads),
         "cpu_us_per_request": _median(medians["cpu"]),
         "rps": _median(medians["rps"]),
         "p50_us": _microseconds(percentile(latency, 0.50)),
@@ -164,6 +177,7 @@ def row(series: Series, others: Sequence[Series]) -> dict[str, Any]:
         "cpu_ratio_to": ratios,
         "rounds": len(series.counted),
         "void": series.is_void,
+        "latency_void": series.latency_is_void,
     }
 
 
@@ -174,7 +188,10 @@ def markdown(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], *, q
         lines += ["Quick: two pairs of one scenario. It shows that nothing is far off; it proves no figure.", ""]
     lines += [f"{machine['model']}, {machine['cpus']} CPUs, Linux {machine['kernel']}.", ""]
     if any(entry["void"] for entry in rows):
-        lines += ["Rows marked *void* met steal or foreign CPU above 2 %: they count for nothing.", ""]
+        lines += [
+            "Rows marked *void* met steal or foreign CPU above 2 %, or a slowed core: they count for nothing.",
+            "",
+        ]
     for scenario, layout in dict.fromkeys((entry["scenario"], entry["layout"]) for entry in rows):
         group = [entry for entry in rows if (entry["scenario"], entry["layout"]) == (scenario, layout)]
         rate = next((entry["latency_at_rps"] for entry in group if entry["latency_at_rps"]), None)
@@ -196,13 +213,14 @@ def _line(entry: Mapping[str, Any]) -> str:
         marks.append(f"**{entry['errors']} errors**")
     if entry["void"]:
         marks.append("*void*")
-    to_haproxy = entry["cpu_ratio_to"].get("haproxy")
+    if entry["latency_void"]:
+        marks.append("*latency void*")
     resident = entry["rss_bytes"]
     cells = [
         entry["peer"],
         entry["features"],
         _shown(entry["cpu_us_per_request"], 2),
-        str(Spread(**to_haproxy)) if to_haproxy else "1" * (entry["peer"] == "haproxy"),
+        _to_haproxy(entry),
         _shown(entry["rps"], 0),
         _shown(entry["p50_us"], 0),
         _shown(entry["p99_us"], 0),
@@ -211,6 +229,15 @@ def _line(entry: Mapping[str, Any]) -> str:
         " ".join(marks),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _to_haproxy(entry: Mapping[str, Any]) -> str:
+    if entry["peer"] == "haproxy":
+        return "1"
+    found = entry["cpu_ratio_to"].get("haproxy")
+    if found is None:
+        return ""
+    return str(Spread(found["median"], found["low"], found["high"])) + (" *void*" if found["void"] else "")
 
 
 def _origin_us(sample: Sample) -> float:
@@ -229,7 +256,7 @@ def _median(value: Spread | None) -> float | None:
     return None if value is None else round(value.median, 3)
 
 
-def _fields(value: Spread | None) -> dict[str, float] | None:
+def _fields(value: Spread | None) -> dict[str, Any] | None:
     if value is None:
         return None
     return {"median": round(value.median, 3), "low": round(value.low, 3), "high": round(value.high, 3)}

@@ -44,6 +44,7 @@ class Effort:
     measured: float
     paced: float
     attempts: int
+    calibration: float
 
 
 SCENARIOS = (
@@ -53,8 +54,8 @@ SCENARIOS = (
     Scenario("h1-64k-body", path="/large", body=LARGE),
 )
 
-FULL = Effort(pairs=5, warm_up=0.5, measured=2.0, paced=1.5, attempts=4)
-QUICK = Effort(pairs=2, warm_up=0.3, measured=1.2, paced=0.8, attempts=1)
+FULL = Effort(pairs=5, warm_up=0.5, measured=1.5, paced=1.5, attempts=6, calibration=10.0)
+QUICK = Effort(pairs=2, warm_up=0.2, measured=0.8, paced=0.6, attempts=2, calibration=1.0)
 
 
 def layouts(cpus: Sequence[int]) -> list[Layout]:

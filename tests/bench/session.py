@@ -19,6 +19,7 @@ from tests.bench.peers import SERVICE, Peer, Place, origin_command
 from tests.bench.processes import BenchmarkError, Processes, descendants, wait_until
 from tests.bench.report import Sample
 from tests.bench.scenarios import Layout, Scenario
+from tests.bench.speed import Speedometer
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,14 @@ class Window:
 class Session:
     """The processes of one scenario and layout, and the measurements on them."""
 
-    def __init__(self, scenario: Scenario, layout: Layout, folder: Path, binary: Path) -> None:
+    def __init__(
+        self, scenario: Scenario, layout: Layout, folder: Path, binary: Path, speedometer: Speedometer
+    ) -> None:
         self.scenario = scenario
         self.layout = layout
         self._folder = folder
         self._binary = binary
+        self._speedometer = speedometer
         self._processes = Processes(folder / "log")
         self._origin_port = free_port()
         self._origin_pid = 0
@@ -128,6 +132,7 @@ class Session:
 
     def _window(self, contender: Contender, *, seconds: float, rate: int | None = None) -> Window:
         proxies = contender.proxies()
+        slowdown = self._speedometer.slowdown(self.layout.cpus)
         served = self._origin_count()
         own = descendants(os.getpid())
         threads, switches = measure.read_threads(own), measure.read_switches(proxies)
@@ -146,7 +151,14 @@ class Session:
             cpu_ns=_ran_by(set(proxies), threads, threads_after) if proxies else None,
             origin_cpu_ns=_ran_by({self._origin_pid}, threads, threads_after),
             switches=switches_after - switches if proxies else None,
-            noise=measure.noise(machine, machine_after, own_ns, wall, self.layout.cpus),
+            noise=measure.noise(
+                machine,
+                machine_after,
+                own_ns=own_ns,
+                wall_ns=wall,
+                cpus=self.layout.cpus,
+                slowdown=max(slowdown, self._speedometer.slowdown(self.layout.cpus)),
+            ),
         )
 
     def _origin_count(self) -> int:

@@ -37,9 +37,11 @@ def test_foreign_is_what_the_used_cores_did_beyond_our_own() -> None:
         (Noise(0.02, 0.02), None),
         (Noise(0.021, 0.0), "steal 2.1%"),
         (Noise(0.0, 0.5), "foreign CPU 50.0%"),
+        (Noise(0.0, 0.0, 1.15), None),
+        (Noise(0.0, 0.0, 1.5), "a core 1.50 times slower than it can be"),
     ],
 )
-def test_two_per_cent_void_a_run(noise: Noise, reason: str | None) -> None:
+def test_what_voids_a_run(noise: Noise, reason: str | None) -> None:
     assert noise.reason_to_void() == reason
 
 

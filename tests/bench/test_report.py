@@ -1,5 +1,5 @@
 from tests.bench.load import Load, parse
-from tests.bench.report import Sample, Series, Spread, markdown, merged, percentile, ratio, row, spread
+from tests.bench.report import Paced, Sample, Series, Spread, markdown, merged, percentile, ratio, row, spread
 
 MACHINE = {"model": "Model", "cpus": 2, "kernel": "6.18"}
 
@@ -59,10 +59,21 @@ def test_a_peer_of_which_no_round_counts_is_void() -> None:
     assert "*void*" in markdown([entry], MACHINE, quick=False)
 
 
-def test_a_void_paced_run_voids_the_row() -> None:
+def test_a_ratio_to_a_void_baseline_says_so() -> None:
+    one, other = series("pannier", [8.0]), series("haproxy", [10.0], void=(0,))
+    found = row(one, [one, other])["cpu_ratio_to"]["haproxy"]
+    assert found == {"median": 0.8, "low": 0.8, "high": 0.8, "void": True}
+    assert "0.80 (0.80-0.80) *void*" in markdown([row(one, [one, other])], MACHINE, quick=False)
+
+
+def test_a_void_paced_run_leaves_the_latencies() -> None:
     found = series("pannier", [10.0])
-    found.paced_voids.append("foreign CPU 5.0%")
-    assert row(found, [found])["void"]
+    found.paced = [Paced(load(histogram={9_000: 5}), "foreign CPU 5.0%"), Paced(load(histogram={5_000: 1}))]
+    entry = row(found, [found])
+    assert (entry["p99_us"], entry["void"], entry["latency_void"]) == (5.0, False, False)
+    found.paced.pop()
+    entry = row(found, [found])
+    assert (entry["p99_us"], entry["void"], entry["latency_void"]) == (9.0, False, True)
 
 
 def test_percentiles_of_a_histogram() -> None:
@@ -82,14 +93,14 @@ def test_percentiles_of_a_histogram() -> None:
 def test_latencies_come_from_the_paced_runs_alone() -> None:
     found = series("pannier", [10.0])
     found.rate = 500
-    found.paced = [load(histogram={50_000: 99}), load(histogram={90_000: 1})]
+    found.paced = [Paced(load(histogram={50_000: 99})), Paced(load(histogram={90_000: 1}))]
     entry = row(found, [found])
     assert (entry["p50_us"], entry["p99_us"], entry["latency_at_rps"]) == (50.0, 50.0, 500)
 
 
 def test_a_row_has_the_pinned_keys_and_sums_errors() -> None:
     found = series("pannier", [10.0])
-    found.paced = [load(errors=3)]
+    found.paced = [Paced(load(errors=3))]
     entry = row(found, [found])
     pinned = (
         "scenario peer features requests errors cpu_us_per_request rps p50_us p99_us rss_bytes syscalls_per_request"
@@ -100,7 +111,7 @@ def test_a_row_has_the_pinned_keys_and_sums_errors() -> None:
 
 def test_the_table_shows_ratio_errors_and_that_it_was_quick() -> None:
     peers = [series("haproxy", [10.0, 20.0]), series("pannier", [8.0, 16.0])]
-    peers[1].paced = [load(errors=3)]
+    peers[1].paced = [Paced(load(errors=3))]
     table = markdown([row(one, peers) for one in peers], MACHINE, quick=True)
     assert table.startswith("# Benchmark, quick\n")
     assert "| pannier | features | 12.00 | 0.80 (0.80-0.80) | 1000 |" in table
