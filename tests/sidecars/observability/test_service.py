@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -30,20 +31,7 @@ from pannier.shared.sidecar import Context
 from pannier.sidecars.observability.config import AccessLog, Config, Resource
 from pannier.sidecars.observability.service import run
 
-GRANTED = ("table.telemetry", "table.base", "table.endpoints", "counters", "rings")
 READY = Lifecycle("orders", "dev", "ready", [ProcessState("proxy", "proxy", "ready", True)])
-
-
-@pytest.fixture
-def segments() -> Iterator[dict[str, int]]:
-    fds = {}
-    for name in GRANTED:
-        fds[name] = os.memfd_create(name)
-        os.truncate(fds[name], _native.SEGMENTS[name])
-        _native.initialise(name, fds[name])
-    yield fds
-    for descriptor in fds.values():
-        os.close(descriptor)
 
 
 @pytest.fixture
@@ -63,7 +51,7 @@ async def get(listener: socket.socket, target: str, accept: str = "*/*") -> tupl
 
 
 async def test_it_publishes_answers_and_reports(
-    broker: Any, segments: dict[str, int], listener: socket.socket, short_path: Path
+    broker: Any, worker: Any, listener: socket.socket, short_path: Path
 ) -> None:
     async def sidecars(_: Nothing) -> SidecarList:
         return SidecarList([Sidecar("discovery", "ready", 1, 3, True)])
@@ -75,14 +63,14 @@ async def test_it_publishes_answers_and_reports(
         resource=Resource(service="orders", stage="dev"),
     )
     with trio.fail_after(10):
-        async with broker.join("observability", fds=segments, reconnect=True) as bus, trio.open_nursery() as nursery:
+        async with broker.join("observability", fds=worker.fds, reconnect=True) as bus, trio.open_nursery() as nursery:
             context = Context(
                 "observability", "orders", short_path, config, bus, {**bus.fds, "metrics.0": listener.fileno()}
             )
             nursery.start_soon(run, context)
             await broker.wait_seen("ready", "observability")
 
-            reader = _native.TableReader("telemetry", segments["table.telemetry"])
+            reader = _native.TableReader("telemetry", worker.fds["table.telemetry"])
             table = reader.read()
             assert table is not None
             assert msgpack.unpackb(table) == {"access_log": True, "sample_ratio": 1.0, "routes": ["/orders/{id}"]}
@@ -114,17 +102,17 @@ async def test_it_publishes_answers_and_reports(
             nursery.cancel_scope.cancel()
 
 
-async def test_the_process_starts_serves_and_ends_on_sigterm(
-    broker: Any, segments: dict[str, int], listener: socket.socket
+async def test_the_process_starts_serves_and_ends_on_sigterm_with_nothing_lost(
+    broker: Any, worker: Any, collector: Any, listener: socket.socket
 ) -> None:
-    token = broker.grants.issue("observability", fds=segments, config=framing.encode(Config()))
+    token = broker.grants.issue("observability", fds=worker.fds, config=framing.encode(Config()))
     number = listener.fileno()
     environ = {
         **os.environ,
         "PANNIER_BUS": str(broker.path),
         "PANNIER_TOKEN": token,
         "PANNIER_FDS": f"metrics.0={number}",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.url,
     }
     with trio.fail_after(20):
         process = await trio.lowlevel.open_process(
@@ -133,7 +121,12 @@ async def test_the_process_starts_serves_and_ends_on_sigterm(
         try:
             await broker.wait_seen("ready", "observability")
             assert (await get(listener, "/livez"))[0] == 200
+            for _ in range(5):
+                worker.request()
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
         finally:
             process.kill()
+    lines = [json.loads(line) for line in (broker.path.parent / "access.log").read_text().splitlines()]
+    assert [line["request_id"] for line in lines] == ["r-1"] * 5
+    assert [span.name for span in collector.spans()] == ["GET /orders/{id}"] * 5
