@@ -83,7 +83,7 @@ async def _run(
                 directory=path.parent,
                 config=framing.decode(bus.config or _EMPTY, config),
                 bus=bus,
-                fds={**inherited_fds(), **bus.fds},
+                fds={**inherited_fds(os.environ), **bus.fds},
             )
             async with trio.open_nursery() as watch:
                 watch.start_soon(_fail_when_replaced, bus)

@@ -194,7 +194,7 @@ class Broker:
             await trio.aclose_forcefully(link)
 
     async def _admit(self, link: Link) -> _Peer:
-        """The handshake. Raises `_Refused`, `FramingError`, `Unreachable`."""
+        """Who it is that says Hello. Raises `_Refused`, `FramingError`, `Unreachable`."""
         caller = link.credentials
         if caller.uid != os.geteuid():
             raise _Refused("uid", f"this bus belongs to uid {os.geteuid()}, you are {caller.uid}")
@@ -211,11 +211,6 @@ class Broker:
                 grant = self._recognise(hello)
             case _:
                 raise _Refused("protocol", "a connection begins with Hello, then waits for Welcome")
-        welcome = Welcome(envelope.VERSION, grant.role, list(grant.fds), grant.config, self._service)
-        with trio.move_on_after(PATIENCE_SECONDS) as scope:
-            await link.send_with_descriptors(welcome, list(grant.fds.values()))
-        if scope.cancelled_caught:
-            raise Unreachable("the peer does not read its Welcome")
         return _Peer(next(self._numbers), link, grant, caller.pid or hello.pid, trio.current_time())
 
     def _recognise(self, hello: Hello) -> Grant:
@@ -237,6 +232,7 @@ class Broker:
         gone = False
         try:
             with peer.scope:
+                await self._welcome(peer)
                 async with trio.open_nursery() as tasks:
                     tasks.start_soon(self._write, peer)
                     await self._read(peer, nursery)
@@ -248,6 +244,18 @@ class Broker:
             await self._on_gone(peer.role)
         if peer.verdict is not None:
             raise peer.verdict
+
+    async def _welcome(self, peer: _Peer) -> None:
+        """Says Welcome to a peer that others can reach already, so that whoever hears of it finds it."""
+        grant = peer.grant
+        welcome = Welcome(envelope.VERSION, grant.role, list(grant.fds), grant.config, self._service)
+        with trio.move_on_after(PATIENCE_SECONDS) as slow:
+            try:
+                await peer.link.send_with_descriptors(welcome, list(grant.fds.values()))
+            except Unreachable:
+                peer.scope.cancel()
+        if slow.cancelled_caught:
+            peer.scope.cancel()
 
     def _enter(self, peer: _Peer) -> None:
         self._welcomed += 1
