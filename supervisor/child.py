@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
-from pannier.supervisor.compose import ProcessPlan, Readiness
+from pannier.supervisor.compose import Kind, ProcessPlan, Readiness
 from pannier.supervisor.lifecycle import ALIVE, PROCESS, ProcessEvent, ProcessState, step
 from pannier.supervisor.ports import split_address
 from pannier.supervisor.restart import Exit, History, verdict
@@ -90,8 +90,10 @@ class Child:
         while not self._stopping():
             exit_ = await self._live(pid)
             pid = None
-            if self._stopping():
+            if self._stopping() or self.state is ProcessState.DRAINING:
                 break
+            if self.spawn_error is not None and self.plan.kind is Kind.APP:
+                break  # a command that cannot be executed is no crash
             if self._again:
                 self._again = False
                 self._move(ProcessEvent.ENDED)
@@ -185,7 +187,7 @@ class Child:
                 self.spawn_error = error
                 self.last_exit = Exit(127 if error.errno == errno.ENOENT else 126)
                 return self.last_exit
-        self.pid = pid
+        self.pid, self.spawn_error = pid, None
         self._move(ProcessEvent.SPAWNED)
         self._watchdog.expect(self.name, self.plan.ready_within, trio.current_time())
         self._began(self)

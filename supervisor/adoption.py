@@ -1,0 +1,100 @@
+"""What one supervisor leaves with the keeper for the next, and what the next finds. Pure but for `save` and `load`.
+
+A note holds the plan and what became of it; the keeper's list says what runs. Together they are all that a new
+supervisor needs: it goes on with the *running* plan, whatever the command line says now, and reports the difference
+in one line.
+"""
+
+from __future__ import annotations
+
+import errno
+import zlib
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+from pannier.shared.errors import Blame, PannierError
+from pannier.supervisor.compose import Arguments, Plan
+from pannier.supervisor.keeper import NOTE_MAX, Keeper, KeeperError, Listing
+from pannier.supervisor.restart import Exit
+
+KEY: Final = "plan"
+
+
+class Record(msgspec.Struct, frozen=True):
+    """`restarts` by process; `started`: the app has been started, so that what is left of it is no first start."""
+
+    plan: Plan
+    restarts: dict[str, int] = {}
+    started: bool = False
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What the keeper still has: PIDs of what runs, ends of what ended meanwhile; by name."""
+
+    running: dict[str, int]
+    ended: dict[str, tuple[int, Exit]]
+
+
+def found(listing: Listing) -> Found:
+    """Sorts the keeper's list."""
+    ended = {}
+    for process in listing.processes:
+        if (end := process.exited) is not None:
+            how = Exit(end.code or 0) if end.signal is None else Exit.by_signal(end.signal)
+            ended[process.name] = (process.pid, how)
+    return Found({process.name: process.pid for process in listing.processes if process.running}, ended)
+
+
+def encode(record: Record) -> bytes:
+    """The note. Raises PannierError if it does not fit."""
+    note = zlib.compress(msgspec.msgpack.encode(record))
+    if len(note) > NOTE_MAX:
+        raise PannierError(
+            f"the plan takes {len(note)} bytes, the keeper's note holds {NOTE_MAX}",
+            hint="start with a smaller environment: env -i PATH=… pannier run …",
+            blame=Blame.PLATFORM,
+        )
+    return note
+
+
+def decode(note: bytes) -> Record:
+    """The record of a note. Raises PannierError for one that this version does not understand."""
+    try:
+        return msgspec.msgpack.decode(zlib.decompress(note), type=Record)
+    except (zlib.error, msgspec.MsgspecError) as error:
+        raise PannierError(
+            f"another version of pannier runs this service: {error}",
+            hint="stop it with that version, or with `pannier down`",
+            blame=Blame.PLATFORM,
+        ) from error
+
+
+async def save(keeper: Keeper, record: Record) -> None:
+    """Leaves the record with the keeper. Raises KeeperGone."""
+    await keeper.note_put(KEY, encode(record))
+
+
+async def load(keeper: Keeper) -> Record | None:
+    """What an earlier supervisor left; None if it died before it had a plan."""
+    try:
+        return decode(await keeper.note_get(KEY))
+    except KeeperError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return None
+
+
+def differences(running: Arguments, asked: Arguments) -> str:
+    """The arguments that were asked for and do not hold, in one line; empty if they all do."""
+    ignored = {"cwd", "terminal"}
+    now, then = (_shown(arguments) for arguments in (asked, running))
+    return ", ".join(
+        f"{name} is {then[name]!r}, not {now[name]!r}"
+        for name in now
+        if name not in ignored and now[name] != then[name]
+    )
+
+
+def _shown(arguments: Arguments) -> Mapping[str, object]:
+    return msgspec.structs.asdict(arguments)

@@ -1,0 +1,88 @@
+"""`pannier run`: a service with its sidecars in the foreground; its exit code is the app's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from pannier.supervisor.request import Asked
+    from pannier.supervisor.service import Service
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run_options(function: F) -> F:
+    """The options that `run` and `up` share, as fields of `request.Asked`."""
+    options = [
+        click.option("-p", "--profile", help="The stage: dev, or another of `pannier profile list`."),
+        click.option("-n", "--name", help="The service's name (default: this folder's)."),
+        click.option("--app-port", metavar="N|unix:PATH", help="Where the app listens."),
+        click.option("--port", type=click.IntRange(0, 65535), help="The public inbound port."),
+        click.option("--outbound-port", metavar="N|auto", help="Where the app's own calls go (default: 15001)."),
+        click.option("--metrics-port", metavar="N|auto", help="Metrics and health (default: auto)."),
+        click.option("--workers", type=click.IntRange(1, 64), help="Threads of the proxy (default: one a core, to 2)."),
+        click.option("--ready-timeout", metavar="DURATION", help="How long the app may take to listen (30s)."),
+        click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change one setting."),
+        click.option("-f", "--file", type=click.Path(exists=True, dir_okay=False), help="A project: all its apps."),
+        click.option("--app", help="Only this app of the project."),
+        click.option("--for", "duration", metavar="DURATION", help="End by itself after that."),
+        click.argument("command", nargs=-1, type=click.UNPROCESSED),
+    ]
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@run_options
+@click.option("--lifeline", type=int, hidden=True)
+@click.option("--ready-fd", type=int, hidden=True)
+def command(*, lifeline: int | None, ready_fd: int | None, **options: Any) -> int:
+    """Run a service with its sidecars in the foreground, and end as the app ends.
+
+    pannier run --app-port 8080 --port 18080 -- python app.py
+    """
+    import trio
+    from pannier.supervisor.request import Asked, request_for, runs_many
+    from pannier.supervisor.supervise import supervise
+
+    asked = Asked(**options)
+    if runs_many(asked):
+        return _run_project(asked)
+    for descriptor in (lifeline, ready_fd):
+        if descriptor is not None:
+            os.set_inheritable(descriptor, False)
+    request = request_for(asked, os.environ)
+    request = request.with_ends(lifeline=lifeline, on_ready=lambda service: _ready(service, ready_fd))
+    return trio.run(supervise, request)
+
+
+def _run_project(asked: Asked) -> int:
+    import trio
+    from pannier.shared.errors import UsageError
+    from pannier.supervisor.many import run_many
+    from pannier.supervisor.request import option_words, project_of
+    from pannier.supervisor.sidecar_types import sidecar_types
+
+    project = project_of(asked, sidecar_types())
+    if project is None or not project.apps:
+        raise UsageError("the project has no apps", hint='add one: [apps.orders] command = ["python", "app.py"]')
+    return trio.run(run_many, {name: option_words(asked, name) for name in project.apps})
+
+
+def _ready(service: Service, ready_fd: int | None) -> None:
+    from pannier.supervisor.cli.output import talk
+    from pannier.supervisor.status import urls
+
+    found = urls(service.plan)
+    shown = ", ".join(f"{name} {found[name]}" for name in ("inbound", "outbound", "metrics") if name in found)
+    talk(f"pannier | {service.plan.service} is ready: {shown}")
+    if ready_fd is not None:
+        with suppress(OSError):
+            os.write(ready_fd, b"ready")
+            os.close(ready_fd)

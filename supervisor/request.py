@@ -1,0 +1,172 @@
+"""What the command line, the project file and the layers come to: one `Request` for the supervisor."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from pannier.shared.duration import seconds
+from pannier.shared.errors import UsageError
+from pannier.shared.profile import App
+from pannier.shared.project import Project, load_project, resolve
+from pannier.shared.runtime import check_name
+from pannier.supervisor.compose import Arguments
+from pannier.supervisor.live import read_live
+from pannier.supervisor.sidecar_types import sidecar_modules, sidecar_types
+from pannier.supervisor.supervise import Request
+
+PROJECT_FILE: Final = "pannier.toml"
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The options of `run`, as they were typed; None and empty = not given."""
+
+    profile: str | None = None
+    name: str | None = None
+    app_port: str | None = None
+    port: int | None = None
+    outbound_port: str | None = None
+    metrics_port: str | None = None
+    workers: int | None = None
+    ready_timeout: str | None = None
+    assignments: tuple[str, ...] = ()
+    file: str | None = None
+    app: str | None = None
+    duration: str | None = None
+    command: tuple[str, ...] = ()
+
+
+def project_of(asked: Asked, types: Mapping[str, type]) -> Project | None:
+    """The project file that was named, else the one in this folder, if there is one."""
+    if asked.file is not None:
+        return load_project(asked.file, sidecars=types)
+    return load_project(PROJECT_FILE, sidecars=types) if Path(PROJECT_FILE).is_file() else None
+
+
+def runs_many(asked: Asked) -> bool:
+    """Whether a whole project is asked for, and not one app."""
+    if asked.app is not None or asked.command or asked.app_port is not None:
+        return False
+    return asked.file is not None or Path(PROJECT_FILE).is_file()
+
+
+def request_for(asked: Asked, environment: Mapping[str, str]) -> Request:
+    """Resolves everything for one app. Raises ConfigError with all problems, UsageError for options that are none."""
+    types = sidecar_types()
+    project = project_of(asked, types)
+    name = check_name(asked.name or asked.app or default_name())
+    known = project is not None and name in project.apps
+    app = project.apps[name] if project is not None and known else App()
+    inputs: dict[str, Any] = {
+        "sidecars": types,
+        "project": project,
+        "app": asked.app or (name if known else None),
+        "environment": environment,
+        "assignments": asked.assignments,
+    }
+    layer = read_live(name)
+    resolved = resolve(asked.profile, **inputs, live=layer)
+    below = resolve(asked.profile, **inputs) if layer else resolved
+    command = asked.command or tuple(app.command)
+    address = _app_address(asked.app_port, app)
+    if not command and address is None:
+        raise UsageError("nothing to run", hint="pannier run --app-port 8080 -- python app.py")
+    return Request(
+        arguments=Arguments(
+            name=name,
+            profile=Path(resolved.name).stem,
+            command=command,
+            app=address,
+            port=asked.port if asked.port is not None else app.port,
+            outbound_port=_port(asked.outbound_port, app.outbound_port, "--outbound-port"),
+            metrics_port=_port(asked.metrics_port, app.metrics_port, "--metrics-port"),
+            workers=asked.workers,
+            ready_timeout=duration(asked.ready_timeout, "--ready-timeout"),
+            cwd=_folder(project, app),
+            terminal=bool(command) and sys.stdin is not None and sys.stdin.isatty(),
+        ),
+        profile=resolved.profile,
+        settings={n: s for n, t in types.items() if (s := below.profile.sidecars.get(n) or _default(t)) is not None},
+        modules=sidecar_modules(),
+        environment={**environment, **app.env},
+        seconds=duration(asked.duration, "--for"),
+    )
+
+
+def default_name() -> str:
+    """The name of this folder, made a service name."""
+    text = re.sub(r"[^a-z0-9]+", "-", Path.cwd().name.lower()).strip("-")[:63].strip("-")
+    return text or "app"
+
+
+def duration(text: str | None, option: str) -> float | None:
+    """Seconds; raises UsageError that names the option."""
+    try:
+        return None if text is None else seconds(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def app_address(text: str) -> str:
+    """`8080` as `127.0.0.1:8080`, `unix:/path` as it is; raises UsageError for anything else."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        return f"unix:{os.path.abspath(path)}" if path else _no_port(text, "--app-port")
+    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+        return f"127.0.0.1:{int(text)}"
+    return _no_port(text, "--app-port")
+
+
+def _app_address(text: str | None, app: App) -> str | None:
+    if text is not None:
+        return app_address(text)
+    if app.app_socket is not None:
+        return f"unix:{os.path.abspath(app.app_socket)}"
+    return None if app.app_port is None else f"127.0.0.1:{app.app_port}"
+
+
+def _port(text: str | None, given: int | str | None, option: str) -> int | None:
+    value: int | str | None = text if text is not None else given
+    if value is None:
+        return None
+    if value == "auto":
+        return 0
+    if str(value).isascii() and str(value).isdigit() and int(value) < 65536:
+        return int(value)
+    return int(_no_port(str(value), option))
+
+
+def _no_port(text: str, option: str) -> str:
+    also = "a path as unix:/run/app.sock" if option == "--app-port" else "auto"
+    raise UsageError(f"{option}: {text!r} is no port", hint=f"give a number from 1 to 65535, or {also}")
+
+
+def _folder(project: Project | None, app: App) -> str:
+    if project is None or app.cwd is None:
+        return str(project.folder) if project is not None and app.command else os.getcwd()
+    return os.path.abspath(project.folder / app.cwd)
+
+
+def _default(type_: type[msgspec.Struct]) -> msgspec.Struct | None:
+    try:
+        return type_()
+    except TypeError:
+        return None  # it has settings that nobody can guess: it runs where a profile gives them
+
+
+def option_words(asked: Asked, app: str) -> Sequence[str]:
+    """The options that a `run` of one app of the same project gets."""
+    words = ["--app", app]
+    words += ["--file", asked.file or PROJECT_FILE]
+    words += ["--profile", asked.profile] if asked.profile else []
+    words += ["--for", asked.duration] if asked.duration else []
+    words += ["--workers", str(asked.workers)] if asked.workers else []
+    words += ["--ready-timeout", asked.ready_timeout] if asked.ready_timeout else []
+    for assignment in asked.assignments:
+        words += ["--set", assignment]
+    return words

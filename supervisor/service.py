@@ -1,0 +1,320 @@
+"""One service under government: tree, bus, tables and output, from the keeper's hand to the last flush.
+
+This is the shell: it wires the parts and carries news between them. What to do about an exit, a silence or a signal is
+decided in `restart.py`, `watchdog.py` and `ending.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+from pannier.shared import messages
+from pannier.shared.unix import listen_unix
+from pannier.supervisor import adoption, notify, status
+from pannier.supervisor.adoption import Found, Record
+from pannier.supervisor.broker import Broker, Grants
+from pannier.supervisor.child import Child
+from pannier.supervisor.compose import Kind, Plan, metrics_listener
+from pannier.supervisor.ending import APP_SHARE, PROXY_PATIENCE, SIDECAR_PATIENCE, Cause, Deadline, Ending
+from pannier.supervisor.hold import Hold
+from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone, Stdio
+from pannier.supervisor.lifecycle import ALIVE, ProcessState
+from pannier.supervisor.ports import bind
+from pannier.supervisor.relay import Line, Sink, Tail, relay
+from pannier.supervisor.restart import Exit
+from pannier.supervisor.tables import Segments
+from pannier.supervisor.tree import Tree, with_sidecars
+
+_LAST_WORDS: Final = 1.0  # seconds for what the app printed last to reach our own output
+_KEEPER_PATIENCE: Final = 3.0
+_HEARTBEAT: Final = 1.0
+
+
+class Service:
+    """Everything of one run. Made once; `start`, then wait for `tree.over`, then `stop`."""
+
+    def __init__(self, keeper: Keeper, plan: Plan, segments: Segments, nursery: trio.Nursery) -> None:
+        self.plan = plan
+        self.keeper = keeper
+        self.segments = segments
+        self.meter = status.Meter()
+        self.grants = Grants()
+        self.broker = Broker(service=plan.service, grants=self.grants, on_ready=self._on_ready, on_beat=self._on_beat)
+        self.hold = Hold(keeper, nursery, self._ended)
+        self.tree = Tree(plan, self.hold, nursery, changed=self._changed, began=self._began)
+        self.tail = Tail(now_ms, self._publish_lines)
+        self.drained = trio.Event()
+        self.keeper_gone = trio.Event()
+        self.deadline: Deadline | None = None
+        self._directory = Path(plan.place.directory)
+        self._nursery = nursery
+        self._stdout, self._stderr = Sink(1), Sink(2)
+        self._last_words: list[trio.Event] = []
+        self._news = trio.Event()
+        self._happenings: list[messages.Happening] = []
+
+    async def start(self, found: Found | None = None, restarts: dict[str, int] | None = None) -> None:
+        """Serves the bus, publishes table `base`, starts what `found` does not have. Raises PannierError."""
+        running: dict[str, int] = {}
+        for name, child in self.tree.children.items():
+            child.restarts = (restarts or {}).get(name, 0)
+            if found is None:
+                continue
+            if name in found.running:
+                running[name] = found.running[name]
+            elif name in found.ended:
+                running[name], end = found.ended[name]
+                child.ended(running[name], end)
+        self.segments.publish_base(self.plan.base)
+        for child in self.tree.sidecars:
+            self.grant(child.name)
+        listener = listen_unix(self._directory / "bus.sock")
+        self._nursery.start_soon(self.broker.serve, listener)
+        self._nursery.start_soon(self._hear, notify.open_notify(self._directory / "notify.sock"))
+        self._nursery.start_soon(self._report)
+        self._nursery.start_soon(self.tree.watch)
+        self._nursery.start_soon(self._spread_news)
+        self._nursery.start_soon(self._beat)
+        self._write_urls()
+        await self.tree.start(running)
+
+    def grant(self, name: str) -> None:
+        """Lets the sidecar in: its descriptors, its configuration, its topics."""
+        grant = self.plan.sidecars[name].grant
+        assert grant is not None, "every sidecar is planned with a grant"
+        self.grants.issue(
+            grant.role,
+            fds={held: self.segments.descriptors[held] for held in grant.descriptors},
+            config=grant.config,
+            topics=grant.topics,
+            token=grant.token,
+        )
+
+    async def add_sidecar(self, name: str) -> None:
+        """Starts an installed sidecar; raises TimedOut if it does not become ready, and then nothing has changed."""
+        plan = self.plan.sidecars[name]
+        if "metrics" in plan.held and "metrics" not in self.plan.place.ports:
+            port = await bind(self.keeper, metrics_listener(self.plan.arguments.metrics_port))
+            self._replan(ports={**self.plan.place.ports, "metrics": port})
+        self.grant(name)
+        try:
+            await self.tree.add(plan)
+        except BaseException:
+            self._withdraw(name)
+            raise
+        self._replan()
+
+    async def remove_sidecar(self, name: str) -> None:
+        """Ends a sidecar, then publishes the absence of its tables."""
+        await self.tree.remove(name)
+        self._withdraw(name)
+        if "metrics" in self.plan.sidecars[name].held:
+            with suppress(KeeperError):
+                await self.keeper.release("metrics")
+            self._replan(ports={key: port for key, port in self.plan.place.ports.items() if key != "metrics"})
+        self._replan()
+
+    async def stop(self, ending: Ending) -> None:
+        """Ends everything in order, by one deadline; afterwards nothing of the service is left."""
+        self.deadline = Deadline(trio.current_time() + self.plan.drain)
+        app = self.tree.app
+        self.tree.drain()
+        self.segments.publish_base(self.plan.base, draining=True)
+        if ending.cause is not Cause.APP:
+            with self.deadline.scope(share_left=APP_SHARE):
+                await self._wait_drained(app)
+        await self.tree.stop_app(ending.signal, self.deadline)
+        with trio.move_on_after(_LAST_WORDS):
+            for last in self._last_words:
+                await last.wait()
+        await self.tree.stop_all(self.tree.sidecars, patience=SIDECAR_PATIENCE)
+        await self.tree.stop_all([self.tree.proxy], patience=PROXY_PATIENCE)
+        self.tree.stopped()
+        await self.shut_down()
+
+    async def shut_down(self) -> None:
+        """Ends the keeper and all that it still has, and leaves no file."""
+        with suppress(KeeperGone, KeeperError):
+            await self.keeper.shutdown(1000)
+            with trio.move_on_after(_KEEPER_PATIENCE):
+                await self.keeper_gone.wait()
+        if self.hold.keeper_lost and self._directory.is_dir():
+            for entry in self._directory.iterdir():
+                with suppress(OSError):
+                    entry.unlink()
+            with suppress(OSError):
+                self._directory.rmdir()
+
+    def status(self) -> messages.Status:
+        return messages.Status(
+            name=self.plan.service,
+            profile=self.plan.profile,
+            supervisor_pid=os.getpid(),
+            processes=status.processes(
+                self.tree.children.values(),
+                self.meter,
+                supervisor_state=self.tree.state.value,
+                keeper_pid=self.keeper.pid,
+                keeper_lost=self.tree.keeper_lost,
+            ),
+        )
+
+    async def say(self, text: str) -> None:
+        """A line of the supervisor's own, on stderr."""
+        await self._stderr.write(f"pannier | {text}\n".encode())
+        await self.tail.add("supervisor", "stderr", [text])
+
+    async def _wait_drained(self, app: Child | None) -> None:
+        async with trio.open_nursery() as nursery:
+            if app is not None:
+                nursery.start_soon(_then_cancel, app.wait_gone, nursery.cancel_scope)
+            if self.tree.proxy.state in ALIVE:
+                await self.drained.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _on_ready(self, role: str, pid: int) -> None:
+        if (child := self.tree.children.get(role)) is not None:
+            child.said_ready(pid)
+        await trio.lowlevel.checkpoint()
+
+    async def _on_beat(self, role: str) -> None:
+        if (child := self.tree.children.get(role)) is not None:
+            child.beat()
+        await trio.lowlevel.checkpoint()
+
+    async def _hear(self, socket: trio.socket.SocketType) -> None:
+        with socket:
+            await notify.hear(socket, self._notified)
+
+    def _notified(self, pid: int, fields: dict[str, str]) -> None:
+        proxy = self.tree.proxy
+        if pid != proxy.pid:
+            return
+        if notify.READY in fields and not proxy.ready:
+            proxy.said_ready(pid)
+        if notify.WATCHDOG in fields:
+            proxy.beat()
+        if notify.DRAINED in fields:
+            self.drained.set()
+
+    def _ended(self, name: str, pid: int, exit_: Exit) -> None:
+        if name == self.tree.proxy.name:
+            self.segments.retire(pid)
+        self.tree.ended(name, pid, exit_)
+
+    async def _report(self) -> None:
+        await self.hold.report()
+        self.keeper_gone.set()
+        if self.deadline is None:
+            self._happen("keeper", "keeper_lost", "the keeper is gone: what runs goes on, nothing restarts", "error")
+        self.tree.lose_keeper()
+        for child in self.tree.children.values():
+            if child.pid:
+                self.hold.watch(child.name, child.pid)
+
+    async def _beat(self) -> None:
+        while True:
+            self.segments.beat()
+            await trio.sleep(_HEARTBEAT)
+
+    def _began(self, child: Child) -> None:
+        for stream, kind in zip(("stdout", "stderr"), child.plan.stdio[1:], strict=True):
+            if kind is Stdio.PIPE:
+                self._nursery.start_soon(self._relay, child, stream)
+
+    async def _relay(self, child: Child, stream: str) -> None:
+        is_app = child.plan.kind is Kind.APP
+        last = trio.Event()
+        if is_app:
+            self._last_words.append(last)
+        sink = self._stdout if is_app and stream == "stdout" else self._stderr
+        prefix = None if is_app else f"{child.name} | ".encode()
+        try:
+            descriptor = await self.keeper.fetch(f"{child.name}.{stream}")
+            await relay(descriptor, child.name, stream, sink=sink, tail=self.tail, prefix=prefix)
+        except (KeeperGone, KeeperError):
+            return
+        finally:
+            last.set()
+
+    def _changed(self, child: Child | None) -> None:
+        if child is not None and child.state in {ProcessState.BACKOFF, ProcessState.FAILED}:
+            how = f"ended ({child.last_exit})" if child.spawn_error is None else f"cannot start: {child.spawn_error}"
+            failed = child.state is ProcessState.FAILED
+            then = "failed: tried again once a minute" if failed else "it is started again"
+            self._happen(child.name, child.state.value, f"{child.name} {how}; {then}", "error" if failed else "warning")
+        self._news.set()
+
+    def _happen(self, source: str, kind: str, text: str, severity: str) -> None:
+        self._happenings.append(messages.Happening(source, kind, text, severity, now_ms()))
+        self._news.set()
+
+    async def _spread_news(self) -> None:
+        told = noted = None
+        while True:
+            self._news = trio.Event()
+            lifecycle = self._lifecycle()
+            if lifecycle != told:
+                told = lifecycle
+                await self.broker.publish(messages.LIFECYCLE, lifecycle, retain=True)
+            record = Record(self.plan, {child.name: child.restarts for child in self.tree.children.values()})
+            if record != noted:
+                noted = record
+                with suppress(KeeperGone):
+                    await adoption.save(self.keeper, record)
+            while self._happenings:
+                happening = self._happenings.pop(0)
+                await self.broker.publish(messages.EVENTS, happening)
+                await self.say(happening.message)
+            await self._news.wait()
+
+    def _lifecycle(self) -> messages.Lifecycle:
+        return messages.Lifecycle(
+            self.plan.service,
+            self.plan.profile,
+            self.tree.state.value,
+            [
+                messages.ProcessState(child.name, child.plan.kind.value, child.state.value, child.ready)
+                for child in self.tree.children.values()
+            ],
+        )
+
+    async def _publish_lines(self, lines: list[Line]) -> None:
+        for line in lines:
+            body = messages.LogLine(line.process, line.stream, line.text, line.at)
+            await self.broker.publish(messages.LOGS, body)
+
+    def _withdraw(self, name: str) -> None:
+        self.grants.revoke(name)
+        for kind in self.plan.sidecars[name].writes:
+            self.segments.withdraw(kind)
+
+    def _replan(self, ports: dict[str, int] | None = None) -> None:
+        """The plan follows what runs, so that an adopting supervisor finds the same."""
+        plan = with_sidecars(self.plan, self.tree.children.values())
+        if ports is not None:
+            plan = msgspec.structs.replace(plan, place=msgspec.structs.replace(plan.place, ports=ports))
+        self.plan = self.tree.plan = plan
+        self._write_urls()
+        self._news.set()
+
+    def _write_urls(self) -> None:
+        draft = self._directory / "urls.json.new"
+        draft.write_text(json.dumps(status.urls(self.plan), indent=2) + "\n", encoding="utf-8")
+        draft.replace(self._directory / "urls.json")
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def _then_cancel(wait: object, scope: trio.CancelScope) -> None:
+    await wait()  # type: ignore[operator]
+    scope.cancel()

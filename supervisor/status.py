@@ -1,0 +1,102 @@
+"""What `pannier ps` and `urls.json` show. Numbers come from /proc; what is gone shows as zero, never as an error."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from pannier.shared.messages import Process
+from pannier.supervisor.child import Child
+from pannier.supervisor.compose import Kind, Plan
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Meter:
+    """CPU time between two looks at the same process; the first look covers its whole life."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[float, float]] = {}
+
+    def cpu_percent(self, pid: int, now: float) -> float:
+        """Per cent of one core since the last call for `pid`; `now` in seconds since boot."""
+        times = cpu_times(pid)
+        if times is None:
+            self._seen.pop(pid, None)
+            return 0.0
+        used, born = times
+        before, at = self._seen.get(pid, (0.0, born))
+        self._seen[pid] = (used, now)
+        return round(100 * (used - before) / (now - at), 1) if now > at and used >= before else 0.0
+
+    def keep(self, pids: Iterable[int]) -> None:
+        """Forgets all others."""
+        alive = set(pids)
+        self._seen = {pid: seen for pid, seen in self._seen.items() if pid in alive}
+
+
+def cpu_times(pid: int) -> tuple[float, float] | None:
+    """(seconds of CPU used, start in seconds since boot); None if the process is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[19]) / _TICKS
+
+
+def pss_bytes(pid: int) -> int:
+    """The proportional set size: memory that several processes share is counted once among them."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    for line in text.splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def seconds_since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def processes(
+    children: Iterable[Child], meter: Meter, *, supervisor_state: str, keeper_pid: int, keeper_lost: bool
+) -> list[Process]:
+    """The rows of `ps`: keeper and supervisor first, then in the order of their start."""
+    now = seconds_since_boot()
+
+    def row(name: str, kind: Kind, pid: int, state: str, *, restarts: int = 0, ready: bool) -> Process:
+        pss, cpu = (pss_bytes(pid), meter.cpu_percent(pid, now)) if pid else (0, 0.0)
+        return Process(name, kind.value, pid, state, restarts, pss, cpu, ready)
+
+    rows = [
+        row("keeper", Kind.KEEPER, 0 if keeper_lost else keeper_pid, _keeper_state(keeper_lost), ready=not keeper_lost),
+        row("supervisor", Kind.SUPERVISOR, os.getpid(), supervisor_state, ready=supervisor_state == "ready"),
+        *(row(c.name, c.plan.kind, c.pid, c.state.value, restarts=c.restarts, ready=c.ready) for c in children),
+    ]
+    meter.keep(row.pid for row in rows)
+    return rows
+
+
+def _keeper_state(lost: bool) -> str:
+    return "failed" if lost else "ready"
+
+
+def urls(plan: Plan) -> dict[str, str]:
+    """Where everything of a service is reached."""
+    ports = plan.place.ports
+    found = {
+        "inbound": f"http://127.0.0.1:{ports['inbound']}",
+        "outbound": f"http://127.0.0.1:{ports['outbound']}",
+        "api": f"unix:{plan.place.inside('api.sock')}",
+        "bus": f"unix:{plan.place.inside('bus.sock')}",
+    }
+    if "metrics" in ports:
+        base = f"http://127.0.0.1:{ports['metrics']}"
+        found |= {name: f"{base}/{name}" for name in ("metrics", "livez", "readyz", "startupz")}
+    return found

@@ -1,0 +1,199 @@
+"""One run, from the first signal handler to the exit code: reach the keeper → plan or adopt → start → wait → drain.
+
+Rules:
+- A keeper that is there already is adopted: the plan that runs goes on, whatever this command line says.
+- What fails before the service runs leaves nothing behind, unless it was running before.
+- Signals: INT and TERM end the service (a second one ends it now), HUP, USR1 and USR2 are the app's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+from pannier.shared.errors import PannierError
+from pannier.shared.profile import Profile, grace_milliseconds
+from pannier.shared.runtime import service_dir
+from pannier.supervisor import adoption, live
+from pannier.supervisor.child import accepts
+from pannier.supervisor.compose import Arguments, Installed, Place, Plan, compose, listeners
+from pannier.supervisor.ending import Cause, Ending, exit_code
+from pannier.supervisor.hold import become_subreaper
+from pannier.supervisor.keeper import Keeper, KeeperError, start_keeper
+from pannier.supervisor.lifecycle import ServiceState
+from pannier.supervisor.ports import bind, split_address, taken
+from pannier.supervisor.service import Service
+from pannier.supervisor.tables import open_segments
+from pannier.supervisor.verbs import serve_verbs
+
+ENDING_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
+_FORWARDED: Final = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What `run` was asked for.
+
+    `settings` are those of every installed sidecar, for what the profile does not name. `seconds`: it ends by itself
+    after that. `lifeline`: a descriptor whose end of file ends the service. `on_ready` is called when all is ready.
+    """
+
+    arguments: Arguments
+    profile: Profile
+    settings: Mapping[str, msgspec.Struct]
+    modules: Mapping[str, str]
+    environment: dict[str, str]
+    seconds: float | None = None
+    lifeline: int | None = None
+    on_ready: Callable[[Service], None] = lambda _: None
+
+    def with_ends(self, *, lifeline: int | None, on_ready: Callable[[Service], None]) -> Request:
+        """The same request, tied to whoever started this process."""
+        return msgspec.structs.replace(self, lifeline=lifeline, on_ready=on_ready)
+
+
+async def supervise(request: Request) -> int:
+    """Runs the service until it ends; the exit code. Raises PannierError for what keeps it from running."""
+    become_subreaper()
+    name = request.arguments.name
+    directory = service_dir(name)
+    with trio.open_signal_receiver(*ENDING_SIGNALS, *_FORWARDED) as signals:
+        try:
+            async with start_keeper(directory, grace_milliseconds(request.profile.orphan_grace)) as keeper:
+                return await _with_keeper(request, keeper, directory, signals)
+        except KeeperError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise PannierError(
+                f"{name} is already running: {error.message}", hint=f"try `pannier down --name {name}`"
+            ) from error
+
+
+async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signals: AsyncIterator[int]) -> int:
+    record = await adoption.load(keeper) if keeper.adopted else None
+    segments = await open_segments(keeper)
+    service: Service | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            plan = record.plan if record else await _plan(request, keeper, directory)
+            service = Service(keeper, plan, segments, nursery)
+            nursery.start_soon(_obey, signals, service)
+            _watch_for_ends(request, service, nursery)
+            serve_verbs(service)
+            if record is not None:
+                await _adopt(request, service, record)
+            else:
+                await _refuse_foreign_app(plan)
+                await service.start()
+            nursery.start_soon(_announce, request, service)
+            await service.tree.over.wait()
+            code = await _finish(service)
+            nursery.cancel_scope.cancel()
+        return code
+    except BaseException:
+        if record is None:
+            await _abandon(keeper, service)
+        raise
+    finally:
+        segments.close()
+
+
+async def _plan(request: Request, keeper: Keeper, directory: Path) -> Plan:
+    place = Place(
+        directory=str(directory),
+        environment=request.environment,
+        pannierd=str(Path(sys.executable).parent / "pannierd"),
+        cores=len(os.sched_getaffinity(0)),
+    )
+    wanted = listeners(request.profile, request.arguments, place.cores)
+    ports = {listener.name: await bind(keeper, listener) for listener in wanted}
+    installed = {
+        name: Installed(module, request.settings[name], secrets.token_hex(32))
+        for name, module in request.modules.items()
+        if name in request.settings
+    }
+    return compose(request.profile, request.arguments, msgspec.structs.replace(place, ports=ports), installed)
+
+
+async def _refuse_foreign_app(plan: Plan) -> None:
+    """Somebody else at the app's address would be taken for the app."""
+    address = plan.arguments.app
+    if plan.app is not None and address is not None and not address.startswith("unix:") and await accepts(address):
+        raise taken(split_address(address)[1], "app", "--app-port")
+
+
+async def _adopt(request: Request, service: Service, record: adoption.Record) -> None:
+    await service.keeper.grace(record.plan.orphan_grace_ms)
+    found = adoption.found(await service.keeper.list())
+    await service.say(f"{service.plan.service} is taken over: {len(found.running)} processes run on")
+    if difference := adoption.differences(service.plan.arguments, request.arguments):
+        await service.say(f"what runs holds: {difference}")
+    await service.start(found, record.restarts)
+
+
+def _watch_for_ends(request: Request, service: Service, nursery: trio.Nursery) -> None:
+    if request.seconds is not None:
+        nursery.start_soon(_end_after, request.seconds, service)
+    if request.lifeline is not None:
+        nursery.start_soon(_end_with, request.lifeline, service)
+
+
+async def _end_after(seconds: float, service: Service) -> None:
+    await trio.sleep(seconds)
+    service.tree.end(Ending(Cause.TIME))
+
+
+async def _end_with(lifeline: int, service: Service) -> None:
+    await trio.lowlevel.wait_readable(lifeline)
+    service.tree.end(Ending(Cause.LIFELINE))
+
+
+async def _obey(signals: AsyncIterator[int], service: Service) -> None:
+    terminal = service.plan.arguments.terminal
+    async for number in signals:
+        if number in _FORWARDED:
+            if (app := service.tree.app) is not None:
+                await app.signal(number)
+        elif service.tree.ending is None:
+            told = terminal and number == signal.SIGINT
+            service.tree.end(Ending(Cause.SIGNAL, 0 if told and service.tree.app is not None else number))
+        elif service.deadline is not None:
+            service.deadline.now()
+
+
+async def _announce(request: Request, service: Service) -> None:
+    tree = service.tree
+    await tree.wait_until(lambda: tree.state in {ServiceState.READY, ServiceState.DRAINING, ServiceState.STOPPED})
+    if tree.state is ServiceState.READY:
+        request.on_ready(service)
+
+
+async def _finish(service: Service) -> int:
+    ending = service.tree.ending
+    assert ending is not None, "`over` is set with a reason"
+    if ending.message:
+        await service.say(ending.message)
+        if ending.hint:
+            await service.say(f"  try: {ending.hint}")
+    await service.stop(ending)
+    live.clear_live(service.plan.service)
+    app = service.tree.app
+    return exit_code(ending, app.last_exit if app is not None else None)
+
+
+async def _abandon(keeper: Keeper, service: Service | None) -> None:
+    """Takes away what a failed start has left."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
+        if service is not None:
+            await service.shut_down()
+            return
+        await keeper.shutdown(1000)
+        async for _ in keeper.events():
+            pass

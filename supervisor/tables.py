@@ -1,0 +1,58 @@
+"""The supervisor's part of the shared memory.
+
+It lays the segments out, writes table `base`, publishes the absence of what was removed, and folds a dead proxy's
+counters into the sum of the dead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgpack
+from pannier import _native
+from pannier.supervisor.keeper import Keeper
+
+
+class Segments:
+    """Descriptors of all segments, by held name; `close` them at the end."""
+
+    def __init__(self, descriptors: Mapping[str, int]) -> None:
+        self.descriptors = dict(descriptors)
+        self._base = _native.TableWriter("base", self.descriptors["table.base"])
+        self._counters = _native.Counters(self.descriptors["counters"])
+
+    def publish_base(self, payload: Mapping[str, Any], *, draining: bool = False) -> None:
+        """Publishes table `base`; raises ValueError if that is no valid table."""
+        lifecycle = "draining" if draining else "serving"
+        self._base.publish(msgpack.packb({**payload, "lifecycle": lifecycle}))
+
+    def beat(self) -> None:
+        """Says that the writer of `base` lives."""
+        self._base.heartbeat()
+
+    def withdraw(self, kind: str) -> None:
+        """Publishes the absence of a table whose writer is gone for good."""
+        _native.TableWriter(kind, self.descriptors[f"table.{kind}"]).withdraw()
+
+    def retire(self, pid: int) -> None:
+        """Folds a dead process's counters into the sum, so that totals never go back."""
+        retire = getattr(self._counters, "retire", None)
+        if retire is not None:
+            retire(pid)
+
+    def close(self) -> None:
+        for descriptor in self.descriptors.values():
+            os.close(descriptor)
+        self.descriptors.clear()
+
+
+async def open_segments(keeper: Keeper) -> Segments:
+    """Has the keeper hold every segment, and lays out those that are new."""
+    descriptors = {}
+    for name, size in _native.SEGMENTS.items():
+        await keeper.memfd(name, size)
+        descriptors[name] = await keeper.fetch(name)
+        _native.initialise(name, descriptors[name])
+    return Segments(descriptors)

@@ -1,0 +1,250 @@
+"""The processes of one service: started in order, watched, restarted one by one, stopped in the opposite order.
+
+Rules:
+- Governance first, all of it at once; the app when the proxy is ready and no sidecar can still be waited for. A sidecar
+  that does not come up costs its capability and the service's readiness, never the app.
+- Siblings are untouched by each other's crashes (one_for_one).
+- Nothing here knows the bus, the tables or the terminal: `service.py` listens to `changed` and `began`, and is told
+  by `over` that the app has ended.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+import trio
+from pannier.shared.errors import Blame, PannierError, TimedOut
+from pannier.supervisor.child import Child, Holder, wait_listening
+from pannier.supervisor.compose import Kind, Plan, ProcessPlan
+from pannier.supervisor.ending import Cause, Deadline, Ending
+from pannier.supervisor.lifecycle import SERVICE, ProcessState, ServiceEvent, ServiceState, step
+from pannier.supervisor.restart import Exit
+from pannier.supervisor.watchdog import TICK, Watchdog
+
+EXTERNAL: Final = "app (external)"
+_TOLD: Final = 2.0  # seconds for an app that had Ctrl-C from the terminal, before it gets TERM from us
+_LEAVE: Final = 2.5  # seconds that a sidecar has after TERM; its own clean-up is limited to 2
+
+
+class Tree:
+    """`nursery` is where the processes are governed; it lives as long as the service."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        holder: Holder,
+        nursery: trio.Nursery,
+        *,
+        changed: Callable[[Child | None], None] = lambda _: None,
+        began: Callable[[Child], None] = lambda _: None,
+    ) -> None:
+        self.plan = plan
+        self.state = ServiceState.STARTING
+        self.watchdog = Watchdog(trio.current_time())
+        self.children: dict[str, Child] = {}
+        self.keeper_lost = False
+        self.ending: Ending | None = None
+        self.over = trio.Event()
+        self._holder = holder
+        self._nursery = nursery
+        self._tell_changed = changed
+        self._began = began
+        self._news = trio.Event()
+        self._external_ready = plan.app is not None or plan.arguments.app is None
+        for name in plan.enabled:
+            self._plant(plan.sidecars[name])
+        self._plant(plan.proxy)
+        if plan.app is not None:
+            self._plant(plan.app)
+
+    @property
+    def proxy(self) -> Child:
+        return self.children[self.plan.proxy.name]
+
+    @property
+    def app(self) -> Child | None:
+        return self.children.get(self.plan.app.name) if self.plan.app is not None else None
+
+    @property
+    def sidecars(self) -> list[Child]:
+        return [child for child in self.children.values() if child.plan.kind is Kind.SIDECAR]
+
+    def end(self, ending: Ending) -> None:
+        """The service is over; the first reason counts."""
+        if self.ending is None:
+            self.ending = ending
+            self.over.set()
+
+    def ended(self, name: str, pid: int, exit_: Exit) -> None:
+        """The process with that PID is gone."""
+        if (child := self.children.get(name)) is not None:
+            child.ended(pid, exit_)
+
+    async def start(self, running: Mapping[str, int], *, app_started: bool = False) -> None:
+        """Starts what is not in `running` (PIDs by name) and takes over the rest; returns when the app is started.
+
+        Raises TimedOut if the proxy does not become ready, PannierError if it cannot be started.
+        """
+        for child in [self.proxy, *self.sidecars]:
+            self._nursery.start_soon(child.govern, running.get(child.name))
+        with trio.move_on_after(self.plan.ready_timeout):
+            await self.wait_until(self._governance_settled)
+        if (error := self.proxy.spawn_error) is not None and not self.proxy.pid:
+            raise PannierError(f"cannot start {self.plan.proxy.argv[0]}: {error.strerror}", blame=Blame.PLATFORM)
+        if not self.proxy.ready and not running:
+            raise TimedOut(
+                f"the proxy did not become ready within {self.plan.ready_timeout:g} s", hint="look at its lines above"
+            )
+        if (app := self.app) is not None:
+            self._nursery.start_soon(self._govern_app, app, running.get(app.name))
+        elif (address := self.plan.arguments.app) is not None:
+            self.watchdog.expect(EXTERNAL, self.plan.ready_timeout, trio.current_time())
+            self._nursery.start_soon(self._await_external, address)
+
+    async def watch(self) -> None:
+        """Kills whoever is silent for too long; runs until cancelled."""
+        while True:
+            await trio.sleep(TICK)
+            for name in self.watchdog.tick(trio.current_time()):
+                child = self.children.get(name)
+                if child is None or child.plan.kind is Kind.APP:
+                    self._not_ready()
+                else:
+                    await child.kill()
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Returns once `condition` holds; it is looked at after every transition."""
+        while not condition():
+            await self._news.wait()
+
+    async def wait_ready(self) -> None:
+        await self.wait_until(lambda: self.state is ServiceState.READY)
+
+    def drain(self) -> None:
+        """The service takes no new work from now on."""
+        self._step(ServiceEvent.DRAIN)
+        self.proxy.drain()
+        if self.app is not None:
+            self.app.drain()
+
+    def stopped(self) -> None:
+        self._step(ServiceEvent.STOPPED)
+
+    def lose_keeper(self) -> None:
+        """The keeper is dead: what runs goes on, nothing can be started."""
+        self.keeper_lost = True
+        self._changed(None)
+
+    async def stop_app(self, number: int, deadline: Deadline) -> None:
+        """Signals the app (0: it has been told already) and returns when it is gone, killed at the deadline."""
+        if (app := self.app) is None:
+            return
+        await app.ask_to_stop(number)
+        if number == 0:
+            with deadline.scope(within=_TOLD):
+                await app.wait_gone()
+            await app.signal(signal.SIGTERM)
+        with deadline.scope():
+            await app.wait_gone()
+            return
+        await app.kill()
+        await app.wait_gone()
+
+    async def stop_all(self, children: Iterable[Child], *, patience: float) -> None:
+        """TERM to all of them at once, KILL after `patience` seconds."""
+        async with trio.open_nursery() as nursery:
+            for child in children:
+                nursery.start_soon(self._stop_one, child, patience)
+
+    async def add(self, plan: ProcessPlan) -> None:
+        """Starts a sidecar and returns when it is ready; if that takes too long it is taken away again (TimedOut)."""
+        child = self._plant(plan)
+        self._nursery.start_soon(child.govern, None)
+        with trio.move_on_after(plan.ready_within):
+            await self.wait_until(lambda: child.ready)
+            return
+        await self.remove(plan.name)
+        raise TimedOut(
+            f"the sidecar {plan.name} did not become ready within {plan.ready_within:g} s and was taken away again",
+            hint="`pannier logs` has what it said",
+        )
+
+    async def remove(self, name: str) -> None:
+        """Ends a sidecar and forgets it."""
+        await self.children[name].stop(patience=_LEAVE)
+        del self.children[name]
+        self._changed(None)
+
+    async def restart(self, name: str) -> None:
+        """Gives a process a new life and returns when that is ready; raises TimedOut."""
+        child = self.children[name]
+        before = child.restarts
+        await child.restart()
+        with trio.move_on_after(child.plan.ready_within):
+            await self.wait_until(lambda: child.restarts > before and child.ready)
+            return
+        raise TimedOut(f"{name} did not become ready within {child.plan.ready_within:g} s", hint="see `pannier logs`")
+
+    def _plant(self, plan: ProcessPlan) -> Child:
+        address = self.plan.arguments.app if plan.kind is Kind.APP else None
+        child = self.children[plan.name] = Child(
+            plan, self._holder, self.watchdog, address=address, changed=self._changed, began=self._began
+        )
+        return child
+
+    async def _stop_one(self, child: Child, patience: float) -> None:
+        await child.stop(patience=patience)
+
+    async def _govern_app(self, app: Child, pid: int | None) -> None:
+        await app.govern(pid)
+        if (error := app.spawn_error) is not None and error.errno != errno.EHOSTDOWN:
+            reason = "not found" if error.errno == errno.ENOENT else (error.strerror or "cannot be executed")
+            self.end(Ending(Cause.APP, message=f"{app.plan.argv[0]}: {reason}", hint="check the command behind `--`"))
+        self.end(Ending(Cause.APP))
+
+    async def _await_external(self, address: str) -> None:
+        await wait_listening(address)
+        self.watchdog.release(EXTERNAL)
+        self._external_ready = True
+        self._changed(None)
+
+    def _governance_settled(self) -> bool:
+        waiting = {ProcessState.PENDING, ProcessState.STARTING, ProcessState.BACKOFF}
+        proxy = self.proxy.ready or (self.proxy.spawn_error is not None and not self.proxy.pid)
+        return proxy and not any(child.state in waiting for child in self.sidecars)
+
+    def _not_ready(self) -> None:
+        where = self.plan.arguments.app
+        self.end(
+            Ending(
+                Cause.NOT_READY,
+                message=f"nothing listens on {where} after {self.plan.ready_timeout:g} s",
+                hint="start the app there, name its port with --app-port, or give it longer with --ready-timeout",
+            )
+        )
+
+    def _changed(self, child: Child | None) -> None:
+        whole = not self.keeper_lost and self._external_ready and all(c.ready for c in self.children.values())
+        if self.state is not ServiceState.STOPPED:
+            self.state = step(SERVICE, self.state, ServiceEvent.WHOLE if whole else ServiceEvent.IMPAIRED)
+        self._publish(child)
+
+    def _step(self, event: ServiceEvent) -> None:
+        self.state = step(SERVICE, self.state, event)
+        self._publish(None)
+
+    def _publish(self, child: Child | None) -> None:
+        self._news.set()
+        self._news = trio.Event()
+        self._tell_changed(child)
+
+
+def with_sidecars(plan: Plan, children: Iterable[Child]) -> Plan:
+    """The plan with the sidecars that run now as those that are enabled."""
+    return msgspec.structs.replace(
+        plan, enabled=tuple(child.name for child in children if child.plan.kind is Kind.SIDECAR)
+    )
