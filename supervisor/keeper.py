@@ -25,21 +25,47 @@ import struct
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 
 import trio
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.unix import credentials
+from pannier.supervisor import keeper_protocol as protocol
+from pannier.supervisor.keeper_protocol import (
+    MESSAGE_MAX,
+    NOTE_MAX,
+    REPLY,
+    Exited,
+    Greeting,
+    KeeperError,
+    KeeperGone,
+    Listing,
+    Op,
+    Process,
+    Reader,
+    Stdio,
+)
+
+__all__ = [
+    "NEVER",
+    "NOTE_MAX",
+    "SOCKET_NAME",
+    "Exited",
+    "Greeting",
+    "Keeper",
+    "KeeperError",
+    "KeeperGone",
+    "Listing",
+    "Process",
+    "Stdio",
+    "connect_keeper",
+    "start_keeper",
+]
 
 SOCKET_NAME = "keeper.sock"
-MESSAGE_MAX = 64 * 1024
-NOTE_MAX = 60 * 1024
 NEVER = -1
 """A grace that never ends."""
 
-_PROTOCOL = 1
 _LISTENER = 3
 _RIGHTS = socket.CMSG_SPACE(struct.calcsize("i"))
 _ANSWER_PATIENCE = 5.0
@@ -47,100 +73,10 @@ _ENDING_PATIENCE = 5.0
 _ENDING_POLL = 0.02
 
 
-class _Op(IntEnum):
-    HELLO = 1
-    LIST = 2
-    SPAWN = 3
-    SIGNAL = 4
-    LISTEN = 5
-    MEMFD = 6
-    FETCH = 7
-    RELEASE = 8
-    NOTE_PUT = 9
-    NOTE_GET = 10
-    GRACE = 11
-    FORGET = 12
-    SHUTDOWN = 13
-    EXITED = 64
-
-
-_REPLY = 0x80
-
-
-class KeeperError(PannierError):
-    """The keeper refused a request; `errno` says why."""
-
-    blame = Blame.PLATFORM
-
-    def __init__(self, errno_: int, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.errno = errno_
-
-
-class KeeperGone(PannierError):
-    """The keeper ended, or there is none."""
-
-    blame = Blame.PLATFORM
-
-
-class Stdio(IntEnum):
-    """Where a standard stream of a process leads: nowhere, to the keeper's own, or into a pipe to `Keeper.fetch`."""
-
-    NULL = 0
-    INHERIT = 1
-    PIPE = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Greeting:
-    """Who the keeper is: its pid, and its start in milliseconds since the epoch."""
-
-    pid: int
-    started_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    """A process that ended, by `code` or by `signal`; the other one is None."""
-
-    name: str
-    pid: int
-    code: int | None = None
-    signal: int | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """As a shell says it: the code, or 128 + the signal."""
-        return 128 + self.signal if self.signal is not None else self.code or 0
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """An entry of the keeper's list. `start_time` is in clock ticks since boot: with the pid it names one process."""
-
-    name: str
-    pid: int
-    start_time: int
-    exited: Exited | None
-
-    @property
-    def running(self) -> bool:
-        return self.exited is None
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What a keeper has: processes, names of held descriptors, keys of notes."""
-
-    processes: tuple[Process, ...]
-    held: tuple[str, ...]
-    notes: tuple[str, ...]
-
-
 class _Waiter:
     """A call under way."""
 
-    def __init__(self, op: _Op) -> None:
+    def __init__(self, op: Op) -> None:
         self.op = op
         self.answered = trio.Event()
         self.status: int | None = None
@@ -171,11 +107,11 @@ class Keeper:
 
     async def hello(self) -> Greeting:
         """Asks the keeper who it is; says at the same time that it answers."""
-        return _read_greeting((await self._call(_Op.HELLO, _hello())).body)
+        return protocol.read_greeting((await self._call(Op.HELLO, protocol.hello())).body)
 
     async def list(self) -> Listing:
         """What the keeper has. Exits that nobody was connected to hear of show here."""
-        return _read_listing((await self._call(_Op.LIST, b"")).body)
+        return protocol.read_listing((await self._call(Op.LIST, b"")).body)
 
     async def spawn(
         self,
@@ -201,19 +137,19 @@ class Keeper:
         environment = [f"{key}={value}" for key, value in env.items()]
         body = b"".join(
             (
-                _text(name),
-                _texts(argv),
-                _texts(environment),
-                _text(os.fspath(cwd)),
+                protocol.text(name),
+                protocol.texts(argv),
+                protocol.texts(environment),
+                protocol.text(os.fspath(cwd)),
                 struct.pack("<BBBB", own_group, stdin, stdout, stderr),
-                _texts(held),
+                protocol.texts(held),
             )
         )
-        return _Reader((await self._call(_Op.SPAWN, body)).body).u32()
+        return Reader((await self._call(Op.SPAWN, body)).body).u32()
 
     async def signal(self, name: str, signal: int, *, whole_group: bool = False) -> None:
         """Signals a process, or its whole group if it has its own. KeeperError ESRCH if it does not run."""
-        await self._call(_Op.SIGNAL, _text(name) + struct.pack("<iB", signal, whole_group))
+        await self._call(Op.SIGNAL, protocol.text(name) + struct.pack("<iB", signal, whole_group))
 
     async def listen(self, name: str, address: str, count: int) -> int:
         """Holds `count` listening sockets as `name.0`, `name.1`, …; returns their port.
@@ -222,50 +158,50 @@ class Keeper:
         the same port. KeeperError: EADDRINUSE, also when the port belongs to another keeper of this user; EEXIST if
         the name is taken.
         """
-        body = _text(name) + _text(address) + struct.pack("<H", count)
-        return _Reader((await self._call(_Op.LISTEN, body)).body).u16()
+        body = protocol.text(name) + protocol.text(address) + struct.pack("<H", count)
+        return Reader((await self._call(Op.LISTEN, body)).body).u16()
 
     async def memfd(self, name: str, size: int) -> bool:
         """Holds `size` bytes of sealed memory; whether it was created now. KeeperError EEXIST: it has another size."""
-        return _Reader((await self._call(_Op.MEMFD, _text(name) + struct.pack("<Q", size))).body).u8() != 0
+        return Reader((await self._call(Op.MEMFD, protocol.text(name) + struct.pack("<Q", size))).body).u8() != 0
 
     async def fetch(self, name: str) -> int:
         """A descriptor of what is held by that name, or of `PROCESS.stdout` / `PROCESS.stderr`; the caller closes it.
 
         KeeperError ENOENT if there is none.
         """
-        waiter = await self._call(_Op.FETCH, _text(name))
+        waiter = await self._call(Op.FETCH, protocol.text(name))
         if waiter.fd is None:
             raise KeeperError(errno.EBADMSG, f"the keeper answered without the descriptor {name}")
         return waiter.fd
 
     async def release(self, name: str) -> None:
         """Lets the keeper close what it holds by that name; processes that inherited it keep theirs."""
-        await self._call(_Op.RELEASE, _text(name))
+        await self._call(Op.RELEASE, protocol.text(name))
 
     async def note_put(self, key: str, value: bytes) -> None:
         """Leaves a note of at most `NOTE_MAX` bytes for the next supervisor."""
-        await self._call(_Op.NOTE_PUT, _text(key) + struct.pack("<I", len(value)) + value)
+        await self._call(Op.NOTE_PUT, protocol.text(key) + struct.pack("<I", len(value)) + value)
 
     async def note_get(self, key: str) -> bytes:
         """Reads a note. KeeperError ENOENT if there is none. The keeper itself leaves `PROCESS.discarded` (u64,
         little-endian) when it had to discard piped output that nobody read."""
-        return _Reader((await self._call(_Op.NOTE_GET, _text(key))).body).blob()
+        return Reader((await self._call(Op.NOTE_GET, protocol.text(key))).body).blob()
 
     async def grace(self, milliseconds: int) -> None:
         """How long everything lives on without a supervisor; `NEVER` for ever."""
-        await self._call(_Op.GRACE, struct.pack("<q", milliseconds))
+        await self._call(Op.GRACE, struct.pack("<q", milliseconds))
 
     async def forget(self, name: str) -> None:
         """Drops the entry of a process that ended, with its pipes. KeeperError: EBUSY if it runs, ENOENT."""
-        await self._call(_Op.FORGET, _text(name))
+        await self._call(Op.FORGET, protocol.text(name))
 
     async def shutdown(self, term_ms: int) -> None:
         """Ends everything: TERM to all that runs, KILL after `term_ms`, then the service's files, then the keeper.
 
         Returns once the keeper agreed; its end shows as the end of `events`.
         """
-        await self._call(_Op.SHUTDOWN, struct.pack("<I", term_ms))
+        await self._call(Op.SHUTDOWN, struct.pack("<I", term_ms))
 
     def events(self) -> trio.MemoryReceiveChannel[Exited]:
         """Exits as they happen, for one reader; ends when the keeper is gone. Those before the first read are kept."""
@@ -283,9 +219,9 @@ class Keeper:
         self._end()
         return was_gone
 
-    async def _call(self, op: _Op, body: bytes) -> _Waiter:
+    async def _call(self, op: Op, body: bytes) -> _Waiter:
         self._sequence = sequence = self._sequence % 0xFFFF_FFFF + 1
-        message = _request(op, sequence, body)
+        message = protocol.request(op, sequence, body)
         waiter = _Waiter(op)
         if self._gone:
             raise self._farewell()
@@ -306,7 +242,7 @@ class Keeper:
         if waiter.status is None:
             raise self._farewell()
         if waiter.status != 0:
-            raise KeeperError(waiter.status, _Reader(waiter.body).text())
+            raise KeeperError(waiter.status, Reader(waiter.body).text())
         return waiter
 
     def _farewell(self) -> KeeperGone:
@@ -328,9 +264,9 @@ class Keeper:
     def _deliver(self, message: bytes, fd: int | None) -> None:
         op, sequence = struct.unpack_from("<BI", message)
         waiter = self._waiting.get(sequence)
-        if op == _Op.EXITED:
-            self._exits.send_nowait(_read_exited(_Reader(message[5:])))
-        elif waiter is not None and op == waiter.op | _REPLY and not waiter.answered.is_set():
+        if op == Op.EXITED:
+            self._exits.send_nowait(protocol.read_exited(Reader(message[5:])))
+        elif waiter is not None and op == waiter.op | REPLY and not waiter.answered.is_set():
             waiter.status, waiter.body, waiter.fd = struct.unpack_from("<i", message, 5)[0], message[9:], fd
             waiter.answered.set()
             fd = None
@@ -350,7 +286,10 @@ async def connect_keeper(directory: Path) -> AsyncIterator[Keeper]:
 
     Raises KeeperGone if none runs, KeeperError EBUSY if another supervisor controls it, ESHUTDOWN if it is ending.
     """
-    connection = _connect(directory)
+    try:
+        connection = _connect(directory)
+    except BlockingIOError as error:
+        raise PannierError(f"the keeper in {directory} accepts nobody", blame=Blame.PLATFORM, retryable=True) from error
     if connection is None:
         raise KeeperGone(f"no keeper runs in {directory}")
     greeting = await _greet(connection)
@@ -532,14 +471,14 @@ async def _greet(connection: trio.socket.SocketType) -> Greeting:
     """Says HELLO before anything else runs on the connection, which is closed if that fails."""
     try:
         with trio.move_on_after(_ANSWER_PATIENCE):
-            await connection.send(_request(_Op.HELLO, 0, _hello()))
+            await connection.send(protocol.request(Op.HELLO, 0, protocol.hello()))
             message, _ = await _receive_message(connection)
             if not message:
                 raise KeeperGone("the keeper went away before it answered")
             status = struct.unpack_from("<i", message, 5)[0]
             if status != 0:
-                raise KeeperError(status, _Reader(message[9:]).text())
-            return _read_greeting(message[9:])
+                raise KeeperError(status, Reader(message[9:]).text())
+            return protocol.read_greeting(message[9:])
         raise PannierError(
             f"the keeper does not answer within {_ANSWER_PATIENCE:g} s",
             hint="is it stopped? kill -CONT its process",
@@ -560,101 +499,3 @@ async def _receive_message(connection: trio.socket.SocketType) -> tuple[bytes, i
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             return message, struct.unpack_from("i", data)[0]
     return message, None
-
-
-def _request(op: _Op, sequence: int, body: bytes) -> bytes:
-    message = struct.pack("<BI", op, sequence) + body
-    if len(message) > MESSAGE_MAX:
-        raise KeeperError(errno.EMSGSIZE, f"{op.name} needs {len(message)} bytes; a message has {MESSAGE_MAX} at most")
-    return message
-
-
-def _hello() -> bytes:
-    return struct.pack("<II", _PROTOCOL, os.getpid())
-
-
-def _text(text: str) -> bytes:
-    """Text as the operating system has it: what was no UTF-8 there is none here either."""
-    encoded = os.fsencode(text)
-    if len(encoded) > 0xFFFF:
-        raise KeeperError(errno.EMSGSIZE, f"a text of {len(encoded)} bytes, where 65535 are the most")
-    return struct.pack("<H", len(encoded)) + encoded
-
-
-def _texts(texts: Sequence[str]) -> bytes:
-    if len(texts) > 0xFFFF:
-        raise KeeperError(errno.EMSGSIZE, f"a list of {len(texts)} texts, where 65535 are the most")
-    return struct.pack("<H", len(texts)) + b"".join(map(_text, texts))
-
-
-class _Reader:
-    """Takes fields off the front of a reply. Raises KeeperError EBADMSG where one is missing."""
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._at = 0
-
-    def _unpack(self, layout: str) -> int:
-        end = self._at + struct.calcsize(layout)
-        if end > len(self._body):
-            raise KeeperError(errno.EBADMSG, "the keeper's answer is cut off")
-        (value,) = struct.unpack_from(layout, self._body, self._at)
-        self._at = end
-        return int(value)
-
-    def u8(self) -> int:
-        return self._unpack("<B")
-
-    def u16(self) -> int:
-        return self._unpack("<H")
-
-    def u32(self) -> int:
-        return self._unpack("<I")
-
-    def i32(self) -> int:
-        return self._unpack("<i")
-
-    def u64(self) -> int:
-        return self._unpack("<Q")
-
-    def blob(self) -> bytes:
-        return self._take(self.u32())
-
-    def text(self) -> str:
-        return os.fsdecode(self._take(self.u16()))
-
-    def texts(self) -> tuple[str, ...]:
-        return tuple(self.text() for _ in range(self.u16()))
-
-    def _take(self, length: int) -> bytes:
-        taken = self._body[self._at : self._at + length]
-        if len(taken) < length:
-            raise KeeperError(errno.EBADMSG, "the keeper's answer is cut off")
-        self._at += length
-        return taken
-
-
-def _read_greeting(body: bytes) -> Greeting:
-    reader = _Reader(body)
-    return Greeting(pid=reader.u32(), started_ms=reader.u64())
-
-
-def _read_exit(reader: _Reader, name: str, pid: int) -> Exited:
-    by_signal, value = reader.u8(), reader.i32()
-    return Exited(name, pid, signal=value) if by_signal else Exited(name, pid, code=value)
-
-
-def _read_exited(reader: _Reader) -> Exited:
-    return _read_exit(reader, reader.text(), reader.u32())
-
-
-def _read_process(reader: _Reader) -> Process:
-    name, pid, ended = reader.text(), reader.u32(), reader.u8()
-    exited = _read_exit(reader, name, pid)
-    return Process(name, pid, reader.u64(), exited if ended else None)
-
-
-def _read_listing(body: bytes) -> Listing:
-    reader = _Reader(body)
-    processes = tuple(_read_process(reader) for _ in range(reader.u16()))
-    return Listing(processes, held=reader.texts(), notes=reader.texts())

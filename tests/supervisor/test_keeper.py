@@ -370,6 +370,29 @@ class TestAdoption:
         assert caught.value.errno == errno.EBUSY
         assert (await keeper.hello()).pid == keeper.pid
 
+    async def test_of_two_starters_one_controls_and_no_second_keeper_runs(self, directory: Path) -> None:
+        pids, refusals = set(), []
+        together = trio.Event()
+
+        async def start() -> None:
+            try:
+                async with start_keeper(directory, 0) as keeper:
+                    pids.add(keeper.pid)
+                    await together.wait()
+                    await keeper.aclose()
+            except KeeperError as error:
+                refusals.append(error.errno)
+            if len(pids) + len(refusals) == 4:
+                together.set()
+
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                for _ in range(4):
+                    nursery.start_soon(start)
+        assert refusals == [errno.EBUSY] * 3
+        (pid,) = pids
+        await ended(pid)
+
     async def test_a_stale_socket_is_replaced_and_a_foreign_file_is_not(self, directory: Path) -> None:
         path = directory / SOCKET_NAME
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as stale:
