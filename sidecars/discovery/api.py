@@ -22,7 +22,7 @@ from pannier.shared.duration import milliseconds
 from pannier.shared.http_server import Request, Response, error_response, json_response
 from pannier.shared.messages import Services
 from pannier.shared.profile import Address
-from pannier.sidecars.discovery.config import INSTANCE_PATTERN, SERVICE_PATTERN, Metadata
+from pannier.sidecars.discovery.config import INSTANCE_PATTERN, SERVICE_PATTERN, Metadata, check_address
 from pannier.sidecars.discovery.leases import Key, Leases, Registration, Verdict
 
 TTL_SECONDS = (1.0, 3600.0)
@@ -172,7 +172,7 @@ def _not_allowed(allowed: str) -> Response:
 
 def _key(service: str, instance: str) -> Key:
     if re.match(SERVICE_PATTERN, service) is None:
-        raise ValueError(f"{service[:80]!r} is no service name: use a-z, 0-9, - and dots")
+        raise ValueError(f"{service[:80]!r} is no service name: use up to 63 of a-z, 0-9, '-', '.' and '_'")
     if re.match(INSTANCE_PATTERN, instance) is None:
         raise ValueError(f"{instance[:80]!r} is no instance id: use up to 128 letters, digits, '.', '_' and '-'")
     return (service, instance)
@@ -192,7 +192,7 @@ def _address(body: Registering) -> str:
             f"[{address}]:{body.port}" if ":" in address and not address.startswith("[") else f"{address}:{body.port}"
         )
     try:
-        return msgspec.convert(address, Address)
+        return check_address(msgspec.convert(address, Address))
     except msgspec.ValidationError:
         raise ValueError(
             f'{address!r} is no address: send "address": "127.0.0.1" with "port": 8080, or "unix:/path" without a port'

@@ -30,9 +30,9 @@ class Catalogue:
         restored: Table,
         now: float,
     ) -> None:
-        self._configured = configured
+        self._configured = join_statics(configured)
         self._thresholds = thresholds
-        self._statics = join_statics(configured)
+        self._statics = dict(self._configured)
         self._health: dict[Place, Health] = {}
         self._known: dict[str, None] = {}
         self._slots = Slots()

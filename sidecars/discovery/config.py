@@ -8,7 +8,7 @@ from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
 from pannier.shared.profile import Address
 
-SERVICE_PATTERN = r"^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$(?!\n)"
+SERVICE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)"
 INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
 
 ServiceName = Annotated[str, Meta(pattern=SERVICE_PATTERN, description='a service name such as "orders"')]
@@ -17,7 +17,19 @@ CheckPath = Annotated[str, Meta(pattern=r"^/[!-~]{0,1023}$(?!\n)", description='
 Metadata = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=256)]], Meta(max_length=16)
 ]
+UNIX_PATH_BYTES = 107
+
 Count = Annotated[int, Meta(ge=1, le=100)]
+
+
+def check_address(address: str) -> str:
+    """Returns an `Address` that the proxy can connect to; raises ValueError for a port or path out of range."""
+    if address.startswith("unix:"):
+        if len(address.removeprefix("unix:").encode()) > UNIX_PATH_BYTES:
+            raise ValueError(f"{address[:80]!r}: the path of a socket has at most {UNIX_PATH_BYTES} bytes")
+    elif not 1 <= int(address.rpartition(":")[2]) <= 65535:
+        raise ValueError(f"{address!r}: a port is 1 to 65535")
+    return address
 
 
 class StaticEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,7 +79,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     `register` = false: the own instance is not announced; others may still register here.
     """
 
-    services: dict[ServiceName, tuple[StaticEndpoint, ...]] = {}
+    services: dict[str, tuple[StaticEndpoint, ...]] = {}
     file: Annotated[str, Meta(min_length=1)] | None = None
     register: bool = True
     instance: Instance = field(default_factory=Instance)

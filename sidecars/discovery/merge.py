@@ -46,11 +46,14 @@ def merge(
 
 
 def join_statics(*layers: Statics) -> dict[str, tuple[StaticEndpoint, ...]]:
-    """Several static definitions as one; in a service that two define, the first to name an address describes it."""
+    """Several static definitions as one; in a service that two define, the first to name an address describes it.
+
+    Names become lower case, as host names do.
+    """
     joined: dict[str, dict[str, StaticEndpoint]] = {}
     for layer in layers:
         for name, endpoints in layer.items():
-            by_address = joined.setdefault(name, {})
+            by_address = joined.setdefault(name.lower(), {})
             for endpoint in endpoints:
                 by_address.setdefault(endpoint.address, endpoint)
     return {name: tuple(by_address.values()) for name, by_address in joined.items()}

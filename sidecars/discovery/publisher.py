@@ -1,17 +1,20 @@
 """Brings the catalogue into force: the table for the proxy, the topic `services` for everybody else.
 
-Rules: only what differs is published; changes within `CONFLATE_SECONDS` are one publication; a table that is refused
-leaves the last one in force and says so. A fenced writer ends its process: somebody newer does this job.
+Rules: only what differs is published; changes within `CONFLATE_SECONDS` are one publication. A table that is refused
+is published without the entries at fault, so that one bad address does not freeze all others. A fenced writer ends its
+process: somebody newer does this job.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import trio
 from pannier.shared.bus import Bus
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.messages import SERVICES, Services
 from pannier.sidecars.discovery.catalogue import Catalogue
-from pannier.sidecars.discovery.table import TableWriter, encode
+from pannier.sidecars.discovery.table import Table, TableWriter, encode, without_refused
 from pannier.sidecars.discovery.voice import Voice
 
 CONFLATE_SECONDS = 0.02
@@ -20,13 +23,22 @@ CONFLATE_SECONDS = 0.02
 class Publisher:
     """The one writer of the table `endpoints`."""
 
-    def __init__(self, catalogue: Catalogue, writer: TableWriter, bus: Bus, voice: Voice) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        writer: TableWriter,
+        bus: Bus,
+        voice: Voice,
+        *,
+        validate: Callable[[bytes], None],
+    ) -> None:
         self._catalogue = catalogue
+        self._validate = validate
         self._writer = writer
         self._bus = bus
         self._voice = voice
         self._dirty = trio.Event()
-        self._in_force = b""
+        self._wanted = b""
         self._told: Services | None = None
 
     def changed(self) -> None:
@@ -45,26 +57,32 @@ class Publisher:
         """Publishes now what differs. Raises PannierError if a newer writer took over."""
         table = self._catalogue.table()
         payload = encode(table)
-        if payload != self._in_force:
+        if payload != self._wanted:
             try:
-                self._writer.publish(payload)
+                self._publish_valid(table, payload)
             except (ValueError, OSError) as error:
                 self._voice.say("table", f"the table of endpoints cannot be published, the last one stays: {error}")
                 return
             except RuntimeError as error:
                 raise _fenced(error) from error
-            self._in_force = payload
+            self._wanted = payload
             self._voice.settled("table")
         services = self._catalogue.services(table)
         if services != self._told:
             await self._tell(services)
 
     def heartbeat(self) -> None:
-        """Says in the table that its writer lives. Raises PannierError if a newer writer took over."""
+        """Says in the table that its writer lives."""
+        self._writer.heartbeat()
+
+    def _publish_valid(self, table: Table, payload: bytes) -> None:
         try:
-            self._writer.heartbeat()
-        except RuntimeError as error:
-            raise _fenced(error) from error
+            self._writer.publish(payload)
+        except ValueError:
+            left, refused = without_refused(table, self._validate)
+            for reason in refused:
+                self._voice.say("endpoint.refused", f"left out of the table: {reason}", severity="error")
+            self._writer.publish(encode(left))
 
     async def _tell(self, services: Services) -> None:
         try:

@@ -28,7 +28,14 @@ from pathlib import Path
 import msgspec
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.profile import Address
-from pannier.sidecars.discovery.config import INSTANCE_PATTERN, SERVICE_PATTERN, InstanceId, Metadata, ServiceName
+from pannier.sidecars.discovery.config import (
+    INSTANCE_PATTERN,
+    SERVICE_PATTERN,
+    InstanceId,
+    Metadata,
+    ServiceName,
+    check_address,
+)
 from pannier.sidecars.discovery.leases import Key, Registration, State
 
 FILE_LIMIT = 16_384
@@ -56,6 +63,7 @@ class Record(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not (0 < self.epoch < 1 << 63 and 0 < self.ttl_ms <= TTL_MAX_MS):
             raise ValueError("epoch or ttl_ms out of range")
+        check_address(self.address)
 
     def registration(self) -> Registration:
         return Registration(

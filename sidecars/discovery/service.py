@@ -70,7 +70,7 @@ class Discovery:
             restored,
             trio.current_time(),
         )
-        self._publisher = Publisher(self._catalogue, writer, context.bus, self._voice)
+        self._publisher = Publisher(self._catalogue, writer, context.bus, self._voice, validate=_validate)
         self._registry = Registry(context.directory.parent / REGISTRY)
         self._file = StaticSource(Path(config.file), self._catalogue.file_rows(restored)) if config.file else None
         self._announcer = Announcer(
@@ -172,15 +172,14 @@ class Discovery:
             self._voice.say("registry.wiped", f"the registry was emptied; {_names(doubted)} stay until probes fail")
 
     def _look_at_file(self) -> None:
-        if self._file is None:
-            return
-        look = self._file.look()
-        if look.complaint:
-            self._voice.say("file", look.complaint, severity="error")
-        self._catalogue.use_file(self._file.services)
-        if look.changed:
-            self._voice.settled("file", "the file of static endpoints is good again")
-            self._publisher.changed()
+        if self._file is not None:
+            look = self._file.look()
+            if look.complaint:
+                self._voice.say("file", look.complaint, severity="error")
+            self._catalogue.use_file(self._file.services)
+            if look.changed:
+                self._voice.settled("file", "the file of static endpoints is good again")
+                self._publisher.changed()
         self._static_probes.ask({place: Target(place[1], path) for place, path in self._catalogue.checks().items()})
 
     def _expire(self, now: float) -> None:
@@ -229,6 +228,10 @@ def _open_table(fds: Mapping[str, int]) -> tuple[TableReader, TableWriter]:
             f"the supervisor granted no {TABLE}", hint="restart the service with `pannier run`", blame=Blame.INTERNAL
         )
     return _native.TableReader(KIND, fds[TABLE]), _native.TableWriter(KIND, fds[TABLE])
+
+
+def _validate(payload: bytes) -> None:
+    _native.validate(KIND, payload)
 
 
 def _read_back(reader: TableReader) -> Table:

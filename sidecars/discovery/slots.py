@@ -18,13 +18,14 @@ from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
 CAPACITY = 4096
+INCARNATION_MAX = (1 << 16) - 1
 
 Place: TypeAlias = tuple[str, str]
 """(service, address)"""
 
 
 class Slot(NamedTuple):
-    """A slot and its incarnation (≥ 1)."""
+    """A slot and its incarnation, which goes round from 1 to `INCARNATION_MAX` (a hot word has 16 bits for it)."""
 
     number: int
     incarnation: int
@@ -44,10 +45,12 @@ class Slots:
         capacity = len(self._incarnations)
         taken: set[int] = set()
         for place, slot in owned:
-            if 0 <= slot.number < capacity and slot.number not in taken and place not in self._owned:
+            valid = 0 <= slot.number < capacity and 1 <= slot.incarnation <= INCARNATION_MAX
+            if valid and slot.number not in taken and place not in self._owned:
                 taken.add(slot.number)
                 self._owned[place] = slot
                 high_water = max(high_water, slot.incarnation)
+        high_water = min(high_water, INCARNATION_MAX)
         self._incarnations = [high_water] * capacity
         for slot in self._owned.values():
             self._incarnations[slot.number] = slot.incarnation
@@ -62,7 +65,7 @@ class Slots:
         for place in wanted:
             if place not in self._owned and self._free:
                 number = heapq.heappop(self._free)
-                self._incarnations[number] += 1
+                self._incarnations[number] = self._incarnations[number] % INCARNATION_MAX + 1
                 self.high_water = max(self.high_water, self._incarnations[number])
                 self._owned[place] = Slot(number, self._incarnations[number])
         return {place: self._owned[place] for place in wanted if place in self._owned}

@@ -7,7 +7,7 @@ everything above runs without shared memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -58,6 +58,27 @@ class TableReader(Protocol):
 
 def encode(table: Table) -> bytes:
     return msgspec.msgpack.encode(table)
+
+
+def without_refused(table: Table, validate: Callable[[bytes], None]) -> tuple[Table, list[str]]:
+    """`table` less what `validate` refuses (it raises ValueError), and the reasons."""
+    reasons: list[str] = []
+
+    def fits(cluster: Cluster) -> bool:
+        try:
+            validate(encode(Table((cluster,))))
+        except ValueError as error:
+            reasons.append(str(error))
+            return False
+        return True
+
+    clusters: list[Cluster] = []
+    for cluster in table.clusters:
+        if not fits(Cluster(cluster.name, ())):
+            continue
+        endpoints = tuple(one for one in cluster.endpoints if fits(Cluster(cluster.name, (one,))))
+        clusters.append(Cluster(cluster.name, endpoints))
+    return Table(tuple(clusters), table.high_water), reasons
 
 
 def decode(payload: bytes | None) -> Table:

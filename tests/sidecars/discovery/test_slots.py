@@ -28,6 +28,13 @@ def test_nonsense_in_what_is_read_back_is_skipped() -> None:
     assert slots.assign([("a", "1")]) == {("a", "1"): Slot(1, 7)}
 
 
+def test_incarnations_go_round_within_16_bits() -> None:
+    slots = Slots(capacity=1)
+    slots.restore([(("a", "1"), Slot(0, 65535))], 1 << 40)
+    slots.assign([])
+    assert slots.assign([("a", "2")]) == {("a", "2"): Slot(0, 1)}
+
+
 @given(st.lists(places | st.none(), max_size=12))
 def test_slots_are_stable_and_incarnations_never_return(steps: list[set[Place] | None]) -> None:
     slots = Slots(capacity=5)

@@ -1,0 +1,261 @@
+"""The whole sidecar over real shared memory, a real broker and a real registry; only the data path is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import trio
+from pannier import _native
+from pannier.shared.bus import Bus
+from pannier.shared.messages import EVENTS, LIFECYCLE, SERVICES, Happening, Lifecycle, Nothing, ProcessState, Services
+from pannier.shared.sidecar import Context
+from pannier.shared.unix import connect_unix, listen_unix
+from pannier.sidecars.discovery import service
+from pannier.sidecars.discovery.config import Config, Health, Instance, StaticEndpoint
+from pannier.sidecars.discovery.table import Endpoint, decode
+
+TABLE = "table.endpoints"
+
+
+def lifecycle(state: str, *, app_ready: bool = True) -> Lifecycle:
+    return Lifecycle("orders", "dev", state, [ProcessState("app", "app", "ready", app_ready)])
+
+
+@pytest.fixture
+def segment() -> Iterator[int]:
+    descriptor = os.memfd_create(TABLE)
+    os.truncate(descriptor, _native.SEGMENTS[TABLE])
+    _native.initialise(TABLE, descriptor)
+    yield descriptor
+    os.close(descriptor)
+
+
+@dataclass
+class Running:
+    """A discovery sidecar of the service `orders` in `directory`."""
+
+    bus: Bus
+    directory: Path
+    segment: int
+
+    def rows(self, cluster: str) -> dict[str, Endpoint] | None:
+        """The rows in force by address; None without such a cluster."""
+        table = decode(_native.TableReader("endpoints", self.segment).read())
+        return next(
+            ({row.address: row for row in one.endpoints} for one in table.clusters if one.name == cluster), None
+        )
+
+    async def wait_for(self, condition: Callable[[], object]) -> None:
+        with trio.fail_after(5):
+            while not condition():  # noqa: ASYNC110 - shared memory and files have no event to wait for
+                await trio.sleep(0.005)
+
+    async def put(self, path: str, body: dict[str, object]) -> int:
+        data = json.dumps(body).encode()
+        async with await connect_unix(self.directory / "api.sock") as stream:
+            head = f"PUT {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(data)}\r\n\r\n"
+            await stream.send_all(head.encode() + data)
+            return int(b"".join([bytes(part) async for part in stream]).split()[1])
+
+
+@pytest.fixture
+def start(broker, segment, short_path) -> Callable[..., object]:
+    @asynccontextmanager
+    async def started(config: Config, *, name: str = "orders", fd: int = segment) -> AsyncIterator[Running]:
+        directory = short_path / name
+        directory.mkdir(mode=0o700, exist_ok=True)
+        times = broker.seen.count(("ready", "discovery")) + 1
+        async with (
+            broker.join("discovery", topics=[SERVICES, EVENTS], fds={TABLE: fd}) as bus,
+            trio.open_nursery() as nursery,
+        ):
+            context = Context("discovery", name, directory, config, bus, bus.fds)
+            nursery.start_soon(service.serve, context)
+            await broker.wait_seen("ready", "discovery", times)
+            yield Running(bus, directory, fd)
+            nursery.cancel_scope.cancel()
+
+    return started
+
+
+async def test_ready_means_a_table_and_a_local_api(start) -> None:
+    config = Config(services={"Payments": (StaticEndpoint("127.0.0.1:9", weight=5),)})
+    async with start(config) as running:
+        row = running.rows("payments")["127.0.0.1:9"]
+        assert (row.weight, row.healthy, row.source, row.slot, row.incarnation) == (5, True, "file", 0, 1)
+        assert await running.put("/v1/instances/stock/s-1", {"address": "127.0.0.1", "port": 7}) == 201
+        await running.wait_for(lambda: running.rows("stock"))
+        row = running.rows("stock")["127.0.0.1:7"]
+        assert (row.id, row.source, row.epoch, row.ttl_ms) == ("s-1", "lease", 1, 10_000)
+        assert (running.directory / "api.sock").stat().st_mode & 0o777 == 0o600
+    assert not (running.directory / "api.sock").exists()
+
+
+async def test_the_topic_and_the_verb_tell_the_same(broker, start) -> None:
+    async with start(Config(services={"payments": (StaticEndpoint("h:9"),)})), broker.join() as cli:
+        answer = await cli.request("discovery", SERVICES, None, Services)
+        assert [(c.name, [(e.address, e.state) for e in c.endpoints]) for c in answer.clusters] == [
+            ("payments", [("h:9", "UP")])
+        ]
+        async with cli.subscribe(SERVICES, Services) as told:
+            assert await anext(told) == answer
+
+
+async def test_the_own_instance_follows_the_lifecycle(broker, start, short_path: Path) -> None:
+    config = Config(instance=Instance(id="o-1", address="127.0.0.1:8001", metadata={"zone": "a"}))
+    file = short_path / "registry" / "orders" / "o-1.json"
+
+    def state() -> str | None:
+        return json.loads(file.read_bytes())["state"] if file.exists() else None
+
+    async with start(config) as running:
+        await broker.broker.publish(LIFECYCLE, lifecycle("starting"), retain=True)
+        assert running.rows("orders") is None
+        await broker.broker.publish(LIFECYCLE, lifecycle("ready"), retain=True)
+        await running.wait_for(lambda: running.rows("orders"))
+        row = running.rows("orders")["127.0.0.1:8001"]
+        assert (row.source, row.metadata) == ("registry", {"zone": "a"})
+        assert state() == "UP"
+        await broker.broker.publish(LIFECYCLE, lifecycle("degraded", app_ready=False), retain=True)
+        await running.wait_for(lambda: state() == "DOWN" and running.rows("orders") == {})
+        await broker.broker.publish(LIFECYCLE, lifecycle("ready"), retain=True)
+        await running.wait_for(lambda: state() == "UP" and running.rows("orders"))
+        await broker.broker.publish(LIFECYCLE, lifecycle("draining"), retain=True)
+        await running.wait_for(lambda: state() == "DRAINING")
+        await running.wait_for(lambda: not running.rows("orders")["127.0.0.1:8001"].healthy)
+    assert not file.exists()
+
+
+async def test_a_sidecar_that_ends_alone_leaves_its_instance_announced(broker, start, short_path: Path) -> None:
+    config = Config(instance=Instance(id="o-1", address="127.0.0.1:8001"))
+    await broker.broker.publish(LIFECYCLE, lifecycle("ready"), retain=True)
+    async with start(config) as running:
+        await running.wait_for(lambda: running.rows("orders"))
+    record = json.loads((short_path / "registry/orders/o-1.json").read_bytes())
+    async with start(config) as running:
+        await running.wait_for(lambda: running.rows("orders")["127.0.0.1:8001"].epoch > record["epoch"])
+
+
+async def test_a_restart_keeps_slots_and_leases(start) -> None:
+    config = Config(services={"payments": (StaticEndpoint("h:1"), StaticEndpoint("h:2"))})
+    async with start(config) as running:
+        for number in range(3):
+            await running.put(f"/v1/instances/stock/s-{number}", {"address": "h", "port": 100 + number, "ttl": "1m"})
+        await running.wait_for(lambda: len(running.rows("stock") or ()) == 3)
+        before = running.rows("payments") | running.rows("stock")
+    async with start(config) as running:
+        assert running.rows("payments") | running.rows("stock") == before
+        assert await running.put("/v1/instances/stock/s-9", {"address": "h", "port": 109}) == 201
+        await running.wait_for(lambda: len(running.rows("stock")) == 4)
+        assert running.rows("stock")["h:109"].slot == 5
+
+
+async def test_two_services_on_a_host_find_each_other(broker, start, short_path: Path) -> None:
+    other = short_path / "registry" / "payments"
+    other.mkdir(parents=True, mode=0o700)
+    other.parent.chmod(0o700)
+    config = Config(instance=Instance(id="o-1", address="127.0.0.1:8001"))
+    await broker.broker.publish(LIFECYCLE, lifecycle("ready"), retain=True)
+    record = {"service": "payments", "id": "p-1", "address": "127.0.0.1:8002", "epoch": 4, "ttl_ms": 10_000}
+    async with start(config) as running:
+        (other / "p-1.tmp").write_text(json.dumps(record | {"state": "UP"}))
+        (other / "p-1.tmp").rename(other / "p-1.json")
+        await running.wait_for(lambda: running.rows("payments"))
+        assert running.rows("payments")["127.0.0.1:8002"].epoch == 4
+        (other / "p-1.json").unlink()
+        await running.wait_for(lambda: running.rows("payments") == {})
+
+
+async def test_a_file_is_followed_and_a_broken_one_is_said(broker, start, short_path: Path) -> None:
+    file = short_path / "services.toml"
+    file.write_text('[[services.payments]]\naddress = "h:1"\n')
+    async with (
+        broker.join() as cli,
+        cli.subscribe(EVENTS, Happening) as events,
+        start(Config(file=str(file))) as running,
+    ):
+        assert set(running.rows("payments")) == {"h:1"}
+        file.write_text('[[services.payments]]\naddress = "h:23"\n')
+        await running.wait_for(lambda: set(running.rows("payments")) == {"h:23"})
+        file.write_text("[[services.payments]\n")
+        with trio.fail_after(5):
+            assert "services.toml:1:" in (await anext(events)).message
+        assert set(running.rows("payments")) == {"h:23"}
+
+
+async def test_a_static_endpoint_with_a_path_is_healthy_while_it_answers(start) -> None:
+    answer = b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"
+
+    async def handler(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(answer)
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+    config = Config(
+        services={"payments": (StaticEndpoint(address, health="/healthz"),)},
+        health=Health(interval="20ms", timeout="1s"),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, handler, [listener])
+        async with start(config) as running:
+            assert not running.rows("payments")[address].healthy
+            answer = b"HTTP/1.1 204 No Content\r\n\r\n"
+            await running.wait_for(lambda: running.rows("payments")[address].healthy)
+            answer = b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"
+            await running.wait_for(lambda: not running.rows("payments")[address].healthy)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_expired_last_instance_goes_when_probes_confirm_it(start) -> None:
+    async with start(Config()) as running:
+        await running.put("/v1/instances/stock/s-1", {"address": "127.0.0.1", "port": 1, "ttl": "1s"})
+        await running.wait_for(lambda: running.rows("stock"))
+        await running.wait_for(lambda: running.rows("stock") == {})
+
+
+async def test_a_bad_address_does_not_freeze_the_others(broker, start) -> None:
+    config = Config(services={"bad": (StaticEndpoint("127.0.0.1:99999"), StaticEndpoint("127.0.0.1:9")), "_x y": ()})
+    async with start(config) as running:
+        assert set(running.rows("bad")) == {"127.0.0.1:9"}
+        await running.put("/v1/instances/stock/s-1", {"address": "127.0.0.1", "port": 1})
+        await running.wait_for(lambda: running.rows("stock"))
+
+
+async def test_it_serves_without_a_registry_and_over_a_stale_socket(broker, start, short_path: Path) -> None:
+    (short_path / "registry").write_text("in the way")
+    (short_path / "orders").mkdir(mode=0o700)
+    await listen_unix(short_path / "orders" / "api.sock").aclose()
+    await broker.broker.publish(LIFECYCLE, lifecycle("ready"), retain=True)
+    config = Config(instance=Instance(id="o-1", address="127.0.0.1:8001"))
+    async with start(config) as running:
+        await running.wait_for(lambda: running.rows("orders"))
+        (short_path / "registry").unlink()
+        await running.wait_for((short_path / "registry").is_dir)
+
+
+async def test_the_heartbeat_moves(start) -> None:
+    async with start(Config()) as running:
+        reader = _native.TableReader("endpoints", running.segment)
+        pid, first = reader.writer()
+        assert pid == os.getpid()
+        await running.wait_for(lambda: reader.writer()[1] > first)
+
+
+async def test_a_newer_writer_ends_it(broker, start) -> None:
+    with pytest.RaisesGroup(pytest.RaisesExc(Exception, match="another discovery"), flatten_subgroups=True):
+        async with start(Config()) as running:
+            _native.TableWriter("endpoints", running.segment)
+            await running.put("/v1/instances/stock/s-1", {"address": "h", "port": 1})
+            await trio.sleep(5)
+
+
+async def test_the_verb_ignores_arguments(broker, start) -> None:
+    async with start(Config()), broker.join() as cli:
+        assert (await cli.request("discovery", SERVICES, Nothing(), Services)).clusters == []
