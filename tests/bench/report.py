@@ -187,11 +187,8 @@ def markdown(rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any], *, q
     if quick:
         lines += ["Quick: two pairs of one scenario. It shows that nothing is far off; it proves no figure.", ""]
     lines += [f"{machine['model']}, {machine['cpus']} CPUs, Linux {machine['kernel']}.", ""]
-    if any(entry["void"] for entry in rows):
-        lines += [
-            "Rows marked *void* met steal or foreign CPU above 2 %, or a slowed core: they count for nothing.",
-            "",
-        ]
+    if any(entry["void"] or entry["latency_void"] for entry in rows):
+        lines += ["*void*: steal or foreign CPU above 2 %, or a slowed core, in every attempt; counts for nothing.", ""]
     for scenario, layout in dict.fromkeys((entry["scenario"], entry["layout"]) for entry in rows):
         group = [entry for entry in rows if (entry["scenario"], entry["layout"]) == (scenario, layout)]
         rate = next((entry["latency_at_rps"] for entry in group if entry["latency_at_rps"]), None)

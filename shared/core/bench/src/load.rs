@@ -413,3 +413,130 @@ fn received(connection: &mut Connection, bytes: &[u8], expect: &Expect) -> Outco
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::path::PathBuf;
+    use std::thread;
+
+    use super::run;
+    use crate::address::Address;
+    use crate::options::Options;
+    use crate::relay;
+    use crate::report::Report;
+    use crate::request::Request;
+    use crate::response::Expect;
+    use crate::schedule::Schedule;
+
+    /// Answers every request with `answer` until the client ends.
+    fn origin(answer: Vec<u8>) -> Result<Address, Box<dyn Error>> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = Address::Tcp(listener.local_addr()?);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let answer = answer.clone();
+                thread::spawn(move || answer_all(&stream, &answer));
+            }
+        });
+        Ok(address)
+    }
+
+    fn answer_all(mut stream: &TcpStream, answer: &[u8]) -> std::io::Result<()> {
+        let mut lines = BufReader::new(stream).lines();
+        while let Some(line) = lines.next().transpose()? {
+            if line.is_empty() {
+                stream.write_all(answer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn relayed(name: &str, origin: Address) -> Result<Address, Box<dyn Error>> {
+        let path: PathBuf =
+            std::env::temp_dir().join(format!("pannier-bench-{}-{name}", std::process::id()));
+        let address = Address::Unix(path.clone());
+        let listen = address.clone();
+        thread::spawn(move || relay::serve(&listen, &origin).map_err(|error| error.to_string()));
+        while address.connect().is_err() {
+            thread::yield_now();
+        }
+        Ok(address)
+    }
+
+    fn load(connect: Address, body: &[u8], schedule: Schedule) -> Result<Report, Box<dyn Error>> {
+        run(&Options {
+            connect,
+            connections: 3,
+            request: Request::new("GET", "/", "bench", 0, schedule.is_paced()),
+            expect: Expect::Body(body.to_vec()),
+            schedule,
+        })
+    }
+
+    fn answer(body: &[u8]) -> Vec<u8> {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    }
+
+    #[test]
+    fn a_body_larger_than_every_buffer_comes_through_the_relay_whole() -> Result<(), Box<dyn Error>>
+    {
+        let body: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+        let relay = relayed("large", origin(answer(&body))?)?;
+        let report = load(
+            relay.clone(),
+            &body,
+            Schedule::try_new(Some(30), None, None)?,
+        )?;
+        if let Address::Unix(path) = relay {
+            std::fs::remove_file(path)?;
+        }
+        assert_eq!(
+            (report.requests, report.errors, report.first_error),
+            (30, 0, None)
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn an_open_loop_sends_what_its_rate_says() -> Result<(), Box<dyn Error>> {
+        let schedule = Schedule::try_new(None, Some(0.1), Some(1_000))?;
+        let report = load(origin(answer(b"hello"))?, b"hello", schedule)?;
+        assert_eq!((report.requests, report.errors), (100, 0));
+        assert!(report.seconds > 0.09);
+        Ok(())
+    }
+
+    #[test]
+    fn wrong_answers_are_errors_and_connections_are_replaced() -> Result<(), Box<dyn Error>> {
+        let closing =
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno".to_vec();
+        for bad in [answer(b"hellO"), b"SSH-2.0\r\n".to_vec(), closing] {
+            let report = load(
+                origin(bad)?,
+                b"hello",
+                Schedule::try_new(Some(20), None, None)?,
+            )?;
+            assert_eq!((report.requests, report.errors), (0, 20));
+            assert!(report.first_error.is_some());
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn nobody_to_connect_to_is_an_error() -> Result<(), Box<dyn Error>> {
+        let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        assert!(
+            load(
+                Address::Tcp(free),
+                b"",
+                Schedule::try_new(Some(1), None, None)?
+            )
+            .is_err()
+        );
+        Ok(())
+    }
+}
