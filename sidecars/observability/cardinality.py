@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from pannier.sidecars.observability.native import Series
+from pannier.sidecars.observability.native import Labelled, Series
 from pannier.sidecars.observability.semconv import INBOUND, OTHER, error_type, known_method
 
 STEPS: Final = ("method", "route", "status", "service")
@@ -69,28 +69,29 @@ class Cap:
             self._steps += 1
 
 
-def _labels(series: Series, steps: int) -> Labels:
-    status = str(series.status) if series.status else ""
-    error = error_type(series.direction, series.status, series.flag)
+def labels_of(one: Labelled, steps: int = 0) -> Labels:
+    """The label set of a series or a span after so many of the `STEPS`."""
+    status = str(one.status) if one.status else ""
+    error = error_type(one.direction, one.status, one.flag)
     if steps > 2 and status:
-        exact, status = status, f"{series.status // 100}xx"
+        exact, status = status, f"{one.status // 100}xx"
         error = status if error == exact else error
-    service = "" if series.direction == INBOUND else series.service
+    service = "" if one.direction == INBOUND else one.service
     return Labels(
-        direction=series.direction,
+        direction=one.direction,
         service=service if steps <= 3 or not service else OTHER,
-        route=series.route if steps <= 1 else "",
-        method=known_method(series.method) if steps == 0 else OTHER,
+        route=one.route if steps <= 1 else "",
+        method=known_method(one.method) if steps == 0 else OTHER,
         status=status,
         error=error,
-        protocol=series.protocol,
+        protocol=one.protocol,
     )
 
 
 def _merge(observed: Sequence[Series], steps: int) -> dict[Labels, Point]:
     merged: dict[Labels, Point] = {}
     for series in observed:
-        labels = _labels(series, steps)
+        labels = labels_of(series, steps)
         point = Point(series.count, series.sum_seconds, series.buckets)
         known = merged.get(labels)
         if known is not None:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 
 from pannier.sidecars.observability.cardinality import Cap, Labels, Point
+from pannier.sidecars.observability.exemplars import Example, Exemplars
 from pannier.sidecars.observability.native import Counters, TableReader
 from pannier.sidecars.observability.semconv import INBOUND
 from pannier.sidecars.observability.tally import Tally
@@ -31,6 +32,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Sources:
     bounds: Sequence[float]
     tables: Mapping[str, TableReader]
     cap: Cap
+    exemplars: Exemplars
     tally: Tally
     resource: Mapping[str, str]
     now: Callable[[], float]
@@ -89,7 +92,8 @@ class _Collector(Collector):
         edges = [*(repr(float(bound)) for bound in self._sources.bounds), "+Inf"]
         points = self._sources.cap.apply(self._sources.counters.series())
         for labels, point in sorted(points.items()):
-            _histogram(server if labels.direction == INBOUND else client, _attributes(labels), edges, point)
+            family = server if labels.direction == INBOUND else client
+            _histogram(family, _attributes(labels), edges, point, self._sources.exemplars.find(labels))
         yield server
         yield client
         merged = GaugeMetricFamily(
@@ -164,9 +168,14 @@ def _attributes(labels: Labels) -> dict[str, str]:
     return {name: value for name, value in attributes.items() if value}
 
 
-def _histogram(family: Metric, attributes: dict[str, str], edges: Sequence[str], point: Point) -> None:
+def _histogram(
+    family: Metric, attributes: dict[str, str], edges: Sequence[str], point: Point, examples: Sequence[Example | None]
+) -> None:
     cumulative = list(accumulate(point.buckets))
-    for edge, count in zip(edges, cumulative, strict=True):
-        family.add_sample(f"{family.name}_bucket", {**attributes, "le": edge}, count)
+    for edge, count, example in zip_longest(edges, cumulative, examples):
+        exemplar = example and Exemplar(
+            {"trace_id": example.trace_id, "span_id": example.span_id}, example.seconds, round(example.at, 3)
+        )
+        family.add_sample(f"{family.name}_bucket", {**attributes, "le": edge}, count, exemplar=exemplar)
     family.add_sample(f"{family.name}_count", attributes, cumulative[-1])
     family.add_sample(f"{family.name}_sum", attributes, point.sum_seconds)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
-class Series(Protocol):
-    """One set of request counters: everything that happened since the keeper started, over all workers."""
+class Labelled(Protocol):
+    """What requests are told apart by, alike for counters and spans."""
 
     @property
     def direction(self) -> str:
@@ -39,6 +39,10 @@ class Series(Protocol):
     @property
     def protocol(self) -> str:
         """`1.1` or `1.0`."""
+
+
+class Series(Labelled, Protocol):
+    """One set of request counters: everything that happened since the keeper started, over all workers."""
 
     @property
     def count(self) -> int: ...
@@ -88,7 +92,7 @@ class TableWriter(Protocol):
     def heartbeat(self) -> None: ...
 
 
-class Span(Protocol):
+class Span(Labelled, Protocol):
     """One traced request. Times are nanoseconds since the epoch."""
 
     @property
@@ -107,22 +111,7 @@ class Span(Protocol):
     def sampled(self) -> bool: ...
 
     @property
-    def direction(self) -> str: ...
-
-    @property
-    def method(self) -> str: ...
-
-    @property
-    def route(self) -> str: ...
-
-    @property
     def path(self) -> str: ...
-
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def service(self) -> str: ...
 
     @property
     def upstream(self) -> str:
@@ -133,12 +122,6 @@ class Span(Protocol):
 
     @property
     def end_ns(self) -> int: ...
-
-    @property
-    def flag(self) -> str: ...
-
-    @property
-    def protocol(self) -> str: ...
 
     @property
     def request_id(self) -> str: ...

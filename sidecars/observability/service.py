@@ -18,7 +18,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -33,10 +33,11 @@ from pannier.sidecars.observability.accesslog import AccessLogFile
 from pannier.sidecars.observability.cardinality import Cap
 from pannier.sidecars.observability.config import Config
 from pannier.sidecars.observability.drain import Drain
+from pannier.sidecars.observability.exemplars import Exemplars
 from pannier.sidecars.observability.export import Export, Exporter
 from pannier.sidecars.observability.health import Health
 from pannier.sidecars.observability.messages import stat_reply, telemetry_table
-from pannier.sidecars.observability.native import Counters, TableWriter
+from pannier.sidecars.observability.native import Counters, Span, TableWriter
 from pannier.sidecars.observability.pages import Pages
 from pannier.sidecars.observability.resource import resource_attributes, traces_endpoint
 from pannier.sidecars.observability.tally import Tally
@@ -68,13 +69,14 @@ async def run(context: Context[Config]) -> None:
     tally = Tally()
     window = Window(_native.FINE_BOUNDS_SECONDS)
     health = Health()
-    scrape = _Scrape(context, counters, tally, resource)
+    exemplars = Exemplars(_native.BUCKET_BOUNDS_SECONDS, config.max_series)
+    scrape = _Scrape(context, counters, exemplars, tally, resource)
     export = _export(config, tally, resource)
     drain = Drain(
         _native.Rings(fds["rings"], fds["counters"]),
         tally,
         log=_access_log(context) if config.access_log.enabled else None,
-        sink=export.offer if export else None,
+        sink=_both(exemplars, export) if export else None,
     )
 
     async def stat(request: StatRequest) -> StatReply:
@@ -120,6 +122,14 @@ async def _run_threads(drain: Drain, export: Export | None) -> None:
                 _log.warning("the trace collector did not take the last spans in time")
 
 
+def _both(exemplars: Exemplars, export: Export) -> Callable[[Sequence[Span]], None]:
+    def sink(spans: Sequence[Span]) -> None:
+        export.offer(spans)
+        exemplars.learn(spans)
+
+    return sink
+
+
 def _access_log(context: Context[Config]) -> AccessLogFile:
     settings = context.config.access_log
     return AccessLogFile(context.directory / (settings.path or "access.log"), settings.max_bytes)
@@ -149,9 +159,17 @@ def _listener(fds: Mapping[str, int]) -> trio.SocketListener | None:
 class _Scrape:
     """Renders `/metrics` on a thread, one scrape at a time; prometheus-client is imported by the first."""
 
-    def __init__(self, context: Context[Config], counters: Counters, tally: Tally, resource: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        context: Context[Config],
+        counters: Counters,
+        exemplars: Exemplars,
+        tally: Tally,
+        resource: Mapping[str, str],
+    ) -> None:
         self._context = context
         self._counters = counters
+        self._exemplars = exemplars
         self._tally = tally
         self._resource = resource
         self._restarts: dict[str, int] = {}
@@ -198,6 +216,7 @@ class _Scrape:
                     bounds=_native.BUCKET_BOUNDS_SECONDS,
                     tables={name: _native.TableReader(name, self._context.fds[f"table.{name}"]) for name in TABLES},
                     cap=self._cap,
+                    exemplars=self._exemplars,
                     tally=self._tally,
                     resource=self._resource,
                     now=time.time,

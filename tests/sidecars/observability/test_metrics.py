@@ -6,7 +6,8 @@ import subprocess
 from typing import Any
 
 import pytest
-from pannier.sidecars.observability.cardinality import Cap
+from pannier.sidecars.observability.cardinality import Cap, labels_of
+from pannier.sidecars.observability.exemplars import Exemplars
 from pannier.sidecars.observability.metrics import Exposition, Sources
 from pannier.sidecars.observability.tally import Tally
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -31,12 +32,15 @@ def exposition(fakes: Any) -> Exposition:
             fakes.Enrolment({"base": 1}, alive=False),
         ],
     )
+    exemplars = Exemplars(fakes.BOUNDS, 10)
+    exemplars.learn([fakes.Span(end_ns=fakes.Span.start_ns + ms * 1_000_000) for ms in (4, 3, 20)])
     return Exposition(
         Sources(
             counters=counters,
             bounds=fakes.BOUNDS,
             tables={"base": fakes.Table(3, 95_500), "endpoints": fakes.Table()},
             cap=Cap(10_000),
+            exemplars=exemplars,
             tally=Tally(spans_exported=7, spans_dropped=8, spans_failed=9, log_errors=5),
             resource={"service.name": "orders", "deployment.environment.name": "dev"},
             now=lambda: 100.0,
@@ -140,12 +144,36 @@ def test_openmetrics_is_served_to_who_prefers_it(exposition: Exposition) -> None
     assert body.endswith(b"# EOF\n")
 
 
+def test_a_bucket_links_to_the_newest_trace_that_fell_into_it(exposition: Exposition) -> None:
+    body, _ = exposition.render(OPENMETRICS)
+    examples = {
+        sample.labels["le"]: (
+            sample.exemplar.labels["trace_id"],
+            sample.exemplar.value,
+            float(sample.exemplar.timestamp),
+        )
+        for family in parse_openmetrics(body.decode())
+        for sample in family.samples
+        if sample.exemplar
+    }
+    trace = "0102030405060708090a0b0c0d0e0f10"
+    assert examples == {"0.005": (trace, 0.003, 1_700_000_000.003), "0.025": (trace, 0.02, 1_700_000_000.02)}
+
+
+def test_no_more_label_sets_are_remembered_than_the_limit(fakes: Any) -> None:
+    exemplars = Exemplars(fakes.BOUNDS, 2)
+    exemplars.learn([fakes.Span(route=f"/{number}") for number in range(5)])
+    found = [bool(exemplars.find(labels_of(fakes.Span(route=f"/{number}")))) for number in range(5)]
+    assert found == [True, True, False, False, False]
+
+
 def test_what_was_merged_is_reported(fakes: Any) -> None:
     sources = Sources(
         counters=fakes.Counters(all=[fakes.Series(method="GET"), fakes.Series(method="PUT")]),
         bounds=fakes.BOUNDS,
         tables={},
         cap=Cap(1),
+        exemplars=Exemplars(fakes.BOUNDS, 10),
         tally=Tally(),
         resource={},
         now=lambda: 0.0,
