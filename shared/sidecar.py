@@ -3,8 +3,8 @@
 A sidecar is a function of its `Context`; processes, signals, reconnecting and exit codes are here. Rules:
 
 - Fail static: when the supervisor dies, the service goes on and the bus comes back by itself.
-- SIGTERM cancels the service, which cleans up in `finally` under a shield of at most 2 s. SIGINT is ignored: a terminal
-  sends it to all processes at once, and the supervisor stops them in order.
+- SIGTERM cancels the service, which cleans up in `finally` under a shield of at most 2 s; the bus outlives it.
+- SIGINT is ignored: a terminal sends it to all processes at once, and the supervisor stops them in order.
 - What the supervisor hands over (`PANNIER_BUS`, `PANNIER_TOKEN`, `PANNIER_FDS`) is read once. The token leaves the
   environment, so that nothing the sidecar might start can speak for it.
 """
@@ -73,23 +73,38 @@ async def _run(
     path: Path,
     token: str,
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM) as signals, trio.CancelScope() as scope:
-        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
-            nursery.start_soon(_cancel_on_signal, signals, scope)
-            bus = await _connect(stack, path, name, token)
-            context = Context(
-                name=name,
-                service=bus.service,
-                directory=path.parent,
-                config=framing.decode(bus.config or _EMPTY, config),
-                bus=bus,
-                fds={**inherited_fds(os.environ), **bus.fds},
-            )
-            async with trio.open_nursery() as watch:
-                watch.start_soon(_fail_when_replaced, bus)
-                await service(context)
-                watch.cancel_scope.cancel()
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            ending = _Ending(nursery.cancel_scope)
+            nursery.start_soon(ending.wait, signals)
+            async with AsyncExitStack() as stack:
+                bus = await _connect(stack, path, name, token)
+                context = Context(
+                    name=name,
+                    service=bus.service,
+                    directory=path.parent,
+                    config=framing.decode(bus.config or _EMPTY, config),
+                    bus=bus,
+                    fds={**inherited_fds(os.environ), **bus.fds},
+                )
+                with trio.CancelScope() as ending.scope:
+                    async with trio.open_nursery() as watch:
+                        watch.start_soon(_fail_when_replaced, bus)
+                        await service(context)
+                        watch.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
+
+
+class _Ending:
+    """What SIGTERM cancels: everything while there is no service yet, then the service alone, so that the bus is still
+    there for what the service says last."""
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self.scope = scope
+
+    async def wait(self, signals: AsyncIterator[int]) -> None:
+        async for _ in signals:
+            self.scope.cancel()
 
 
 async def _connect(stack: AsyncExitStack, path: Path, role: str, token: str) -> Bus:
@@ -101,11 +116,6 @@ async def _connect(stack: AsyncExitStack, path: Path, role: str, token: str) -> 
                 full_jitter(attempt, base=RECONNECT_BASE_SECONDS, cap=RECONNECT_CAP_SECONDS, random=random.random())
             )
     raise AssertionError("count() does not end")
-
-
-async def _cancel_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
 
 
 async def _fail_when_replaced(bus: Bus) -> None:
