@@ -5,7 +5,7 @@
 //! list and goes on. When none comes within the orphan grace, the keeper ends everything under it and leaves no file.
 //!
 //! Rules: one thread, no runtime, no policy. Nothing that a controller sends or does ends the keeper or makes it wait.
-//! What a child inherits is said in [`processes`]; the protocol in [`protocol`].
+//! What a child inherits is said in `processes`, the protocol in `protocol`.
 //!
 //! Refused: PR_SET_PDEATHSIG (it follows the thread that forked, and a dead supervisor must not kill the app); a pid file (the
 //! listening socket itself tells whether a keeper lives).
