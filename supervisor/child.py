@@ -15,6 +15,7 @@ import math
 import random
 import signal
 import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -240,5 +241,8 @@ async def accepts(address: str) -> bool:
             await probe.connect(target)
         except OSError:
             return False
-        return True
+        if unix or probe.getsockname() != probe.getpeername():
+            return True
+        # Nobody listens, and the kernel took that very port for our end: TCP then connects a socket to itself.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     return False

@@ -18,7 +18,7 @@ from typing import Final
 import trio
 from pannier.supervisor.relay import Sink, Splitter
 
-_START: Final = "from pannier.supervisor.cli.main import main; main()"
+START: Final = "from pannier.supervisor.cli.main import main; main()"
 
 
 async def run_many(commands: Mapping[str, Sequence[str]]) -> int:
@@ -46,7 +46,7 @@ async def run_many(commands: Mapping[str, Sequence[str]]) -> int:
 
 async def _start(options: Sequence[str], lifeline: int) -> trio.Process:
     return await trio.lowlevel.open_process(
-        [sys.executable, "-P", "-c", _START, "run", "--lifeline", str(lifeline), *options],
+        [sys.executable, "-P", "-c", START, "run", "--lifeline", str(lifeline), *options],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

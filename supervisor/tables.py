@@ -11,8 +11,29 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgpack
+import msgspec
 from pannier import _native
 from pannier.supervisor.keeper import Keeper
+
+
+class TableState(msgspec.Struct, frozen=True):
+    """One table.
+
+    `generation` 0 = never published, `absent` = its capability does not exist, `age_s` = seconds since its writer's last
+    heartbeat (None: there never was a writer).
+    """
+
+    kind: str
+    generation: int
+    absent: bool
+    writer_pid: int
+    age_s: float | None
+
+
+class TableStates(msgspec.Struct, frozen=True):
+    """The answer of the supervisor's verb `tables`."""
+
+    tables: list[TableState]
 
 
 class Segments:
@@ -41,6 +62,16 @@ class Segments:
         retire = getattr(self._counters, "retire", None)
         if retire is not None:
             retire(pid)
+
+    def states(self, now_ms: int) -> TableStates:
+        """Where every table stands."""
+        return TableStates([self._state(kind, now_ms) for kind in _native.TABLES])
+
+    def _state(self, kind: str, now_ms: int) -> TableState:
+        reader = _native.TableReader(kind, self.descriptors[f"table.{kind}"])
+        pid, heartbeat = reader.writer()
+        age = max(0, now_ms - heartbeat) / 1000 if heartbeat else None
+        return TableState(kind, reader.generation(), reader.read() is None, pid, age)
 
     def close(self) -> None:
         for descriptor in self.descriptors.values():

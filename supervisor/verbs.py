@@ -10,7 +10,8 @@ from pannier.shared.errors import NoSuchSidecar, UsageError
 from pannier.shared.messages import LogLine, LogLines, LogRequest, Nothing, Sidecar, SidecarList, SidecarName, Urls
 from pannier.supervisor import live, status
 from pannier.supervisor.ending import Cause, Ending
-from pannier.supervisor.service import Service
+from pannier.supervisor.service import Service, now_ms
+from pannier.supervisor.tables import TableStates
 
 
 def serve_verbs(service: Service) -> None:
@@ -20,6 +21,7 @@ def serve_verbs(service: Service) -> None:
     broker.serve_verb("status", Nothing, verbs.status)
     broker.serve_verb("stop", Nothing, verbs.stop)
     broker.serve_verb("urls", Nothing, verbs.urls)
+    broker.serve_verb("tables", Nothing, verbs.tables)
     broker.serve_verb("logs", LogRequest, verbs.logs)
     broker.serve_verb("sidecar.list", Nothing, verbs.list_sidecars)
     broker.serve_verb("sidecar.add", SidecarName, verbs.add)
@@ -42,6 +44,9 @@ class Verbs:
 
     async def urls(self, _: Nothing) -> Urls:
         return Urls(status.urls(self._service.plan))
+
+    async def tables(self, _: Nothing) -> TableStates:
+        return self._service.segments.states(now_ms())
 
     async def logs(self, request: LogRequest) -> LogLines:
         lines = self._service.tail.last(request.tail)

@@ -1,0 +1,39 @@
+"""`pannier logs`: what a service and its sidecars wrote last, and with `-f` what they write now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+import click
+from pannier.shared.errors import Unreachable
+from pannier.shared.messages import LOGS, LogLine, LogLines, LogRequest
+from pannier.supervisor.cli.services import bus_of, name_option, the_one
+
+
+@click.command()
+@name_option
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@click.option("--tail", type=click.IntRange(0, 500), default=100, help="How many lines to begin with (default: 100).")
+def command(*, name: str | None, follow: bool, tail: int) -> None:
+    """Show what a service and its sidecars write."""
+    import trio
+
+    trio.run(_show, the_one(name), follow, tail)
+
+
+async def _show(name: str, follow: bool, tail: int) -> None:
+    async with bus_of(name) as bus, bus.subscribe(LOGS, LogLine) as lines:
+        begin = (await bus.request("supervisor", "logs", LogRequest(tail), LogLines)).lines
+        _print(begin)
+        if follow:
+            shown = set(begin)  # what was written between the two questions is in both answers
+            with suppress(Unreachable):
+                async for line in lines:
+                    if line not in shown:
+                        _print([line])
+
+
+def _print(lines: Iterable[LogLine]) -> None:
+    for line in lines:
+        click.echo(f"{line.source} | {line.text}")

@@ -1,0 +1,44 @@
+"""`pannier stat`: requests, success rate and latency by route, as the observability sidecar counts them."""
+
+from __future__ import annotations
+
+import click
+from pannier.shared.messages import StatReply, StatRequest
+from pannier.supervisor.cli.output import output_option, print_json, print_table
+from pannier.supervisor.cli.services import ask, name_option, the_one
+
+
+@click.command()
+@name_option
+@click.option("-w", "--window", default="10s", metavar="DURATION", help="Over how long (default: 10s).")
+@output_option
+def command(*, name: str | None, window: str, output: str) -> None:
+    """Show requests, success rate and latency by route."""
+    from pannier.supervisor.request import duration
+
+    request = StatRequest(duration(window, "--window") or 10.0)
+    reply = ask(the_one(name), lambda bus: bus.request("observability", "stat", request, StatReply))
+    if output == "json":
+        print_json(reply)
+        return
+    print_table(
+        ("SERVICE", "ROUTE", "DIRECTION", "REQUESTS", "SUCCESS %", "RPS", "P50 MS", "P95 MS", "P99 MS"),
+        [
+            (
+                row.service,
+                row.route or "-",
+                row.direction,
+                row.requests,
+                None if row.success_rate is None else round(100 * row.success_rate, 2),
+                round(row.rps, 1),
+                _rounded(row.p50_ms),
+                _rounded(row.p95_ms),
+                _rounded(row.p99_ms),
+            )
+            for row in reply.rows
+        ],
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
