@@ -16,6 +16,7 @@ from typing import Self
 
 PROC = Path("/proc")
 PATIENCE = 15.0
+GRACE = 3.0
 
 
 class BenchmarkError(Exception):
@@ -66,6 +67,12 @@ class Processes:
         self._running.append(process)
         return process
 
+    def stop(self, process: subprocess.Popen[bytes]) -> None:
+        """Ends one of them before the others."""
+        self._running.remove(process)
+        with unhurried():
+            end(process)
+
     def last_words(self, lines: int = 5) -> str:
         """The end of the log, for an error's text."""
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
@@ -83,22 +90,32 @@ def unhurried() -> Iterator[None]:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """Asks the process to end, then makes it and its descendants."""
-    below = descendants(process.pid)
-    started = {pid: start_time(pid) for pid in below}
+    started = {pid: start_time(pid) for pid in descendants(process.pid)}
     process.terminate()
     try:
         process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    deadline = time.monotonic() + 3
-    while (left := [pid for pid in below if started[pid] and start_time(pid) == started[pid]]) and (
-        time.monotonic() < deadline
-    ):
-        time.sleep(0.02)
-    for pid in left:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    if not _gone(started):
+        for pid, began in started.items():
+            if began is not None and start_time(pid) == began:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        _gone(started)
+
+
+def _gone(started: Mapping[int, int | None]) -> bool:
+    """Whether the processes, told by when they began, end within the grace."""
+    try:
+        wait_until(
+            lambda: all(start_time(pid) is None or start_time(pid) != began for pid, began in started.items()),
+            "processes are left",
+            seconds=GRACE,
+        )
+    except BenchmarkError:
+        return False
+    return True
 
 
 def wait_until(ready: Callable[[], bool], what: str, *, seconds: float = 30.0) -> None:

@@ -86,10 +86,14 @@ class Session:
         origin = unix if self.scenario.origin_over_unix else f"127.0.0.1:{self._origin_port}"
         place = Place(folder, free_port(), origin, self._binary)
         process = self._processes.start(peer.command(place), {self.layout.proxy_cpu}, peer.environment(place))
-        self._wait_ready(peer.name, place.port, alive=lambda: process.poll() is None)
         contender = Contender(peer, place.port, process.pid)
-        if not contender.proxies():
-            raise BenchmarkError(f"{peer.name} answers, but its proxy process was not found")
+        try:
+            self._wait_ready(peer.name, place.port, alive=lambda: process.poll() is None)
+            if not contender.proxies():
+                raise BenchmarkError(f"{peer.name} answers, but its proxy process was not found")
+        except BenchmarkError:
+            self._processes.stop(process)
+            raise
         return contender
 
     def sample(self, contender: Contender, turn: int, seconds: float) -> Sample:
