@@ -17,7 +17,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -264,7 +264,8 @@ class Bus:
         raise Unreachable(f"the supervisor behind {self._path} does not answer", hint="it may be stopped: `pannier ps`")
 
     async def _shake_hands(self, link: Link) -> tuple[Welcome, list[int]]:
-        await link.send_with_descriptors(Hello(envelope.VERSION, self._token, os.getpid(), self._role), [])
+        with suppress(Unreachable):  # who is refused at sight may find the door closed, and the reason behind it
+            await link.send_with_descriptors(Hello(envelope.VERSION, self._token, os.getpid(), self._role), [])
         messages, descriptors = await link.receive_with_descriptors()
         match messages:
             case [Welcome(fds=names) as welcome] if len(names) == len(descriptors):
@@ -291,23 +292,28 @@ class Bus:
                 self.fds[name] = descriptor
 
     async def _run(self, nursery: trio.Nursery, link: Link) -> None:
+        attempt = 0
         while True:
+            began = trio.current_time()
             final = await self._converse(nursery, link)
             if final or not self._reconnect:
                 break
-            link = await self._connect_again()
+            if trio.current_time() - began > RECONNECT_CAP_SECONDS:
+                attempt = 0
+            link, attempt = await self._connect_again(attempt)
         self._closed.set()
         for readers in self._subscriptions.values():
             for subscription in readers:
                 subscription.close()
 
-    async def _connect_again(self) -> Link:
-        for attempt in count():
+    async def _connect_again(self, first: int) -> tuple[Link, int]:
+        """A new connection, and the attempt to go on with should it be lost as soon as it is made."""
+        for attempt in count(first):
             await trio.sleep(
                 full_jitter(attempt, base=RECONNECT_BASE_SECONDS, cap=RECONNECT_CAP_SECONDS, random=random.random())
             )
             try:
-                return await self._connect()
+                return await self._connect(), attempt + 1
             except PannierError as error:
                 _log.debug("%s is still away: %s", self._path, error.message)
         raise AssertionError("count() does not end")

@@ -6,6 +6,7 @@ import os
 import msgspec
 import pytest
 import trio
+from pannier.shared import bus as bus_module
 from pannier.shared import envelope, framing
 from pannier.shared.bus import Rejected, open_bus
 from pannier.shared.envelope import Welcome
@@ -13,6 +14,7 @@ from pannier.shared.errors import NoSuchSidecar, PannierError, TimedOut, Unreach
 from pannier.shared.link import Link
 from pannier.shared.messages import Happening, Nothing, SidecarName
 from pannier.shared.unix import listen_unix
+from pannier.supervisor.broker import server
 
 
 class Number(msgspec.Struct, frozen=True):
@@ -45,7 +47,7 @@ async def test_state_reaches_a_late_joiner_and_conflates(broker):
     async with broker.join("discovery", topics=["services"]) as discovery, broker.join() as late:
         for value in range(10):
             await discovery.publish("services", Number(value), retain=True)
-        await broker.wait_until(lambda: not discovery._link.outbox)
+        await broker.wait_until(lambda: sum(p.received for p in broker.broker.statistics().peers) > 0)
         async with late.subscribe("services", Number) as numbers:
             with trio.fail_after(5):
                 async for number in numbers:
@@ -351,3 +353,34 @@ async def test_rejections_carry_their_reason(broker):
         async with open_bus(broker.path, role="discovery", token="00"):
             pass
     assert caught.value.reason == "token"
+
+
+async def test_a_peer_that_is_refused_again_and_again_slows_down(broker, monkeypatch):
+    waits: list[int] = []
+    monkeypatch.setattr(bus_module, "full_jitter", lambda attempt, **_: waits.append(attempt) or 0)
+    token = broker.grants.issue("discovery")
+    async with open_bus(broker.path, role="discovery", token=token, reconnect=True) as stubborn:
+        await stubborn.publish("lifecycle", Number(1), retain=True)
+        await broker.wait_until(lambda: len(waits) >= 5)
+    assert waits[:5] == [0, 1, 2, 3, 4]
+
+
+async def test_a_bus_that_is_full_says_so(broker, monkeypatch):
+    monkeypatch.setattr(server, "MAX_PEERS", 1)
+    async with broker.join():
+        with pytest.raises(Rejected) as caught:
+            async with broker.join():
+                pass
+    assert caught.value.reason == "busy"
+
+
+async def test_thousands_of_changes_arrive_as_the_newest(broker):
+    async with broker.join("discovery", topics=["services"]) as writer, broker.join() as reader:
+        async with reader.subscribe("services", Number) as numbers:
+            for value in range(3000):
+                await writer.publish("services", Number(value), retain=True)
+            with trio.fail_after(10):
+                async for number in numbers:
+                    if number.value == 2999:
+                        break
+        assert writer.statistics().conflated + reader.statistics().conflated > 0

@@ -135,7 +135,8 @@ async def test_a_foreign_uid_gets_nothing(broker, bystander):
 import os, socket
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 s = socket.socket(socket.AF_UNIX); s.connect({str(broker.path)!r})
-s.sendall({frame(Hello(1, broker.grants.issue("traffic"), 1, "traffic"))!r})
+try: s.sendall({frame(Hello(1, broker.grants.issue("traffic"), 1, "traffic"))!r})
+except BrokenPipeError: pass
 data = b""
 try:
     while chunk := s.recv(4096): data += chunk
@@ -284,7 +285,7 @@ def balanced(broker) -> bool:
 
 
 async def test_a_subscriber_that_never_reads_is_cut_and_the_books_balance(broker, bystander, monkeypatch):
-    monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(server, "PATIENCE_SECONDS", 2.0)
     async with wire(broker) as peer, bystander.subscribe("numbers", Number) as numbers:
         await peer.say(Subscribe(["numbers", "big"]))
         await broker.broker.publish("ping", Nothing(), retain=True)
@@ -295,7 +296,7 @@ async def test_a_subscriber_that_never_reads_is_cut_and_the_books_balance(broker
         for _ in range(5):
             await broker.broker.publish("big", big, retain=True)
             await trio.lowlevel.checkpoint()
-        for value in range(1000):
+        for value in range(400):
             await broker.broker.publish("numbers", Number(value))
             await broker.broker.publish("big", big, retain=True)
             if value < 100:
