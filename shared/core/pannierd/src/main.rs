@@ -9,8 +9,9 @@ fn main() -> ExitCode {
     let command = arguments.next();
     match command.as_deref().and_then(|command| command.to_str()) {
         Some("keep") => pannier_keeper::main(arguments),
+        Some("proxy") => pannier_proxy::main(arguments),
         _ => {
-            let _ = writeln!(io::stderr(), "usage: {}", pannier_keeper::USAGE);
+            let _ = writeln!(io::stderr(), "usage: {}\n       pannierd proxy --workers N", pannier_keeper::USAGE);
             ExitCode::from(2)
         }
     }

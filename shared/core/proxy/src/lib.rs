@@ -1,1 +1,76 @@
-//! placeholder
+//! The data path: the only process that touches a request.
+//!
+//! `main` inherits listeners and segments, enrols, starts the watchers of the tables and one reactor a worker, and then
+//! only says that it lives. Workers share nothing that changes: each has its own connections, pools, loads and counters,
+//! and a policy that is swapped in whole.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `inherited` | what the keeper handed over |
+//! | `policy_watch` | tables → policy → workers |
+//! | `worker` | one reactor: accepting, ticking, adopting policies |
+//! | `connection` | one caller: head after head |
+//! | `stack` | one request: the order of everything that happens to it |
+//! | `exchange` | one attempt at an upstream: request there, answer back |
+//! | `pump` | bodies and tunnels |
+//! | `pool`, `dial` | connections to upstreams |
+//! | `answer` | what the proxy says itself |
+//! | `account` | counters and records of a finished request |
+//! | `timers` | coarse deadlines that cost nothing per request |
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+mod account;
+mod answer;
+mod connection;
+mod dial;
+mod exchange;
+mod inherited;
+mod notify;
+mod policy_watch;
+mod pool;
+mod pump;
+mod stack;
+mod stream;
+mod timers;
+mod worker;
+
+/// `pannierd proxy --workers N`: serves until it is killed. Draining is ordered through the base table.
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    match run(args) {
+        Ok(never) => match never {},
+        Err(message) => {
+            eprintln!("pannierd proxy: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible, String> {
+    let workers = worker_count(args)?;
+    let inherited = inherited::take()?;
+    let segments = inherited::Segments::map(&inherited, workers).map_err(|e| e.to_string())?;
+    let (policies, watched) = policy_watch::start(&inherited, &segments, workers)?;
+    let listeners = inherited::listeners(inherited, workers)?;
+    let beats = worker::start(listeners, &segments, policies)?;
+    notify::say_alive(&segments.enrolment, &beats, &watched)
+}
+
+fn worker_count(args: impl Iterator<Item = OsString>) -> Result<usize, String> {
+    let usage = || {
+        format!(
+            "usage: pannierd proxy --workers N (1…{})",
+            pannier_table::counters::MAX_WORKERS
+        )
+    };
+    let args: Vec<_> = args.map(|a| a.to_string_lossy().into_owned()).collect();
+    match args.as_slice() {
+        [flag, count] if flag == "--workers" => count
+            .parse()
+            .ok()
+            .filter(|n| (1..=pannier_table::counters::MAX_WORKERS).contains(n))
+            .ok_or_else(usage),
+        _ => Err(usage()),
+    }
+}

@@ -108,6 +108,9 @@ class Enrolment:
     @property
     def heartbeat_ms(self) -> int: ...
     @property
+    def rejected_tables(self) -> int:
+        """Snapshots that could not be put in force, since the region was first used."""
+    @property
     def in_force(self) -> dict[str, int]:
         """Table kind -> the generation that every worker of it has in force."""
 

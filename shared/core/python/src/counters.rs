@@ -47,6 +47,7 @@ pub struct Enrolment {
     alive: bool,
     workers: u64,
     heartbeat_ms: u64,
+    rejected_tables: u64,
     in_force: BTreeMap<&'static str, u64>,
 }
 
@@ -59,7 +60,8 @@ pub struct Counters {
 impl Counters {
     #[new]
     fn new(fd: i32) -> PyResult<Self> {
-        let reader = CounterReader::new(map(fd, SEGMENT_BYTES, Access::Read)?).map_err(translate)?;
+        let reader =
+            CounterReader::new(map(fd, SEGMENT_BYTES, Access::Read)?).map_err(translate)?;
         Ok(Counters { reader })
     }
 
@@ -102,7 +104,12 @@ impl Counters {
                 alive: e.alive,
                 workers: e.workers,
                 heartbeat_ms: e.heartbeat_ms,
-                in_force: e.in_force.into_iter().map(|(kind, generation)| (kind.name(), generation)).collect(),
+                rejected_tables: e.rejected_tables,
+                in_force: e
+                    .in_force
+                    .into_iter()
+                    .map(|(kind, generation)| (kind.name(), generation))
+                    .collect(),
             })
             .collect()
     }

@@ -36,6 +36,7 @@ pub const SEGMENT_BYTES: usize = (SEGMENT_HEADER + REGIONS * REGION_WORDS) * 8;
 const OWNER: usize = 0;
 const WORKERS: usize = 1;
 const HEARTBEAT: usize = 2;
+const REJECTED: usize = 3;
 const IN_FORCE: usize = 8;
 const BLOCKS_USED: usize = 16;
 
@@ -70,8 +71,6 @@ pub enum Cell {
     PoolReused,
     RequestsMalformed,
     ResponsesMalformed,
-    TablesApplied,
-    TablesRejected,
     RingRecords,
     RingDropped,
     SeriesOverflowed,
@@ -80,7 +79,7 @@ pub enum Cell {
 }
 
 /// The names of [`Cell`]s, in their order, as metrics show them.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 12] = [
     "connections_accepted",
     "connections_closed",
     "connects",
@@ -88,8 +87,6 @@ pub const NAMES: [&str; 14] = [
     "pool_reused",
     "requests_malformed",
     "responses_malformed",
-    "tables_applied",
-    "tables_rejected",
     "ring_records",
     "ring_dropped",
     "series_overflowed",
@@ -137,7 +134,10 @@ pub struct Sample {
 }
 
 fn add(cell: &AtomicU64, by: u64) {
-    cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    cell.store(
+        cell.load(Ordering::Relaxed).wrapping_add(by),
+        Ordering::Relaxed,
+    );
 }
 
 fn at(words: &[AtomicU64], i: usize) -> &AtomicU64 {
@@ -172,8 +172,10 @@ fn write_text(block: &[AtomicU64], from: usize, words: usize, text: &str) {
 }
 
 fn read_text(block: &[AtomicU64], from: usize, words: usize) -> String {
-    let bytes: Vec<u8> =
-        (0..words).flat_map(|i| at(block, from + i).load(Ordering::Relaxed).to_le_bytes()).take_while(|b| *b != 0).collect();
+    let bytes: Vec<u8> = (0..words)
+        .flat_map(|i| at(block, from + i).load(Ordering::Relaxed).to_le_bytes())
+        .take_while(|b| *b != 0)
+        .collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
@@ -200,7 +202,10 @@ impl Enrolment {
             if Owner(seen).is_alive() {
                 continue;
             }
-            if owner.compare_exchange(seen, me.0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            if owner
+                .compare_exchange(seen, me.0, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+            {
                 at(header, WORKERS).store(workers as u64, Ordering::Relaxed);
                 let enrolment = Enrolment { map, index };
                 enrolment.heartbeat();
@@ -218,12 +223,22 @@ impl Enrolment {
 
     /// Says that the process lives.
     pub fn heartbeat(&self) {
-        at(region(self.map.words(), self.index), HEARTBEAT).store(clock::unix_ms(), Ordering::Relaxed);
+        at(region(self.map.words(), self.index), HEARTBEAT)
+            .store(clock::unix_ms(), Ordering::Relaxed);
+    }
+
+    /// Counts a snapshot that could not be put in force.
+    pub fn count_rejected_table(&self) {
+        at(region(self.map.words(), self.index), REJECTED).fetch_add(1, Ordering::Relaxed);
     }
 
     /// Says which generation of a table every worker of this process has in force.
     pub fn set_in_force(&self, kind: Kind, generation: u64) {
-        at(region(self.map.words(), self.index), IN_FORCE + kind as usize).store(generation, Ordering::Release);
+        at(
+            region(self.map.words(), self.index),
+            IN_FORCE + kind as usize,
+        )
+        .store(generation, Ordering::Release);
     }
 }
 
@@ -305,9 +320,15 @@ impl WorkerCounters {
     /// The counters of worker `worker` (less than [`MAX_WORKERS`]), continuing where a predecessor left off.
     #[must_use]
     pub fn new(enrolment: std::sync::Arc<Enrolment>, worker: usize) -> Self {
-        let mut counters = WorkerCounters { enrolment, worker, index: HashMap::default(), used: 0 };
+        let mut counters = WorkerCounters {
+            enrolment,
+            worker,
+            index: HashMap::default(),
+            used: 0,
+        };
         let mut index = HashMap::default();
-        let used = (at(counters.region(), BLOCKS_USED + worker).load(Ordering::Relaxed) as usize).min(BLOCKS);
+        let used = (at(counters.region(), BLOCKS_USED + worker).load(Ordering::Relaxed) as usize)
+            .min(BLOCKS);
         for i in 0..used {
             if let Some(labels) = Labels::read(nth_block(counters.words(), i)) {
                 index.insert(hash_of(&labels.key()), i);
@@ -343,8 +364,17 @@ impl WorkerCounters {
         add(at(block, block::SUM_NS), sample.duration_ns);
         add(at(block, block::REQUEST_BYTES), sample.request_bytes);
         add(at(block, block::RESPONSE_BYTES), sample.response_bytes);
-        add(at(block, block::CONVENTIONAL + histogram::conventional(sample.duration_ns)), 1);
-        add(at(block, block::FINE + histogram::fine(sample.duration_ns)), 1);
+        add(
+            at(
+                block,
+                block::CONVENTIONAL + histogram::conventional(sample.duration_ns),
+            ),
+            1,
+        );
+        add(
+            at(block, block::FINE + histogram::fine(sample.duration_ns)),
+            1,
+        );
     }
 
     fn open(&mut self, hash: u64, key: &Key<'_>) -> usize {
@@ -353,7 +383,17 @@ impl WorkerCounters {
             if self.used >= BLOCKS {
                 return BLOCKS - 1;
             }
-            return self.publish(hash, &Key { service: OVERFLOW, route: "", method: "_OTHER", status: 0, flag: 0, ..*key });
+            return self.publish(
+                hash,
+                &Key {
+                    service: OVERFLOW,
+                    route: "",
+                    method: "_OTHER",
+                    status: 0,
+                    flag: 0,
+                    ..*key
+                },
+            );
         }
         self.publish(hash, key)
     }
@@ -362,7 +402,10 @@ impl WorkerCounters {
         let index = self.used;
         let block = nth_block(self.words(), index);
         let direction = u64::from(key.direction == Direction::Outbound);
-        let meta = u64::from(key.status) | u64::from(key.flag) << 16 | u64::from(key.version) << 24 | direction << 32;
+        let meta = u64::from(key.status)
+            | u64::from(key.flag) << 16
+            | u64::from(key.version) << 24
+            | direction << 32;
         at(block, block::META).store(meta, Ordering::Relaxed);
         write_text(block, block::SERVICE, block::SERVICE_WORDS, key.service);
         write_text(block, block::ROUTE, block::ROUTE_WORDS, key.route);
@@ -401,7 +444,11 @@ impl Labels {
         }
         let meta = at(block, block::META).load(Ordering::Relaxed);
         Some(Labels {
-            direction: if meta >> 32 & 1 == 1 { Direction::Outbound } else { Direction::Inbound },
+            direction: if meta >> 32 & 1 == 1 {
+                Direction::Outbound
+            } else {
+                Direction::Inbound
+            },
             service: read_text(block, block::SERVICE, block::SERVICE_WORDS),
             route: read_text(block, block::ROUTE, block::ROUTE_WORDS),
             method: read_text(block, block::METHOD, block::METHOD_WORDS),
@@ -446,6 +493,7 @@ pub struct Enrolled {
     pub alive: bool,
     pub workers: u64,
     pub heartbeat_ms: u64,
+    pub rejected_tables: u64,
     pub in_force: Vec<(Kind, u64)>,
 }
 
@@ -467,7 +515,9 @@ impl CounterReader {
     }
 
     fn regions(&self) -> impl Iterator<Item = (usize, &[AtomicU64])> {
-        (0..REGIONS).map(|i| (i, region(self.0.words(), i))).filter(|(_, r)| at(r, OWNER).load(Ordering::Acquire) != 0)
+        (0..REGIONS)
+            .map(|i| (i, region(self.0.words(), i)))
+            .filter(|(_, r)| at(r, OWNER).load(Ordering::Acquire) != 0)
     }
 
     fn workers(&self) -> impl Iterator<Item = (&[AtomicU64], usize)> {
@@ -487,7 +537,9 @@ impl CounterReader {
         for (worker, used) in self.workers() {
             for i in 0..used {
                 let block = nth_block(worker, i);
-                let Some(labels) = Labels::read(block) else { continue };
+                let Some(labels) = Labels::read(block) else {
+                    continue;
+                };
                 let slot = *index.entry(labels.clone()).or_insert(all.len());
                 if slot == all.len() {
                     all.push(Series {
@@ -506,8 +558,16 @@ impl CounterReader {
                     series.sum_ns += read(block::SUM_NS);
                     series.request_bytes += read(block::REQUEST_BYTES);
                     series.response_bytes += read(block::RESPONSE_BYTES);
-                    series.conventional.iter_mut().enumerate().for_each(|(i, n)| *n += read(block::CONVENTIONAL + i));
-                    series.fine.iter_mut().enumerate().for_each(|(i, n)| *n += read(block::FINE + i));
+                    series
+                        .conventional
+                        .iter_mut()
+                        .enumerate()
+                        .for_each(|(i, n)| *n += read(block::CONVENTIONAL + i));
+                    series
+                        .fine
+                        .iter_mut()
+                        .enumerate()
+                        .for_each(|(i, n)| *n += read(block::FINE + i));
                 }
             }
         }
@@ -530,7 +590,9 @@ impl CounterReader {
     #[must_use]
     pub fn activity(&self) -> u64 {
         let cell = Cell::RingRecords as usize;
-        self.workers().map(|(worker, _)| at(worker, cell).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+        self.workers()
+            .map(|(worker, _)| at(worker, cell).load(Ordering::Relaxed))
+            .fold(0, u64::wrapping_add)
     }
 
     /// Everybody who holds a region, alive or not.
@@ -545,9 +607,15 @@ impl CounterReader {
                     alive: owner.is_alive(),
                     workers: at(region, WORKERS).load(Ordering::Relaxed),
                     heartbeat_ms: at(region, HEARTBEAT).load(Ordering::Relaxed),
+                    rejected_tables: at(region, REJECTED).load(Ordering::Relaxed),
                     in_force: Kind::ALL
                         .into_iter()
-                        .map(|kind| (kind, at(region, IN_FORCE + kind as usize).load(Ordering::Acquire)))
+                        .map(|kind| {
+                            (
+                                kind,
+                                at(region, IN_FORCE + kind as usize).load(Ordering::Acquire),
+                            )
+                        })
                         .collect(),
                 }
             })

@@ -1,0 +1,200 @@
+//! An answer's head: parsed strictly once it is whole, and written again for the caller.
+
+use crate::body::{Coding, Framing};
+use crate::fields::{self, Connection, Field, Name, Room};
+use crate::refusal::Refusal;
+use crate::request::write_length;
+
+/// An answer's head.
+#[derive(Debug)]
+pub struct Response<'h, 'b> {
+    /// 100…999.
+    pub status: u16,
+    /// The reason phrase, as it came.
+    pub phrase: &'b str,
+    /// How long the body is.
+    pub framing: Framing,
+    /// The upstream means to take another request on this connection.
+    pub keep_alive: bool,
+    /// The protocol that was switched to, for 101.
+    pub upgrade: Option<&'b [u8]>,
+    length: Option<u64>,
+    fields: &'h [Field<'b>],
+    nominated: bool,
+}
+
+/// What the answer answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// It was HEAD: a length without a body.
+    pub head: bool,
+    /// An upgrade was asked for.
+    pub upgrade: bool,
+}
+
+/// Parses a whole head of an answer.
+///
+/// # Errors
+/// A refusal, whatever its status; the caller is told 502.
+pub fn parse<'h, 'b>(
+    head: &'b [u8],
+    room: &'h mut Room<'b>,
+    asked: Asked,
+) -> Result<Response<'h, 'b>, Refusal> {
+    let mut raw = httparse::Response::new(&mut []);
+    let complete = httparse::ParserConfig::default()
+        .parse_response_with_uninit_headers(&mut raw, head, room)
+        .is_ok_and(|status| status.is_complete());
+    let (true, Some(status), Some(version)) = (complete, raw.code, raw.version) else {
+        return Err(Refusal::bad("malformed answer"));
+    };
+    let (mut length, mut transfer_encoding, mut upgrade) = (None, None, None);
+    let mut connection = Connection::default();
+    for field in raw.headers.iter() {
+        match fields::name(field.name) {
+            Name::ContentLength => {
+                if length
+                    .replace(fields::content_length(field.value)?)
+                    .is_some()
+                {
+                    return Err(Refusal::bad("more than one Content-Length field"));
+                }
+            }
+            Name::TransferEncoding => {
+                if transfer_encoding.replace(field.value).is_some() {
+                    return Err(Refusal::bad("more than one Transfer-Encoding field"));
+                }
+            }
+            Name::FramingAlias => return Err(Refusal::bad("an alias of a framing field")),
+            Name::Connection => connection.add(field.value),
+            Name::Upgrade => upgrade = Some(field.value),
+            _ => {}
+        }
+    }
+    if status < 100 || (status == 101) != (asked.upgrade && status == 101) {
+        return Err(Refusal::bad("an upgrade that nobody asked for"));
+    }
+    let bodiless = asked.head || status < 200 || status == 204 || status == 304;
+    let framing = match (transfer_encoding, length) {
+        (Some(_), Some(_)) => {
+            return Err(Refusal::bad("both Transfer-Encoding and Content-Length"));
+        }
+        (Some(_), None) if version == 0 => {
+            return Err(Refusal::bad("Transfer-Encoding on HTTP/1.0"));
+        }
+        (Some(coding), None) if !coding.eq_ignore_ascii_case(b"chunked") => {
+            return Err(Refusal::bad("an unknown transfer coding"));
+        }
+        _ if bodiless => Framing::None,
+        (Some(_), None) => Framing::Chunked,
+        (None, Some(0)) => Framing::None,
+        (None, Some(length)) => Framing::Length(length),
+        (None, None) => Framing::UntilClose,
+    };
+    Ok(Response {
+        status,
+        phrase: raw.reason.unwrap_or(""),
+        framing,
+        keep_alive: framing != Framing::UntilClose
+            && if version == 1 {
+                !connection.close
+            } else {
+                connection.keep_alive && !connection.close
+            },
+        upgrade: upgrade.filter(|_| status == 101),
+        length,
+        fields: raw.headers,
+        nominated: connection.others,
+    })
+}
+
+/// How the answer is written to the caller.
+#[derive(Clone, Copy, Debug)]
+pub struct Toward {
+    /// Minor version of the caller's HTTP/1.
+    pub version: u8,
+    /// The connection to the caller goes on after this answer.
+    pub keep_alive: bool,
+    /// Leave out `x-pannier-*` that the upstream made up.
+    pub strip_ours: bool,
+}
+
+impl Response<'_, '_> {
+    /// How the body goes to a caller of that version. A caller of HTTP/1.0 gets it plain, ended by the connection.
+    #[must_use]
+    pub fn coding(&self, version: u8) -> Coding {
+        match self.framing {
+            Framing::Chunked | Framing::UntilClose if version == 1 => Coding::Chunked,
+            _ => Coding::Plain,
+        }
+    }
+
+    /// Whether the caller can tell the end of the body without the connection's end.
+    #[must_use]
+    pub fn is_delimited(&self, version: u8) -> bool {
+        version == 1 || !matches!(self.framing, Framing::Chunked | Framing::UntilClose)
+    }
+
+    /// Appends the head for the caller.
+    pub fn write(&self, out: &mut Vec<u8>, toward: &Toward) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        fields::write_decimal(out, u64::from(self.status));
+        out.push(b' ');
+        out.extend_from_slice(self.phrase.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        for field in self.fields {
+            match fields::name(field.name) {
+                Name::ContentLength
+                | Name::TransferEncoding
+                | Name::Connection
+                | Name::Upgrade
+                | Name::HopByHop
+                | Name::FramingAlias => continue,
+                Name::Ours if toward.strip_ours => continue,
+                _ => {}
+            }
+            if self.nominated && fields::nominates(self.fields, field.name) {
+                continue;
+            }
+            fields::write(out, field.name.as_bytes(), field.value);
+        }
+        let may_have_length = self.status >= 200 && self.status != 204;
+        match (self.framing, self.length) {
+            (Framing::Chunked | Framing::UntilClose, _) if toward.version == 1 => {
+                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            }
+            (_, Some(length)) if may_have_length => write_length(out, length),
+            _ => {}
+        }
+        if let Some(protocol) = self.upgrade {
+            out.extend_from_slice(b"connection: upgrade\r\n");
+            fields::write(out, b"upgrade", protocol);
+        } else if self.status >= 200 && !toward.keep_alive {
+            out.extend_from_slice(b"connection: close\r\n");
+        } else if self.status >= 200 && toward.version == 0 {
+            out.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// The phrase of a status that the proxy answers with itself.
+#[must_use]
+pub fn phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        403 => "Forbidden",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}

@@ -1,0 +1,132 @@
+//! One caller's connection: head after head, until either side has had enough.
+
+use std::rc::Rc;
+
+use pannier_http::head::{HeadScanner, leading_blank};
+use pannier_http::refusal::Refusal;
+use pannier_table::clock;
+use pannier_table::counters::{Cell, Direction};
+use tokio::io::AsyncWriteExt;
+
+use crate::pump;
+use crate::stack::{self, Arrived, Next};
+use crate::stream::Stream;
+use crate::timers::{Timer, after};
+use crate::worker::Worker;
+
+/// After the last answer, what the caller still sends is read so long, so that it sees the answer and not a reset.
+const LINGER_MS: u64 = 1_000;
+const LINGER_BYTES: usize = 256 << 10;
+
+/// Why there is no further head.
+enum NoHead {
+    /// The caller closed, or was idle for too long: nothing to say.
+    Ended,
+    /// What came is refused.
+    Refused(Refusal, Arrived),
+}
+
+/// Serves a connection to its end.
+pub async fn serve(worker: Rc<Worker>, mut stream: Stream, direction: Direction) {
+    let timer = worker.timers.register();
+    let mut input = Vec::new();
+    loop {
+        let next = match next_head(&worker, &mut stream, &timer, &mut input).await {
+            Ok(arrived) => {
+                stack::serve_request(&worker, &mut stream, &timer, &mut input, arrived, direction)
+                    .await
+            }
+            Err(NoHead::Ended) => break,
+            Err(NoHead::Refused(refusal, arrived)) => {
+                worker.count(Cell::RequestsMalformed);
+                stack::refuse(&worker, &mut stream, &timer, &arrived, direction, refusal).await
+            }
+        };
+        match next {
+            Next::Again => {}
+            Next::Close => {
+                linger(&timer, &mut stream, &mut input).await;
+                break;
+            }
+            Next::Gone => break,
+        }
+    }
+    worker.give_buffer(input);
+    worker.count(Cell::ConnectionsClosed);
+}
+
+/// Waits for a whole head at the beginning of `input`. An idle connection holds no buffer.
+async fn next_head(
+    worker: &Rc<Worker>,
+    stream: &mut Stream,
+    timer: &Timer,
+    input: &mut Vec<u8>,
+) -> Result<Arrived, NoHead> {
+    let timeouts = worker.policy().timeouts;
+    if input.is_empty() {
+        worker.give_buffer(std::mem::take(input));
+        tokio::select! {
+            biased;
+            ready = timer.until(after(timeouts.idle_ms), stream.readable()) => {
+                if !matches!(ready, Ok(Ok(()))) {
+                    return Err(NoHead::Ended);
+                }
+            }
+            () = worker.drained_idle() => return Err(NoHead::Ended),
+        }
+        *input = worker.take_buffer();
+    }
+    let mut arrived = Arrived {
+        head: 0,
+        started_ns: clock::monotonic_ns(),
+        started_unix_ns: clock::unix_ns(),
+        bytes: 0,
+    };
+    let deadline = after(timeouts.header_ms);
+    let mut scanner = HeadScanner::default();
+    let mut fresh = true;
+    loop {
+        if fresh && !input.is_empty() && (input.len() >= 2 || !input.starts_with(b"\r")) {
+            input.drain(..leading_blank(input));
+            fresh = false;
+        }
+        arrived.bytes = input.len() as u64;
+        if !fresh && !input.is_empty() {
+            match scanner.scan(input) {
+                Ok(Some(head)) => {
+                    arrived.head = head;
+                    return Ok(arrived);
+                }
+                Ok(None) => {}
+                Err(refusal) => return Err(NoHead::Refused(refusal, arrived)),
+            }
+        }
+        match timer.until(deadline, pump::read(stream, input)).await {
+            Ok(Ok(n)) if n > 0 => {}
+            Ok(_) => return Err(NoHead::Ended),
+            Err(_) if input.is_empty() => return Err(NoHead::Ended),
+            Err(_) => {
+                return Err(NoHead::Refused(
+                    Refusal::with(408, "the request's head came too slowly"),
+                    arrived,
+                ));
+            }
+        }
+    }
+}
+
+/// Ends our side, then reads and drops what the caller still sends, within bounds.
+async fn linger(timer: &Timer, stream: &mut Stream, input: &mut Vec<u8>) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let deadline = after(LINGER_MS);
+    let mut dropped = 0;
+    while dropped < LINGER_BYTES {
+        input.clear();
+        match timer.until(deadline, pump::read(stream, input)).await {
+            Ok(Ok(n)) if n > 0 => dropped += n,
+            _ => return,
+        }
+    }
+}

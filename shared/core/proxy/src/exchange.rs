@@ -1,0 +1,324 @@
+//! One attempt at an upstream: the request goes there, the answer comes back, both stream at the same time if need be.
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::rc::Rc;
+
+use pannier_decide::schema::Timeouts;
+use pannier_http::body::Relay;
+use pannier_http::fields;
+use pannier_http::head::HeadScanner;
+use pannier_http::refusal::Refusal;
+use pannier_http::response::{self, Asked, Toward};
+use pannier_table::clock;
+use pannier_table::record::Flag;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::pump::{self, Patience, PumpError};
+use crate::stream::Stream;
+use crate::timers::{NEVER, Timer, after};
+use crate::worker::Worker;
+
+/// Interim answers (1xx) of one request.
+const MAX_INTERIM: usize = 16;
+/// An upstream that stopped reading the request gets so long to say why.
+const LAST_WORDS_MS: u64 = 1_000;
+
+/// What an attempt needs to know.
+pub struct Attempt<'a> {
+    /// The worker.
+    pub worker: &'a Rc<Worker>,
+    /// The deadline of whoever waits for the answer.
+    pub timer: &'a Timer,
+    /// Floor timeouts.
+    pub timeouts: Timeouts,
+    /// What was asked for.
+    pub asked: Asked,
+    /// Minor version of the caller's HTTP/1.
+    pub version: u8,
+    /// The caller may send another request after this one.
+    pub keep_alive: bool,
+    /// Leave `x-pannier-*` out of the answer: the upstream is the untrusted side.
+    pub strip_ours: bool,
+    /// Bytes of the answer written to the caller so far. Not 0 = it is too late for another answer.
+    pub written: Cell<u64>,
+    /// Bytes of the body sent on so far, beyond those that were sent with the head.
+    pub uploaded: Cell<u64>,
+}
+
+/// A complete answer.
+#[derive(Debug, Default)]
+pub struct Answered {
+    /// Its status.
+    pub status: u16,
+    /// From the request's last byte (or its head's, if it streams) to the answer's head.
+    pub latency_ns: u64,
+    /// The upstream's connection may be used again.
+    pub upstream_reusable: bool,
+    /// The caller's connection may be used again.
+    pub caller_reusable: bool,
+    /// The protocol was switched; the bytes are what the upstream sent after its head.
+    pub upgraded: Option<Vec<u8>>,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub enum Failure {
+    /// The upstream closed the connection without a byte of an answer.
+    Silent,
+    /// The upstream failed: the flag, the status that the caller should get, and why.
+    Upstream(Flag, u16, &'static str),
+    /// The caller's body failed: the same.
+    Caller(Flag, u16, &'static str),
+    /// The caller is gone.
+    CallerGone,
+}
+
+/// Makes the attempt. `head` is the request as it is sent first; `upload` relays what is still to come of its body.
+pub async fn run(
+    attempt: &Attempt<'_>,
+    upstream: &mut Stream,
+    caller: &mut Stream,
+    head: &[u8],
+    upload: Option<&mut Relay>,
+) -> Result<Answered, Failure> {
+    let (mut from_upstream, mut to_upstream) = upstream.split();
+    let (mut from_caller, mut to_caller) = caller.split();
+    let idle_ms = attempt.timeouts.idle_ms;
+    let Some(relay) = upload else {
+        if pump::write(attempt.timer, idle_ms, &mut to_upstream, head)
+            .await
+            .is_err()
+        {
+            return Err(Failure::Silent);
+        }
+        let deadline = Cell::new(after(attempt.timeouts.request_ms));
+        return receive(attempt, &deadline, &mut from_upstream, &mut to_caller).await;
+    };
+
+    let deadline = Cell::new(NEVER);
+    let upload_timer = attempt.worker.timers.register();
+    let mut send = pin!(async {
+        pump::write(&upload_timer, idle_ms, &mut to_upstream, head).await?;
+        let (mut input, mut out) = (attempt.worker.take_buffer(), attempt.worker.take_buffer());
+        let patience = Patience {
+            idle_ms,
+            minimum_rate: true,
+        };
+        let uploaded = &attempt.uploaded;
+        let sent = pump::body(
+            &upload_timer,
+            patience,
+            &mut from_caller,
+            &mut to_upstream,
+            &mut input,
+            &mut out,
+            relay,
+            uploaded,
+        );
+        let sent = sent.await.map(|()| input.is_empty());
+        attempt.worker.give_buffer(input);
+        attempt.worker.give_buffer(out);
+        sent
+    });
+    let mut answer = pin!(receive(
+        attempt,
+        &deadline,
+        &mut from_upstream,
+        &mut to_caller
+    ));
+    let mut sent: Option<Result<bool, PumpError>> = None;
+    let mut answered = loop {
+        tokio::select! {
+            biased;
+            done = &mut answer => break done?,
+            done = &mut send, if sent.is_none() => {
+                match &done {
+                    Ok(_) => deadline.set(after(attempt.timeouts.request_ms)),
+                    Err(PumpError::WriteClosed | PumpError::WriteTimeout) => deadline.set(after(LAST_WORDS_MS)),
+                    Err(PumpError::ReadClosed) => return Err(Failure::CallerGone),
+                    Err(PumpError::ReadTimeout) => {
+                        return Err(Failure::Caller(Flag::DT, 408, "the request's body came too slowly"));
+                    }
+                    Err(PumpError::Malformed(refusal)) => {
+                        return Err(Failure::Caller(Flag::DPE, refusal.status, refusal.reason));
+                    }
+                }
+                sent = Some(done);
+            }
+        }
+    };
+    // An answer before the end of the request: neither connection is at a place where another message could begin. Nor
+    // is it when bytes followed the body, which were read with it.
+    if !matches!(sent, Some(Ok(true))) {
+        answered.upstream_reusable = false;
+        answered.caller_reusable = false;
+    }
+    Ok(answered)
+}
+
+async fn receive<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    attempt: &Attempt<'_>,
+    deadline: &Cell<u64>,
+    upstream: &mut R,
+    caller: &mut W,
+) -> Result<Answered, Failure> {
+    let (mut input, mut out) = (attempt.worker.take_buffer(), attempt.worker.take_buffer());
+    let answered = receive_with(attempt, deadline, upstream, caller, &mut input, &mut out).await;
+    attempt.worker.give_buffer(input);
+    attempt.worker.give_buffer(out);
+    answered
+}
+
+async fn receive_with<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    attempt: &Attempt<'_>,
+    deadline: &Cell<u64>,
+    upstream: &mut R,
+    caller: &mut W,
+    input: &mut Vec<u8>,
+    out: &mut Vec<u8>,
+) -> Result<Answered, Failure> {
+    let began_ns = clock::monotonic_ns();
+    let idle_ms = attempt.timeouts.idle_ms;
+    let mut interim = 0;
+    let mut head = loop {
+        let length = read_head(attempt, deadline, upstream, input, interim > 0).await?;
+        let head = translate(attempt, input.get(..length).unwrap_or(&[]), out)
+            .map_err(|refusal| Failure::Upstream(Flag::UPE, 502, refusal.reason))?;
+        input.drain(..length);
+        if head.status >= 200 || head.status == 101 {
+            break head;
+        }
+        interim += 1;
+        if interim > MAX_INTERIM {
+            return Err(Failure::Upstream(
+                Flag::UPE,
+                502,
+                "too many interim answers",
+            ));
+        }
+        if attempt.version == 1 {
+            pump::write(attempt.timer, idle_ms, caller, out)
+                .await
+                .map_err(|_| Failure::CallerGone)?;
+        }
+        out.clear();
+    };
+    let mut answered = Answered {
+        status: head.status,
+        latency_ns: clock::monotonic_ns().saturating_sub(began_ns),
+        upstream_reusable: head.upstream_reusable,
+        caller_reusable: head.caller_reusable,
+        upgraded: None,
+    };
+    let patience = Patience {
+        idle_ms,
+        minimum_rate: false,
+    };
+    let relayed = pump::body(
+        attempt.timer,
+        patience,
+        upstream,
+        caller,
+        input,
+        out,
+        &mut head.relay,
+        &attempt.written,
+    )
+    .await;
+    match relayed {
+        Ok(()) => {}
+        Err(PumpError::WriteClosed | PumpError::WriteTimeout) => return Err(Failure::CallerGone),
+        Err(PumpError::ReadClosed) => {
+            return Err(Failure::Upstream(
+                Flag::UC,
+                502,
+                "the upstream closed the connection within its answer",
+            ));
+        }
+        Err(PumpError::ReadTimeout) => {
+            return Err(Failure::Upstream(
+                Flag::UT,
+                504,
+                "the upstream's answer stalled",
+            ));
+        }
+        Err(PumpError::Malformed(refusal)) => {
+            return Err(Failure::Upstream(Flag::UPE, 502, refusal.reason));
+        }
+    }
+    if head.status == 101 {
+        answered.upgraded = Some(std::mem::take(input));
+    } else if !input.is_empty() {
+        answered.upstream_reusable = false;
+    }
+    Ok(answered)
+}
+
+async fn read_head<R: AsyncRead + Unpin>(
+    attempt: &Attempt<'_>,
+    deadline: &Cell<u64>,
+    upstream: &mut R,
+    input: &mut Vec<u8>,
+    spoke: bool,
+) -> Result<usize, Failure> {
+    let mut scanner = HeadScanner::default();
+    loop {
+        match scanner.scan(input) {
+            Ok(Some(length)) => return Ok(length),
+            Ok(None) => {}
+            Err(refusal) => return Err(Failure::Upstream(Flag::UPE, 502, refusal.reason)),
+        }
+        match attempt
+            .timer
+            .until_moving(deadline, pump::read(upstream, input))
+            .await
+        {
+            Ok(Ok(n)) if n > 0 => {}
+            Ok(_) if input.is_empty() && !spoke => return Err(Failure::Silent),
+            Ok(_) => {
+                return Err(Failure::Upstream(
+                    Flag::UC,
+                    502,
+                    "the upstream closed the connection within its answer",
+                ));
+            }
+            Err(_) => {
+                return Err(Failure::Upstream(
+                    Flag::UT,
+                    504,
+                    "the upstream did not answer in time",
+                ));
+            }
+        }
+    }
+}
+
+struct Head {
+    status: u16,
+    relay: Relay,
+    upstream_reusable: bool,
+    caller_reusable: bool,
+}
+
+/// Parses an answer's head and appends it, written for the caller, to `out`.
+fn translate(attempt: &Attempt<'_>, head: &[u8], out: &mut Vec<u8>) -> Result<Head, Refusal> {
+    let mut room = fields::room();
+    let answer = response::parse(head, &mut room, attempt.asked)?;
+    let keep_alive =
+        attempt.keep_alive && answer.is_delimited(attempt.version) && !attempt.worker.is_draining();
+    answer.write(
+        out,
+        &Toward {
+            version: attempt.version,
+            keep_alive,
+            strip_ours: attempt.strip_ours,
+        },
+    );
+    Ok(Head {
+        status: answer.status,
+        relay: Relay::new(answer.framing, answer.coding(attempt.version)),
+        upstream_reusable: answer.keep_alive,
+        caller_reusable: keep_alive,
+    })
+}

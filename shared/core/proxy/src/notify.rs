@@ -1,0 +1,77 @@
+//! Saying that the proxy serves, lives and has drained, in systemd's `sd_notify` format on `NOTIFY_SOCKET`.
+//!
+//! By path and datagram: it works across restarts of the supervisor, and a dead one costs an error that is ignored.
+
+use std::os::unix::net::UnixDatagram;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pannier_table::clock;
+use pannier_table::counters::Enrolment;
+
+use crate::policy_watch::Watched;
+
+/// A worker that did not turn its loop for so long has hung.
+const HUNG_MS: u64 = 3_000;
+/// How often what a supervisor waits for is looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// One heartbeat word a worker, in milliseconds since boot, and its requests in flight.
+#[derive(Debug, Default)]
+pub struct Beat {
+    /// When the worker's loop turned last.
+    pub at_ms: AtomicU64,
+    /// Requests that it is serving.
+    pub in_flight: AtomicU64,
+    /// 1 = it was told to drain, and nothing is in flight any more.
+    pub drained: AtomicU64,
+}
+
+/// Says it for as long as the process lives; falls silent when a worker hangs, so that the watchdog ends the process.
+///
+/// # Errors
+/// When a watcher or a worker has ended, which must end the process.
+pub fn say_alive(
+    enrolment: &Enrolment,
+    beats: &[Arc<Beat>],
+    watched: &Watched,
+) -> Result<std::convert::Infallible, String> {
+    let target = std::env::var_os("NOTIFY_SOCKET");
+    let socket = UnixDatagram::unbound().map_err(|e| format!("notify socket: {e}"))?;
+    let say = |text: &str| {
+        if let Some(path) = &target {
+            let _ = socket.send_to(text.as_bytes(), path);
+        }
+    };
+    let mut next = Instant::now();
+    let mut was_drained = false;
+    loop {
+        if watched.has_ended() {
+            return Err("a watcher of the tables ended".into());
+        }
+        let alive = |beat: &Arc<Beat>| {
+            clock::monotonic_ms().saturating_sub(beat.at_ms.load(Ordering::Relaxed)) < HUNG_MS
+        };
+        let drained = beats
+            .iter()
+            .all(|beat| beat.drained.load(Ordering::Relaxed) == 1);
+        if Instant::now() >= next && beats.iter().all(alive) {
+            enrolment.heartbeat();
+            say("READY=1\nWATCHDOG=1\n");
+            next = Instant::now() + Duration::from_secs(1);
+        }
+        if drained && !was_drained {
+            say("PANNIER_DRAINED=1\n");
+        }
+        was_drained = drained;
+        let starting = beats
+            .iter()
+            .any(|beat| beat.at_ms.load(Ordering::Relaxed) == 0);
+        std::thread::sleep(if starting {
+            Duration::from_millis(2)
+        } else {
+            watched.tick(TICK)
+        });
+    }
+}

@@ -1,0 +1,267 @@
+//! From tables to the workers' policy: one thread a table, asleep in the kernel until its writer publishes.
+//!
+//! A thread copies the new snapshot, checks and decodes it, joins it with the others into a policy, and hands that to every
+//! worker. Whatever is wrong with a snapshot, the policy before it stays in force, and the rejection is counted and said.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use pannier_decide::policy::{Policy, floor};
+use pannier_decide::schema::{self, Base, Endpoints, Lifecycle, Telemetry};
+use pannier_table::counters::Enrolment;
+use pannier_table::map::{Access, Mapping};
+use pannier_table::segments::Kind;
+use pannier_table::snapshot::{ReadError, Reader, SEGMENT_BYTES, Snapshot};
+use tokio::sync::Notify;
+
+use crate::inherited::{Inherited, Segments, descriptor};
+
+/// How long a watcher sleeps at most; it is woken by the writer, this only bounds a lost wake-up.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+
+/// A worker's letter box for policies.
+#[derive(Debug)]
+pub struct Policies {
+    latest: Mutex<Arc<Policy>>,
+    /// Rung after each change.
+    pub changed: Notify,
+    version: AtomicU64,
+    adopted: AtomicU64,
+    central: Arc<Central>,
+}
+
+impl Policies {
+    /// The newest policy; the caller puts it in force before it awaits anything.
+    pub fn adopt(&self) -> Arc<Policy> {
+        let version = self.version.load(Ordering::Acquire);
+        let policy = self
+            .latest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        self.adopted.store(version, Ordering::Release);
+        self.central.report_in_force();
+        policy
+    }
+}
+
+/// What the watchers know together.
+#[derive(Debug)]
+struct Central {
+    tables: Mutex<Tables>,
+    enrolment: Arc<Enrolment>,
+    workers: Mutex<Vec<Arc<Policies>>>,
+    ended: AtomicBool,
+    draining: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Tables {
+    base: Base,
+    endpoints: Option<Endpoints>,
+    telemetry: Option<Telemetry>,
+    version: u64,
+    /// Version → the generations that it was made of, until every worker has it.
+    generations: BTreeMap<u64, [u64; Kind::ALL.len()]>,
+    current: [u64; Kind::ALL.len()],
+}
+
+/// The watchers, as the main thread sees them.
+#[derive(Debug)]
+pub struct Watched(Arc<Central>);
+
+impl Watched {
+    /// A watcher has ended, which only a bug can bring about.
+    pub fn has_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Relaxed)
+    }
+
+    /// How long to sleep before the next look: a drain is looked at often, nothing else is.
+    pub fn tick(&self, soon: Duration) -> Duration {
+        if self.0.draining.load(Ordering::Relaxed) {
+            soon
+        } else {
+            Duration::from_millis(500)
+        }
+    }
+}
+
+/// Reads what is published, then watches it; gives each worker its letter box.
+///
+/// # Errors
+/// One line for a segment that is missing or foreign.
+pub fn start(
+    inherited: &Inherited,
+    segments: &Segments,
+    workers: usize,
+) -> Result<(Vec<Arc<Policies>>, Watched), String> {
+    let tables = Tables {
+        base: floor(),
+        endpoints: None,
+        telemetry: None,
+        version: 0,
+        generations: BTreeMap::new(),
+        current: [0; Kind::ALL.len()],
+    };
+    let central = Arc::new(Central {
+        tables: Mutex::new(tables),
+        enrolment: segments.enrolment.clone(),
+        workers: Mutex::default(),
+        ended: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+    });
+    let floor = Arc::new(Policy::compile(&floor(), None, None)?);
+    let boxes: Vec<_> = (0..workers)
+        .map(|_| {
+            Arc::new(Policies {
+                latest: Mutex::new(floor.clone()),
+                changed: Notify::new(),
+                version: AtomicU64::new(0),
+                adopted: AtomicU64::new(0),
+                central: central.clone(),
+            })
+        })
+        .collect();
+    central
+        .workers
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone_from(&boxes);
+    for kind in Kind::ALL {
+        let name = format!("table.{}", kind.name());
+        let map = descriptor(inherited, &name)
+            .and_then(|fd| Mapping::new(fd, SEGMENT_BYTES, Access::Read));
+        let reader = map
+            .and_then(|map| Reader::new(map, kind))
+            .map_err(|e| e.to_string())?;
+        let seen = central.take(kind, &reader);
+        let central = central.clone();
+        thread::Builder::new()
+            .name(name)
+            .stack_size(256 << 10)
+            .spawn(move || {
+                let _ended = SayEnded(central.clone());
+                watch(&central, kind, &reader, seen);
+            })
+            .map_err(|e| format!("cannot start a thread: {e}"))?;
+    }
+    Ok((boxes, Watched(central)))
+}
+
+/// Marks the end of a watcher, however it ends.
+struct SayEnded(Arc<Central>);
+
+impl Drop for SayEnded {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+    }
+}
+
+fn watch(central: &Central, kind: Kind, reader: &Reader, mut seen: u64) -> ! {
+    loop {
+        reader.wait(seen, LONGEST_SLEEP);
+        if reader.generation() != seen {
+            seen = central.take(kind, reader);
+        }
+    }
+}
+
+impl Central {
+    /// Reads a snapshot and puts it in force, or rejects it; returns the generation that was dealt with.
+    fn take(&self, kind: Kind, reader: &Reader) -> u64 {
+        loop {
+            let before = reader.generation();
+            match reader.read() {
+                Ok((generation, snapshot)) => {
+                    if let Err(reason) = self.apply(kind, generation, &snapshot) {
+                        self.reject(kind, generation, &reason);
+                    }
+                    return generation;
+                }
+                Err(ReadError::Lapped) => {}
+                Err(ReadError::Damaged) => {
+                    self.reject(kind, before, "its checksum does not hold");
+                    return before;
+                }
+            }
+        }
+    }
+
+    fn reject(&self, kind: Kind, generation: u64, reason: &str) {
+        self.enrolment.count_rejected_table();
+        eprintln!(
+            "table {} generation {generation} rejected, the one before stays in force: {reason}",
+            kind.name()
+        );
+    }
+
+    fn apply(&self, kind: Kind, generation: u64, snapshot: &Snapshot) -> Result<(), String> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let payload = match snapshot {
+            Snapshot::Absent => None,
+            Snapshot::Payload(payload) => Some(payload.as_slice()),
+        };
+        let mut candidate = (
+            tables.base.clone(),
+            tables.endpoints.clone(),
+            tables.telemetry.clone(),
+        );
+        match kind {
+            Kind::Base => candidate.0 = payload.map_or_else(|| Ok(floor()), schema::decode)?,
+            Kind::Endpoints => candidate.1 = payload.map(schema::decode).transpose()?,
+            Kind::Telemetry => candidate.2 = payload.map(schema::decode).transpose()?,
+        }
+        let policy = Arc::new(Policy::compile(
+            &candidate.0,
+            candidate.1.as_ref(),
+            candidate.2.as_ref(),
+        )?);
+        (tables.base, tables.endpoints, tables.telemetry) = candidate;
+        tables.version += 1;
+        if let Some(current) = tables.current.get_mut(kind as usize) {
+            *current = generation;
+        }
+        let (version, current) = (tables.version, tables.current);
+        tables.generations.insert(version, current);
+        self.draining.store(
+            tables.base.lifecycle == Lifecycle::Draining,
+            Ordering::Relaxed,
+        );
+        for worker in self
+            .workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
+            *worker.latest.lock().unwrap_or_else(PoisonError::into_inner) = policy.clone();
+            worker.version.store(version, Ordering::Release);
+            worker.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Writes down the generations that every worker has in force.
+    fn report_in_force(&self) {
+        let workers = self
+            .workers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let everywhere = workers
+            .iter()
+            .map(|w| w.adopted.load(Ordering::Acquire))
+            .min()
+            .unwrap_or(0);
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, generations)) = tables.generations.range(..=everywhere).next_back() else {
+            return;
+        };
+        for (kind, generation) in Kind::ALL.into_iter().zip(*generations) {
+            self.enrolment.set_in_force(kind, generation);
+        }
+        tables.generations = tables.generations.split_off(&everywhere);
+    }
+}

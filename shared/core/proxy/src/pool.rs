@@ -1,0 +1,82 @@
+//! Idle connections to upstreams, by endpoint, the last used first.
+//!
+//! An upstream may close an idle connection at any moment. A request that may not be repeated is therefore only sent on a
+//! connection that was idle for less than [`FRESH_MS`]: shorter than any common server's keep-alive timeout.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+
+use pannier_decide::policy::Cluster;
+use pannier_table::clock;
+
+use crate::stream::Stream;
+
+/// Idle connections kept for one endpoint.
+const KEPT: usize = 256;
+/// A connection idle for longer is closed.
+const IDLE_MS: u64 = 30_000;
+/// A connection idle for longer is not used for what must not be sent twice.
+const FRESH_MS: u64 = 1_000;
+
+struct Idle {
+    stream: Stream,
+    since_ms: u64,
+}
+
+/// The idle connections of one worker.
+#[derive(Default)]
+pub struct Pool(RefCell<HashMap<u64, Vec<Idle>>>);
+
+impl Pool {
+    /// A connection to the endpoint, if a good one is idle. `repeatable`: losing the attempt would do no harm.
+    pub fn take(&self, key: u64, repeatable: bool) -> Option<Stream> {
+        let mut all = self.0.borrow_mut();
+        let idle = all.get_mut(&key)?;
+        let now = clock::monotonic_ms();
+        while let Some(candidate) = idle.pop() {
+            let age = now.saturating_sub(candidate.since_ms);
+            if age > IDLE_MS || (!repeatable && age > FRESH_MS) {
+                if age > IDLE_MS {
+                    idle.clear();
+                } else {
+                    idle.push(candidate);
+                }
+                return None;
+            }
+            if candidate.stream.is_quiet() {
+                return Some(candidate.stream);
+            }
+        }
+        None
+    }
+
+    /// Gives a connection back after a complete exchange.
+    pub fn give(&self, key: u64, stream: Stream) {
+        let mut all = self.0.borrow_mut();
+        let idle = all.entry(key).or_default();
+        if idle.len() < KEPT {
+            idle.push(Idle {
+                stream,
+                since_ms: clock::monotonic_ms(),
+            });
+        }
+    }
+
+    /// Closes what has been idle for too long, or was closed by its upstream.
+    pub fn purge(&self, now_ms: u64) {
+        self.0.borrow_mut().retain(|_, idle| {
+            idle.retain(|i| now_ms.saturating_sub(i.since_ms) <= IDLE_MS && i.stream.is_quiet());
+            !idle.is_empty()
+        });
+    }
+
+    /// Closes what no cluster has any more.
+    pub fn retain(&self, clusters: &[Cluster]) {
+        let known: HashSet<u64> = clusters
+            .iter()
+            .flat_map(|c| &c.endpoints)
+            .map(|e| e.key)
+            .collect();
+        self.0.borrow_mut().retain(|key, _| known.contains(key));
+    }
+}
