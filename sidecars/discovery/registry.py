@@ -234,9 +234,7 @@ class Registry:
 
     def _check(self, folder: Path) -> None:
         try:
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir(mode=0o700)
-            found = folder.lstat()
+            found = _found_or_made(folder)
         except OSError as error:
             raise _unusable(folder, error) from error
         if not stat.S_ISDIR(found.st_mode):
@@ -252,6 +250,15 @@ class Registry:
             hint=f"look at what is in it, then remove it: rm -r {folder}",
             blame=Blame.PLATFORM,
         )
+
+
+def _found_or_made(folder: Path) -> os.stat_result:
+    try:
+        return folder.lstat()
+    except FileNotFoundError:
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        return folder.lstat()
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int, int]:

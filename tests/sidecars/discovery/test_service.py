@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 from pannier import _native
+from pannier.shared import framing
 from pannier.shared.bus import Bus
 from pannier.shared.messages import EVENTS, LIFECYCLE, SERVICES, Happening, Lifecycle, Nothing, ProcessState, Services
 from pannier.shared.sidecar import Context
@@ -259,3 +261,40 @@ async def test_a_newer_writer_ends_it(broker, start) -> None:
 async def test_the_verb_ignores_arguments(broker, start) -> None:
     async with start(Config()), broker.join() as cli:
         assert (await cli.request("discovery", SERVICES, Nothing(), Services)).clusters == []
+
+
+async def test_the_process_survives_sigkill_with_its_slots_and_leaves_on_sigterm(broker, segment: int) -> None:
+    directory = broker.path.parent
+    environ = {**os.environ, "PANNIER_BUS": str(broker.path)}
+    config = Config(services={"payments": (StaticEndpoint("h:1"),)}, register=False)
+
+    async def spawn(times: int) -> trio.Process:
+        token = broker.grants.issue(
+            "discovery", topics=[SERVICES, EVENTS], fds={TABLE: segment}, config=framing.encode(config)
+        )
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "pannier.sidecars.discovery"], env={**environ, "PANNIER_TOKEN": token}
+        )
+        await broker.wait_seen("ready", "discovery", times)
+        return process
+
+    running = Running(None, directory, segment)
+    with trio.fail_after(20):
+        process = await spawn(1)
+        try:
+            await running.put("/v1/instances/stock/s-1", {"address": "h", "port": 7, "ttl": "1m", "epoch": 5})
+            await running.wait_for(lambda: running.rows("stock"))
+            before = running.rows("stock")
+        finally:
+            process.kill()
+        await process.wait()
+        process = await spawn(2)
+        try:
+            assert running.rows("stock") == before
+            assert await running.put("/v1/instances/stock/s-1", {"address": "h", "port": 8, "epoch": 4}) == 409
+            process.terminate()
+            assert await process.wait() == 0
+        finally:
+            process.kill()
+    assert not (directory / "api.sock").exists()
+    assert running.rows("stock") == before
