@@ -24,7 +24,7 @@ import trio
 from pannier.supervisor.compose import Kind, ProcessPlan, Readiness
 from pannier.supervisor.lifecycle import ALIVE, PROCESS, ProcessEvent, ProcessState, step
 from pannier.supervisor.ports import split_address
-from pannier.supervisor.restart import Exit, History, verdict
+from pannier.supervisor.restart import LONGEST_WAIT, Exit, History, Verdict, verdict
 from pannier.supervisor.watchdog import Watchdog
 
 PROBE_EVERY: Final = 0.05  # seconds between two looks at an address that does not answer yet
@@ -101,6 +101,8 @@ class Child:
             else:
                 now = time.monotonic()
                 decided = verdict(self.plan.restart, self.history, exit_, now=now, random=random.random())
+                if self.spawn_error is not None and self.spawn_error.errno == errno.EHOSTDOWN:
+                    decided = Verdict(ProcessEvent.GAVE_UP, LONGEST_WAIT, decided.history)  # nobody can start it
                 self.history = decided.history
                 self._move(decided.event)
                 if decided.after is None:

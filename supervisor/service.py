@@ -249,6 +249,8 @@ class Service:
             how = f"ended ({child.last_exit})" if child.spawn_error is None else f"cannot start: {child.spawn_error}"
             failed = child.state is ProcessState.FAILED
             then = "failed: tried again once a minute" if failed else "it is started again"
+            if self.tree.keeper_lost:
+                then = "not started again, since the keeper is gone: start the service again"
             self._happen(child.name, child.state.value, f"{child.name} {how}; {then}", "error" if failed else "warning")
         self._news.set()
 

@@ -19,8 +19,8 @@ from pannier.supervisor.keeper import Keeper
 class TableState(msgspec.Struct, frozen=True):
     """One table.
 
-    `generation` 0 = never published, `absent` = its capability does not exist, `age_s` = seconds since its writer's last
-    heartbeat (None: there never was a writer).
+    `generation` 0 = never published, `absent` = its capability does not exist, `age_s` = seconds since its writer's
+    last heartbeat (None: there never was a writer).
     """
 
     kind: str
