@@ -1,7 +1,8 @@
 """Asks endpoints whether they are there: over HTTP where a path is known, else by connecting.
 
 Rules: one task a target, none waits for another; at most `CONCURRENT` questions are open; the first question comes at
-once and is repeated each second until the first success, then each interval, with jitter, so that checks spread.
+once and is repeated each second until the first success (for `EAGER_TRIES` at most), then each interval; with jitter,
+so that checks spread.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Generic, TypeVar
 
 import h11
@@ -16,6 +18,7 @@ import trio
 
 CONCURRENT = 32
 EAGER_SECONDS = 1.0
+EAGER_TRIES = 30
 _JITTER = 0.1
 _ANSWER_LIMIT = 16_384
 
@@ -99,10 +102,10 @@ class Probes(Generic[K]):
     async def _repeat(self, key: K, target: Target, scope: trio.CancelScope) -> None:
         pause = min(EAGER_SECONDS, self._interval)
         with scope:
-            while True:
+            for tries in count(1):
                 async with self._limiter:
                     reason = await probe(target, self._timeout)
                 self._outcome(key, reason)
-                if not reason:
+                if not reason or tries >= EAGER_TRIES:
                     pause = self._interval
                 await trio.sleep(pause * self._uniform(1 - _JITTER, 1 + _JITTER))

@@ -8,6 +8,7 @@ Rules:
   sight of a file compares its mtime with the file system's own now, so that corpses are not announced.
 - A file that vanished after it said DRAINING, or while others are still there, was removed deliberately. When all
   vanish at once the folder was wiped: the instances are doubted, not dropped.
+- A look that did not see everything (no descriptor left, too many files) ends nobody.
 - Files of other users, links, torn or oversized files, and names that do not match are ignored and counted.
 - The epoch of an instance grows across restarts: by its last file, by a counter beside it that a clean stop leaves, and
   by the wall clock where both were wiped.
@@ -18,6 +19,7 @@ Refused: a lock or an index file (one crash blocks everybody), inotify (a limit 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -41,6 +43,7 @@ from pannier.sidecars.discovery.leases import Key, Registration, State
 FILE_LIMIT = 16_384
 FILES_LIMIT = 4096
 DEAD_SECONDS = 600.0
+COUNTER_SECONDS = 86_400.0
 TTL_MAX_MS = 3_600_000
 _CLOCK_TOLERANCE_SECONDS = 2.0
 _SUFFIX = ".json"
@@ -102,11 +105,13 @@ class Registry:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._seen: dict[Key, _Seen] = {}
+        self._complete = True
         self.ignored = 0
 
     def scan(self, now: float) -> Scan:
         """Looks at every file; `now` is monotonic. Raises PannierError if the folder cannot be trusted or read."""
         self._check(self._root)
+        self._complete = True
         found: set[Key] = set()
         beats: list[Registration] = []
         filesystem_now: float | None = None
@@ -121,7 +126,10 @@ class Registry:
                 if now - seen.since > DEAD_SECONDS:
                     self._bury(key)
                 continue
-            record = self._load(key, Path(entry.path))
+            try:
+                record = self._load(key, Path(entry.path))
+            except OSError:
+                continue
             self._seen[key] = _Seen(stamp, now, record)
             if record is None:
                 continue
@@ -131,7 +139,7 @@ class Registry:
                 if abs(age) > record.ttl_ms / 1000 + _CLOCK_TOLERANCE_SECONDS:
                     continue
             beats.append(record.registration())
-        return self._gone(found, beats)
+        return self._gone(found, beats) if self._complete else Scan(tuple(beats))
 
     def write(self, record: Record) -> None:
         """Writes the file of an instance of ours. Raises PannierError if that is not possible."""
@@ -148,7 +156,10 @@ class Registry:
         folder = self._root / service
         self._check(self._root)
         self._check(folder)
-        previous = self._load((service, instance), folder / (instance + _SUFFIX))
+        try:
+            previous = self._load((service, instance), folder / (instance + _SUFFIX))
+        except OSError as error:
+            raise _unusable(folder, error) from error
         counter = folder / (instance + _EPOCH_SUFFIX)
         noted = 0
         with contextlib.suppress(OSError, ValueError):
@@ -156,6 +167,7 @@ class Registry:
         epoch = max(previous.epoch + 1 if previous else 0, noted + 1, wall_ms)
         try:
             _replace(counter, b"%d\n" % epoch)
+            self._forget_counters(folder, counter.stat().st_mtime)
         except OSError as error:
             raise _unusable(folder, error) from error
         return epoch
@@ -163,9 +175,9 @@ class Registry:
     def remove(self, key: Key, epoch: int) -> None:
         """Removes the file of an instance of ours, unless a newer incarnation has written it since."""
         path = self._root / key[0] / (key[1] + _SUFFIX)
-        record = self._load(key, path)
-        if record is None or record.epoch <= epoch:
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            record = self._load(key, path)
+            if record is None or record.epoch <= epoch:
                 path.unlink()
 
     def _entries(self) -> Iterator[tuple[Key, os.DirEntry[str]]]:
@@ -179,13 +191,16 @@ class Registry:
                 continue
             try:
                 files = list(os.scandir(service.path))
+            except FileNotFoundError:
+                continue
             except OSError:
-                self.ignored += 1
+                self._complete = False
                 continue
             for file in files:
                 name = file.name.removesuffix(_SUFFIX)
                 if file.name.endswith(_SUFFIX) and _INSTANCE.match(name):
                     if left == 0:
+                        self._complete = False
                         return
                     left -= 1
                     yield (service.name, name), file
@@ -204,17 +219,25 @@ class Registry:
         return Scan(tuple(beats), tuple(removed), tuple(wiped))
 
     def _load(self, key: Key, path: Path) -> Record | None:
+        """The record in a file; None if there is none or it is foreign. Raises OSError where another try may help."""
         try:
             record = msgspec.json.decode(_read_own(path), type=Record)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):
+        except ValueError:
             self.ignored += 1
             return None
         if (record.service, record.id) != key:
             self.ignored += 1
             return None
         return record
+
+    def _forget_counters(self, folder: Path, now: float) -> None:
+        for entry in list(os.scandir(folder)):
+            if entry.name.endswith(_EPOCH_SUFFIX):
+                with contextlib.suppress(OSError):
+                    if now - entry.stat(follow_symlinks=False).st_mtime > COUNTER_SECONDS:
+                        os.unlink(entry.path)
 
     def _bury(self, key: Key) -> None:
         with contextlib.suppress(OSError):
@@ -267,7 +290,12 @@ def _stamp(found: os.stat_result) -> tuple[int, int, int]:
 
 def _read_own(path: Path) -> bytes:
     """The bytes of a plain file of ours. Raises OSError, and ValueError for what is foreign or oversized."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError("a link") from error
+        raise
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > FILE_LIMIT:

@@ -7,6 +7,7 @@ and tried again at the next tick.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -119,13 +120,14 @@ class Discovery:
             ttl=seconds(config.lease_ttl),
         )
         listener = await self._listen(path)
+        inode = path.stat().st_ino
         try:
             self._nursery.start_soon(serve_http, listener, api.handle)
             await bus.ready()
             await trio.sleep_forever()
         finally:
-            path.unlink(missing_ok=True)
             self._announcer.leave()
+            _unlink_own(path, inode)
 
     def _static_source(self, file: str, restored: Table) -> StaticSource:
         # What explains a broken file is a tenth of this process; most services have no such file.
@@ -237,6 +239,13 @@ def _open_table(fds: Mapping[str, int]) -> tuple[TableReader, TableWriter]:
             f"the supervisor granted no {TABLE}", hint="restart the service with `pannier run`", blame=Blame.INTERNAL
         )
     return _native.TableReader(KIND, fds[TABLE]), _native.TableWriter(KIND, fds[TABLE])
+
+
+def _unlink_own(path: Path, inode: int) -> None:
+    """Removes the socket, unless a successor has already put its own there."""
+    with contextlib.suppress(OSError):
+        if path.lstat().st_ino == inode:
+            path.unlink()
 
 
 def _validate(payload: bytes) -> None:

@@ -1,5 +1,6 @@
 """The host's registry: two processes that only share a folder."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,6 +121,46 @@ def test_epochs_grow_across_restarts_even_if_the_clock_goes_back(root: Path) -> 
     assert Registry(root).next_epoch("orders", "o-1", 2000) == 2000
     Registry(root).write(Record("orders", "o-1", "h:1", 9000, State.UP, 1000))
     assert Registry(root).next_epoch("orders", "o-1", 2000) == 9001
+
+
+def test_counters_of_yesterday_are_forgotten(root: Path) -> None:
+    registry = Registry(root)
+    registry.next_epoch("orders", "old", 1)
+    grow_older(root / "orders" / "old.epoch", 90_000)
+    registry.next_epoch("orders", "o-1", 1)
+    assert [path.name for path in (root / "orders").iterdir()] == ["o-1.epoch"]
+
+
+def test_a_look_that_did_not_see_everything_ends_nobody(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(root)
+    registry.write(ORDERS)
+    registry.write(PAYMENTS)
+    registry.scan(0)
+    registry.write(ORDERS)
+    scandir = os.scandir
+
+    def exhausted(path: str | Path) -> object:
+        if str(path).endswith("payments"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", exhausted)
+        scan = registry.scan(1)
+        assert [beat.id for beat in scan.beats] == ["o-1"]
+        assert scan.removed == scan.wiped == ()
+    with monkeypatch.context() as patched:
+        patched.setattr("pannier.sidecars.discovery.registry.FILES_LIMIT", 1)
+        assert registry.scan(2).removed == ()
+    registry.write(PAYMENTS)
+    with monkeypatch.context() as patched:
+
+        def no_descriptor(*_: object) -> int:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        patched.setattr(os, "open", no_descriptor)
+        assert registry.scan(3).beats == ()
+    assert beats(registry, 4) == {"p-1"}
 
 
 def test_a_torn_counter_does_not_matter(root: Path) -> None:
