@@ -147,6 +147,11 @@ def failure_of(request_id: int, error: PannierError) -> Failure:
     return Failure(request_id, code, error.message[:_MAX_TEXT], error.hint[:_MAX_TEXT])
 
 
+def reject_of(error: PannierError) -> Reject:
+    """The last word to a peer: its `code` is the error's, or `protocol`."""
+    return Reject(error.code or "protocol", error.message[:_MAX_TEXT], error.hint[:_MAX_TEXT])
+
+
 def error_of(failure: Failure) -> PannierError:
     """The other direction: an error of the same kind; of a kind that is not known here, a plain `PannierError`."""
     kind, _, code = failure.code.partition("/")

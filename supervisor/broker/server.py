@@ -28,7 +28,6 @@ from pannier.shared.envelope import (
     Hello,
     Publish,
     Ready,
-    Reject,
     Reply,
     Request,
     Subscribe,
@@ -186,7 +185,7 @@ class Broker:
             await self._converse(peer, nursery)
         except (_Refused, FramingError) as error:
             self._refused += 1
-            await link.refuse(Reject(error.code or "protocol", error.message, error.hint))
+            await link.refuse(envelope.reject_of(error))
         except Unreachable:
             pass
         finally:
@@ -320,6 +319,8 @@ class Broker:
             case Publish(topic=topic, body=body, retain=retain):
                 if topic != EVENTS and topic not in peer.grant.topics:
                     raise _Refused("rights", f"`{peer.role}` does not own the topic `{topic}`")
+                if len(body) > framing.MAX_BODY:
+                    raise _Refused("protocol", f"a body of {len(body)} bytes; at most {framing.MAX_BODY} are allowed")
                 self._publish(topic, peer.role, body, retain=retain)
             case Reply(id=number) | Failure(id=number):
                 if (call := self._calls.end(number, peer.number)) is not None:

@@ -4,14 +4,15 @@ import contextlib
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgpack
 import msgspec
 import pytest
 import trio
-from pannier.shared import envelope
+from pannier.shared import envelope, framing
 from pannier.shared.bus import open_bus
 from pannier.shared.envelope import (
     Beat,
@@ -432,3 +433,47 @@ async def test_a_verb_has_one_handler(broker):
     broker.broker.serve_verb("x", Nothing, _nothing)
     with pytest.raises(ValueError, match="has a handler"):
         broker.broker.serve_verb("x", Nothing, _nothing)
+
+
+def full(make: Callable[[str], envelope.Envelope]) -> envelope.Envelope:
+    """The longest message of its kind that is still a frame."""
+    return make("x" * (framing.MAX_FRAME - len(frame(make("x" * 70_000))) + 70_004))
+
+
+OVERSIZED = [
+    full(lambda text: Hello(1, "", 1, text)),
+    full(lambda text: Hello(1, text, 1, "cli")),
+    full(lambda text: Subscribe([text])),
+    full(lambda text: Request(1, text, "x", b"\x80")),
+    full(lambda text: Request(1, "supervisor", text, b"\x80")),
+    full(lambda text: Request(1, "discovery", "x", text.encode())),
+    full(lambda text: Publish(text, b"\x80", True)),
+    full(lambda text: Publish("mine", text.encode(), True)),
+    full(lambda text: Publish("events", text.encode(), False)),
+    full(lambda text: Reply(1, text.encode())),
+    full(lambda text: Failure(1, text, "", "")),
+    full(lambda text: Reject(text, "", "")),
+    full(lambda text: Event(text, "", 1, True, b"")),
+    full(lambda text: Welcome(1, text, [], b"", "")),
+]
+
+
+@pytest.mark.parametrize("message", OVERSIZED, ids=lambda m: type(m).__name__)
+async def test_text_of_any_length_harms_its_sender_at_most(broker, bystander, message):
+    async with bare(broker) as stranger:
+        await stranger.say(message)
+        assert await stranger.hear_verdict() is not None
+    async with wire(broker, "traffic", ["mine"]) as peer:
+        await peer.say(message, Beat())
+        with trio.move_on_after(0.05):
+            await peer.hear()
+    async with bystander.subscribe("mine", Number) as numbers:
+        await broker.broker.publish("mine", Number(3), retain=True)
+        assert await anext(numbers) == Number(3)
+
+
+async def test_a_field_with_an_endless_name_is_refused_in_few_words(broker, bystander):
+    body = msgpack.packb({"t": "beat", "x" * (framing.MAX_FRAME - 20): 1})
+    async with bare(broker) as peer:
+        await peer.stream.send_all(len(body).to_bytes(4, "big") + body)
+        assert await peer.hear_verdict() == "protocol"
