@@ -27,9 +27,7 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Self::Unix(PathBuf::from(path)));
         }
-        text.parse()
-            .map(Self::Tcp)
-            .map_err(|_| format!("{text:?} is neither IP:PORT nor unix:/path"))
+        text.parse().map(Self::Tcp).map_err(|_| format!("{text:?} is neither IP:PORT nor unix:/path"))
     }
 }
 
@@ -107,10 +105,7 @@ mod tests {
     #[test]
     fn an_address_prints_as_it_was_written() {
         for text in ["127.0.0.1:80", "[::1]:8080", "unix:/tmp/a.sock"] {
-            assert_eq!(
-                text.parse::<Address>().map(|address| address.to_string()),
-                Ok(text.to_owned())
-            );
+            assert_eq!(text.parse::<Address>().map(|address| address.to_string()), Ok(text.to_owned()));
         }
         assert!("localhost:80".parse::<Address>().is_err());
     }

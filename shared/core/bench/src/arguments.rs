@@ -23,9 +23,7 @@ impl Arguments {
             let (name, value) = match option.split_once('=') {
                 Some((name, value)) => (name.to_owned(), value.to_owned()),
                 None => {
-                    let value = words
-                        .next()
-                        .ok_or_else(|| format!("--{option} needs a value"))?;
+                    let value = words.next().ok_or_else(|| format!("--{option} needs a value"))?;
                     (option.to_owned(), value)
                 }
             };
@@ -46,8 +44,7 @@ impl Arguments {
     /// # Errors
     /// The option was not given.
     pub fn required(&mut self, name: &str) -> Result<String, Box<dyn Error>> {
-        self.text(name)
-            .ok_or_else(|| format!("--{name} is missing").into())
+        self.text(name).ok_or_else(|| format!("--{name} is missing").into())
     }
 
     /// Takes an option and reads it as `T`, if it was given.

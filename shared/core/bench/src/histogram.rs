@@ -12,10 +12,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self {
-            counts: vec![0; BUCKETS],
-            total: 0,
-        }
+        Self { counts: vec![0; BUCKETS], total: 0 }
     }
 }
 
@@ -80,10 +77,7 @@ mod tests {
             for near in [value - 1, value, value + 1] {
                 let edge = upper_edge(bucket_of(near));
                 assert!(edge >= near, "{near} is above its edge {edge}");
-                assert!(
-                    (edge - near) as f64 <= near as f64 / 63.0,
-                    "{near} is far below its edge {edge}"
-                );
+                assert!((edge - near) as f64 <= near as f64 / 63.0, "{near} is far below its edge {edge}");
             }
             value = value.saturating_mul(3) / 2 + 1;
         }

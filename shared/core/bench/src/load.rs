@@ -10,8 +10,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, read, write};
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
 use crate::address::Address;
@@ -25,9 +24,7 @@ use crate::schedule::{Due, Schedule};
 const PACER: u64 = u64::MAX;
 const BUFFER: usize = 256 * 1024;
 const STALLED: Duration = Duration::from_secs(5);
-const READABLE: EventFlags = EventFlags::IN
-    .union(EventFlags::RDHUP)
-    .union(EventFlags::ET);
+const READABLE: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 
 /// Runs the load to its end.
 ///
@@ -40,15 +37,8 @@ pub fn run(options: &Options) -> Result<Report, Box<dyn Error>> {
     let pacer = load.begin()?;
     let mut progress = Instant::now();
     while load.in_flight > 0 || !load.schedule.is_over(load.now()) {
-        let tick = Timespec {
-            tv_sec: 1,
-            tv_nsec: 0,
-        };
-        match epoll::wait(
-            &load.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            Some(&tick),
-        ) {
+        let tick = Timespec { tv_sec: 1, tv_nsec: 0 };
+        match epoll::wait(&load.epoll, rustix::buffer::spare_capacity(&mut events), Some(&tick)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -100,13 +90,7 @@ struct Connection {
 
 impl Connection {
     fn new(socket: OwnedFd) -> Self {
-        Self {
-            socket,
-            parser: Parser::default(),
-            current: None,
-            sent: 0,
-            blocked: false,
-        }
+        Self { socket, parser: Parser::default(), current: None, sent: 0, blocked: false }
     }
 }
 
@@ -145,16 +129,8 @@ impl<'a> Load<'a> {
     }
 
     fn dial(&self, index: usize) -> Result<Connection, Box<dyn Error>> {
-        let socket = self
-            .address
-            .connect()
-            .map_err(|error| format!("{}: {error}", self.address))?;
-        epoll::add(
-            &self.epoll,
-            &socket,
-            EventData::new_u64(index as u64),
-            READABLE,
-        )?;
+        let socket = self.address.connect().map_err(|error| format!("{}: {error}", self.address))?;
+        epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), READABLE)?;
         Ok(Connection::new(socket))
     }
 
@@ -169,25 +145,10 @@ impl<'a> Load<'a> {
             self.send_due()?;
             return Ok(None);
         };
-        let timer = timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )?;
-        epoll::add(
-            &self.epoll,
-            &timer,
-            EventData::new_u64(PACER),
-            EventFlags::IN,
-        )?;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        epoll::add(&self.epoll, &timer, EventData::new_u64(PACER), EventFlags::IN)?;
         let every = Timespec::try_from(Duration::from_nanos(interval))?;
-        timerfd_settime(
-            &timer,
-            TimerfdTimerFlags::empty(),
-            &Itimerspec {
-                it_interval: every,
-                it_value: every,
-            },
-        )?;
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: every, it_value: every })?;
         self.send_due()?;
         Ok(Some(timer))
     }
@@ -227,43 +188,21 @@ impl<'a> Load<'a> {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 Err(error) => {
-                    return self.finish(
-                        index,
-                        Outcome::Bad {
-                            close: true,
-                            why: format!("write: {error}"),
-                        },
-                    );
+                    return self.finish(index, Outcome::Bad { close: true, why: format!("write: {error}") });
                 }
             }
         }
         let blocked = connection.sent < bytes.len();
         if blocked != connection.blocked {
             connection.blocked = blocked;
-            let flags = if blocked {
-                READABLE | EventFlags::OUT
-            } else {
-                READABLE
-            };
-            epoll::modify(
-                &self.epoll,
-                &connection.socket,
-                EventData::new_u64(index as u64),
-                flags,
-            )?;
+            let flags = if blocked { READABLE | EventFlags::OUT } else { READABLE };
+            epoll::modify(&self.epoll, &connection.socket, EventData::new_u64(index as u64), flags)?;
         }
         Ok(())
     }
 
-    fn step(
-        &mut self,
-        index: usize,
-        flags: EventFlags,
-        buffer: &mut [u8],
-    ) -> Result<(), Box<dyn Error>> {
-        if flags.contains(EventFlags::OUT)
-            && self.connections.get(index).is_some_and(|one| one.blocked)
-        {
+    fn step(&mut self, index: usize, flags: EventFlags, buffer: &mut [u8]) -> Result<(), Box<dyn Error>> {
+        if flags.contains(EventFlags::OUT) && self.connections.get(index).is_some_and(|one| one.blocked) {
             self.write(index)?;
         }
         loop {
@@ -282,14 +221,9 @@ impl<'a> Load<'a> {
             let outcome = if size == 0 {
                 broken(connection, "the peer ended the connection")
             } else {
-                received(
-                    connection,
-                    buffer.get(..size).unwrap_or_default(),
-                    self.expect,
-                )
+                received(connection, buffer.get(..size).unwrap_or_default(), self.expect)
             };
-            let more = size == buffer.len()
-                || flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            let more = size == buffer.len() || flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
             match outcome {
                 Outcome::Waiting if more => {}
                 Outcome::Waiting => return Ok(()),
@@ -298,10 +232,7 @@ impl<'a> Load<'a> {
                     let outcome = match read(&connection.socket, &mut *buffer) {
                         Err(Errno::AGAIN) => Outcome::Good { close: false },
                         Ok(0) | Err(_) => Outcome::Good { close: true },
-                        Ok(_) => Outcome::Bad {
-                            close: true,
-                            why: "bytes after the answer".to_owned(),
-                        },
+                        Ok(_) => Outcome::Bad { close: true, why: "bytes after the answer".to_owned() },
                     };
                     return self.finish(index, outcome);
                 }
@@ -325,8 +256,7 @@ impl<'a> Load<'a> {
             Outcome::Waiting => return Ok(()),
             Outcome::Good { close } => {
                 self.good += 1;
-                self.histogram
-                    .record(now.saturating_sub(current.map_or(now, |due| due.intended)));
+                self.histogram.record(now.saturating_sub(current.map_or(now, |due| due.intended)));
                 close
             }
             Outcome::Bad { close, why } => {
@@ -357,8 +287,7 @@ impl<'a> Load<'a> {
     fn report(mut self) -> Report {
         if self.in_flight > 0 {
             self.errors += self.in_flight;
-            self.first_error
-                .get_or_insert(format!("{} requests had no answer", self.in_flight));
+            self.first_error.get_or_insert(format!("{} requests had no answer", self.in_flight));
         }
         Report {
             requests: self.good,
@@ -372,45 +301,26 @@ impl<'a> Load<'a> {
 
 fn broken(connection: &Connection, why: &str) -> Outcome {
     match connection.current {
-        Some(_) => Outcome::Bad {
-            close: true,
-            why: why.to_owned(),
-        },
+        Some(_) => Outcome::Bad { close: true, why: why.to_owned() },
         None => Outcome::EndedIdle,
     }
 }
 
 fn received(connection: &mut Connection, bytes: &[u8], expect: &Expect) -> Outcome {
     if connection.current.is_none() {
-        return Outcome::Bad {
-            close: true,
-            why: "bytes without a request".to_owned(),
-        };
+        return Outcome::Bad { close: true, why: "bytes without a request".to_owned() };
     }
     match connection.parser.feed(bytes, expect) {
         Ok((_, None)) => Outcome::Waiting,
-        Ok((used, Some(_))) if used < bytes.len() => Outcome::Bad {
-            close: true,
-            why: "bytes after the answer".to_owned(),
-        },
-        Ok((_, Some(answer))) if answer.is_good() => Outcome::Good {
-            close: answer.close,
-        },
-        Ok((_, Some(answer))) => {
-            let body = if answer.body_matches {
-                "the expected body"
-            } else {
-                "another body"
-            };
-            Outcome::Bad {
-                close: answer.close,
-                why: format!("status {} with {body}", answer.status),
-            }
+        Ok((used, Some(_))) if used < bytes.len() => {
+            Outcome::Bad { close: true, why: "bytes after the answer".to_owned() }
         }
-        Err(fault) => Outcome::Bad {
-            close: true,
-            why: format!("{fault:?}"),
-        },
+        Ok((_, Some(answer))) if answer.is_good() => Outcome::Good { close: answer.close },
+        Ok((_, Some(answer))) => {
+            let body = if answer.body_matches { "the expected body" } else { "another body" };
+            Outcome::Bad { close: answer.close, why: format!("status {} with {body}", answer.status) }
+        }
+        Err(fault) => Outcome::Bad { close: true, why: format!("{fault:?}") },
     }
 }
 
@@ -455,8 +365,7 @@ mod tests {
     }
 
     fn relayed(name: &str, origin: Address) -> Result<Address, Box<dyn Error>> {
-        let path: PathBuf =
-            std::env::temp_dir().join(format!("pannier-bench-{}-{name}", std::process::id()));
+        let path: PathBuf = std::env::temp_dir().join(format!("pannier-bench-{}-{name}", std::process::id()));
         let address = Address::Unix(path.clone());
         let listen = address.clone();
         thread::spawn(move || relay::serve(&listen, &origin).map_err(|error| error.to_string()));
@@ -482,22 +391,14 @@ mod tests {
     }
 
     #[test]
-    fn a_body_larger_than_every_buffer_comes_through_the_relay_whole() -> Result<(), Box<dyn Error>>
-    {
+    fn a_body_larger_than_every_buffer_comes_through_the_relay_whole() -> Result<(), Box<dyn Error>> {
         let body: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
         let relay = relayed("large", origin(answer(&body))?)?;
-        let report = load(
-            relay.clone(),
-            &body,
-            Schedule::try_new(Some(30), None, None)?,
-        )?;
+        let report = load(relay.clone(), &body, Schedule::try_new(Some(30), None, None)?)?;
         if let Address::Unix(path) = relay {
             std::fs::remove_file(path)?;
         }
-        assert_eq!(
-            (report.requests, report.errors, report.first_error),
-            (30, 0, None)
-        );
+        assert_eq!((report.requests, report.errors, report.first_error), (30, 0, None));
         Ok(())
     }
 
@@ -512,14 +413,9 @@ mod tests {
 
     #[test]
     fn wrong_answers_are_errors_and_connections_are_replaced() -> Result<(), Box<dyn Error>> {
-        let closing =
-            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno".to_vec();
+        let closing = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno".to_vec();
         for bad in [answer(b"hellO"), b"SSH-2.0\r\n".to_vec(), closing] {
-            let report = load(
-                origin(bad)?,
-                b"hello",
-                Schedule::try_new(Some(20), None, None)?,
-            )?;
+            let report = load(origin(bad)?, b"hello", Schedule::try_new(Some(20), None, None)?)?;
             assert_eq!((report.requests, report.errors), (0, 20));
             assert!(report.first_error.is_some());
         }
@@ -529,14 +425,7 @@ mod tests {
     #[test]
     fn nobody_to_connect_to_is_an_error() -> Result<(), Box<dyn Error>> {
         let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        assert!(
-            load(
-                Address::Tcp(free),
-                b"",
-                Schedule::try_new(Some(1), None, None)?
-            )
-            .is_err()
-        );
+        assert!(load(Address::Tcp(free), b"", Schedule::try_new(Some(1), None, None)?).is_err());
         Ok(())
     }
 }

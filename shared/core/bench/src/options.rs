@@ -33,38 +33,24 @@ impl Options {
         if connections == 0 {
             return Err("--connections must be at least 1".into());
         }
-        let schedule = Schedule::try_new(
-            given.value("requests")?,
-            given.value("seconds")?,
-            given.value("rate")?,
-        )?;
+        let schedule = Schedule::try_new(given.value("requests")?, given.value("seconds")?, given.value("rate")?)?;
         let host = given.text("host").unwrap_or_else(|| match &connect {
             Address::Tcp(address) => address.to_string(),
             Address::Unix(_) => "localhost".to_owned(),
         });
         let path = given.text("path").unwrap_or_else(|| "/".to_owned());
         let body_bytes = given.value("body-bytes")?.unwrap_or(0);
-        let method = given
-            .text("method")
-            .unwrap_or_else(|| if body_bytes > 0 { "POST" } else { "GET" }.to_owned());
+        let method = given.text("method").unwrap_or_else(|| if body_bytes > 0 { "POST" } else { "GET" }.to_owned());
         if method.eq_ignore_ascii_case("HEAD") {
             return Err("--method HEAD has no body to check".into());
         }
         let request = Request::new(&method, &path, &host, body_bytes, schedule.is_paced());
         let expect = match (given.text("expect-body"), given.value("expect-bytes")?) {
-            (Some(file), None) => {
-                Expect::Body(std::fs::read(&file).map_err(|error| format!("{file}: {error}"))?)
-            }
+            (Some(file), None) => Expect::Body(std::fs::read(&file).map_err(|error| format!("{file}: {error}"))?),
             (None, Some(length)) => Expect::Length(length),
             _ => return Err("give one of --expect-body and --expect-bytes".into()),
         };
         given.finish()?;
-        Ok(Self {
-            connect,
-            connections,
-            request,
-            expect,
-            schedule,
-        })
+        Ok(Self { connect, connections, request, expect, schedule })
     }
 }

@@ -16,9 +16,7 @@ use crate::address::Address;
 const LISTENER: u64 = u64::MAX;
 const BUFFER: usize = 64 * 1024;
 
-const READABLE: EventFlags = EventFlags::IN
-    .union(EventFlags::RDHUP)
-    .union(EventFlags::ET);
+const READABLE: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 
 /// Relays until a signal ends the process.
 ///
@@ -27,25 +25,12 @@ const READABLE: EventFlags = EventFlags::IN
 pub fn serve(listen: &Address, connect: &Address) -> Result<(), Box<dyn Error>> {
     let listener = listen.listen()?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(
-        &epoll,
-        &listener,
-        EventData::new_u64(LISTENER),
-        EventFlags::IN,
-    )?;
-    let mut pairs = Pairs {
-        epoll,
-        slots: Vec::new(),
-        free: Vec::new(),
-    };
+    epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+    let mut pairs = Pairs { epoll, slots: Vec::new(), free: Vec::new() };
     let mut buffer = vec![0; BUFFER];
     let mut events = Vec::with_capacity(256);
     loop {
-        match epoll::wait(
-            &pairs.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            None,
-        ) {
+        match epoll::wait(&pairs.epoll, rustix::buffer::spare_capacity(&mut events), None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -69,12 +54,7 @@ pub fn serve(listen: &Address, connect: &Address) -> Result<(), Box<dyn Error>> 
     }
 }
 
-fn accept_all(
-    at: &Address,
-    listener: &OwnedFd,
-    connect: &Address,
-    pairs: &mut Pairs,
-) -> Result<(), Box<dyn Error>> {
+fn accept_all(at: &Address, listener: &OwnedFd, connect: &Address, pairs: &mut Pairs) -> Result<(), Box<dyn Error>> {
     while let Some(client) = at.accept(listener)? {
         match connect.connect() {
             Ok(upstream) => pairs.begin(client, upstream)?,
@@ -107,13 +87,7 @@ struct Side {
 
 impl Side {
     fn new(socket: OwnedFd, token: u64) -> Self {
-        Self {
-            socket,
-            token,
-            held: Vec::new(),
-            ending: false,
-            ended: false,
-        }
+        Self { socket, token, held: Vec::new(), ending: false, ended: false }
     }
 }
 
@@ -125,17 +99,9 @@ impl Pairs {
         });
         let token = slot as u64 * 2;
         epoll::add(&self.epoll, &client, EventData::new_u64(token), READABLE)?;
-        epoll::add(
-            &self.epoll,
-            &upstream,
-            EventData::new_u64(token + 1),
-            READABLE,
-        )?;
+        epoll::add(&self.epoll, &upstream, EventData::new_u64(token + 1), READABLE)?;
         if let Some(place) = self.slots.get_mut(slot) {
-            *place = Some(Pair {
-                client: Side::new(client, token),
-                upstream: Side::new(upstream, token + 1),
-            });
+            *place = Some(Pair { client: Side::new(client, token), upstream: Side::new(upstream, token + 1) });
         }
         Ok(())
     }
@@ -145,11 +111,8 @@ impl Pairs {
         let Some(Some(pair)) = self.slots.get_mut(slot) else {
             return true;
         };
-        let (this, other) = if of_client {
-            (&mut pair.client, &mut pair.upstream)
-        } else {
-            (&mut pair.upstream, &mut pair.client)
-        };
+        let (this, other) =
+            if of_client { (&mut pair.client, &mut pair.upstream) } else { (&mut pair.upstream, &mut pair.client) };
         let outcome = (|| {
             if flags.contains(EventFlags::OUT) && !this.held.is_empty() {
                 release(&self.epoll, this)?;
@@ -160,11 +123,7 @@ impl Pairs {
             }
             relay(&self.epoll, this, other, flags, buffer)
         })();
-        outcome.is_ok()
-            && !(pair.client.ending
-                && pair.upstream.ending
-                && pair.client.ended
-                && pair.upstream.ended)
+        outcome.is_ok() && !(pair.client.ending && pair.upstream.ending && pair.client.ended && pair.upstream.ended)
     }
 
     fn end(&mut self, slot: usize) {
@@ -174,13 +133,7 @@ impl Pairs {
     }
 }
 
-fn relay(
-    epoll: &OwnedFd,
-    from: &mut Side,
-    to: &mut Side,
-    flags: EventFlags,
-    buffer: &mut [u8],
-) -> Result<(), Errno> {
+fn relay(epoll: &OwnedFd, from: &mut Side, to: &mut Side, flags: EventFlags, buffer: &mut [u8]) -> Result<(), Errno> {
     while to.held.is_empty() && !to.ending {
         let size = match read(&from.socket, &mut *buffer) {
             Ok(0) => {
@@ -199,14 +152,11 @@ fn relay(
             Err(error) => return Err(error),
         };
         if written < size {
-            to.held
-                .extend_from_slice(bytes.get(written..).unwrap_or_default());
+            to.held.extend_from_slice(bytes.get(written..).unwrap_or_default());
             let both = READABLE | EventFlags::OUT;
             epoll::modify(epoll, to.socket.as_fd(), EventData::new_u64(to.token), both)?;
         }
-        if size < buffer.len()
-            && !flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR)
-        {
+        if size < buffer.len() && !flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR) {
             return Ok(());
         }
     }
@@ -222,12 +172,7 @@ fn release(epoll: &OwnedFd, side: &mut Side) -> Result<(), Errno> {
             Err(error) => return Err(error),
         }
     }
-    epoll::modify(
-        epoll,
-        side.socket.as_fd(),
-        EventData::new_u64(side.token),
-        READABLE,
-    )?;
+    epoll::modify(epoll, side.socket.as_fd(), EventData::new_u64(side.token), READABLE)?;
     end_if_drained(side)
 }
 

@@ -21,11 +21,7 @@ pub struct Report {
 impl Report {
     /// Microseconds for the quantiles; `histogram` is `[[upper edge in ns, count], …]`.
     pub fn to_json(&self) -> String {
-        let rps = if self.seconds > 0.0 {
-            self.requests as f64 / self.seconds
-        } else {
-            0.0
-        };
+        let rps = if self.seconds > 0.0 { self.requests as f64 / self.seconds } else { 0.0 };
         let mut line = format!(
             r#"{{"requests": {}, "errors": {}, "seconds": {:.6}, "rps": {rps:.1}, "p50_us": {:.3}, "p99_us": {:.3}"#,
             self.requests,
@@ -35,10 +31,7 @@ impl Report {
             self.histogram.quantile(0.99) as f64 / 1_000.0,
         );
         if let Some(error) = &self.first_error {
-            let plain: String = error
-                .chars()
-                .filter(|c| !c.is_control() && !matches!(c, '"' | '\\'))
-                .collect();
+            let plain: String = error.chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\\')).collect();
             let _ = write!(line, r#", "first_error": "{plain}""#);
         }
         line.push_str(r#", "histogram": ["#);
@@ -62,13 +55,7 @@ mod tests {
         histogram.record(50);
         histogram.record(50);
         let first_error = Some("status \"503\"\n".to_owned());
-        let report = Report {
-            requests: 2,
-            errors: 1,
-            seconds: 0.5,
-            histogram,
-            first_error,
-        };
+        let report = Report { requests: 2, errors: 1, seconds: 0.5, histogram, first_error };
         let expected = concat!(
             r#"{"requests": 2, "errors": 1, "seconds": 0.500000, "rps": 4.0, "p50_us": 0.050, "p99_us": 0.050, "#,
             r#""first_error": "status 503", "histogram": [[50, 2]]}"#

@@ -32,11 +32,7 @@ impl Request {
 
     /// The bytes of request `number`.
     pub fn numbered(&mut self, number: u64) -> &[u8] {
-        if let Some(digits) = self
-            .number_at
-            .clone()
-            .and_then(|range| self.bytes.get_mut(range))
-        {
+        if let Some(digits) = self.number_at.clone().and_then(|range| self.bytes.get_mut(range)) {
             let mut left = number;
             for digit in digits.iter_mut().rev() {
                 *digit = b'0' + (left % 10) as u8;
@@ -54,10 +50,7 @@ mod tests {
     #[test]
     fn a_plain_request_is_the_same_each_time() {
         let mut request = Request::new("GET", "/", "bench", 0, false);
-        assert_eq!(
-            request.numbered(1),
-            b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n"
-        );
+        assert_eq!(request.numbered(1), b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n");
         assert_eq!(request.numbered(1).to_vec(), request.numbered(2).to_vec());
     }
 

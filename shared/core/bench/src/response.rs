@@ -74,11 +74,7 @@ impl Parser {
     ///
     /// # Errors
     /// See [`Fault`]; the connection is to be closed.
-    pub fn feed(
-        &mut self,
-        input: &[u8],
-        expect: &Expect,
-    ) -> Result<(usize, Option<Answer>), Fault> {
+    pub fn feed(&mut self, input: &[u8], expect: &Expect) -> Result<(usize, Option<Answer>), Fault> {
         let mut rest = input;
         loop {
             match self.message.stage {
@@ -136,11 +132,7 @@ impl Message {
             Expect::Body(body) => body.len() as u64,
             Expect::Length(length) => *length,
         };
-        Answer {
-            status: self.status,
-            body_matches: !self.differs && self.received == wanted,
-            close: self.close,
-        }
+        Answer { status: self.status, body_matches: !self.differs && self.received == wanted, close: self.close }
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), Fault> {
@@ -187,10 +179,7 @@ impl Message {
     }
 
     fn header(&mut self, line: &[u8]) -> Result<(), Fault> {
-        let colon = line
-            .iter()
-            .position(|byte| *byte == b':')
-            .ok_or(Fault::Header)?;
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(Fault::Header)?;
         let (name, after) = line.split_at(colon);
         let value = after.get(1..).unwrap_or_default().trim_ascii();
         if name.eq_ignore_ascii_case(b"content-length") {
@@ -259,11 +248,7 @@ fn decimal(text: &[u8]) -> Option<u64> {
 }
 
 fn chunk_size(line: &[u8]) -> Result<u64, Fault> {
-    let text = line
-        .split(|byte| *byte == b';')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii();
+    let text = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let text = std::str::from_utf8(text).map_err(|_| Fault::Chunk)?;
     if !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(Fault::Chunk);
@@ -275,11 +260,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, Fault> {
 mod tests {
     use super::{Answer, Expect, Fault, Parser};
 
-    const GOOD: Answer = Answer {
-        status: 200,
-        body_matches: true,
-        close: false,
-    };
+    const GOOD: Answer = Answer { status: 200, body_matches: true, close: false };
     const PLAIN: &[u8] = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 5\r\n\r\nhello";
     const CHUNKED: &[u8] =
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x=y\r\nhe\r\n3\r\nllo\r\n0\r\nT: v\r\n\r\n";
@@ -308,11 +289,7 @@ mod tests {
             let twice = [message, message].concat();
             for at in 0..=twice.len() {
                 let (left, right) = twice.split_at(at);
-                assert_eq!(
-                    read(&[left, right], &hello()),
-                    Ok(vec![GOOD, GOOD]),
-                    "split at {at}"
-                );
+                assert_eq!(read(&[left, right], &hello()), Ok(vec![GOOD, GOOD]), "split at {at}");
             }
             let bytes: Vec<&[u8]> = twice.chunks(1).collect();
             assert_eq!(read(&bytes, &hello()), Ok(vec![GOOD, GOOD]));
@@ -328,20 +305,10 @@ mod tests {
 
     #[test]
     fn another_body_is_no_good_answer() {
-        let bad = Answer {
-            body_matches: false,
-            ..GOOD
-        };
+        let bad = Answer { body_matches: false, ..GOOD };
         for body in ["hellO", "hello!", "hell", ""] {
-            let text = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-                body.len()
-            );
-            assert_eq!(
-                read(&[text.as_bytes()], &hello()),
-                Ok(vec![bad]),
-                "{body:?}"
-            );
+            let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            assert_eq!(read(&[text.as_bytes()], &hello()), Ok(vec![bad]), "{body:?}");
         }
         assert_eq!(read(&[PLAIN], &Expect::Length(5)), Ok(vec![GOOD]));
         assert_eq!(read(&[PLAIN], &Expect::Length(6)), Ok(vec![bad]));
@@ -351,33 +318,17 @@ mod tests {
     #[test]
     fn a_status_is_read_and_an_interim_one_skipped() {
         let text = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n";
-        let busy = Answer {
-            status: 503,
-            body_matches: true,
-            close: true,
-        };
+        let busy = Answer { status: 503, body_matches: true, close: true };
         assert_eq!(read(&[text], &Expect::Length(0)), Ok(vec![busy]));
         assert!(!busy.is_good());
         let none = b"HTTP/1.1 204\r\n\r\n";
-        assert_eq!(
-            read(&[none], &Expect::Length(0)),
-            Ok(vec![Answer {
-                status: 204,
-                ..GOOD
-            }])
-        );
+        assert_eq!(read(&[none], &Expect::Length(0)), Ok(vec![Answer { status: 204, ..GOOD }]));
     }
 
     #[test]
     fn version_1_0_closes_unless_it_says_otherwise() {
         let old = b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello";
-        assert_eq!(
-            read(&[old], &hello()),
-            Ok(vec![Answer {
-                close: true,
-                ..GOOD
-            }])
-        );
+        assert_eq!(read(&[old], &hello()), Ok(vec![Answer { close: true, ..GOOD }]));
         let kept = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5\r\n\r\nhello";
         assert_eq!(read(&[kept], &hello()), Ok(vec![GOOD]));
     }
@@ -389,22 +340,10 @@ mod tests {
             ("HTTP/1.1 2000 OK\r\n", Fault::StatusLine),
             ("HTTP/1.1 200 OK\r\nno colon\r\n", Fault::Header),
             ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n", Fault::Length),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n",
-                Fault::Length,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-                Fault::Length,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n",
-                Fault::Chunk,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+5\r\n",
-                Fault::Chunk,
-            ),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n", Fault::Length),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::Length),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n", Fault::Chunk),
+            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+5\r\n", Fault::Chunk),
             ("HTTP/1.1 200 OK\r\n\r\n", Fault::Unframed),
         ];
         for (text, fault) in cases {

@@ -31,11 +31,7 @@ impl Schedule {
     ///
     /// # Errors
     /// Neither end is given; a rate outside 1…1 000 000; a duration that is not positive.
-    pub fn try_new(
-        requests: Option<u64>,
-        seconds: Option<f64>,
-        rate: Option<u64>,
-    ) -> Result<Self, Box<dyn Error>> {
+    pub fn try_new(requests: Option<u64>, seconds: Option<f64>, rate: Option<u64>) -> Result<Self, Box<dyn Error>> {
         if requests.is_none() && seconds.is_none() {
             return Err("give --requests or --seconds".into());
         }
@@ -46,12 +42,7 @@ impl Schedule {
             return Err("--rate must be 1 to 1000000 requests a second".into());
         }
         let until = seconds.map_or(u64::MAX, |seconds| (seconds * SECOND as f64) as u64);
-        Ok(Self {
-            requests: requests.unwrap_or(u64::MAX),
-            until,
-            rate,
-            issued: 0,
-        })
+        Ok(Self { requests: requests.unwrap_or(u64::MAX), until, rate, issued: 0 })
     }
 
     /// Whether this is an open loop.
@@ -100,21 +91,9 @@ mod tests {
     #[test]
     fn a_closed_loop_is_always_due_until_its_end() -> Result<(), Box<dyn Error>> {
         let mut schedule = Schedule::try_new(Some(2), Some(1.0), None)?;
-        assert_eq!(
-            schedule.next(5),
-            Some(Due {
-                number: 0,
-                intended: 5
-            })
-        );
+        assert_eq!(schedule.next(5), Some(Due { number: 0, intended: 5 }));
         assert!(schedule.is_over(1_000_000_000));
-        assert_eq!(
-            schedule.next(9),
-            Some(Due {
-                number: 1,
-                intended: 9
-            })
-        );
+        assert_eq!(schedule.next(9), Some(Due { number: 1, intended: 9 }));
         assert_eq!(schedule.next(10), None);
         Ok(())
     }
@@ -122,35 +101,11 @@ mod tests {
     #[test]
     fn an_open_loop_keeps_its_clock_when_it_is_late() -> Result<(), Box<dyn Error>> {
         let mut schedule = Schedule::try_new(None, Some(0.004), Some(1_000))?;
-        assert_eq!(
-            schedule.next(0),
-            Some(Due {
-                number: 0,
-                intended: 0
-            })
-        );
+        assert_eq!(schedule.next(0), Some(Due { number: 0, intended: 0 }));
         assert_eq!(schedule.next(999_999), None);
-        assert_eq!(
-            schedule.next(9_000_000),
-            Some(Due {
-                number: 1,
-                intended: 1_000_000
-            })
-        );
-        assert_eq!(
-            schedule.next(9_000_000),
-            Some(Due {
-                number: 2,
-                intended: 2_000_000
-            })
-        );
-        assert_eq!(
-            schedule.next(9_000_000),
-            Some(Due {
-                number: 3,
-                intended: 3_000_000
-            })
-        );
+        assert_eq!(schedule.next(9_000_000), Some(Due { number: 1, intended: 1_000_000 }));
+        assert_eq!(schedule.next(9_000_000), Some(Due { number: 2, intended: 2_000_000 }));
+        assert_eq!(schedule.next(9_000_000), Some(Due { number: 3, intended: 3_000_000 }));
         assert!(schedule.is_over(9_000_000));
         assert_eq!(schedule.next(9_000_000), None);
         Ok(())
@@ -163,13 +118,7 @@ mod tests {
         while let Some(due) = schedule.next(u64::MAX - 1) {
             last = Some(due);
         }
-        assert_eq!(
-            last,
-            Some(Due {
-                number: 3_000,
-                intended: 1_000_000_000
-            })
-        );
+        assert_eq!(last, Some(Due { number: 3_000, intended: 1_000_000_000 }));
         Ok(())
     }
 

@@ -30,12 +30,7 @@ pub struct Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Load {
-            average_ns: INITIAL_NS,
-            updated_ns: 0,
-            in_flight: 0,
-            turn: 0,
-        }
+        Load { average_ns: INITIAL_NS, updated_ns: 0, in_flight: 0, turn: 0 }
     }
 }
 
@@ -43,11 +38,7 @@ impl Load {
     /// The load at `now`: what one more request may expect to take, in nanoseconds.
     fn score(&self, now_ns: u64, weight: u32) -> f64 {
         let decayed = self.average_ns * self.decay(now_ns);
-        let floor = if self.updated_ns == 0 {
-            self.average_ns
-        } else {
-            decayed
-        };
+        let floor = if self.updated_ns == 0 { self.average_ns } else { decayed };
         floor.max(1.0) * f64::from(self.in_flight + 1) / f64::from(weight.max(1))
     }
 
@@ -59,11 +50,7 @@ impl Load {
         self.average_ns = if took_ns > self.average_ns {
             took_ns
         } else {
-            let keep = if self.updated_ns == 0 {
-                0.0
-            } else {
-                self.decay(now_ns)
-            };
+            let keep = if self.updated_ns == 0 { 0.0 } else { self.decay(now_ns) };
             self.average_ns * keep + took_ns * (1.0 - keep)
         };
         self.updated_ns = now_ns;
@@ -116,20 +103,13 @@ impl Loads {
                 let second = (first + 1 + random.below(count.max(2) - 1)) % count;
                 let nth = |n| all.iter().enumerate().filter(|(_, e)| fits(e)).nth(n);
                 let (a, b) = (nth(first)?, nth(second)?);
-                Some(if self.score(a.1, now_ns) <= self.score(b.1, now_ns) {
-                    a.0
-                } else {
-                    b.0
-                })
+                Some(if self.score(a.1, now_ns) <= self.score(b.1, now_ns) { a.0 } else { b.0 })
             }
         }
     }
 
     fn score(&mut self, endpoint: &Endpoint, now_ns: u64) -> f64 {
-        self.0
-            .entry(endpoint.key)
-            .or_default()
-            .score(now_ns, endpoint.weight)
+        self.0.entry(endpoint.key).or_default().score(now_ns, endpoint.weight)
     }
 
     fn next_turn(&mut self, all: &[Endpoint], fits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
@@ -166,13 +146,8 @@ impl Loads {
 
     /// Forgets endpoints that no cluster has any more and that nothing is in flight to.
     pub fn retain(&mut self, clusters: &[Cluster]) {
-        let known: std::collections::HashSet<u64> = clusters
-            .iter()
-            .flat_map(|c| &c.endpoints)
-            .map(|e| e.key)
-            .collect();
-        self.0
-            .retain(|key, load| known.contains(key) || load.in_flight > 0);
+        let known: std::collections::HashSet<u64> = clusters.iter().flat_map(|c| &c.endpoints).map(|e| e.key).collect();
+        self.0.retain(|key, load| known.contains(key) || load.in_flight > 0);
     }
 }
 
@@ -194,34 +169,21 @@ mod tests {
                 hot: None,
             }
         };
-        Cluster {
-            name: "c".into(),
-            endpoints: weights.iter().enumerate().map(endpoint).collect(),
-        }
+        Cluster { name: "c".into(), endpoints: weights.iter().enumerate().map(endpoint).collect() }
     }
 
-    fn picks(
-        cluster: &Cluster,
-        how: Balance,
-        n: usize,
-        open: impl Fn(&Endpoint) -> bool + Copy,
-    ) -> Vec<usize> {
+    fn picks(cluster: &Cluster, how: Balance, n: usize, open: impl Fn(&Endpoint) -> bool + Copy) -> Vec<usize> {
         let (mut loads, mut random) = (Loads::default(), Random::new(7));
         let mut counts = vec![0; cluster.endpoints.len()];
         for _ in 0..n {
-            counts[loads
-                .pick(cluster, how, 1, &mut random, None, open)
-                .unwrap()] += 1;
+            counts[loads.pick(cluster, how, 1, &mut random, None, open).unwrap()] += 1;
         }
         counts
     }
 
     #[test]
     fn round_robin_keeps_the_weights_exactly() {
-        assert_eq!(
-            picks(&cluster(&[1, 2, 3]), Balance::RoundRobin, 600, |_| false),
-            [100, 200, 300]
-        );
+        assert_eq!(picks(&cluster(&[1, 2, 3]), Balance::RoundRobin, 600, |_| false), [100, 200, 300]);
     }
 
     #[test]
@@ -239,23 +201,12 @@ mod tests {
             loads.begin(key);
             loads.end(key, 1, Outcome::Answered(ns));
         }
-        let mut pick = |now| {
-            loads.pick(&cluster, Balance::P2cEwma, now, &mut random, None, |_| {
-                false
-            })
-        };
+        let mut pick = |now| loads.pick(&cluster, Balance::P2cEwma, now, &mut random, None, |_| false);
         assert!((0..50).all(|_| pick(1_000_000_000) == Some(0)));
         loads.begin(0);
         loads.end(0, 120_000_000_000, Outcome::Answered(1_000_000));
-        let mut pick = |now| {
-            loads.pick(&cluster, Balance::P2cEwma, now, &mut random, None, |_| {
-                false
-            })
-        };
-        assert!(
-            (0..50).any(|_| pick(120_000_000_000) == Some(1)),
-            "its bad average has decayed"
-        );
+        let mut pick = |now| loads.pick(&cluster, Balance::P2cEwma, now, &mut random, None, |_| false);
+        assert!((0..50).any(|_| pick(120_000_000_000) == Some(1)), "its bad average has decayed");
     }
 
     #[test]
@@ -266,14 +217,7 @@ mod tests {
         loads.end(0, 1, Outcome::Answered(20_000_000));
         loads.begin(1);
         loads.end(1, 1, Outcome::Refused);
-        assert!((0..50).all(|_| loads.pick(
-            &cluster,
-            Balance::P2cEwma,
-            2,
-            &mut random,
-            None,
-            |_| false
-        ) == Some(0)));
+        assert!((0..50).all(|_| loads.pick(&cluster, Balance::P2cEwma, 2, &mut random, None, |_| false) == Some(0)));
     }
 
     #[test]
@@ -290,28 +234,10 @@ mod tests {
         let two = cluster(&[1, 1]);
         let (mut loads, mut random) = (Loads::default(), Random::new(7));
         for _ in 0..50 {
-            assert_eq!(
-                loads.pick(&two, Balance::P2cEwma, 1, &mut random, Some(0), |_| false),
-                Some(1)
-            );
+            assert_eq!(loads.pick(&two, Balance::P2cEwma, 1, &mut random, Some(0), |_| false), Some(1));
         }
         let one = cluster(&[1]);
-        assert_eq!(
-            loads.pick(&one, Balance::RoundRobin, 1, &mut random, Some(0), |_| {
-                false
-            }),
-            Some(0)
-        );
-        assert_eq!(
-            loads.pick(
-                &cluster(&[]),
-                Balance::RoundRobin,
-                1,
-                &mut random,
-                None,
-                |_| false
-            ),
-            None
-        );
+        assert_eq!(loads.pick(&one, Balance::RoundRobin, 1, &mut random, Some(0), |_| { false }), Some(0));
+        assert_eq!(loads.pick(&cluster(&[]), Balance::RoundRobin, 1, &mut random, None, |_| false), None);
     }
 }

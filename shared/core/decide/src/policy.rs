@@ -88,10 +88,7 @@ impl Policy {
     ) -> Result<Policy, String> {
         let mut clusters = Vec::new();
         if let Some(app) = &base.app {
-            clusters.push(Cluster {
-                name: APP.into(),
-                endpoints: vec![endpoint(APP, app, 1, true, None)?],
-            });
+            clusters.push(Cluster { name: APP.into(), endpoints: vec![endpoint(APP, app, 1, true, None)?] });
         }
         let app = (!clusters.is_empty()).then_some(0);
         let mut by_name: HashMap<Box<str>, usize> = HashMap::new();
@@ -100,23 +97,12 @@ impl Policy {
             let all = discovered
                 .endpoints
                 .iter()
-                .map(|e| {
-                    endpoint(
-                        &name,
-                        &e.address,
-                        e.weight,
-                        e.healthy,
-                        Some((e.slot, e.incarnation)),
-                    )
-                })
+                .map(|e| endpoint(&name, &e.address, e.weight, e.healthy, Some((e.slot, e.incarnation))))
                 .collect::<Result<_, _>>()?;
             if by_name.insert(name.clone(), clusters.len()).is_some() {
                 return Err(format!("cluster {name:?} appears twice"));
             }
-            clusters.push(Cluster {
-                name,
-                endpoints: all,
-            });
+            clusters.push(Cluster { name, endpoints: all });
         }
         for fixed in &base.clusters {
             let name = cluster_name(&fixed.name)?;
@@ -129,22 +115,14 @@ impl Policy {
                 .map(|e| endpoint(&name, &e.address, e.weight, true, None))
                 .collect::<Result<_, _>>()?;
             by_name.insert(name.clone(), clusters.len());
-            clusters.push(Cluster {
-                name,
-                endpoints: all,
-            });
+            clusters.push(Cluster { name, endpoints: all });
         }
         Ok(Policy {
             service: base.service.as_str().into(),
             lifecycle: base.lifecycle,
             app,
             any_host: base.inbound.hosts.iter().any(|h| h == "*"),
-            hosts: base
-                .inbound
-                .hosts
-                .iter()
-                .map(|h| h.to_ascii_lowercase().into())
-                .collect(),
+            hosts: base.inbound.hosts.iter().map(|h| h.to_ascii_lowercase().into()).collect(),
             unknown: base.outbound.unknown,
             balance: base.balance,
             timeouts: base.timeouts,
@@ -163,10 +141,7 @@ impl Policy {
 
 fn compile_telemetry(table: &Telemetry) -> Result<CompiledTelemetry, String> {
     if !(0.0..=1.0).contains(&table.sample_ratio) {
-        return Err(format!(
-            "sample_ratio {} is not within 0…1",
-            table.sample_ratio
-        ));
+        return Err(format!("sample_ratio {} is not within 0…1", table.sample_ratio));
     }
     Ok(CompiledTelemetry {
         access_log: table.access_log,
@@ -178,14 +153,8 @@ fn compile_telemetry(table: &Telemetry) -> Result<CompiledTelemetry, String> {
 fn cluster_name(name: &str) -> Result<Box<str>, String> {
     let fits = !name.is_empty()
         && name.len() <= 63
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_');
-    if fits {
-        Ok(name.to_ascii_lowercase().into())
-    } else {
-        Err(format!("{name:?} is no cluster name"))
-    }
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_');
+    if fits { Ok(name.to_ascii_lowercase().into()) } else { Err(format!("{name:?} is no cluster name")) }
 }
 
 fn endpoint(
@@ -196,20 +165,11 @@ fn endpoint(
     hot: Option<(u32, u16)>,
 ) -> Result<Endpoint, String> {
     if !(1..=1000).contains(&weight) {
-        return Err(format!(
-            "{cluster}: weight {weight} of {address} is not within 1…1000"
-        ));
+        return Err(format!("{cluster}: weight {weight} of {address} is not within 1…1000"));
     }
     let parsed = Address::parse(address).map_err(|e| format!("{cluster}: {e}"))?;
     let key = name_hash(format!("{cluster}|{address}").as_bytes());
-    Ok(Endpoint {
-        address: parsed,
-        label: address.into(),
-        key,
-        weight,
-        healthy,
-        hot,
-    })
+    Ok(Endpoint { address: parsed, label: address.into(), key, weight, healthy, hot })
 }
 
 /// Checks a payload of `kind` alone, as its writer does before it publishes.

@@ -25,15 +25,8 @@ pub fn inbound(policy: &Policy, host: &str) -> Route {
         || host.is_empty()
         || host.eq_ignore_ascii_case(&policy.service)
         || host.eq_ignore_ascii_case("localhost")
-        || host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>()
-            .is_ok()
-        || policy
-            .hosts
-            .iter()
-            .any(|known| known.eq_ignore_ascii_case(host));
+        || host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
+        || policy.hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
     match (is_ours, policy.app) {
         (false, _) => Route::Unknown,
         (true, Some(app)) => Route::Cluster(app),
@@ -72,14 +65,8 @@ mod tests {
         base.app = Some("127.0.0.1:8080".into());
         base.outbound.unknown = unknown;
         base.inbound.hosts = vec!["Shop.Example".into()];
-        let endpoints = vec![StaticEndpoint {
-            address: "127.0.0.1:1".into(),
-            weight: 1,
-        }];
-        base.clusters = vec![StaticCluster {
-            name: "Orders".into(),
-            endpoints,
-        }];
+        let endpoints = vec![StaticEndpoint { address: "127.0.0.1:1".into(), weight: 1 }];
+        base.clusters = vec![StaticCluster { name: "Orders".into(), endpoints }];
         #[allow(clippy::unwrap_used)]
         Policy::compile(&base, None, None).unwrap()
     }
@@ -87,15 +74,7 @@ mod tests {
     #[test]
     fn inbound_serves_what_is_ours_and_resolves_nothing() {
         let policy = policy(Unknown::Passthrough);
-        for ours in [
-            "shop",
-            "SHOP",
-            "localhost",
-            "10.1.2.3",
-            "[::1]",
-            "shop.example",
-            "",
-        ] {
+        for ours in ["shop", "SHOP", "localhost", "10.1.2.3", "[::1]", "shop.example", ""] {
             assert_eq!(inbound(&policy, ours), Route::Cluster(0), "{ours}");
         }
         for foreign in ["evil.example", "orders", "shop.evil"] {
@@ -105,26 +84,10 @@ mod tests {
 
     #[test]
     fn outbound_knows_clusters_and_treats_the_rest_as_the_profile_says() {
-        assert_eq!(
-            outbound(&policy(Unknown::Deny), "oRDERS"),
-            Route::Cluster(1)
-        );
-        assert_eq!(
-            outbound(&policy(Unknown::Deny), "example.com"),
-            Route::Unknown
-        );
-        assert_eq!(
-            outbound(&policy(Unknown::Passthrough), "example.com"),
-            Route::Passthrough
-        );
-        assert_eq!(
-            outbound(&policy(Unknown::Passthrough), &"x".repeat(300)),
-            Route::Passthrough
-        );
-        assert_eq!(
-            outbound(&policy(Unknown::Deny), "app"),
-            Route::Unknown,
-            "the app is no name to call"
-        );
+        assert_eq!(outbound(&policy(Unknown::Deny), "oRDERS"), Route::Cluster(1));
+        assert_eq!(outbound(&policy(Unknown::Deny), "example.com"), Route::Unknown);
+        assert_eq!(outbound(&policy(Unknown::Passthrough), "example.com"), Route::Passthrough);
+        assert_eq!(outbound(&policy(Unknown::Passthrough), &"x".repeat(300)), Route::Passthrough);
+        assert_eq!(outbound(&policy(Unknown::Deny), "app"), Route::Unknown, "the app is no name to call");
     }
 }

@@ -24,21 +24,14 @@ impl RouteLabels {
     /// # Errors
     /// One line naming the template: it must begin with `/` and be at most 127 bytes long.
     pub fn compile(templates: &[String]) -> Result<Self, String> {
-        templates
-            .iter()
-            .map(|t| Template::compile(t))
-            .collect::<Result<_, _>>()
-            .map(RouteLabels)
+        templates.iter().map(|t| Template::compile(t)).collect::<Result<_, _>>().map(RouteLabels)
     }
 
     /// The label of a path (its query is ignored); empty if no template matches.
     #[must_use]
     pub fn label(&self, path: &str) -> &str {
         let path = path.split_once('?').map_or(path, |(path, _)| path);
-        self.0
-            .iter()
-            .find(|t| t.matches(path))
-            .map_or("", |t| &t.label)
+        self.0.iter().find(|t| t.matches(path)).map_or("", |t| &t.label)
     }
 }
 
@@ -48,26 +41,12 @@ impl Template {
             return Err(format!("route template {template:?} must begin with /"));
         };
         if template.len() > 127 {
-            return Err(format!(
-                "route template {template:?} is longer than 127 bytes"
-            ));
+            return Err(format!("route template {template:?} is longer than 127 bytes"));
         }
         let open = rest == "*" || rest.ends_with("/*");
-        let closed = if open {
-            rest.get(..rest.len().saturating_sub(2)).unwrap_or("")
-        } else {
-            rest
-        };
-        let segments = if open && closed.is_empty() {
-            Vec::new()
-        } else {
-            closed.split('/').map(segment).collect()
-        };
-        Ok(Template {
-            label: template.into(),
-            segments,
-            open,
-        })
+        let closed = if open { rest.get(..rest.len().saturating_sub(2)).unwrap_or("") } else { rest };
+        let segments = if open && closed.is_empty() { Vec::new() } else { closed.split('/').map(segment).collect() };
+        Ok(Template { label: template.into(), segments, open })
     }
 
     fn matches(&self, path: &str) -> bool {
@@ -87,11 +66,7 @@ impl Template {
 }
 
 fn segment(text: &str) -> Segment {
-    if text.starts_with('{') && text.ends_with('}') {
-        Segment::Any
-    } else {
-        Segment::Text(text.into())
-    }
+    if text.starts_with('{') && text.ends_with('}') { Segment::Any } else { Segment::Text(text.into()) }
 }
 
 #[cfg(test)]
@@ -100,14 +75,7 @@ mod tests {
 
     #[test]
     fn the_first_template_that_matches_labels_the_path() {
-        let templates = [
-            "/orders/{id}",
-            "/orders/{id}/lines",
-            "/",
-            "/static/*",
-            "/a/b",
-        ]
-        .map(String::from);
+        let templates = ["/orders/{id}", "/orders/{id}/lines", "/", "/static/*", "/a/b"].map(String::from);
         let labels = RouteLabels::compile(&templates).unwrap_or_default();
         for (path, label) in [
             ("/orders/7?x=/y", "/orders/{id}"),

@@ -84,13 +84,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Timeouts {
-            header_ms: 10_000,
-            idle_ms: 60_000,
-            connect_ms: 1_000,
-            request_ms: 15_000,
-            drain_ms: 10_000,
-        }
+        Timeouts { header_ms: 10_000, idle_ms: 60_000, connect_ms: 1_000, request_ms: 15_000, drain_ms: 10_000 }
     }
 }
 

@@ -18,8 +18,7 @@ pub struct Span {
 pub fn parse(header: &[u8]) -> Option<(u128, u64, bool)> {
     let header = std::str::from_utf8(header).ok()?;
     let mut parts = header.split('-');
-    let (version, trace, parent, flags) =
-        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let version = hex(version, 2)?;
     if version == 0xff || (version == 0 && parts.next().is_some()) {
         return None;
@@ -42,23 +41,13 @@ fn hex(text: &str, digits: usize) -> Option<u128> {
 /// The span for a request that carried `traceparent` (or nothing). Parent-based: the caller's decision holds; a new
 /// trace is sampled when the low 56 bits of its id, which are random, fall below the ratio's threshold.
 pub fn continue_or_start(traceparent: Option<&[u8]>, threshold: u64, random: &mut Random) -> Span {
-    let span_id = random.next() | 1;
+    let span_id = random.bits() | 1;
     match traceparent.and_then(parse) {
-        Some((trace_id, parent_id, sampled)) => Span {
-            trace_id,
-            span_id,
-            parent_id,
-            sampled,
-        },
+        Some((trace_id, parent_id, sampled)) => Span { trace_id, span_id, parent_id, sampled },
         None => {
-            let trace_id = u128::from(random.next()) << 64 | u128::from(random.next() | 1);
+            let trace_id = u128::from(random.bits()) << 64 | u128::from(random.bits() | 1);
             let sampled = (trace_id as u64 & LOW_56) < threshold;
-            Span {
-                trace_id,
-                span_id,
-                parent_id: 0,
-                sampled,
-            }
+            Span { trace_id, span_id, parent_id: 0, sampled }
         }
     }
 }
@@ -86,11 +75,7 @@ impl Span {
 fn write_hex(out: Option<&mut [u8]>, mut value: u128) {
     for byte in out.into_iter().flatten().rev() {
         let nibble = (value & 15) as u8;
-        *byte = if nibble < 10 {
-            b'0' + nibble
-        } else {
-            b'a' - 10 + nibble
-        };
+        *byte = if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
         value >>= 4;
     }
 }
@@ -106,14 +91,8 @@ mod tests {
         let span = continue_or_start(Some(VALID), 0, &mut Random::new(1));
         assert_eq!(span.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c);
         assert_eq!(span.parent_id, 0xb7ad_6b71_6920_3331);
-        assert!(
-            span.sampled,
-            "the caller's decision holds, whatever our ratio"
-        );
-        assert_eq!(
-            parse(&span.header()),
-            Some((span.trace_id, span.span_id, true))
-        );
+        assert!(span.sampled, "the caller's decision holds, whatever our ratio");
+        assert_eq!(parse(&span.header()), Some((span.trace_id, span.span_id, true)));
     }
 
     #[test]
@@ -138,9 +117,7 @@ mod tests {
     #[test]
     fn the_ratio_is_kept() {
         let mut random = Random::new(42);
-        let sampled = (0..10_000)
-            .filter(|_| continue_or_start(None, threshold(0.1), &mut random).sampled)
-            .count();
+        let sampled = (0..10_000).filter(|_| continue_or_start(None, threshold(0.1), &mut random).sampled).count();
         assert!((900..1_100).contains(&sampled), "{sampled}");
         assert!(!continue_or_start(None, threshold(0.0), &mut random).sampled);
     }

@@ -51,12 +51,7 @@ impl Relay {
             Framing::Chunked => Source::Chunked(Decoder::default()),
             Framing::UntilClose => Source::UntilClose,
         };
-        Relay {
-            done: matches!(source, Source::Length(0)),
-            source,
-            coding,
-            trailers: Vec::new(),
-        }
+        Relay { done: matches!(source, Source::Length(0)), source, coding, trailers: Vec::new() }
     }
 
     /// The whole body went through.
@@ -70,9 +65,7 @@ impl Relay {
     #[must_use]
     pub fn plain(&self, available: usize) -> usize {
         match (&self.source, self.coding) {
-            (Source::Length(left), Coding::Plain) => {
-                available.min(usize::try_from(*left).unwrap_or(usize::MAX))
-            }
+            (Source::Length(left), Coding::Plain) => available.min(usize::try_from(*left).unwrap_or(usize::MAX)),
             (Source::UntilClose, Coding::Plain) => available,
             _ => 0,
         }
@@ -94,9 +87,7 @@ impl Relay {
     pub fn relay(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Refusal> {
         match &mut self.source {
             Source::Length(left) => {
-                let take = input
-                    .len()
-                    .min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let take = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= take as u64;
                 self.done = *left == 0;
                 write(self.coding, input.get(..take).unwrap_or(&[]), out);
@@ -165,10 +156,6 @@ fn write_hex(out: &mut Vec<u8>, number: usize) {
     let digits = (usize::BITS - number.leading_zeros()).div_ceil(4).max(1);
     for i in (0..digits).rev() {
         let nibble = (number >> (i * 4) & 15) as u8;
-        out.push(if nibble < 10 {
-            b'0' + nibble
-        } else {
-            b'a' - 10 + nibble
-        });
+        out.push(if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble });
     }
 }

@@ -48,13 +48,7 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Decoder {
-            state: State::Size(0),
-            left: 0,
-            overhead: 0,
-            line: Vec::new(),
-            count: 0,
-        }
+        Decoder { state: State::Size(0), left: 0, overhead: 0, line: Vec::new(), count: 0 }
     }
 }
 
@@ -66,9 +60,7 @@ impl Decoder {
     /// 400 for anything that is not exactly the grammar, or over a limit.
     pub fn step(&mut self, input: &[u8], trailers: &mut Vec<u8>) -> Result<(Step, usize), Refusal> {
         if self.state == State::Data {
-            let take = input
-                .len()
-                .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+            let take = input.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
             self.left -= take as u64;
             if self.left == 0 {
                 self.state = State::DataCr;
@@ -135,10 +127,7 @@ impl Decoder {
     fn spend(&mut self) -> Result<(), Refusal> {
         self.overhead += 1;
         if self.overhead > limits::CHUNK_OVERHEAD {
-            return Err(Refusal::with(
-                431,
-                "chunk extensions and trailers are larger than 16 KiB",
-            ));
+            return Err(Refusal::with(431, "chunk extensions and trailers are larger than 16 KiB"));
         }
         Ok(())
     }
@@ -150,8 +139,7 @@ impl Decoder {
         }
         self.line.extend_from_slice(b"\r\n\r\n");
         let mut room = [httparse::EMPTY_HEADER; 1];
-        let parsed =
-            httparse::parse_headers(&self.line, &mut room).is_ok_and(|status| status.is_complete());
+        let parsed = httparse::parse_headers(&self.line, &mut room).is_ok_and(|status| status.is_complete());
         let [field] = room;
         if !parsed {
             return Err(Refusal::bad("malformed trailer field"));

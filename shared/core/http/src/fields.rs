@@ -77,20 +77,15 @@ pub fn name(name: &str) -> Name {
 
 fn is_ours(name: &str) -> bool {
     name.as_bytes().get(..10).is_some_and(|prefix| {
-        prefix
-            .iter()
-            .zip(b"x-pannier-")
-            .all(|(a, b)| a.eq_ignore_ascii_case(b) || (*b == b'-' && *a == b'_'))
+        prefix.iter().zip(b"x-pannier-").all(|(a, b)| a.eq_ignore_ascii_case(b) || (*b == b'-' && *a == b'_'))
     })
 }
 
 /// The names that `Connection` may not take away from the next hop: it would change what the message means.
 fn is_protected(token: &[u8]) -> bool {
     std::str::from_utf8(token).is_ok_and(|t| {
-        !matches!(
-            name(t),
-            Name::Other | Name::HopByHop | Name::Te | Name::Upgrade
-        ) || t.eq_ignore_ascii_case("authorization")
+        !matches!(name(t), Name::Other | Name::HopByHop | Name::Te | Name::Upgrade)
+            || t.eq_ignore_ascii_case("authorization")
             || t.eq_ignore_ascii_case("cookie")
             || t.eq_ignore_ascii_case("set-cookie")
     })
@@ -138,10 +133,7 @@ pub fn nominates(fields: &[Field<'_>], candidate: &str) -> bool {
 
 /// The elements of a comma-separated list, trimmed, empty ones left out.
 pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .split(|b| *b == b',')
-        .map(<[u8]>::trim_ascii)
-        .filter(|t| !t.is_empty())
+    value.split(|b| *b == b',').map(<[u8]>::trim_ascii).filter(|t| !t.is_empty())
 }
 
 /// Reads a `Content-Length`: digits only, and no more of them than a length can have.
@@ -189,12 +181,7 @@ mod tests {
 
     #[test]
     fn our_own_names_are_known_in_every_disguise() {
-        for alias in [
-            "x-pannier-reason",
-            "X-Pannier-Deadline",
-            "x_pannier_reason",
-            "X-PANNIER_a",
-        ] {
+        for alias in ["x-pannier-reason", "X-Pannier-Deadline", "x_pannier_reason", "X-PANNIER_a"] {
             assert_eq!(name(alias), Name::Ours, "{alias}");
         }
         assert_eq!(name("x-panniers"), Name::Other);
@@ -205,30 +192,15 @@ mod tests {
     #[test]
     fn lengths_are_digits() {
         assert_eq!(content_length(b"0").unwrap(), 0);
-        assert_eq!(
-            content_length(b"123456789012345678").unwrap(),
-            123_456_789_012_345_678
-        );
-        for odd in [
-            &b""[..],
-            b"+1",
-            b"-1",
-            b"1 ",
-            b"0x1",
-            b"1,1",
-            b"1234567890123456789",
-            b"\xd9\xa1",
-        ] {
+        assert_eq!(content_length(b"123456789012345678").unwrap(), 123_456_789_012_345_678);
+        for odd in [&b""[..], b"+1", b"-1", b"1 ", b"0x1", b"1,1", b"1234567890123456789", b"\xd9\xa1"] {
             assert!(content_length(odd).is_err(), "{odd:?}");
         }
     }
 
     #[test]
     fn connection_cannot_take_away_what_frames_or_identifies() {
-        let field = |value| Field {
-            name: "Connection",
-            value,
-        };
+        let field = |value| Field { name: "Connection", value };
         let fields = [field(b"close, X-Drop, Host, content-length, Cookie")];
         assert!(nominates(&fields, "x-drop"));
         for kept in ["Host", "Content-Length", "cookie", "x-other"] {

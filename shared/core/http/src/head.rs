@@ -20,10 +20,7 @@ impl HeadScanner {
     /// # Errors
     /// 400 for a bare LF or CR; 414 and 431 for the limits.
     pub fn scan(&mut self, head: &[u8]) -> Result<Option<usize>, Refusal> {
-        while let Some(found) = head
-            .get(self.scanned..)
-            .and_then(|rest| memchr(b'\n', rest))
-        {
+        while let Some(found) = head.get(self.scanned..).and_then(|rest| memchr(b'\n', rest)) {
             let end = self.scanned + found;
             let line = head.get(self.line_start..end).unwrap_or(&[]);
             let Some((b'\r', text)) = line.split_last() else {
@@ -83,18 +80,8 @@ mod tests {
 
     #[test]
     fn odd_line_ends_are_refused_at_once() {
-        for bad in [
-            &b"GET / HTTP/1.1\n"[..],
-            b"GET / HTTP/1.1\r\nA: b\rc\r\n",
-            b"\r\n",
-            b"\n",
-            b"a\r\r\n",
-        ] {
-            assert_eq!(
-                HeadScanner::default().scan(bad).unwrap_err().status,
-                400,
-                "{bad:?}"
-            );
+        for bad in [&b"GET / HTTP/1.1\n"[..], b"GET / HTTP/1.1\r\nA: b\rc\r\n", b"\r\n", b"\n", b"a\r\r\n"] {
+            assert_eq!(HeadScanner::default().scan(bad).unwrap_err().status, 400, "{bad:?}");
         }
     }
 
@@ -104,9 +91,6 @@ mod tests {
         assert_eq!(HeadScanner::default().scan(&line).unwrap_err().status, 414);
         let mut fields = b"GET / HTTP/1.1\r\n".to_vec();
         fields.extend(std::iter::repeat_n(b'a', limits::HEAD));
-        assert_eq!(
-            HeadScanner::default().scan(&fields).unwrap_err().status,
-            431
-        );
+        assert_eq!(HeadScanner::default().scan(&fields).unwrap_err().status, 431);
     }
 }

@@ -13,10 +13,7 @@ impl Refusal {
     /// 400.
     #[must_use]
     pub const fn bad(reason: &'static str) -> Refusal {
-        Refusal {
-            status: 400,
-            reason,
-        }
+        Refusal { status: 400, reason }
     }
 
     /// Another status.

@@ -45,13 +45,7 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'
     let mut raw = httparse::Request::new(&mut []);
     raw.parse_with_uninit_headers(head, room)
         .map_err(refuse)
-        .and_then(|status| {
-            if status.is_complete() {
-                Ok(())
-            } else {
-                Err(Refusal::bad("malformed request"))
-            }
-        })?;
+        .and_then(|status| if status.is_complete() { Ok(()) } else { Err(Refusal::bad("malformed request")) })?;
     let (Some(method), Some(target), Some(version)) = (raw.method, raw.path, raw.version) else {
         return Err(Refusal::bad("malformed request line"));
     };
@@ -71,17 +65,10 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'
         (None, None) => return Err(Refusal::bad("no Host field")),
     };
     let host = match authority {
-        "" => Authority {
-            host: "",
-            port: None,
-        },
+        "" => Authority { host: "", port: None },
         text => authority::parse(text).ok_or(Refusal::bad("the authority is malformed"))?,
     };
-    let upgrade = if seen.connection.upgrade && version == 1 && framing == Framing::None {
-        seen.upgrade
-    } else {
-        None
-    };
+    let upgrade = if seen.connection.upgrade && version == 1 && framing == Framing::None { seen.upgrade } else { None };
     Ok(Request {
         method,
         path,
@@ -97,11 +84,7 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'
         upgrade: upgrade.filter(|protocol| !protocol.eq_ignore_ascii_case(b"h2c")),
         expects_continue: seen.expects_continue && version == 1,
         request_id: seen.request_id,
-        trace_parent: if seen.trace_parents == 1 {
-            seen.trace_parent
-        } else {
-            None
-        },
+        trace_parent: if seen.trace_parents == 1 { seen.trace_parent } else { None },
         trace_state: seen.trace_state,
         fields: raw.headers,
         nominated: seen.connection.others,
@@ -111,9 +94,7 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'
 fn refuse(error: httparse::Error) -> Refusal {
     match error {
         httparse::Error::TooManyHeaders => Refusal::with(431, "more than 100 fields"),
-        httparse::Error::Version => {
-            Refusal::with(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
-        }
+        httparse::Error::Version => Refusal::with(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"),
         httparse::Error::HeaderName => Refusal::bad("malformed field name"),
         httparse::Error::HeaderValue => Refusal::bad("malformed field value"),
         _ => Refusal::bad("malformed request line"),
@@ -140,9 +121,7 @@ fn take_target<'b>(method: &str, target: &'b str) -> Result<(&'b str, Option<&'b
     let rest = match target.split_at_checked(7) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http://") => rest,
         _ => {
-            return Err(Refusal::bad(
-                "the target is neither a path nor an http:// URL",
-            ));
+            return Err(Refusal::bad("the target is neither a path nor an http:// URL"));
         }
     };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -177,18 +156,13 @@ impl<'b> Seen<'b> {
         match fields::name(field.name) {
             Name::Other | Name::Te | Name::HopByHop | Name::Ours => {}
             Name::Host => {
-                let host = std::str::from_utf8(field.value)
-                    .map_err(|_| Refusal::bad("Host is malformed"))?;
+                let host = std::str::from_utf8(field.value).map_err(|_| Refusal::bad("Host is malformed"))?;
                 if self.host.replace(host).is_some() {
                     return Err(Refusal::bad("more than one Host field"));
                 }
             }
             Name::ContentLength => {
-                if self
-                    .length
-                    .replace(fields::content_length(field.value)?)
-                    .is_some()
-                {
+                if self.length.replace(fields::content_length(field.value)?).is_some() {
                     return Err(Refusal::bad("more than one Content-Length field"));
                 }
             }
@@ -198,9 +172,7 @@ impl<'b> Seen<'b> {
                 }
             }
             Name::FramingAlias => {
-                return Err(Refusal::bad(
-                    "a field name that some servers read as a framing field",
-                ));
+                return Err(Refusal::bad("a field name that some servers read as a framing field"));
             }
             Name::Connection => self.connection.add(field.value),
             Name::Upgrade => self.upgrade = Some(field.value),
@@ -212,10 +184,7 @@ impl<'b> Seen<'b> {
             }
             Name::RequestId => {
                 let fits = !field.value.is_empty() && field.value.len() <= limits::REQUEST_ID;
-                if fits
-                    && field.value.iter().all(|b| b.is_ascii_graphic())
-                    && self.request_id.is_none()
-                {
+                if fits && field.value.iter().all(|b| b.is_ascii_graphic()) && self.request_id.is_none() {
                     self.request_id = Some(field.value);
                 }
             }
@@ -233,10 +202,7 @@ impl<'b> Seen<'b> {
             (Some(_), Some(_)) => Err(Refusal::bad("both Transfer-Encoding and Content-Length")),
             (Some(_), None) if version == 0 => Err(Refusal::bad("Transfer-Encoding on HTTP/1.0")),
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Ok(Framing::Chunked),
-            (Some(_), None) => Err(Refusal::with(
-                501,
-                "the only transfer coding known here is chunked",
-            )),
+            (Some(_), None) => Err(Refusal::with(501, "the only transfer coding known here is chunked")),
             (None, Some(0) | None) => Ok(Framing::None),
             (None, Some(length)) => Ok(Framing::Length(length)),
         }
@@ -260,10 +226,7 @@ impl Request<'_, '_> {
     /// Whether a lost attempt may be repeated without harm (RFC 9110, 9.2.2).
     #[must_use]
     pub fn is_idempotent(&self) -> bool {
-        matches!(
-            self.method,
-            "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
-        )
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
     }
 
     /// Appends the head for the next hop: HTTP/1.1, this hop's fields left out, the framing from the model.
@@ -287,10 +250,7 @@ impl Request<'_, '_> {
                     had_length = true;
                     continue;
                 }
-                Name::Te
-                    if !fields::tokens(field.value)
-                        .any(|t| t.eq_ignore_ascii_case(b"trailers")) =>
-                {
+                Name::Te if !fields::tokens(field.value).any(|t| t.eq_ignore_ascii_case(b"trailers")) => {
                     continue;
                 }
                 Name::Te => {
@@ -335,11 +295,6 @@ pub(crate) fn write_length(out: &mut Vec<u8>, length: u64) {
 /// The method as a label of few values: the ones of RFC 9110 and PATCH; anything else is `_OTHER`.
 #[must_use]
 pub fn method_label(method: &str) -> &'static str {
-    const KNOWN: [&str; 9] = [
-        "GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "TRACE", "CONNECT",
-    ];
-    KNOWN
-        .into_iter()
-        .find(|known| *known == method)
-        .unwrap_or("_OTHER")
+    const KNOWN: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
+    KNOWN.into_iter().find(|known| *known == method).unwrap_or("_OTHER")
 }

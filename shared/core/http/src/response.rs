@@ -36,11 +36,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// A refusal, whatever its status; the caller is told 502.
-pub fn parse<'h, 'b>(
-    head: &'b [u8],
-    room: &'h mut Room<'b>,
-    asked: Asked,
-) -> Result<Response<'h, 'b>, Refusal> {
+pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>, asked: Asked) -> Result<Response<'h, 'b>, Refusal> {
     let mut raw = httparse::Response::new(&mut []);
     let complete = httparse::ParserConfig::default()
         .parse_response_with_uninit_headers(&mut raw, head, room)
@@ -53,10 +49,7 @@ pub fn parse<'h, 'b>(
     for field in raw.headers.iter() {
         match fields::name(field.name) {
             Name::ContentLength => {
-                if length
-                    .replace(fields::content_length(field.value)?)
-                    .is_some()
-                {
+                if length.replace(fields::content_length(field.value)?).is_some() {
                     return Err(Refusal::bad("more than one Content-Length field"));
                 }
             }
@@ -96,11 +89,7 @@ pub fn parse<'h, 'b>(
         phrase: raw.reason.unwrap_or(""),
         framing,
         keep_alive: framing != Framing::UntilClose
-            && if version == 1 {
-                !connection.close
-            } else {
-                connection.keep_alive && !connection.close
-            },
+            && if version == 1 { !connection.close } else { connection.keep_alive && !connection.close },
         upgrade: upgrade.filter(|_| status == 101),
         length,
         fields: raw.headers,

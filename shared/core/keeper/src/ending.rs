@@ -28,9 +28,7 @@ pub struct Ending {
 impl Ending {
     /// Begins at `now`: TERM at once, KILL after `patience`.
     pub fn begin(now: Instant, patience: Duration) -> Self {
-        Self {
-            kill_at: now + patience,
-        }
+        Self { kill_at: now + patience }
     }
 
     /// A second request to end can only hasten it.
@@ -62,14 +60,8 @@ mod tests {
         let ending = Ending::begin(start, 1000 * MS);
         assert_eq!(ending.act(start, true), Act::Terminate(1000 * MS));
         assert_eq!(ending.act(start + 400 * MS, true), Act::Terminate(600 * MS));
-        assert_eq!(
-            ending.act(start + 1000 * MS, true),
-            Act::Kill(BETWEEN_KILLS)
-        );
-        assert_eq!(
-            ending.act(start + 1499 * MS, true),
-            Act::Kill(BETWEEN_KILLS)
-        );
+        assert_eq!(ending.act(start + 1000 * MS, true), Act::Kill(BETWEEN_KILLS));
+        assert_eq!(ending.act(start + 1499 * MS, true), Act::Kill(BETWEEN_KILLS));
         assert_eq!(ending.act(start + 1500 * MS, true), Act::Leave);
     }
 
@@ -86,14 +78,8 @@ mod tests {
         let start = Instant::now();
         let mut ending = Ending::begin(start, 60_000 * MS);
         ending.hasten(start, 1000 * MS);
-        assert_eq!(
-            ending.act(start + 1000 * MS, true),
-            Act::Kill(BETWEEN_KILLS)
-        );
+        assert_eq!(ending.act(start + 1000 * MS, true), Act::Kill(BETWEEN_KILLS));
         ending.hasten(start, 60_000 * MS);
-        assert_eq!(
-            ending.act(start + 1000 * MS, true),
-            Act::Kill(BETWEEN_KILLS)
-        );
+        assert_eq!(ending.act(start + 1000 * MS, true), Act::Kill(BETWEEN_KILLS));
     }
 }

@@ -14,9 +14,9 @@ const SOCKET: &str = "keeper.sock";
 pub fn remove(directory: &Path) {
     let own = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let removable = entry.metadata().is_ok_and(|found| {
-            found.uid() == own && (found.file_type().is_file() || found.file_type().is_socket())
-        });
+        let removable = entry
+            .metadata()
+            .is_ok_and(|found| found.uid() == own && (found.file_type().is_file() || found.file_type().is_socket()));
         if removable && entry.file_name() != SOCKET {
             let _ = fs::remove_file(entry.path());
         }

@@ -24,10 +24,7 @@ pub struct Grace {
 impl Grace {
     /// A keeper that starts at `now`; `milliseconds` below 0 mean "never".
     pub fn new(milliseconds: i64, now: Instant) -> Self {
-        let mut grace = Self {
-            limit: None,
-            control: Control::Awaited { since: now },
-        };
+        let mut grace = Self { limit: None, control: Control::Awaited { since: now } };
         grace.set(milliseconds);
         grace
     }
@@ -87,21 +84,14 @@ mod tests {
         grace.set(-1);
         assert_eq!(grace.deadline(), None);
         grace.set(i64::MAX);
-        assert!(
-            grace
-                .deadline()
-                .is_none_or(|deadline| deadline > start + 1_000_000 * SECOND)
-        );
+        assert!(grace.deadline().is_none_or(|deadline| deadline > start + 1_000_000 * SECOND));
     }
 
     #[test]
     fn the_first_controller_is_awaited_for_a_fixed_time() {
         let start = Instant::now();
         for milliseconds in [0, 60_000, -1] {
-            assert_eq!(
-                Grace::new(milliseconds, start).deadline(),
-                Some(start + FIRST_CONTROLLER)
-            );
+            assert_eq!(Grace::new(milliseconds, start).deadline(), Some(start + FIRST_CONTROLLER));
         }
     }
 }

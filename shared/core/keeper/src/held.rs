@@ -18,14 +18,8 @@ const BACKLOG: i32 = 4096;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
-    Memory {
-        size: u64,
-    },
-    Listener {
-        address: String,
-        count: u16,
-        port: u16,
-    },
+    Memory { size: u64 },
+    Listener { address: String, count: u16, port: u16 },
 }
 
 struct Item {
@@ -50,24 +44,13 @@ impl Held {
 
     /// One descriptor by its full name.
     pub fn get(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        self.items
-            .iter()
-            .find(|item| item.name == name)
-            .map(|item| item.descriptor.as_fd())
+        self.items.iter().find(|item| item.name == name).map(|item| item.descriptor.as_fd())
     }
 
     /// The descriptors that `names` mean, each once; a listener's base name means all of its sockets. ENOENT for an unknown one.
     pub fn select(&self, names: &[String]) -> Result<Vec<(&str, BorrowedFd<'_>)>, Refusal> {
-        let wanted = |item: &Item| {
-            names
-                .iter()
-                .any(|name| *name == item.name || *name == item.base)
-        };
-        let known = |name: &String| {
-            self.items
-                .iter()
-                .any(|item| *name == item.name || *name == item.base)
-        };
+        let wanted = |item: &Item| names.iter().any(|name| *name == item.name || *name == item.base);
+        let known = |name: &String| self.items.iter().any(|item| *name == item.name || *name == item.base);
         match names.iter().find(|name| !known(name)) {
             Some(name) => Err(unknown(name)),
             None => Ok(self
@@ -82,13 +65,8 @@ impl Held {
     /// Lets go of a descriptor, or of all sockets of a listener.
     pub fn release(&mut self, name: &str) -> Result<(), Refusal> {
         let before = self.items.len();
-        self.items
-            .retain(|item| item.name != name && item.base != name);
-        if self.items.len() == before {
-            Err(unknown(name))
-        } else {
-            Ok(())
-        }
+        self.items.retain(|item| item.name != name && item.base != name);
+        if self.items.len() == before { Err(unknown(name)) } else { Ok(()) }
     }
 
     /// Creates sealed memory of `size` bytes; `false` if it was there already.
@@ -101,18 +79,9 @@ impl Held {
             Some(item) => return Err(exists(item)),
             None => {}
         }
-        let descriptor = sealed_memory(name, size).map_err(|errno| {
-            Refusal::new(
-                errno,
-                format!("cannot make {size} bytes of memory for {name}: {errno}"),
-            )
-        })?;
-        self.items.push(Item {
-            base: name.into(),
-            name: name.into(),
-            kind: Kind::Memory { size },
-            descriptor,
-        });
+        let descriptor = sealed_memory(name, size)
+            .map_err(|errno| Refusal::new(errno, format!("cannot make {size} bytes of memory for {name}: {errno}")))?;
+        self.items.push(Item { base: name.into(), name: name.into(), kind: Kind::Memory { size }, descriptor });
         Ok(true)
     }
 
@@ -120,62 +89,39 @@ impl Held {
     pub fn listen(&mut self, name: &str, address: &str, count: u16) -> Result<u16, Refusal> {
         check_name(name)?;
         if count == 0 {
-            return Err(Refusal::new(
-                Errno::INVAL,
-                "a listener needs at least one socket",
-            ));
+            return Err(Refusal::new(Errno::INVAL, "a listener needs at least one socket"));
         }
         if let Some(item) = self.taken(name, count) {
             return match &item.kind {
-                Kind::Listener {
-                    address: bound,
-                    count: sockets,
-                    port,
-                } if bound == address && *sockets == count => Ok(*port),
+                Kind::Listener { address: bound, count: sockets, port } if bound == address && *sockets == count => {
+                    Ok(*port)
+                }
                 _ => Err(exists(item)),
             };
         }
-        let wanted: SocketAddr = address.parse().map_err(|_| {
-            Refusal::new(
-                Errno::INVAL,
-                format!("{address:?} is no address: IP:PORT or [IPv6]:PORT"),
-            )
-        })?;
+        let wanted: SocketAddr = address
+            .parse()
+            .map_err(|_| Refusal::new(Errno::INVAL, format!("{address:?} is no address: IP:PORT or [IPv6]:PORT")))?;
         let (port, sockets) = group(wanted, count)
             .map_err(|errno| Refusal::new(errno, format!("cannot listen on {address}: {errno}")))?;
         for (number, descriptor) in sockets.into_iter().enumerate() {
-            let kind = Kind::Listener {
-                address: address.into(),
-                count,
-                port,
-            };
-            self.items.push(Item {
-                base: name.into(),
-                name: format!("{name}.{number}"),
-                kind,
-                descriptor,
-            });
+            let kind = Kind::Listener { address: address.into(), count, port };
+            self.items.push(Item { base: name.into(), name: format!("{name}.{number}"), kind, descriptor });
         }
         Ok(port)
     }
 
     /// What already goes by `name`, or by one of the `count` numbered names under it.
     fn taken(&self, name: &str, count: u16) -> Option<&Item> {
-        let numbered =
-            |item: &Item| (0..count).any(|number| item.name == format!("{name}.{number}"));
-        self.items
-            .iter()
-            .find(|item| item.name == name || item.base == name || numbered(item))
+        let numbered = |item: &Item| (0..count).any(|number| item.name == format!("{name}.{number}"));
+        self.items.iter().find(|item| item.name == name || item.base == name || numbered(item))
     }
 }
 
 /// Names travel in `PANNIER_FDS`, whose separators they must not contain.
 fn check_name(name: &str) -> Result<(), Refusal> {
     if name.is_empty() || name.contains([',', '=', '\0']) {
-        return Err(Refusal::new(
-            Errno::INVAL,
-            "a held name is not empty and has no ',', '=' or NUL",
-        ));
+        return Err(Refusal::new(Errno::INVAL, "a held name is not empty and has no ',', '=' or NUL"));
     }
     Ok(())
 }
@@ -185,30 +131,20 @@ fn unknown(name: &str) -> Refusal {
 }
 
 fn exists(item: &Item) -> Refusal {
-    Refusal::new(
-        Errno::EXIST,
-        format!("{} is held already, as {:?}", item.name, item.kind),
-    )
+    Refusal::new(Errno::EXIST, format!("{} is held already, as {:?}", item.name, item.kind))
 }
 
 fn sealed_memory(name: &str, size: u64) -> Result<OwnedFd, Errno> {
     let memory = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     rustix::fs::ftruncate(&memory, size)?;
-    rustix::fs::fcntl_add_seals(
-        &memory,
-        SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )?;
+    rustix::fs::fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(memory)
 }
 
 fn group(mut address: SocketAddr, count: u16) -> Result<(u16, Vec<OwnedFd>), Errno> {
     let mut sockets = Vec::with_capacity(usize::from(count));
     for number in 0..count {
-        let family = if address.is_ipv4() {
-            AddressFamily::INET
-        } else {
-            AddressFamily::INET6
-        };
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
         sockopt::set_socket_reuseaddr(&socket, true)?;

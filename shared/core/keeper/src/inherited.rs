@@ -16,10 +16,7 @@ const LISTENER: RawFd = 3;
 pub fn listener() -> io::Result<OwnedFd> {
     let link = fs::read_link(format!("/proc/self/fd/{LISTENER}"))?;
     if !link.as_os_str().as_encoded_bytes().starts_with(b"socket:") {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "descriptor 3 is not a listening socket",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "descriptor 3 is not a listening socket"));
     }
     let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")?
         .flatten()

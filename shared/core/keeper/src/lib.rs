@@ -33,7 +33,8 @@ use serve::Keeper;
 use signals::Signals;
 
 /// How to call it.
-pub const USAGE: &str = "pannierd keep --dir DIR --orphan-grace-ms N   (N below 0: never; the listening socket is descriptor 3)";
+pub const USAGE: &str =
+    "pannierd keep --dir DIR --orphan-grace-ms N   (N below 0: never; the listening socket is descriptor 3)";
 
 struct Options {
     directory: PathBuf,
@@ -66,30 +67,20 @@ fn start(options: Options) -> io::Result<Keeper> {
     rustix::io::ioctl_fionbio(&listener, true)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let signals = Signals::install()?;
-    Ok(Keeper::new(
-        options.directory,
-        options.orphan_grace_ms,
-        listener,
-        signals,
-    ))
+    Ok(Keeper::new(options.directory, options.orphan_grace_ms, listener, signals))
 }
 
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, String> {
     let mut directory = None;
     let mut orphan_grace_ms = None;
     while let Some(option) = arguments.next() {
-        let mut value = || {
-            arguments
-                .next()
-                .ok_or_else(|| format!("{} needs a value", option.display()))
-        };
+        let mut value = || arguments.next().ok_or_else(|| format!("{} needs a value", option.display()));
         match option.to_str() {
             Some("--dir") => directory = Some(PathBuf::from(value()?)),
             Some("--orphan-grace-ms") => {
                 let text = value()?;
                 let number = text.to_str().and_then(|text| text.parse().ok());
-                orphan_grace_ms =
-                    Some(number.ok_or_else(|| format!("{} is no whole number", text.display()))?);
+                orphan_grace_ms = Some(number.ok_or_else(|| format!("{} is no whole number", text.display()))?);
             }
             _ => return Err(format!("unknown argument {}", option.display())),
         }
@@ -111,18 +102,12 @@ mod tests {
 
     fn parsed(arguments: &[&str]) -> Result<(String, i64), String> {
         let options = parse(arguments.iter().map(Into::into))?;
-        Ok((
-            options.directory.display().to_string(),
-            options.orphan_grace_ms,
-        ))
+        Ok((options.directory.display().to_string(), options.orphan_grace_ms))
     }
 
     #[test]
     fn both_options_are_needed_and_no_other_is_known() {
-        assert_eq!(
-            parsed(&["--dir", "/run/x", "--orphan-grace-ms", "-1"]),
-            Ok(("/run/x".into(), -1))
-        );
+        assert_eq!(parsed(&["--dir", "/run/x", "--orphan-grace-ms", "-1"]), Ok(("/run/x".into(), -1)));
         for wrong in [
             &[][..],
             &["--dir", "/run/x"],

@@ -25,13 +25,7 @@ impl Output {
         rustix::io::ioctl_fionbio(&read, true)?;
         // The user's quota of pipe memory may be spent; the kernel's default works as well.
         let _ = rustix::pipe::fcntl_setpipe_size(&read, CAPACITY);
-        Ok((
-            Self {
-                descriptor: read,
-                discarded: 0,
-            },
-            write,
-        ))
+        Ok((Self { descriptor: read, discarded: 0 }, write))
     }
 
     pub fn descriptor(&self) -> BorrowedFd<'_> {
@@ -52,15 +46,10 @@ impl Output {
         let mut excess = filled - capacity / 4;
         while excess > 0 {
             let size = excess.min(scratch.len());
-            match rustix::io::read(
-                &self.descriptor,
-                scratch.get_mut(..size).unwrap_or_default(),
-            ) {
+            match rustix::io::read(&self.descriptor, scratch.get_mut(..size).unwrap_or_default()) {
                 Ok(count) if count > 0 => {
                     excess = excess.saturating_sub(count);
-                    self.discarded = self
-                        .discarded
-                        .saturating_add(u64::try_from(count).unwrap_or(0));
+                    self.discarded = self.discarded.saturating_add(u64::try_from(count).unwrap_or(0));
                 }
                 _ => break,
             }

@@ -9,9 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{
-    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, sockopt,
-};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, sockopt};
 
 /// What one attempt to read gave.
 pub enum Received {
@@ -39,21 +37,14 @@ impl Peer {
     ///
     /// Errors when one waits that cannot be taken now (descriptors, memory); it keeps waiting.
     pub fn accept(listener: &OwnedFd) -> Result<Option<Self>, Errno> {
-        let socket = match rustix::net::accept_with(
-            listener,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        ) {
+        let socket = match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
             Ok(socket) => socket,
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Ok(None),
             Err(errno) => return Err(errno),
         };
         let own = rustix::process::geteuid();
         let is_own = sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid == own);
-        Ok(is_own.then(|| Self {
-            socket,
-            queue: VecDeque::new(),
-            controller: None,
-        }))
+        Ok(is_own.then(|| Self { socket, queue: VecDeque::new(), controller: None }))
     }
 
     pub fn descriptor(&self) -> BorrowedFd<'_> {
@@ -77,10 +68,7 @@ impl Peer {
 
     /// Queues a message and writes what can be written; `false` if the peer is gone.
     pub fn send(&mut self, message: Vec<u8>, descriptor: Option<OwnedFd>) -> bool {
-        self.queue.push_back(Outgoing {
-            message,
-            descriptor,
-        });
+        self.queue.push_back(Outgoing { message, descriptor });
         self.flush()
     }
 
@@ -106,10 +94,5 @@ fn write(socket: &OwnedFd, outgoing: &Outgoing) -> Result<usize, Errno> {
     if !descriptors.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
     }
-    rustix::net::sendmsg(
-        socket,
-        &[IoSlice::new(&outgoing.message)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )
+    rustix::net::sendmsg(socket, &[IoSlice::new(&outgoing.message)], &mut control, SendFlags::NOSIGNAL)
 }

@@ -41,11 +41,7 @@ impl Process {
 /// One child that was waited for.
 pub enum Reaped {
     /// A process of ours, with what its event says.
-    Known {
-        name: String,
-        pid: u32,
-        ended: Ended,
-    },
+    Known { name: String, pid: u32, ended: Ended },
     /// Somebody's orphan.
     Stranger,
     /// Children are left, none has ended.
@@ -62,22 +58,13 @@ pub struct Processes {
 
 impl Processes {
     /// Starts a process; its pid. EEXIST while one of that name runs; an exec that fails gives its errno.
-    pub fn spawn(
-        &mut self,
-        spawn: &Spawn,
-        held: &[(&str, BorrowedFd<'_>)],
-    ) -> Result<u32, Refusal> {
+    pub fn spawn(&mut self, spawn: &Spawn, held: &[(&str, BorrowedFd<'_>)]) -> Result<u32, Refusal> {
         let name = &spawn.name;
-        if self
-            .entries
-            .iter()
-            .any(|entry| entry.name == *name && entry.ended.is_none())
-        {
+        if self.entries.iter().any(|entry| entry.name == *name && entry.ended.is_none()) {
             return Err(Refusal::new(Errno::EXIST, format!("{name} runs already")));
         }
         let (mut command, stdout, stderr) = prepare(spawn, held)?;
-        let descriptors: Vec<BorrowedFd<'_>> =
-            held.iter().map(|(_, descriptor)| *descriptor).collect();
+        let descriptors: Vec<BorrowedFd<'_>> = held.iter().map(|(_, descriptor)| *descriptor).collect();
         let spawned = while_inheritable(&descriptors, || command.spawn())
             .map_err(|error| Refusal::from_system(&error, format!("cannot start {name}")))?;
         drop(command);
@@ -103,12 +90,8 @@ impl Processes {
     pub fn signal(&self, name: &str, signal: i32, whole_group: bool) -> Result<(), Refusal> {
         let named = Signal::from_named_raw(signal)
             .ok_or_else(|| Refusal::new(Errno::INVAL, format!("{signal} is no signal")))?;
-        let entry = self
-            .entries
-            .iter()
-            .find(|entry| entry.name == name && entry.ended.is_none());
-        let entry =
-            entry.ok_or_else(|| Refusal::new(Errno::SRCH, format!("{name} does not run")))?;
+        let entry = self.entries.iter().find(|entry| entry.name == name && entry.ended.is_none());
+        let entry = entry.ok_or_else(|| Refusal::new(Errno::SRCH, format!("{name} does not run")))?;
         let sent = if whole_group && entry.own_group {
             rustix::process::kill_process_group(entry.pid, named)
         } else {
@@ -120,16 +103,8 @@ impl Processes {
     /// Drops the entry of a process that ended, with its pipes.
     pub fn forget(&mut self, name: &str) -> Result<(), Refusal> {
         match self.entries.iter().position(|entry| entry.name == name) {
-            None => Err(Refusal::new(
-                Errno::NOENT,
-                format!("no process is called {name}"),
-            )),
-            Some(at)
-                if self
-                    .entries
-                    .get(at)
-                    .is_some_and(|entry| entry.ended.is_none()) =>
-            {
+            None => Err(Refusal::new(Errno::NOENT, format!("no process is called {name}"))),
+            Some(at) if self.entries.get(at).is_some_and(|entry| entry.ended.is_none()) => {
                 Err(Refusal::new(Errno::BUSY, format!("{name} still runs")))
             }
             Some(at) => {
@@ -153,17 +128,13 @@ impl Processes {
 
     /// Whether there is any pipe to look after.
     pub fn has_outputs(&self) -> bool {
-        self.entries
-            .iter()
-            .any(|entry| entry.stdout.is_some() || entry.stderr.is_some())
+        self.entries.iter().any(|entry| entry.stdout.is_some() || entry.stderr.is_some())
     }
 
     /// Makes room in full pipes; `tell` hears the name of a process that lost output, and how many bytes so far.
     pub fn relieve_outputs(&mut self, scratch: &mut [u8], mut tell: impl FnMut(&str, u64)) {
         for entry in &mut self.entries {
-            let relieved = entry
-                .outputs()
-                .fold(false, |relieved, output| output.relieve(scratch) | relieved);
+            let relieved = entry.outputs().fold(false, |relieved, output| output.relieve(scratch) | relieved);
             if relieved {
                 let discarded = entry.outputs().map(|output| output.discarded).sum();
                 tell(&entry.name, discarded);
@@ -187,20 +158,12 @@ impl Processes {
     /// Pids of the running processes that lead their own group.
     pub fn groups(&self) -> Vec<Pid> {
         let leads = |entry: &&Process| entry.own_group && entry.ended.is_none();
-        self.entries
-            .iter()
-            .filter(leads)
-            .map(|entry| entry.pid)
-            .collect()
+        self.entries.iter().filter(leads).map(|entry| entry.pid).collect()
     }
 
     /// Pids of the running processes.
     pub fn running(&self) -> Vec<Pid> {
-        self.entries
-            .iter()
-            .filter(|entry| entry.ended.is_none())
-            .map(|entry| entry.pid)
-            .collect()
+        self.entries.iter().filter(|entry| entry.ended.is_none()).map(|entry| entry.pid).collect()
     }
 
     /// Waits for one child without blocking.
@@ -213,18 +176,10 @@ impl Processes {
         let Some(ended) = ended(status) else {
             return Reaped::Stranger;
         };
-        match self
-            .entries
-            .iter_mut()
-            .find(|entry| entry.pid == pid && entry.ended.is_none())
-        {
+        match self.entries.iter_mut().find(|entry| entry.pid == pid && entry.ended.is_none()) {
             Some(entry) => {
                 entry.ended = Some(ended);
-                Reaped::Known {
-                    name: entry.name.clone(),
-                    pid: number(pid),
-                    ended,
-                }
+                Reaped::Known { name: entry.name.clone(), pid: number(pid), ended }
             }
             None => Reaped::Stranger,
         }
@@ -236,19 +191,14 @@ fn number(pid: Pid) -> u32 {
 }
 
 fn ended(status: WaitStatus) -> Option<Ended> {
-    status
-        .exit_status()
-        .map(Ended::Code)
-        .or_else(|| status.terminating_signal().map(Ended::Signal))
+    status.exit_status().map(Ended::Code).or_else(|| status.terminating_signal().map(Ended::Signal))
 }
 
 type Prepared = (Command, Option<Output>, Option<Output>);
 
 fn prepare(spawn: &Spawn, held: &[(&str, BorrowedFd<'_>)]) -> Result<Prepared, Refusal> {
-    let (program, arguments) = spawn
-        .argv
-        .split_first()
-        .ok_or_else(|| Refusal::new(Errno::INVAL, "an empty command line"))?;
+    let (program, arguments) =
+        spawn.argv.split_first().ok_or_else(|| Refusal::new(Errno::INVAL, "an empty command line"))?;
     if spawn.name.is_empty() {
         return Err(Refusal::new(Errno::INVAL, "a process without a name"));
     }
@@ -260,10 +210,7 @@ fn prepare(spawn: &Spawn, held: &[(&str, BorrowedFd<'_>)]) -> Result<Prepared, R
     }
     command.env_remove(DESCRIPTORS);
     if !held.is_empty() {
-        let numbers: Vec<String> = held
-            .iter()
-            .map(|(name, fd)| format!("{name}={}", fd.as_raw_fd()))
-            .collect();
+        let numbers: Vec<String> = held.iter().map(|(name, fd)| format!("{name}={}", fd.as_raw_fd())).collect();
         command.env(DESCRIPTORS, numbers.join(","));
     }
     if !spawn.cwd.is_empty() {
@@ -271,16 +218,10 @@ fn prepare(spawn: &Spawn, held: &[(&str, BorrowedFd<'_>)]) -> Result<Prepared, R
         match fs::metadata(directory) {
             Ok(found) if found.is_dir() => command.current_dir(directory),
             Ok(_) => {
-                return Err(Refusal::new(
-                    Errno::NOTDIR,
-                    format!("{} is no directory", directory.display()),
-                ));
+                return Err(Refusal::new(Errno::NOTDIR, format!("{} is no directory", directory.display())));
             }
             Err(error) => {
-                return Err(Refusal::from_system(
-                    &error,
-                    format!("directory {}", directory.display()),
-                ));
+                return Err(Refusal::from_system(&error, format!("directory {}", directory.display())));
             }
         };
     }
@@ -289,10 +230,7 @@ fn prepare(spawn: &Spawn, held: &[(&str, BorrowedFd<'_>)]) -> Result<Prepared, R
     }
     let [stdin, stdout, stderr] = spawn.stdio;
     if stdin == Stream::Pipe {
-        return Err(Refusal::new(
-            Errno::INVAL,
-            "standard input cannot be a pipe",
-        ));
+        return Err(Refusal::new(Errno::INVAL, "standard input cannot be a pipe"));
     }
     let piped = |error: std::io::Error| Refusal::from_system(&error, "cannot make a pipe");
     command.stdin(connect(stdin).map_err(piped)?.0);
@@ -317,19 +255,12 @@ fn connect(stream: Stream) -> std::io::Result<(Stdio, Option<Output>)> {
 /// Splits `KEY=VALUE` at the first `=` that is not the first byte, as the C library's environment may hold such keys.
 fn key_and_value(variable: &OsStr) -> Result<(OsString, OsString), Refusal> {
     let bytes = variable.as_bytes();
-    let at = bytes
-        .iter()
-        .skip(1)
-        .position(|byte| *byte == b'=')
-        .map(|at| at + 1);
+    let at = bytes.iter().skip(1).position(|byte| *byte == b'=').map(|at| at + 1);
     let (key, value) = at
         .and_then(|at| bytes.split_at_checked(at))
         .ok_or_else(|| Refusal::new(Errno::INVAL, format!("{variable:?} is no KEY=VALUE")))?;
     let value = value.get(1..).unwrap_or_default();
-    Ok((
-        OsString::from_vec(key.to_vec()),
-        OsString::from_vec(value.to_vec()),
-    ))
+    Ok((OsString::from_vec(key.to_vec()), OsString::from_vec(value.to_vec())))
 }
 
 /// Runs `spawn` while `descriptors` survive an exec.
@@ -337,14 +268,8 @@ fn while_inheritable<T>(
     descriptors: &[BorrowedFd<'_>],
     spawn: impl FnOnce() -> std::io::Result<T>,
 ) -> std::io::Result<T> {
-    let set = |flags: FdFlags| {
-        descriptors
-            .iter()
-            .try_for_each(|descriptor| rustix::io::fcntl_setfd(descriptor, flags))
-    };
-    let spawned = set(FdFlags::empty())
-        .map_err(std::io::Error::from)
-        .and_then(|()| spawn());
+    let set = |flags: FdFlags| descriptors.iter().try_for_each(|descriptor| rustix::io::fcntl_setfd(descriptor, flags));
+    let spawned = set(FdFlags::empty()).map_err(std::io::Error::from).and_then(|()| spawn());
     set(FdFlags::CLOEXEC)?;
     spawned
 }

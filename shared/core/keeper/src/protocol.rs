@@ -54,48 +54,19 @@ pub struct Spawn {
 /// A request of a controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    Hello {
-        protocol: u32,
-        pid: u32,
-    },
+    Hello { protocol: u32, pid: u32 },
     List,
     Spawn(Spawn),
-    Signal {
-        name: String,
-        signal: i32,
-        whole_group: bool,
-    },
-    Listen {
-        name: String,
-        address: String,
-        count: u16,
-    },
-    Memfd {
-        name: String,
-        size: u64,
-    },
-    Fetch {
-        name: String,
-    },
-    Release {
-        name: String,
-    },
-    NotePut {
-        key: String,
-        value: Vec<u8>,
-    },
-    NoteGet {
-        key: String,
-    },
-    Grace {
-        milliseconds: i64,
-    },
-    Forget {
-        name: String,
-    },
-    Shutdown {
-        term_milliseconds: u32,
-    },
+    Signal { name: String, signal: i32, whole_group: bool },
+    Listen { name: String, address: String, count: u16 },
+    Memfd { name: String, size: u64 },
+    Fetch { name: String },
+    Release { name: String },
+    NotePut { key: String, value: Vec<u8> },
+    NoteGet { key: String },
+    Grace { milliseconds: i64 },
+    Forget { name: String },
+    Shutdown { term_milliseconds: u32 },
 }
 
 /// What a reply repeats of its request.
@@ -115,19 +86,13 @@ pub struct Refusal {
 impl Refusal {
     /// Refuses with `errno`, explained by `message`.
     pub fn new(errno: Errno, message: impl Into<String>) -> Self {
-        Self {
-            errno: errno.raw_os_error(),
-            message: message.into(),
-        }
+        Self { errno: errno.raw_os_error(), message: message.into() }
     }
 
     /// Translates a system call's error; `doing` says what was tried.
     pub fn from_system(error: &std::io::Error, doing: impl std::fmt::Display) -> Self {
         let errno = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
-        Self {
-            errno,
-            message: format!("{doing}: {error}"),
-        }
+        Self { errno, message: format!("{doing}: {error}") }
     }
 }
 
@@ -165,10 +130,7 @@ pub struct Listed<'a> {
 /// Reads a message's head; what is missing of it reads as 0, so that even a stump can be answered.
 pub fn head(message: &[u8]) -> Head {
     let mut reader = Reader::new(message);
-    Head {
-        op: reader.u8().unwrap_or(0),
-        seq: reader.u32().unwrap_or(0),
-    }
+    Head { op: reader.u8().unwrap_or(0), seq: reader.u32().unwrap_or(0) }
 }
 
 /// Reads one request. Errors with the reason when the message is not exactly one.
@@ -177,40 +139,19 @@ pub fn decode(message: &[u8]) -> Result<Request, Malformed> {
     let op = body.u8()?;
     body.u32()?;
     let request = match op {
-        1 => Request::Hello {
-            protocol: body.u32()?,
-            pid: body.u32()?,
-        },
+        1 => Request::Hello { protocol: body.u32()?, pid: body.u32()? },
         2 => Request::List,
         3 => Request::Spawn(spawn(&mut body)?),
-        4 => Request::Signal {
-            name: body.text()?,
-            signal: body.i32()?,
-            whole_group: body.flag()?,
-        },
-        5 => Request::Listen {
-            name: body.text()?,
-            address: body.text()?,
-            count: body.u16()?,
-        },
-        6 => Request::Memfd {
-            name: body.text()?,
-            size: body.u64()?,
-        },
+        4 => Request::Signal { name: body.text()?, signal: body.i32()?, whole_group: body.flag()? },
+        5 => Request::Listen { name: body.text()?, address: body.text()?, count: body.u16()? },
+        6 => Request::Memfd { name: body.text()?, size: body.u64()? },
         7 => Request::Fetch { name: body.text()? },
         8 => Request::Release { name: body.text()? },
-        9 => Request::NotePut {
-            key: body.text()?,
-            value: body.bytes()?,
-        },
+        9 => Request::NotePut { key: body.text()?, value: body.bytes()? },
         10 => Request::NoteGet { key: body.text()? },
-        11 => Request::Grace {
-            milliseconds: body.i64()?,
-        },
+        11 => Request::Grace { milliseconds: body.i64()? },
         12 => Request::Forget { name: body.text()? },
-        13 => Request::Shutdown {
-            term_milliseconds: body.u32()?,
-        },
+        13 => Request::Shutdown { term_milliseconds: body.u32()? },
         _ => return Err(Malformed("no such request")),
     };
     body.finish()?;
@@ -234,9 +175,7 @@ fn stream(body: &mut Reader<'_>) -> Result<Stream, Malformed> {
         0 => Ok(Stream::Null),
         1 => Ok(Stream::Inherit),
         2 => Ok(Stream::Pipe),
-        _ => Err(Malformed(
-            "a standard stream is neither null, inherit nor pipe",
-        )),
+        _ => Err(Malformed("a standard stream is neither null, inherit nor pipe")),
     }
 }
 
@@ -249,13 +188,7 @@ pub fn reply(head: Head, result: Result<Vec<u8>, Refusal>) -> Vec<u8> {
             message.extend_from_slice(&body);
             return message;
         }
-        Ok(_) => (
-            start,
-            Refusal::new(
-                Errno::MSGSIZE,
-                "the answer does not fit a message of 64 KiB",
-            ),
-        ),
+        Ok(_) => (start, Refusal::new(Errno::MSGSIZE, "the answer does not fit a message of 64 KiB")),
         Err(refusal) => (start, refusal),
     };
     let message: String = refusal.message.chars().take(REASON_MAX).collect();
@@ -264,24 +197,15 @@ pub fn reply(head: Head, result: Result<Vec<u8>, Refusal>) -> Vec<u8> {
 
 /// The event that says that a process ended.
 pub fn exited(name: &str, pid: u32, ended: Ended) -> Vec<u8> {
-    ended
-        .write(Writer::default().u8(EXITED).u32(0).text(name).u32(pid))
-        .into_bytes()
+    ended.write(Writer::default().u8(EXITED).u32(0).text(name).u32(pid)).into_bytes()
 }
 
 /// The body of LIST's reply.
 pub fn list(processes: &[Listed<'_>], held: &[&str], notes: &[&str]) -> Vec<u8> {
     Writer::default()
         .list(processes, |to, process| {
-            let to = to
-                .text(process.name)
-                .u32(process.pid)
-                .u8(u8::from(process.ended.is_some()));
-            process
-                .ended
-                .unwrap_or(Ended::Code(0))
-                .write(to)
-                .u64(process.start_time)
+            let to = to.text(process.name).u32(process.pid).u8(u8::from(process.ended.is_some()));
+            process.ended.unwrap_or(Ended::Code(0)).write(to).u64(process.start_time)
         })
         .list(held, |to, name| to.text(name))
         .list(notes, |to, key| to.text(key))
@@ -301,15 +225,8 @@ mod tests {
     }
 
     fn spawn_message() -> Vec<u8> {
-        let to = strings(
-            strings(message(3, 7).text("app"), &["/bin/sh", "-c", "true"]),
-            &["PATH=/bin", "A=b=c"],
-        );
-        strings(
-            to.text("/tmp").u8(1).u8(0).u8(1).u8(2),
-            &["public", "table.base"],
-        )
-        .into_bytes()
+        let to = strings(strings(message(3, 7).text("app"), &["/bin/sh", "-c", "true"]), &["PATH=/bin", "A=b=c"]);
+        strings(to.text("/tmp").u8(1).u8(0).u8(1).u8(2), &["public", "table.base"]).into_bytes()
     }
 
     /// One valid message of every kind, with what it means.
@@ -325,75 +242,28 @@ mod tests {
             held: vec!["public".into(), "table.base".into()],
         };
         vec![
-            (
-                message(1, 1).u32(1).u32(42).into_bytes(),
-                Request::Hello {
-                    protocol: 1,
-                    pid: 42,
-                },
-            ),
+            (message(1, 1).u32(1).u32(42).into_bytes(), Request::Hello { protocol: 1, pid: 42 }),
             (message(2, 2).into_bytes(), Request::List),
             (spawn_message(), Request::Spawn(spawn)),
             (
                 message(4, 3).text("name").i32(15).u8(1).into_bytes(),
-                Request::Signal {
-                    name: name(),
-                    signal: 15,
-                    whole_group: true,
-                },
+                Request::Signal { name: name(), signal: 15, whole_group: true },
             ),
             (
-                message(5, 4)
-                    .text("name")
-                    .text("[::]:80")
-                    .u16(2)
-                    .into_bytes(),
-                Request::Listen {
-                    name: name(),
-                    address: "[::]:80".into(),
-                    count: 2,
-                },
+                message(5, 4).text("name").text("[::]:80").u16(2).into_bytes(),
+                Request::Listen { name: name(), address: "[::]:80".into(), count: 2 },
             ),
-            (
-                message(6, 5).text("name").u64(1 << 40).into_bytes(),
-                Request::Memfd {
-                    name: name(),
-                    size: 1 << 40,
-                },
-            ),
-            (
-                message(7, 6).text("name").into_bytes(),
-                Request::Fetch { name: name() },
-            ),
-            (
-                message(8, 7).text("name").into_bytes(),
-                Request::Release { name: name() },
-            ),
+            (message(6, 5).text("name").u64(1 << 40).into_bytes(), Request::Memfd { name: name(), size: 1 << 40 }),
+            (message(7, 6).text("name").into_bytes(), Request::Fetch { name: name() }),
+            (message(8, 7).text("name").into_bytes(), Request::Release { name: name() }),
             (
                 message(9, 8).text("name").bytes(b"value").into_bytes(),
-                Request::NotePut {
-                    key: name(),
-                    value: b"value".into(),
-                },
+                Request::NotePut { key: name(), value: b"value".into() },
             ),
-            (
-                message(10, 9).text("name").into_bytes(),
-                Request::NoteGet { key: name() },
-            ),
-            (
-                message(11, 10).u64(u64::MAX).into_bytes(),
-                Request::Grace { milliseconds: -1 },
-            ),
-            (
-                message(12, 11).text("name").into_bytes(),
-                Request::Forget { name: name() },
-            ),
-            (
-                message(13, 12).u32(1000).into_bytes(),
-                Request::Shutdown {
-                    term_milliseconds: 1000,
-                },
-            ),
+            (message(10, 9).text("name").into_bytes(), Request::NoteGet { key: name() }),
+            (message(11, 10).u64(u64::MAX).into_bytes(), Request::Grace { milliseconds: -1 }),
+            (message(12, 11).text("name").into_bytes(), Request::Forget { name: name() }),
+            (message(13, 12).u32(1000).into_bytes(), Request::Shutdown { term_milliseconds: 1000 }),
         ]
     }
 
@@ -413,10 +283,7 @@ mod tests {
             }
             let mut longer = message.clone();
             longer.push(0);
-            assert_eq!(
-                decode(&longer),
-                Err(Malformed("bytes after the last field"))
-            );
+            assert_eq!(decode(&longer), Err(Malformed("bytes after the last field")));
         }
     }
 
@@ -441,27 +308,10 @@ mod tests {
     fn arguments_need_not_be_utf_8() {
         let mut raw = message(3, 1).text("app").u16(1).u16(1).into_bytes();
         raw.push(0xff);
-        let rest = strings(
-            strings(Writer::default(), &[])
-                .text("")
-                .u8(0)
-                .u8(0)
-                .u8(0)
-                .u8(0),
-            &[],
-        )
-        .into_bytes();
+        let rest = strings(strings(Writer::default(), &[]).text("").u8(0).u8(0).u8(0).u8(0), &[]).into_bytes();
         raw.extend_from_slice(&rest);
-        let Ok(Request::Spawn(spawn)) = decode(&raw) else {
-            unreachable!("it is a SPAWN")
-        };
-        assert_eq!(
-            spawn
-                .argv
-                .first()
-                .map(|argument| argument.as_encoded_bytes()),
-            Some(&b"\xff"[..])
-        );
+        let Ok(Request::Spawn(spawn)) = decode(&raw) else { unreachable!("it is a SPAWN") };
+        assert_eq!(spawn.argv.first().map(|argument| argument.as_encoded_bytes()), Some(&b"\xff"[..]));
     }
 
     #[test]
@@ -473,40 +323,20 @@ mod tests {
 
     #[test]
     fn replies_carry_the_op_the_sequence_and_the_status() {
-        let head = Head {
-            op: 5,
-            seq: 0x0102_0304,
-        };
-        assert_eq!(
-            reply(head, Ok(vec![80, 0])),
-            [0x85, 4, 3, 2, 1, 0, 0, 0, 0, 80, 0]
-        );
+        let head = Head { op: 5, seq: 0x0102_0304 };
+        assert_eq!(reply(head, Ok(vec![80, 0])), [0x85, 4, 3, 2, 1, 0, 0, 0, 0, 80, 0]);
         let refused = reply(head, Err(Refusal::new(Errno::EXIST, "no")));
         assert_eq!(refused, [0x85, 4, 3, 2, 1, 17, 0, 0, 0, 2, 0, b'n', b'o']);
         assert_eq!(reply(head, Ok(vec![0; MESSAGE_MAX - 9])).len(), MESSAGE_MAX);
         let too_long = reply(head, Ok(vec![0; MESSAGE_MAX - 8]));
-        assert_eq!(
-            too_long.get(5..9),
-            Some(&Errno::MSGSIZE.raw_os_error().to_le_bytes()[..])
-        );
+        assert_eq!(too_long.get(5..9), Some(&Errno::MSGSIZE.raw_os_error().to_le_bytes()[..]));
     }
 
     #[test]
     fn exits_and_lists_are_laid_out_as_documented() {
-        assert_eq!(
-            exited("a", 5, Ended::Signal(9)),
-            [64, 0, 0, 0, 0, 1, 0, b'a', 5, 0, 0, 0, 1, 9, 0, 0, 0]
-        );
-        let listed = Listed {
-            name: "a",
-            pid: 5,
-            ended: Some(Ended::Code(3)),
-            start_time: 7,
-        };
-        let expected = [
-            1, 0, 1, 0, b'a', 5, 0, 0, 0, 1, 0, 3, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0,
-            b'h', 0, 0,
-        ];
+        assert_eq!(exited("a", 5, Ended::Signal(9)), [64, 0, 0, 0, 0, 1, 0, b'a', 5, 0, 0, 0, 1, 9, 0, 0, 0]);
+        let listed = Listed { name: "a", pid: 5, ended: Some(Ended::Code(3)), start_time: 7 };
+        let expected = [1, 0, 1, 0, b'a', 5, 0, 0, 0, 1, 0, 3, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, b'h', 0, 0];
         assert_eq!(list(&[listed], &["h"], &[]), expected);
     }
 }

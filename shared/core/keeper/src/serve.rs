@@ -33,18 +33,12 @@ struct Answer {
 
 impl From<Writer> for Answer {
     fn from(body: Writer) -> Self {
-        Self {
-            body: body.into_bytes(),
-            descriptor: None,
-        }
+        Self { body: body.into_bytes(), descriptor: None }
     }
 }
 
 const fn done() -> Answer {
-    Answer {
-        body: Vec::new(),
-        descriptor: None,
-    }
+    Answer { body: Vec::new(), descriptor: None }
 }
 
 /// What became ready.
@@ -73,15 +67,8 @@ pub struct Keeper {
 
 impl Keeper {
     /// A keeper that holds nothing yet.
-    pub fn new(
-        directory: PathBuf,
-        orphan_grace_ms: i64,
-        listener: OwnedFd,
-        signals: Signals,
-    ) -> Self {
-        let since_epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+    pub fn new(directory: PathBuf, orphan_grace_ms: i64, listener: OwnedFd, signals: Signals) -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             directory,
             listener,
@@ -121,11 +108,7 @@ impl Keeper {
     /// Does what is due at `now`; how long to wait for the next thing (`Some(None)`: for ever), or `None` at the end.
     fn advance(&mut self, now: Instant, children: bool) -> Option<Option<Duration>> {
         self.deaf_until = self.deaf_until.filter(|until| *until > now);
-        if self
-            .grace
-            .deadline()
-            .is_some_and(|deadline| deadline <= now)
-        {
+        if self.grace.deadline().is_some_and(|deadline| deadline <= now) {
             self.end(TERM_PATIENCE);
         }
         if let Some((ending, sweep)) = &mut self.ending {
@@ -142,11 +125,7 @@ impl Keeper {
             };
         }
         let due = |at: Option<Instant>| at.map(|at| at - now);
-        let waits = [
-            due(self.grace.deadline()),
-            due(self.deaf_until),
-            self.tick(now),
-        ];
+        let waits = [due(self.grace.deadline()), due(self.deaf_until), self.tick(now)];
         Some(waits.into_iter().flatten().min())
     }
 
@@ -161,31 +140,22 @@ impl Keeper {
             return Some(due - now);
         }
         let notes = &mut self.notes;
-        self.processes
-            .relieve_outputs(&mut self.buffer, |name, lost| {
-                notes.insert(format!("{name}.discarded"), lost.to_le_bytes().to_vec());
-            });
+        self.processes.relieve_outputs(&mut self.buffer, |name, lost| {
+            notes.insert(format!("{name}.discarded"), lost.to_le_bytes().to_vec());
+        });
         self.next_tick = Some(now + TICK);
         Some(TICK)
     }
 
     fn wait(&self, longest: Option<Duration>) -> Ready {
         let limit = longest.and_then(|longest| Timespec::try_from(longest).ok());
-        let knocks = if self.deaf_until.is_none() {
-            PollFlags::IN
-        } else {
-            PollFlags::empty()
-        };
+        let knocks = if self.deaf_until.is_none() { PollFlags::IN } else { PollFlags::empty() };
         let mut polled = vec![
             PollFd::from_borrowed_fd(self.signals.descriptor(), PollFlags::IN),
             PollFd::new(&self.listener, knocks),
         ];
         polled.extend(self.peers.iter().map(|peer| {
-            let interest = if peer.is_behind() {
-                PollFlags::OUT
-            } else {
-                PollFlags::IN
-            };
+            let interest = if peer.is_behind() { PollFlags::OUT } else { PollFlags::IN };
             PollFd::from_borrowed_fd(peer.descriptor(), interest)
         }));
         // EINTR shows as nothing ready; the signal's byte is in its pipe for the next round.
@@ -212,9 +182,7 @@ impl Keeper {
             match self.processes.reap() {
                 Reaped::Known { name, pid, ended } => {
                     let event = protocol::exited(&name, pid, ended);
-                    if let Some(controller) =
-                        self.peers.iter_mut().find(|peer| peer.controller.is_some())
-                    {
+                    if let Some(controller) = self.peers.iter_mut().find(|peer| peer.controller.is_some()) {
                         // One that is gone is noticed when it is polled.
                         controller.send(event, None);
                     }
@@ -247,8 +215,7 @@ impl Keeper {
         let mut controller = peers.iter().find_map(|peer| peer.controller);
         let mut ready = ready.iter();
         peers.retain_mut(|peer| {
-            let stays =
-                !ready.next().copied().unwrap_or(false) || self.serve(peer, &mut controller);
+            let stays = !ready.next().copied().unwrap_or(false) || self.serve(peer, &mut controller);
             if !stays && peer.controller.is_some() {
                 controller = None;
                 self.grace.lost(Instant::now());
@@ -268,10 +235,7 @@ impl Keeper {
             Received::Nothing => return true,
             Received::Gone => return false,
         };
-        let message = self
-            .buffer
-            .get(..length.min(MESSAGE_MAX))
-            .unwrap_or_default();
+        let message = self.buffer.get(..length.min(MESSAGE_MAX)).unwrap_or_default();
         let head = protocol::head(message);
         let request = if length > MESSAGE_MAX {
             Err(Refusal::new(Errno::INVAL, "a message longer than 64 KiB"))
@@ -284,9 +248,7 @@ impl Keeper {
             request => self.answer(request),
         });
         match answer {
-            Ok(Answer { body, descriptor }) => {
-                peer.send(protocol::reply(head, Ok(body)), descriptor)
-            }
+            Ok(Answer { body, descriptor }) => peer.send(protocol::reply(head, Ok(body)), descriptor),
             Err(refusal) => peer.send(protocol::reply(head, Err(refusal)), None),
         }
     }
@@ -307,20 +269,14 @@ impl Keeper {
         }
         match controller {
             Some(other) if peer.controller.is_none() => {
-                return Err(Refusal::new(
-                    Errno::BUSY,
-                    format!("process {other} controls this keeper"),
-                ));
+                return Err(Refusal::new(Errno::BUSY, format!("process {other} controls this keeper")));
             }
             _ => {}
         }
         *controller = Some(pid);
         peer.controller = Some(pid);
         self.grace.controlled();
-        Ok(Writer::default()
-            .u32(std::process::id())
-            .u64(self.started_ms)
-            .into())
+        Ok(Writer::default().u32(std::process::id()).u64(self.started_ms).into())
     }
 
     fn answer(&mut self, request: Request) -> Result<Answer, Refusal> {
@@ -329,33 +285,19 @@ impl Keeper {
             Request::List => {
                 let notes: Vec<&str> = self.notes.keys().map(String::as_str).collect();
                 let body = protocol::list(&self.processes.list(), &self.held.names(), &notes);
-                Ok(Answer {
-                    body,
-                    descriptor: None,
-                })
+                Ok(Answer { body, descriptor: None })
             }
             Request::Spawn(spawn) => {
                 if self.ending.is_some() {
                     return Err(Refusal::new(Errno::SHUTDOWN, "this keeper is ending"));
                 }
-                let pid = self
-                    .processes
-                    .spawn(&spawn, &self.held.select(&spawn.held)?)?;
+                let pid = self.processes.spawn(&spawn, &self.held.select(&spawn.held)?)?;
                 Ok(Writer::default().u32(pid).into())
             }
-            Request::Signal {
-                name,
-                signal,
-                whole_group,
-            } => self
-                .processes
-                .signal(&name, signal, whole_group)
-                .map(|()| done()),
-            Request::Listen {
-                name,
-                address,
-                count,
-            } => {
+            Request::Signal { name, signal, whole_group } => {
+                self.processes.signal(&name, signal, whole_group).map(|()| done())
+            }
+            Request::Listen { name, address, count } => {
                 let port = self.held.listen(&name, &address, count)?;
                 Ok(Writer::default().u16(port).into())
             }
@@ -374,10 +316,7 @@ impl Keeper {
             }
             Request::NoteGet { key } => match self.notes.get(&key) {
                 Some(value) => Ok(Writer::default().bytes(value).into()),
-                None => Err(Refusal::new(
-                    Errno::NOENT,
-                    format!("there is no note {key}"),
-                )),
+                None => Err(Refusal::new(Errno::NOENT, format!("there is no note {key}"))),
             },
             Request::Grace { milliseconds } => {
                 self.grace.set(milliseconds);
@@ -393,15 +332,8 @@ impl Keeper {
 
     fn fetch(&self, name: &str) -> Result<Answer, Refusal> {
         let found = self.held.get(name).or_else(|| self.processes.output(name));
-        let found = found.ok_or_else(|| {
-            Refusal::new(Errno::NOENT, format!("nothing is held by the name {name}"))
-        })?;
-        let copy = found
-            .try_clone_to_owned()
-            .map_err(|error| Refusal::from_system(&error, "cannot copy it"))?;
-        Ok(Answer {
-            body: Vec::new(),
-            descriptor: Some(copy),
-        })
+        let found = found.ok_or_else(|| Refusal::new(Errno::NOENT, format!("nothing is held by the name {name}")))?;
+        let copy = found.try_clone_to_owned().map_err(|error| Refusal::from_system(&error, "cannot copy it"))?;
+        Ok(Answer { body: Vec::new(), descriptor: Some(copy) })
     }
 }

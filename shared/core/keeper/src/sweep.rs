@@ -50,10 +50,6 @@ fn children(processes: &Processes) -> Vec<Pid> {
     let own = rustix::process::getpid().as_raw_nonzero();
     fs::read_to_string(format!("/proc/self/task/{own}/children")).map_or_else(
         |_| processes.running(),
-        |list| {
-            list.split_ascii_whitespace()
-                .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
-                .collect()
-        },
+        |list| list.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect(),
     )
 }

@@ -21,19 +21,13 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
-        let (head, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or(Malformed("the message ends inside a field"))?;
+        let (head, rest) = self.rest.split_at_checked(count).ok_or(Malformed("the message ends inside a field"))?;
         self.rest = rest;
         Ok(head)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (head, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(Malformed("the message ends inside a field"))?;
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(Malformed("the message ends inside a field"))?;
         self.rest = rest;
         Ok(*head)
     }
@@ -84,16 +78,12 @@ impl<'a> Reader<'a> {
     /// Bytes with a u32 length.
     pub fn bytes(&mut self) -> Result<Vec<u8>, Malformed> {
         let length = self.u32()?;
-        let length =
-            usize::try_from(length).map_err(|_| Malformed("a length beyond the address space"))?;
+        let length = usize::try_from(length).map_err(|_| Malformed("a length beyond the address space"))?;
         Ok(self.take(length)?.to_vec())
     }
 
     /// A list whose items `item` reads.
-    pub fn list<T>(
-        &mut self,
-        item: impl Fn(&mut Self) -> Result<T, Malformed>,
-    ) -> Result<Vec<T>, Malformed> {
+    pub fn list<T>(&mut self, item: impl Fn(&mut Self) -> Result<T, Malformed>) -> Result<Vec<T>, Malformed> {
         let count = self.u16()?;
         let mut items = Vec::new();
         for _ in 0..count {
@@ -104,11 +94,7 @@ impl<'a> Reader<'a> {
 
     /// Refuses what is left over.
     pub fn finish(self) -> Result<(), Malformed> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(Malformed("bytes after the last field"))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed("bytes after the last field")) }
     }
 
     fn short(&mut self) -> Result<&'a [u8], Malformed> {
@@ -149,9 +135,7 @@ impl Writer {
 
     /// Text, cut at the last whole character that fits a u16 length.
     pub fn text(self, value: &str) -> Self {
-        let end = (0..=value.len().min(usize::from(u16::MAX)))
-            .rev()
-            .find(|end| value.is_char_boundary(*end));
+        let end = (0..=value.len().min(usize::from(u16::MAX))).rev().find(|end| value.is_char_boundary(*end));
         let value = value.get(..end.unwrap_or(0)).unwrap_or_default();
         let mut next = self.u16(u16::try_from(value.len()).unwrap_or(0));
         next.0.extend_from_slice(value.as_bytes());
@@ -168,10 +152,7 @@ impl Writer {
     /// A list whose items `item` writes; never more than a u16 counts.
     pub fn list<T>(self, items: &[T], item: impl Fn(Self, &T) -> Self) -> Self {
         let count = u16::try_from(items.len()).unwrap_or(u16::MAX);
-        items
-            .iter()
-            .take(usize::from(count))
-            .fold(self.u16(count), item)
+        items.iter().take(usize::from(count)).fold(self.u16(count), item)
     }
 
     /// The message.

@@ -61,22 +61,13 @@ pub fn finish(worker: &Worker, done: &Finished<'_>) {
         flag: done.flag as u8,
         version: done.version,
     };
-    let sample = Sample {
-        duration_ns,
-        request_bytes: done.request_bytes,
-        response_bytes: done.response_bytes,
-    };
+    let sample = Sample { duration_ns, request_bytes: done.request_bytes, response_bytes: done.response_bytes };
     let mut counters = worker.counters.borrow_mut();
     counters.record(&key, &sample);
     let Some(telemetry) = &done.policy.telemetry else {
         return;
     };
-    let span = done.span.unwrap_or(Span {
-        trace_id: 0,
-        span_id: 0,
-        parent_id: 0,
-        sampled: false,
-    });
+    let span = done.span.unwrap_or(Span { trace_id: 0, span_id: 0, parent_id: 0, sampled: false });
     if !telemetry.access_log && !span.sampled {
         return;
     }
@@ -107,9 +98,5 @@ pub fn finish(worker: &Worker, done: &Finished<'_>) {
     };
     let mut buffer = [0; MAX_RECORD_LINES * LINE_WORDS];
     let pushed = worker.ring.borrow_mut().push(record.encode(&mut buffer));
-    counters.count(if pushed {
-        Cell::RingRecords
-    } else {
-        Cell::RingDropped
-    });
+    counters.count(if pushed { Cell::RingRecords } else { Cell::RingDropped });
 }

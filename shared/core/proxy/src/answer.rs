@@ -19,11 +19,7 @@ pub struct Answer {
 impl Answer {
     /// An answer from its parts.
     pub fn new(status: u16, flag: Flag, message: impl Into<String>) -> Self {
-        Answer {
-            status,
-            flag,
-            message: message.into(),
-        }
+        Answer { status, flag, message: message.into() }
     }
 
     /// Appends it, head and body; `head_only` for HEAD.
@@ -42,11 +38,7 @@ impl Answer {
             phrase(self.status),
             body.len(),
             self.flag.name(),
-            if keep_alive {
-                ""
-            } else {
-                "connection: close\r\n"
-            }
+            if keep_alive { "" } else { "connection: close\r\n" }
         );
         out.extend_from_slice(head.as_bytes());
         if !head_only {
@@ -57,14 +49,5 @@ impl Answer {
 
 /// A text that may stand in a JSON string as it is: everything else becomes `?`.
 pub fn harmless(text: &str) -> String {
-    text.chars()
-        .take(128)
-        .map(|c| {
-            if c.is_ascii_graphic() && c != '"' && c != '\\' {
-                c
-            } else {
-                '?'
-            }
-        })
-        .collect()
+    text.chars().take(128).map(|c| if c.is_ascii_graphic() && c != '"' && c != '\\' { c } else { '?' }).collect()
 }

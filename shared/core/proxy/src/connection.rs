@@ -32,10 +32,7 @@ pub async fn serve(worker: Rc<Worker>, mut stream: Stream, direction: Direction)
     let mut input = Vec::new();
     loop {
         let next = match next_head(&worker, &mut stream, &timer, &mut input).await {
-            Ok(arrived) => {
-                stack::serve_request(&worker, &mut stream, &timer, &mut input, arrived, direction)
-                    .await
-            }
+            Ok(arrived) => stack::serve_request(&worker, &mut stream, &timer, &mut input, arrived, direction).await,
             Err(NoHead::Ended) => break,
             Err(NoHead::Refused(refusal, arrived)) => {
                 worker.count(Cell::RequestsMalformed);
@@ -76,12 +73,8 @@ async fn next_head(
         }
         *input = worker.take_buffer();
     }
-    let mut arrived = Arrived {
-        head: 0,
-        started_ns: clock::monotonic_ns(),
-        started_unix_ns: clock::unix_ns(),
-        bytes: 0,
-    };
+    let mut arrived =
+        Arrived { head: 0, started_ns: clock::monotonic_ns(), started_unix_ns: clock::unix_ns(), bytes: 0 };
     let deadline = after(timeouts.header_ms);
     let mut scanner = HeadScanner::default();
     let mut fresh = true;
@@ -106,10 +99,7 @@ async fn next_head(
             Ok(_) => return Err(NoHead::Ended),
             Err(_) if input.is_empty() => return Err(NoHead::Ended),
             Err(_) => {
-                return Err(NoHead::Refused(
-                    Refusal::with(408, "the request's head came too slowly"),
-                    arrived,
-                ));
+                return Err(NoHead::Refused(Refusal::with(408, "the request's head came too slowly"), arrived));
             }
         }
     }

@@ -22,12 +22,7 @@ pub enum DialError {
 }
 
 /// Connects to an endpoint of a cluster.
-pub async fn connect(
-    worker: &Worker,
-    timer: &Timer,
-    address: &Address,
-    timeout_ms: u64,
-) -> Result<Stream, DialError> {
+pub async fn connect(worker: &Worker, timer: &Timer, address: &Address, timeout_ms: u64) -> Result<Stream, DialError> {
     worker.count(Cell::ConnectsTotal);
     let dial = async {
         match address {
@@ -36,13 +31,7 @@ pub async fn connect(
             Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
         }
     };
-    count(
-        worker,
-        timer
-            .until(after(timeout_ms), dial)
-            .await
-            .map(|done| done.map_err(|_| DialError::Failed)),
-    )
+    count(worker, timer.until(after(timeout_ms), dial).await.map(|done| done.map_err(|_| DialError::Failed)))
 }
 
 /// Resolves and connects to an authority that is no cluster; never to link-local or metadata addresses, nor to
@@ -57,20 +46,10 @@ pub async fn pass_through(
     worker.count(Cell::ConnectsTotal);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let dial = async {
-        let resolved: Vec<SocketAddr> = lookup_host((host, port))
-            .await
-            .map_err(|_| DialError::Failed)?
-            .collect();
-        let allowed: Vec<_> = resolved
-            .iter()
-            .filter(|a| !is_forbidden(a.ip()) && !is_own(worker, a))
-            .collect();
+        let resolved: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(|_| DialError::Failed)?.collect();
+        let allowed: Vec<_> = resolved.iter().filter(|a| !is_forbidden(a.ip()) && !is_own(worker, a)).collect();
         if allowed.is_empty() {
-            return Err(if resolved.is_empty() {
-                DialError::Failed
-            } else {
-                DialError::Forbidden
-            });
+            return Err(if resolved.is_empty() { DialError::Failed } else { DialError::Forbidden });
         }
         for address in allowed {
             if let Ok(stream) = TcpStream::connect(address).await {
@@ -83,13 +62,9 @@ pub async fn pass_through(
 }
 
 fn is_own(worker: &Worker, address: &SocketAddr) -> bool {
-    let same_host = |own: &SocketAddr| {
-        own.ip() == address.ip() || (own.ip().is_unspecified() && address.ip().is_loopback())
-    };
-    worker
-        .own
-        .iter()
-        .any(|own| own.port() == address.port() && same_host(own))
+    let same_host =
+        |own: &SocketAddr| own.ip() == address.ip() || (own.ip().is_unspecified() && address.ip().is_loopback());
+    worker.own.iter().any(|own| own.port() == address.port() && same_host(own))
 }
 
 fn tcp(stream: TcpStream) -> Stream {

@@ -86,10 +86,7 @@ pub async fn run(
     let (mut from_caller, mut to_caller) = caller.split();
     let idle_ms = attempt.timeouts.idle_ms;
     let Some(relay) = upload else {
-        if pump::write(attempt.timer, idle_ms, &mut to_upstream, head)
-            .await
-            .is_err()
-        {
+        if pump::write(attempt.timer, idle_ms, &mut to_upstream, head).await.is_err() {
             return Err(Failure::Silent);
         }
         let deadline = Cell::new(after(attempt.timeouts.request_ms));
@@ -101,10 +98,7 @@ pub async fn run(
     let mut send = pin!(async {
         pump::write(&upload_timer, idle_ms, &mut to_upstream, head).await?;
         let (mut input, mut out) = (attempt.worker.take_buffer(), attempt.worker.take_buffer());
-        let patience = Patience {
-            idle_ms,
-            minimum_rate: true,
-        };
+        let patience = Patience { idle_ms, minimum_rate: true };
         let uploaded = &attempt.uploaded;
         let sent = pump::body(
             &upload_timer,
@@ -121,12 +115,7 @@ pub async fn run(
         attempt.worker.give_buffer(out);
         sent
     });
-    let mut answer = pin!(receive(
-        attempt,
-        &deadline,
-        &mut from_upstream,
-        &mut to_caller
-    ));
+    let mut answer = pin!(receive(attempt, &deadline, &mut from_upstream, &mut to_caller));
     let mut sent: Option<Result<bool, PumpError>> = None;
     let mut answered = loop {
         tokio::select! {
@@ -191,16 +180,10 @@ async fn receive_with<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         }
         interim += 1;
         if interim > MAX_INTERIM {
-            return Err(Failure::Upstream(
-                Flag::UPE,
-                502,
-                "too many interim answers",
-            ));
+            return Err(Failure::Upstream(Flag::UPE, 502, "too many interim answers"));
         }
         if attempt.version == 1 {
-            pump::write(attempt.timer, idle_ms, caller, out)
-                .await
-                .map_err(|_| Failure::CallerGone)?;
+            pump::write(attempt.timer, idle_ms, caller, out).await.map_err(|_| Failure::CallerGone)?;
         }
         out.clear();
     };
@@ -211,37 +194,17 @@ async fn receive_with<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         caller_reusable: head.caller_reusable,
         upgraded: None,
     };
-    let patience = Patience {
-        idle_ms,
-        minimum_rate: false,
-    };
-    let relayed = pump::body(
-        attempt.timer,
-        patience,
-        upstream,
-        caller,
-        input,
-        out,
-        &mut head.relay,
-        &attempt.written,
-    )
-    .await;
+    let patience = Patience { idle_ms, minimum_rate: false };
+    let relayed =
+        pump::body(attempt.timer, patience, upstream, caller, input, out, &mut head.relay, &attempt.written).await;
     match relayed {
         Ok(()) => {}
         Err(PumpError::WriteClosed | PumpError::WriteTimeout) => return Err(Failure::CallerGone),
         Err(PumpError::ReadClosed) => {
-            return Err(Failure::Upstream(
-                Flag::UC,
-                502,
-                "the upstream closed the connection within its answer",
-            ));
+            return Err(Failure::Upstream(Flag::UC, 502, "the upstream closed the connection within its answer"));
         }
         Err(PumpError::ReadTimeout) => {
-            return Err(Failure::Upstream(
-                Flag::UT,
-                504,
-                "the upstream's answer stalled",
-            ));
+            return Err(Failure::Upstream(Flag::UT, 504, "the upstream's answer stalled"));
         }
         Err(PumpError::Malformed(refusal)) => {
             return Err(Failure::Upstream(Flag::UPE, 502, refusal.reason));
@@ -269,26 +232,14 @@ async fn read_head<R: AsyncRead + Unpin>(
             Ok(None) => {}
             Err(refusal) => return Err(Failure::Upstream(Flag::UPE, 502, refusal.reason)),
         }
-        match attempt
-            .timer
-            .until_moving(deadline, pump::read(upstream, input))
-            .await
-        {
+        match attempt.timer.until_moving(deadline, pump::read(upstream, input)).await {
             Ok(Ok(n)) if n > 0 => {}
             Ok(_) if input.is_empty() && !spoke => return Err(Failure::Silent),
             Ok(_) => {
-                return Err(Failure::Upstream(
-                    Flag::UC,
-                    502,
-                    "the upstream closed the connection within its answer",
-                ));
+                return Err(Failure::Upstream(Flag::UC, 502, "the upstream closed the connection within its answer"));
             }
             Err(_) => {
-                return Err(Failure::Upstream(
-                    Flag::UT,
-                    504,
-                    "the upstream did not answer in time",
-                ));
+                return Err(Failure::Upstream(Flag::UT, 504, "the upstream did not answer in time"));
             }
         }
     }
@@ -305,16 +256,8 @@ struct Head {
 fn translate(attempt: &Attempt<'_>, head: &[u8], out: &mut Vec<u8>) -> Result<Head, Refusal> {
     let mut room = fields::room();
     let answer = response::parse(head, &mut room, attempt.asked)?;
-    let keep_alive =
-        attempt.keep_alive && answer.is_delimited(attempt.version) && !attempt.worker.is_draining();
-    answer.write(
-        out,
-        &Toward {
-            version: attempt.version,
-            keep_alive,
-            strip_ours: attempt.strip_ours,
-        },
-    );
+    let keep_alive = attempt.keep_alive && answer.is_delimited(attempt.version) && !attempt.worker.is_draining();
+    answer.write(out, &Toward { version: attempt.version, keep_alive, strip_ours: attempt.strip_ours });
     Ok(Head {
         status: answer.status,
         relay: Relay::new(answer.framing, answer.coding(attempt.version)),

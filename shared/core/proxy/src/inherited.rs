@@ -23,20 +23,16 @@ pub fn take() -> Result<Inherited, String> {
     let mut seen = std::collections::BTreeSet::new();
     list.split(',')
         .map(|entry| {
-            let parsed = entry
-                .split_once('=')
-                .and_then(|(name, fd)| Some((name, fd.parse::<i32>().ok()?)));
-            let (name, fd) = parsed
-                .filter(|(_, fd)| *fd > 2)
-                .ok_or(format!("PANNIER_FDS: malformed entry {entry:?}"))?;
+            let parsed = entry.split_once('=').and_then(|(name, fd)| Some((name, fd.parse::<i32>().ok()?)));
+            let (name, fd) =
+                parsed.filter(|(_, fd)| *fd > 2).ok_or(format!("PANNIER_FDS: malformed entry {entry:?}"))?;
             if !seen.insert(fd) {
                 return Err(format!("PANNIER_FDS: descriptor {fd} is named twice"));
             }
             // SAFETY: the keeper opened exactly these numbers for this process, nobody else here knows them, and each
             // is taken once (checked above).
             let owned = unsafe { OwnedFd::from_raw_fd(fd) };
-            rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC)
-                .map_err(|e| format!("{name}: {e}"))?;
+            rustix::io::fcntl_setfd(&owned, rustix::io::FdFlags::CLOEXEC).map_err(|e| format!("{name}: {e}"))?;
             Ok((name.to_string(), owned))
         })
         .collect()
@@ -58,13 +54,9 @@ impl Segments {
     /// # Errors
     /// `Layout` if one is missing or foreign, `Full` if too many processes count.
     pub fn map(inherited: &Inherited, workers: usize) -> Result<Self, Error> {
-        let open =
-            |name: &str, bytes| Mapping::new(descriptor(inherited, name)?, bytes, Access::Write);
+        let open = |name: &str, bytes| Mapping::new(descriptor(inherited, name)?, bytes, Access::Write);
         Ok(Segments {
-            enrolment: Arc::new(Enrolment::new(
-                open("counters", counters::SEGMENT_BYTES)?,
-                workers,
-            )?),
+            enrolment: Arc::new(Enrolment::new(open("counters", counters::SEGMENT_BYTES)?, workers)?),
             rings: Arc::new(open("rings", ring::SEGMENT_BYTES)?),
             hot: Arc::new(HotWords::new(open("hot", hot::SEGMENT_BYTES)?)?),
         })
@@ -76,9 +68,7 @@ impl Segments {
 /// # Errors
 /// `Layout` if it was not handed over.
 pub fn descriptor<'a>(inherited: &'a Inherited, name: &str) -> Result<&'a OwnedFd, Error> {
-    inherited
-        .get(name)
-        .ok_or_else(|| Error::Layout(format!("{name} was not inherited")))
+    inherited.get(name).ok_or_else(|| Error::Layout(format!("{name} was not inherited")))
 }
 
 /// The listeners of one worker.
@@ -106,13 +96,9 @@ pub fn listeners(inherited: Inherited, workers: usize) -> Result<Vec<Listeners>,
             "outbound" => Direction::Outbound,
             _ => continue,
         };
-        let index: usize = index
-            .parse()
-            .map_err(|_| format!("{name}: no listener's name"))?;
+        let index: usize = index.parse().map_err(|_| format!("{name}: no listener's name"))?;
         let socket = TcpListener::from(fd);
-        socket
-            .set_nonblocking(true)
-            .map_err(|e| format!("{name}: {e}"))?;
+        socket.set_nonblocking(true).map_err(|e| format!("{name}: {e}"))?;
         own.push(socket.local_addr().map_err(|e| format!("{name}: {e}"))?);
         if let Some(worker) = dealt.get_mut(index % workers) {
             worker.sockets.push((direction, socket));

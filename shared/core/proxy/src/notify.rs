@@ -50,12 +50,9 @@ pub fn say_alive(
         if watched.has_ended() {
             return Err("a watcher of the tables ended".into());
         }
-        let alive = |beat: &Arc<Beat>| {
-            clock::monotonic_ms().saturating_sub(beat.at_ms.load(Ordering::Relaxed)) < HUNG_MS
-        };
-        let drained = beats
-            .iter()
-            .all(|beat| beat.drained.load(Ordering::Relaxed) == 1);
+        let alive =
+            |beat: &Arc<Beat>| clock::monotonic_ms().saturating_sub(beat.at_ms.load(Ordering::Relaxed)) < HUNG_MS;
+        let drained = beats.iter().all(|beat| beat.drained.load(Ordering::Relaxed) == 1);
         if Instant::now() >= next && beats.iter().all(alive) {
             enrolment.heartbeat();
             say("READY=1\nWATCHDOG=1\n");
@@ -65,13 +62,7 @@ pub fn say_alive(
             say("PANNIER_DRAINED=1\n");
         }
         was_drained = drained;
-        let starting = beats
-            .iter()
-            .any(|beat| beat.at_ms.load(Ordering::Relaxed) == 0);
-        std::thread::sleep(if starting {
-            Duration::from_millis(2)
-        } else {
-            watched.tick(TICK)
-        });
+        let starting = beats.iter().any(|beat| beat.at_ms.load(Ordering::Relaxed) == 0);
+        std::thread::sleep(if starting { Duration::from_millis(2) } else { watched.tick(TICK) });
     }
 }

@@ -37,11 +37,7 @@ impl Policies {
     /// The newest policy; the caller puts it in force before it awaits anything.
     pub fn adopt(&self) -> Arc<Policy> {
         let version = self.version.load(Ordering::Acquire);
-        let policy = self
-            .latest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let policy = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.adopted.store(version, Ordering::Release);
         self.central.report_in_force();
         policy
@@ -81,11 +77,7 @@ impl Watched {
 
     /// How long to sleep before the next look: a drain is looked at often, nothing else is.
     pub fn tick(&self, soon: Duration) -> Duration {
-        if self.0.draining.load(Ordering::Relaxed) {
-            soon
-        } else {
-            Duration::from_millis(500)
-        }
+        if self.0.draining.load(Ordering::Relaxed) { soon } else { Duration::from_millis(500) }
     }
 }
 
@@ -125,18 +117,11 @@ pub fn start(
             })
         })
         .collect();
-    central
-        .workers
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone_from(&boxes);
+    central.workers.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&boxes);
     for kind in Kind::ALL {
         let name = format!("table.{}", kind.name());
-        let map = descriptor(inherited, &name)
-            .and_then(|fd| Mapping::new(fd, SEGMENT_BYTES, Access::Read));
-        let reader = map
-            .and_then(|map| Reader::new(map, kind))
-            .map_err(|e| e.to_string())?;
+        let map = descriptor(inherited, &name).and_then(|fd| Mapping::new(fd, SEGMENT_BYTES, Access::Read));
+        let reader = map.and_then(|map| Reader::new(map, kind)).map_err(|e| e.to_string())?;
         let seen = central.take(kind, &reader);
         let central = central.clone();
         thread::Builder::new()
@@ -192,10 +177,7 @@ impl Central {
 
     fn reject(&self, kind: Kind, generation: u64, reason: &str) {
         self.enrolment.count_rejected_table();
-        eprintln!(
-            "table {} generation {generation} rejected, the one before stays in force: {reason}",
-            kind.name()
-        );
+        eprintln!("table {} generation {generation} rejected, the one before stays in force: {reason}", kind.name());
     }
 
     fn apply(&self, kind: Kind, generation: u64, snapshot: &Snapshot) -> Result<(), String> {
@@ -204,21 +186,13 @@ impl Central {
             Snapshot::Absent => None,
             Snapshot::Payload(payload) => Some(payload.as_slice()),
         };
-        let mut candidate = (
-            tables.base.clone(),
-            tables.endpoints.clone(),
-            tables.telemetry.clone(),
-        );
+        let mut candidate = (tables.base.clone(), tables.endpoints.clone(), tables.telemetry.clone());
         match kind {
             Kind::Base => candidate.0 = payload.map_or_else(|| Ok(floor()), schema::decode)?,
             Kind::Endpoints => candidate.1 = payload.map(schema::decode).transpose()?,
             Kind::Telemetry => candidate.2 = payload.map(schema::decode).transpose()?,
         }
-        let policy = Arc::new(Policy::compile(
-            &candidate.0,
-            candidate.1.as_ref(),
-            candidate.2.as_ref(),
-        )?);
+        let policy = Arc::new(Policy::compile(&candidate.0, candidate.1.as_ref(), candidate.2.as_ref())?);
         (tables.base, tables.endpoints, tables.telemetry) = candidate;
         tables.version += 1;
         if let Some(current) = tables.current.get_mut(kind as usize) {
@@ -226,16 +200,8 @@ impl Central {
         }
         let (version, current) = (tables.version, tables.current);
         tables.generations.insert(version, current);
-        self.draining.store(
-            tables.base.lifecycle == Lifecycle::Draining,
-            Ordering::Relaxed,
-        );
-        for worker in self
-            .workers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
+        self.draining.store(tables.base.lifecycle == Lifecycle::Draining, Ordering::Relaxed);
+        for worker in self.workers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             *worker.latest.lock().unwrap_or_else(PoisonError::into_inner) = policy.clone();
             worker.version.store(version, Ordering::Release);
             worker.changed.notify_one();
@@ -245,16 +211,8 @@ impl Central {
 
     /// Writes down the generations that every worker has in force.
     fn report_in_force(&self) {
-        let workers = self
-            .workers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let everywhere = workers
-            .iter()
-            .map(|w| w.adopted.load(Ordering::Acquire))
-            .min()
-            .unwrap_or(0);
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let everywhere = workers.iter().map(|w| w.adopted.load(Ordering::Acquire)).min().unwrap_or(0);
         let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((_, generations)) = tables.generations.range(..=everywhere).next_back() else {
             return;

@@ -55,10 +55,7 @@ impl Pool {
         let mut all = self.0.borrow_mut();
         let idle = all.entry(key).or_default();
         if idle.len() < KEPT {
-            idle.push(Idle {
-                stream,
-                since_ms: clock::monotonic_ms(),
-            });
+            idle.push(Idle { stream, since_ms: clock::monotonic_ms() });
         }
     }
 
@@ -72,11 +69,7 @@ impl Pool {
 
     /// Closes what no cluster has any more.
     pub fn retain(&self, clusters: &[Cluster]) {
-        let known: HashSet<u64> = clusters
-            .iter()
-            .flat_map(|c| &c.endpoints)
-            .map(|e| e.key)
-            .collect();
+        let known: HashSet<u64> = clusters.iter().flat_map(|c| &c.endpoints).map(|e| e.key).collect();
         self.0.borrow_mut().retain(|key, _| known.contains(key));
     }
 }

@@ -45,11 +45,7 @@ pub struct Patience {
 /// Reads more into `input`; 0 = the end.
 pub async fn read<R: AsyncRead + Unpin>(reader: &mut R, input: &mut Vec<u8>) -> io::Result<usize> {
     if input.len() == input.capacity() {
-        input.reserve(if input.capacity() < BUFFER {
-            BUFFER
-        } else {
-            LARGE
-        });
+        input.reserve(if input.capacity() < BUFFER { BUFFER } else { LARGE });
     }
     reader.read_buf(input).await
 }
@@ -87,19 +83,9 @@ pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     let began_ms = clock::monotonic_ms();
     let mut received = 0_u64;
     loop {
-        let plain = if out.is_empty() {
-            relay.plain(input.len())
-        } else {
-            0
-        };
+        let plain = if out.is_empty() { relay.plain(input.len()) } else { 0 };
         if plain > 0 {
-            write(
-                timer,
-                patience.idle_ms,
-                writer,
-                input.get(..plain).unwrap_or(&[]),
-            )
-            .await?;
+            write(timer, patience.idle_ms, writer, input.get(..plain).unwrap_or(&[])).await?;
             relay.passed(plain);
             written.set(written.get() + plain as u64);
             input.drain(..plain);
@@ -117,8 +103,7 @@ pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         }
         let mut at_ms = after(patience.idle_ms);
         if patience.minimum_rate {
-            at_ms =
-                at_ms.min(began_ms + UPLOAD_GRACE_MS + received * 1_000 / UPLOAD_BYTES_PER_SECOND);
+            at_ms = at_ms.min(began_ms + UPLOAD_GRACE_MS + received * 1_000 / UPLOAD_BYTES_PER_SECOND);
         }
         match timer.until(at_ms, read(reader, input)).await {
             Ok(Ok(n)) if n > 0 => received += n as u64,
@@ -135,12 +120,7 @@ pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 }
 
 /// Relays bytes both ways until both sides have ended: a connection that was upgraded. Returns (to upstream, to caller).
-pub async fn tunnel(
-    caller: &mut Stream,
-    upstream: &mut Stream,
-    to_upstream: &[u8],
-    to_caller: &[u8],
-) -> (u64, u64) {
+pub async fn tunnel(caller: &mut Stream, upstream: &mut Stream, to_upstream: &[u8], to_caller: &[u8]) -> (u64, u64) {
     let early = async {
         upstream.write_all(to_upstream).await?;
         caller.write_all(to_caller).await
@@ -148,8 +128,6 @@ pub async fn tunnel(
     if early.await.is_err() {
         return (0, 0);
     }
-    let (up, down) = tokio::io::copy_bidirectional(caller, upstream)
-        .await
-        .unwrap_or((0, 0));
+    let (up, down) = tokio::io::copy_bidirectional(caller, upstream).await.unwrap_or((0, 0));
     (up + to_upstream.len() as u64, down + to_caller.len() as u64)
 }

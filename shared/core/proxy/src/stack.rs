@@ -11,7 +11,6 @@
 //! 8. **account**, last, whatever happened: a request that nobody counted did not exist.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use pannier_decide::balance::Outcome;
 use pannier_decide::policy::{Cluster, Policy};
@@ -73,17 +72,11 @@ struct Text {
 impl Text {
     fn of(part: &[u8], whole: &[u8]) -> Text {
         let from = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-        Text {
-            from,
-            to: from.wrapping_add(part.len()),
-        }
+        Text { from, to: from.wrapping_add(part.len()) }
     }
 
     fn get(self, whole: &[u8]) -> &str {
-        whole
-            .get(self.from..self.to)
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .unwrap_or("")
+        whole.get(self.from..self.to).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("")
     }
 }
 
@@ -140,7 +133,7 @@ pub async fn serve_request(
     direction: Direction,
 ) -> Next {
     let _in_flight = worker.enter();
-    let policy: Rc<Arc<Policy>> = worker.policy();
+    let policy = worker.policy();
     let mut plan = match plan(worker, &policy, input, arrived.head, direction) {
         Ok(plan) => plan,
         Err(refusal) => {
@@ -149,12 +142,7 @@ pub async fn serve_request(
         }
     };
     let outcomes = match target(&policy, &plan, direction, input) {
-        Ok(target) => {
-            attempts(
-                worker, &policy, &target, &mut plan, caller, timer, input, direction,
-            )
-            .await
-        }
+        Ok(target) => attempts(worker, &policy, &target, &mut plan, caller, timer, input, direction).await,
         Err(answer) => say(worker, &policy, caller, timer, &plan, &answer).await,
     };
     account::finish(
@@ -194,11 +182,7 @@ pub async fn refuse(
     refusal: Refusal,
 ) -> Next {
     let policy = worker.policy();
-    let flag = if refusal.status == 408 {
-        Flag::DT
-    } else {
-        Flag::DPE
-    };
+    let flag = if refusal.status == 408 { Flag::DT } else { Flag::DPE };
     let answer = Answer::new(refusal.status, flag, refusal.reason);
     let mut out = worker.take_buffer();
     answer.write(&mut out, false, false);
@@ -226,21 +210,11 @@ pub async fn refuse(
         },
     );
     worker.give_buffer(out);
-    if written.is_ok() {
-        Next::Close
-    } else {
-        Next::Gone
-    }
+    if written.is_ok() { Next::Close } else { Next::Gone }
 }
 
 /// Steps 1 to 4, all of them without waiting for anything.
-fn plan(
-    worker: &Worker,
-    policy: &Policy,
-    input: &[u8],
-    head: usize,
-    direction: Direction,
-) -> Result<Plan, Refusal> {
+fn plan(worker: &Worker, policy: &Policy, input: &[u8], head: usize, direction: Direction) -> Result<Plan, Refusal> {
     let (head_bytes, rest) = input.split_at_checked(head).unwrap_or((input, &[]));
     let mut room = fields::room();
     let request = request::parse(head_bytes, &mut room)?;
@@ -249,12 +223,13 @@ fn plan(
         Direction::Outbound => route::outbound(policy, request.host.host),
     };
     let mut random = worker.random.borrow_mut();
-    let span = policy.telemetry.as_ref().map(|telemetry| {
-        trace::continue_or_start(request.trace_parent, telemetry.threshold, &mut random)
-    });
+    let span = policy
+        .telemetry
+        .as_ref()
+        .map(|telemetry| trace::continue_or_start(request.trace_parent, telemetry.threshold, &mut random));
     let mut new_request_id = [b'0'; 32];
     if request.request_id.is_none() {
-        let id = u128::from(random.next()) << 64 | u128::from(random.next());
+        let id = u128::from(random.bits()) << 64 | u128::from(random.bits());
         write_hex(&mut new_request_id, id);
     }
     let text = |part: &[u8]| Text::of(part, input);
@@ -266,10 +241,7 @@ fn plan(
         host: text(request.host.host.as_bytes()),
         port: request.host.port.unwrap_or(80),
         version: request.version,
-        asked: Asked {
-            head: request.method == "HEAD",
-            upgrade: request.upgrade.is_some(),
-        },
+        asked: Asked { head: request.method == "HEAD", upgrade: request.upgrade.is_some() },
         keep_alive: request.keep_alive,
         repeatable: request.is_idempotent(),
         request_id: request.request_id.map(text),
@@ -307,11 +279,7 @@ fn plan(
 fn write_hex(out: &mut [u8; 32], mut value: u128) {
     for byte in out.iter_mut().rev() {
         let nibble = (value & 15) as u8;
-        *byte = if nibble < 10 {
-            b'0' + nibble
-        } else {
-            b'a' - 10 + nibble
-        };
+        *byte = if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
         value >>= 4;
     }
 }
@@ -320,9 +288,7 @@ fn write_hex(out: &mut [u8; 32], mut value: u128) {
 fn service_label(policy: &Policy, route: Route, direction: Direction) -> &str {
     match (direction, route) {
         (Direction::Inbound, _) => &policy.service,
-        (Direction::Outbound, Route::Cluster(index)) => {
-            policy.clusters.get(index).map_or("", |c| &c.name)
-        }
+        (Direction::Outbound, Route::Cluster(index)) => policy.clusters.get(index).map_or("", |c| &c.name),
         (Direction::Outbound, Route::Passthrough) => "_passthrough",
         (Direction::Outbound, _) => "_unknown",
     }
@@ -334,34 +300,21 @@ enum Target<'a> {
     Authority,
 }
 
-fn target<'a>(
-    policy: &'a Policy,
-    plan: &Plan,
-    direction: Direction,
-    input: &[u8],
-) -> Result<Target<'a>, Answer> {
+fn target<'a>(policy: &'a Policy, plan: &Plan, direction: Direction, input: &[u8]) -> Result<Target<'a>, Answer> {
     match plan.route {
         Route::Cluster(index) => match policy.clusters.get(index) {
             Some(cluster) if !cluster.endpoints.is_empty() => Ok(Target::Cluster(cluster)),
-            _ => Err(Answer::new(
-                503,
-                Flag::UH,
-                format!("{} has no endpoints", harmless(plan.host.get(input))),
-            )),
+            _ => Err(Answer::new(503, Flag::UH, format!("{} has no endpoints", harmless(plan.host.get(input))))),
         },
         Route::Passthrough => Ok(Target::Authority),
-        Route::NoApp => Err(Answer::new(
-            503,
-            Flag::UH,
-            "no app is configured behind this listener; see --app-port",
-        )),
+        Route::NoApp => Err(Answer::new(503, Flag::UH, "no app is configured behind this listener; see --app-port")),
         Route::Unknown => {
             let host = harmless(plan.host.get(input));
             let message = match direction {
                 Direction::Inbound => format!("{host} is not served here; add it to inbound.hosts"),
-                Direction::Outbound => format!(
-                    "no service is called {host}, and this profile denies unknown authorities"
-                ),
+                Direction::Outbound => {
+                    format!("no service is called {host}, and this profile denies unknown authorities")
+                }
             };
             Err(Answer::new(404, Flag::NR, message))
         }
@@ -404,46 +357,25 @@ async fn attempts(
                 match picked.and_then(|index| cluster.endpoints.get(index)) {
                     Some(endpoint) => (endpoint.key, endpoint.label.clone(), Some(endpoint)),
                     None => {
-                        let answer = Answer::new(
-                            503,
-                            Flag::UH,
-                            format!("{} has no usable endpoint", cluster.name),
-                        );
+                        let answer = Answer::new(503, Flag::UH, format!("{} has no usable endpoint", cluster.name));
                         return say(worker, policy, caller, timer, plan, &answer).await;
                     }
                 }
             }
             Target::Authority => (0, plan.authority.get(input).into(), None),
         };
-        let mut load = LoadGuard {
-            worker,
-            key,
-            outcome: Outcome::Unknown,
-        };
+        let mut load = LoadGuard { worker, key, outcome: Outcome::Unknown };
         worker.loads.borrow_mut().begin(key);
-        let pooled = if fresh || endpoint.is_none() {
-            None
-        } else {
-            worker.pool.take(key, repeatable)
-        };
+        let pooled = if fresh || endpoint.is_none() { None } else { worker.pool.take(key, repeatable) };
         let reused = pooled.is_some();
         let dialled = match (pooled, endpoint) {
             (Some(stream), _) => {
                 worker.count(Cell::PoolReused);
                 Ok(stream)
             }
-            (None, Some(endpoint)) => {
-                dial::connect(worker, timer, &endpoint.address, timeouts.connect_ms).await
-            }
+            (None, Some(endpoint)) => dial::connect(worker, timer, &endpoint.address, timeouts.connect_ms).await,
             (None, None) => {
-                dial::pass_through(
-                    worker,
-                    timer,
-                    plan.host.get(input),
-                    plan.port,
-                    timeouts.connect_ms,
-                )
-                .await
+                dial::pass_through(worker, timer, plan.host.get(input), plan.port, timeouts.connect_ms).await
             }
         };
         let mut upstream = match dialled {
@@ -456,15 +388,7 @@ async fn attempts(
                 if matches!(target, Target::Cluster(c) if c.endpoints.len() > 1) && dials < DIALS {
                     continue;
                 }
-                let mut outcomes = say(
-                    worker,
-                    policy,
-                    caller,
-                    timer,
-                    plan,
-                    &no_connection(error, &label),
-                )
-                .await;
+                let mut outcomes = say(worker, policy, caller, timer, plan, &no_connection(error, &label)).await;
                 outcomes.upstream = label;
                 return outcomes;
             }
@@ -480,8 +404,7 @@ async fn attempts(
             written: std::cell::Cell::new(0),
             uploaded: std::cell::Cell::new(0),
         };
-        let result =
-            exchange::run(&attempt, &mut upstream, caller, &plan.out, upload.as_mut()).await;
+        let result = exchange::run(&attempt, &mut upstream, caller, &plan.out, upload.as_mut()).await;
         let request_bytes = plan.consumed as u64 + attempt.uploaded.get();
         let response_bytes = attempt.written.get();
         let failed = |flag, status| Outcomes {
@@ -494,11 +417,8 @@ async fn attempts(
         };
         let (flag, status, reason) = match result {
             Ok(answered) => {
-                load.outcome = if answered.status == 429 {
-                    Outcome::Refused
-                } else {
-                    Outcome::Answered(answered.latency_ns)
-                };
+                load.outcome =
+                    if answered.status == 429 { Outcome::Refused } else { Outcome::Answered(answered.latency_ns) };
                 let after_body = input.get(plan.consumed..).unwrap_or(&[]);
                 return complete(
                     worker,
@@ -517,11 +437,7 @@ async fn attempts(
                 fresh = true;
                 continue;
             }
-            Err(Failure::Silent) => (
-                Flag::UC,
-                502,
-                "the upstream closed the connection without an answer",
-            ),
+            Err(Failure::Silent) => (Flag::UC, 502, "the upstream closed the connection without an answer"),
             Err(Failure::CallerGone) => return failed(Flag::DC, 0),
             Err(Failure::Upstream(flag, status, reason)) => {
                 if flag == Flag::UPE {
@@ -536,15 +452,7 @@ async fn attempts(
             return failed(flag, 0);
         }
         plan.keep_alive = plan.keep_alive && upload.is_none();
-        let mut outcomes = say(
-            worker,
-            policy,
-            caller,
-            timer,
-            plan,
-            &Answer::new(status, flag, reason),
-        )
-        .await;
+        let mut outcomes = say(worker, policy, caller, timer, plan, &Answer::new(status, flag, reason)).await;
         outcomes.upstream = label;
         outcomes.request_bytes = request_bytes;
         return outcomes;
@@ -555,14 +463,8 @@ fn no_connection(error: DialError, label: &str) -> Answer {
     let label = harmless(label);
     match error {
         DialError::Failed => Answer::new(503, Flag::UF, format!("no connection to {label}")),
-        DialError::TimedOut => {
-            Answer::new(503, Flag::UF, format!("no connection to {label} in time"))
-        }
-        DialError::Forbidden => Answer::new(
-            403,
-            Flag::DI,
-            format!("{label} must not be reached through this proxy"),
-        ),
+        DialError::TimedOut => Answer::new(503, Flag::UF, format!("no connection to {label} in time")),
+        DialError::Forbidden => Answer::new(403, Flag::DI, format!("{label} must not be reached through this proxy")),
     }
 }
 
@@ -588,11 +490,7 @@ async fn complete(
     if answered.upstream_reusable && poolable {
         worker.pool.give(load.key, upstream);
     }
-    outcomes.next = if answered.caller_reusable {
-        Next::Again
-    } else {
-        Next::Close
-    };
+    outcomes.next = if answered.caller_reusable { Next::Again } else { Next::Close };
     outcomes
 }
 
@@ -634,9 +532,6 @@ struct LoadGuard<'a> {
 
 impl Drop for LoadGuard<'_> {
     fn drop(&mut self) {
-        self.worker
-            .loads
-            .borrow_mut()
-            .end(self.key, clock::monotonic_ns(), self.outcome);
+        self.worker.loads.borrow_mut().end(self.key, clock::monotonic_ns(), self.outcome);
     }
 }

@@ -44,10 +44,7 @@ impl Timers {
             entries.push(Entry::default());
             entries.len() - 1
         });
-        let timer = Timer {
-            timers: self.clone(),
-            index,
-        };
+        let timer = Timer { timers: self.clone(), index };
         timer.set(NEVER);
         timer
     }
@@ -91,11 +88,7 @@ impl Timer {
     }
 
     /// The same with a deadline that the task itself may move meanwhile.
-    pub async fn until_moving<F: Future>(
-        &self,
-        at_ms: &Cell<u64>,
-        future: F,
-    ) -> Result<F::Output, Elapsed> {
+    pub async fn until_moving<F: Future>(&self, at_ms: &Cell<u64>, future: F) -> Result<F::Output, Elapsed> {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
@@ -107,11 +100,7 @@ impl Timer {
             }
             if let Some(entry) = self.timers.entries.borrow_mut().get_mut(self.index) {
                 entry.at_ms = at_ms;
-                if !entry
-                    .waker
-                    .as_ref()
-                    .is_some_and(|waker| waker.will_wake(context.waker()))
-                {
+                if !entry.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
                     entry.waker = Some(context.waker().clone());
                 }
             }
@@ -124,10 +113,7 @@ impl Timer {
 impl Drop for Timer {
     fn drop(&mut self) {
         if let Some(entry) = self.timers.entries.borrow_mut().get_mut(self.index) {
-            *entry = Entry {
-                at_ms: NEVER,
-                waker: None,
-            };
+            *entry = Entry { at_ms: NEVER, waker: None };
         }
         self.timers.in_use.set(self.timers.in_use.get() - 1);
         self.timers.free.borrow_mut().push(self.index);
@@ -136,9 +122,5 @@ impl Drop for Timer {
 
 /// `timeout_ms` from now; 0 = never.
 pub fn after(timeout_ms: u64) -> u64 {
-    if timeout_ms == 0 {
-        NEVER
-    } else {
-        clock::monotonic_ms() + timeout_ms
-    }
+    if timeout_ms == 0 { NEVER } else { clock::monotonic_ms() + timeout_ms }
 }

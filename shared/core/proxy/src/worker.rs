@@ -35,9 +35,20 @@ const SPARE_BUFFERS: usize = 128;
 /// An idle connection is closed so long after draining began: time for a request that was on its way.
 const DRAIN_IDLE_MS: u64 = 300;
 
+/// A policy that all workers share, counted per worker: a request takes and drops its reference without touching a cache
+/// line that another core writes.
+pub struct InForce(Arc<Policy>);
+
+impl std::ops::Deref for InForce {
+    type Target = Policy;
+    fn deref(&self) -> &Policy {
+        &self.0
+    }
+}
+
 /// What the connections of one worker share.
 pub struct Worker {
-    policy: RefCell<Rc<Arc<Policy>>>,
+    policy: RefCell<Rc<InForce>>,
     /// Latencies of endpoints.
     pub loads: RefCell<Loads>,
     /// For balancing and ids.
@@ -65,7 +76,7 @@ pub struct Worker {
 
 impl Worker {
     /// The policy in force; a request keeps the one that it began with.
-    pub fn policy(&self) -> Rc<Arc<Policy>> {
+    pub fn policy(&self) -> Rc<InForce> {
         self.policy.borrow().clone()
     }
 
@@ -76,10 +87,7 @@ impl Worker {
 
     /// An empty buffer.
     pub fn take_buffer(&self) -> Vec<u8> {
-        self.buffers
-            .borrow_mut()
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(BUFFER))
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| Vec::with_capacity(BUFFER))
     }
 
     /// Gives a buffer back; one that grew is let go.
@@ -116,7 +124,7 @@ impl Worker {
         let draining = policy.lifecycle == Lifecycle::Draining;
         self.loads.borrow_mut().retain(&policy.clusters);
         self.pool.retain(&policy.clusters);
-        *self.policy.borrow_mut() = Rc::new(policy);
+        *self.policy.borrow_mut() = Rc::new(InForce(policy));
         match (was, draining) {
             (false, true) => {
                 self.draining_since_ms.set(clock::monotonic_ms());
@@ -130,14 +138,10 @@ impl Worker {
     fn turn(&self) {
         let now = clock::monotonic_ms();
         self.beat.at_ms.store(now, Ordering::Relaxed);
-        self.beat
-            .in_flight
-            .store(self.in_flight.get(), Ordering::Relaxed);
+        self.beat.in_flight.store(self.in_flight.get(), Ordering::Relaxed);
         let since = self.draining_since_ms.get();
         let drained = since != 0 && self.in_flight.get() == 0 && now >= since + DRAIN_IDLE_MS;
-        self.beat
-            .drained
-            .store(u64::from(drained), Ordering::Relaxed);
+        self.beat.drained.store(u64::from(drained), Ordering::Relaxed);
     }
 }
 
@@ -146,9 +150,7 @@ pub struct InFlight(Rc<Worker>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0
-            .in_flight
-            .set(self.0.in_flight.get().saturating_sub(1));
+        self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
     }
 }
 
@@ -165,8 +167,8 @@ pub fn start(
     for (index, (listeners, policies)) in listeners.into_iter().zip(policies).enumerate() {
         let beat = Arc::new(Beat::default());
         let counters = WorkerCounters::new(segments.enrolment.clone(), index);
-        let ring = Producer::new(segments.rings.clone(), segments.enrolment.index(), index)
-            .map_err(|e| e.to_string())?;
+        let ring =
+            Producer::new(segments.rings.clone(), segments.enrolment.index(), index).map_err(|e| e.to_string())?;
         let (hot, its_beat) = (segments.hot.clone(), beat.clone());
         thread::Builder::new()
             .name(format!("worker-{index}"))
@@ -199,18 +201,13 @@ fn run(
     policies: &Policies,
     beat: Arc<Beat>,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
         Ok(runtime) => runtime,
         Err(e) => return eprintln!("no reactor: {e}"),
     };
-    let seed =
-        clock::unix_ns() ^ u64::from(std::process::id()) << 32 ^ std::ptr::from_ref(&*beat) as u64;
+    let seed = clock::unix_ns() ^ u64::from(std::process::id()) << 32 ^ std::ptr::from_ref(&*beat) as u64;
     let worker = Rc::new(Worker {
-        policy: RefCell::new(Rc::new(policies.adopt())),
+        policy: RefCell::new(Rc::new(InForce(policies.adopt()))),
         loads: RefCell::default(),
         random: RefCell::new(Random::new(seed)),
         pool: Pool::default(),
@@ -228,11 +225,7 @@ fn run(
     LocalSet::new().block_on(&runtime, async {
         for (direction, socket) in listeners.sockets {
             match TcpListener::from_std(socket) {
-                Ok(listener) => drop(tokio::task::spawn_local(accept(
-                    worker.clone(),
-                    listener,
-                    direction,
-                ))),
+                Ok(listener) => drop(tokio::task::spawn_local(accept(worker.clone(), listener, direction))),
                 Err(e) => return eprintln!("cannot accept: {e}"),
             }
         }
@@ -250,11 +243,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, direction: Direction)
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
                 worker.count(Counter::ConnectionsAccepted);
-                tokio::task::spawn_local(connection::serve(
-                    worker.clone(),
-                    Stream::Tcp(stream),
-                    direction,
-                ));
+                tokio::task::spawn_local(connection::serve(worker.clone(), Stream::Tcp(stream), direction));
             }
             Err(e) => {
                 worker.count(Counter::AcceptErrors);
@@ -277,11 +266,6 @@ async fn tick(worker: Rc<Worker>) {
             worker.pool.purge(clock::monotonic_ms());
         }
         let busy = !worker.timers.is_empty() || worker.is_draining();
-        tokio::time::sleep(if busy {
-            timers::TICK
-        } else {
-            Duration::from_millis(500)
-        })
-        .await;
+        tokio::time::sleep(if busy { timers::TICK } else { Duration::from_millis(500) }).await;
     }
 }

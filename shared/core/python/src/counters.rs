@@ -60,8 +60,7 @@ pub struct Counters {
 impl Counters {
     #[new]
     fn new(fd: i32) -> PyResult<Self> {
-        let reader =
-            CounterReader::new(map(fd, SEGMENT_BYTES, Access::Read)?).map_err(translate)?;
+        let reader = CounterReader::new(map(fd, SEGMENT_BYTES, Access::Read)?).map_err(translate)?;
         Ok(Counters { reader })
     }
 
@@ -105,11 +104,7 @@ impl Counters {
                 workers: e.workers,
                 heartbeat_ms: e.heartbeat_ms,
                 rejected_tables: e.rejected_tables,
-                in_force: e
-                    .in_force
-                    .into_iter()
-                    .map(|(kind, generation)| (kind.name(), generation))
-                    .collect(),
+                in_force: e.in_force.into_iter().map(|(kind, generation)| (kind.name(), generation)).collect(),
             })
             .collect()
     }

@@ -31,13 +31,7 @@ mod _native {
 
 fn histogram_bounds() -> (Vec<f64>, Vec<f64>) {
     use pannier_table::histogram;
-    let conventional = histogram::BOUNDS_US
-        .iter()
-        .map(|us| *us as f64 / 1e6)
-        .collect();
-    let fine = histogram::fine_bounds_ns()
-        .iter()
-        .map(|ns| *ns as f64 / 1e9)
-        .collect();
+    let conventional = histogram::BOUNDS_US.iter().map(|us| *us as f64 / 1e6).collect();
+    let fine = histogram::fine_bounds_ns().iter().map(|ns| *ns as f64 / 1e9).collect();
     (conventional, fine)
 }

@@ -82,27 +82,16 @@ impl Rings {
     #[new]
     fn new(rings_fd: i32, counters_fd: i32) -> PyResult<Self> {
         Ok(Rings {
-            consumer: Consumer::new(map(rings_fd, SEGMENT_BYTES, Access::Write)?)
-                .map_err(translate)?,
-            counters: CounterReader::new(map(counters_fd, COUNTER_BYTES, Access::Read)?)
-                .map_err(translate)?,
+            consumer: Consumer::new(map(rings_fd, SEGMENT_BYTES, Access::Write)?).map_err(translate)?,
+            counters: CounterReader::new(map(counters_fd, COUNTER_BYTES, Access::Read)?).map_err(translate)?,
         })
     }
 
     #[pyo3(signature = (log_fd, spans, limit=4096))]
     fn drain(&self, py: Python<'_>, log_fd: i32, spans: bool, limit: usize) -> PyResult<Drained> {
         let (counts, lines, log_errors, found) = py.detach(|| self.collect(log_fd, spans, limit));
-        let spans = found
-            .into_iter()
-            .map(|span| Py::new(py, span))
-            .collect::<PyResult<_>>()?;
-        Ok(Drained {
-            records: counts.records,
-            skipped: counts.skipped,
-            log_errors,
-            log_bytes: lines,
-            spans,
-        })
+        let spans = found.into_iter().map(|span| Py::new(py, span)).collect::<PyResult<_>>()?;
+        Ok(Drained { records: counts.records, skipped: counts.skipped, log_errors, log_bytes: lines, spans })
     }
 }
 
@@ -113,14 +102,9 @@ impl Rings {
         spans: bool,
         limit: usize,
     ) -> (pannier_table::ring::Drained, usize, usize, Vec<Span>) {
-        let regions: Vec<_> = self
-            .counters
-            .enrolled()
-            .iter()
-            .map(|e| (e.index, usize::try_from(e.workers).unwrap_or(0)))
-            .collect();
-        let (mut found, mut lines, mut line_count, mut undecodable) =
-            (Vec::new(), String::new(), 0, 0);
+        let regions: Vec<_> =
+            self.counters.enrolled().iter().map(|e| (e.index, usize::try_from(e.workers).unwrap_or(0))).collect();
+        let (mut found, mut lines, mut line_count, mut undecodable) = (Vec::new(), String::new(), 0, 0);
         let mut counts = self.consumer.drain(&regions, limit, |words| {
             let mut scratch = Vec::with_capacity(words.len() * 8);
             let Some(record) = AccessRecord::decode(words, &mut scratch) else {
@@ -136,11 +120,7 @@ impl Rings {
             }
         });
         counts.skipped += undecodable;
-        let log_errors = if lines.is_empty() || append(log_fd, lines.as_bytes()) {
-            0
-        } else {
-            line_count
-        };
+        let log_errors = if lines.is_empty() || append(log_fd, lines.as_bytes()) { 0 } else { line_count };
         (counts, lines.len(), log_errors, found)
     }
 }
@@ -149,9 +129,5 @@ impl Rings {
 fn append(fd: i32, lines: &[u8]) -> bool {
     // SAFETY: borrowed for the length of this call only; a number that is not open gives an error.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    borrowed
-        .try_clone_to_owned()
-        .map(File::from)
-        .and_then(|mut file| file.write_all(lines))
-        .is_ok()
+    borrowed.try_clone_to_owned().map(File::from).and_then(|mut file| file.write_all(lines)).is_ok()
 }

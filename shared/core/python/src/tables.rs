@@ -16,9 +16,7 @@ pub fn translate(error: Error) -> PyErr {
     match error {
         Error::Os(e) => PyOSError::new_err(e.to_string()),
         Error::TooLarge(_) => PyValueError::new_err(error.to_string()),
-        Error::Fenced | Error::Layout(_) | Error::Full => {
-            PyRuntimeError::new_err(error.to_string())
-        }
+        Error::Fenced | Error::Layout(_) | Error::Full => PyRuntimeError::new_err(error.to_string()),
     }
 }
 
@@ -37,8 +35,7 @@ pub fn map(fd: i32, bytes: usize, access: Access) -> PyResult<Mapping> {
 }
 
 fn kind_of(name: &str) -> PyResult<Kind> {
-    Kind::from_name(name)
-        .ok_or_else(|| PyValueError::new_err(format!("no table is called {name:?}")))
+    Kind::from_name(name).ok_or_else(|| PyValueError::new_err(format!("no table is called {name:?}")))
 }
 
 pub fn segments() -> BTreeMap<String, usize> {
@@ -55,14 +52,10 @@ pub fn initialise(name: &str, fd: i32) -> PyResult<()> {
         "hot" => hot::SEGMENT_BYTES,
         "counters" => counters::SEGMENT_BYTES,
         "rings" => ring::SEGMENT_BYTES,
-        _ => name
-            .strip_prefix("table.")
-            .map_or(Ok(0), |kind| kind_of(kind).map(|_| SEGMENT_BYTES))?,
+        _ => name.strip_prefix("table.").map_or(Ok(0), |kind| kind_of(kind).map(|_| SEGMENT_BYTES))?,
     };
     if bytes == 0 {
-        return Err(PyValueError::new_err(format!(
-            "no segment is called {name:?}"
-        )));
+        return Err(PyValueError::new_err(format!("no segment is called {name:?}")));
     }
     segments::initialise(map(fd, bytes, Access::Write)?.words(), name).map_err(translate)
 }
@@ -84,10 +77,7 @@ impl TableWriter {
     fn new(kind: &str, fd: i32) -> PyResult<Self> {
         let kind = kind_of(kind)?;
         let map = map(fd, SEGMENT_BYTES, Access::Write)?;
-        Ok(TableWriter {
-            kind,
-            writer: Writer::take_over(map, kind).map_err(translate)?,
-        })
+        Ok(TableWriter { kind, writer: Writer::take_over(map, kind).map_err(translate)? })
     }
 
     fn publish(&mut self, py: Python<'_>, payload: &[u8]) -> PyResult<u64> {
@@ -116,9 +106,7 @@ impl TableReader {
     #[new]
     fn new(kind: &str, fd: i32) -> PyResult<Self> {
         let map = map(fd, SEGMENT_BYTES, Access::Read)?;
-        Ok(TableReader {
-            reader: Reader::new(map, kind_of(kind)?).map_err(translate)?,
-        })
+        Ok(TableReader { reader: Reader::new(map, kind_of(kind)?).map_err(translate)? })
     }
 
     fn generation(&self) -> u64 {
@@ -132,15 +120,11 @@ impl TableReader {
                 Ok((_, Snapshot::Payload(payload))) => return Ok(Some(payload)),
                 Err(ReadError::Lapped) => {}
                 Err(ReadError::Damaged) => {
-                    return Err(PyRuntimeError::new_err(
-                        "the snapshot is damaged: its checksum does not hold",
-                    ));
+                    return Err(PyRuntimeError::new_err("the snapshot is damaged: its checksum does not hold"));
                 }
             }
         }
-        Err(PyRuntimeError::new_err(
-            "the writer published faster than the table could be read, 100 times",
-        ))
+        Err(PyRuntimeError::new_err("the writer published faster than the table could be read, 100 times"))
     }
 
     fn writer(&self) -> (u32, u64) {

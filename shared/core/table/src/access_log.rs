@@ -9,22 +9,9 @@ pub fn format(record: &AccessRecord<'_>, line: &mut String) {
     let t = &record.texts;
     line.push_str("{\"time\":\"");
     timestamp(record.start_ns, line);
-    let _ = write!(
-        line,
-        "\",\"direction\":\"{}\",\"service\":",
-        if record.outbound {
-            "outbound"
-        } else {
-            "inbound"
-        }
-    );
+    let _ = write!(line, "\",\"direction\":\"{}\",\"service\":", if record.outbound { "outbound" } else { "inbound" });
     string(t.service, line);
-    for (name, value) in [
-        ("method", t.method),
-        ("path", t.path),
-        ("authority", t.authority),
-        ("route", t.route),
-    ] {
+    for (name, value) in [("method", t.method), ("path", t.path), ("authority", t.authority), ("route", t.route)] {
         let _ = write!(line, ",\"{name}\":");
         string(value, line);
     }
@@ -33,11 +20,7 @@ pub fn format(record: &AccessRecord<'_>, line: &mut String) {
         ",\"protocol\":\"HTTP/1.{}\",\"status\":{},\"flags\":\"{}\",\"duration_ms\":{}.{:03},\"request_bytes\":{},\"response_bytes\":{},\"upstream\":",
         record.version,
         record.status,
-        if record.flag.name().is_empty() {
-            "-"
-        } else {
-            record.flag.name()
-        },
+        if record.flag.name().is_empty() { "-" } else { record.flag.name() },
         record.duration_ns / 1_000_000,
         record.duration_ns / 1_000 % 1_000,
         record.request_bytes,
@@ -47,11 +30,7 @@ pub fn format(record: &AccessRecord<'_>, line: &mut String) {
     line.push_str(",\"request_id\":");
     string(t.request_id, line);
     if record.trace_id != 0 {
-        let _ = write!(
-            line,
-            ",\"trace_id\":\"{:032x}\",\"span_id\":\"{:016x}\"",
-            record.trace_id, record.span_id
-        );
+        let _ = write!(line, ",\"trace_id\":\"{:032x}\",\"span_id\":\"{:016x}\"", record.trace_id, record.span_id);
     }
     if record.truncated {
         line.push_str(",\"truncated\":true");
@@ -81,16 +60,11 @@ fn timestamp(unix_ns: u64, line: &mut String) {
     let (days, in_day) = (ms / 86_400_000, ms % 86_400_000);
     let z = days + 719_468;
     let (era, day_of_era) = (z / 146_097, z % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let _ = write!(
         line,
@@ -129,18 +103,9 @@ mod tests {
 
     #[test]
     fn a_request_cannot_forge_a_second_line() {
-        let texts = Texts {
-            path: "/a\r\n{\"status\":200}\u{2028}\"\\",
-            ..Texts::default()
-        };
-        let line = line(&AccessRecord {
-            texts,
-            ..AccessRecord::default()
-        });
+        let texts = Texts { path: "/a\r\n{\"status\":200}\u{2028}\"\\", ..Texts::default() };
+        let line = line(&AccessRecord { texts, ..AccessRecord::default() });
         assert_eq!(line.matches('\n').count(), 1);
-        assert!(
-            line.contains(r#""path":"/a\u000d\u000a{\"status\":200}\u2028\"\\""#),
-            "{line}"
-        );
+        assert!(line.contains(r#""path":"/a\u000d\u000a{\"status\":200}\u2028\"\\""#), "{line}");
     }
 }

@@ -4,9 +4,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 fn read(id: ClockId) -> u64 {
     let t = clock_gettime(id);
-    (t.tv_sec as u64)
-        .wrapping_mul(1_000_000_000)
-        .wrapping_add(t.tv_nsec as u64)
+    (t.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(t.tv_nsec as u64)
 }
 
 /// Nanoseconds since boot (CLOCK_MONOTONIC): comparable between processes, never set back.

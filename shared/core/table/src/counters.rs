@@ -134,10 +134,7 @@ pub struct Sample {
 }
 
 fn add(cell: &AtomicU64, by: u64) {
-    cell.store(
-        cell.load(Ordering::Relaxed).wrapping_add(by),
-        Ordering::Relaxed,
-    );
+    cell.store(cell.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
 }
 
 fn at(words: &[AtomicU64], i: usize) -> &AtomicU64 {
@@ -202,10 +199,7 @@ impl Enrolment {
             if Owner(seen).is_alive() {
                 continue;
             }
-            if owner
-                .compare_exchange(seen, me.0, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
-            {
+            if owner.compare_exchange(seen, me.0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 at(header, WORKERS).store(workers as u64, Ordering::Relaxed);
                 let enrolment = Enrolment { map, index };
                 enrolment.heartbeat();
@@ -223,8 +217,7 @@ impl Enrolment {
 
     /// Says that the process lives.
     pub fn heartbeat(&self) {
-        at(region(self.map.words(), self.index), HEARTBEAT)
-            .store(clock::unix_ms(), Ordering::Relaxed);
+        at(region(self.map.words(), self.index), HEARTBEAT).store(clock::unix_ms(), Ordering::Relaxed);
     }
 
     /// Counts a snapshot that could not be put in force.
@@ -234,11 +227,7 @@ impl Enrolment {
 
     /// Says which generation of a table every worker of this process has in force.
     pub fn set_in_force(&self, kind: Kind, generation: u64) {
-        at(
-            region(self.map.words(), self.index),
-            IN_FORCE + kind as usize,
-        )
-        .store(generation, Ordering::Release);
+        at(region(self.map.words(), self.index), IN_FORCE + kind as usize).store(generation, Ordering::Release);
     }
 }
 
@@ -320,15 +309,9 @@ impl WorkerCounters {
     /// The counters of worker `worker` (less than [`MAX_WORKERS`]), continuing where a predecessor left off.
     #[must_use]
     pub fn new(enrolment: std::sync::Arc<Enrolment>, worker: usize) -> Self {
-        let mut counters = WorkerCounters {
-            enrolment,
-            worker,
-            index: HashMap::default(),
-            used: 0,
-        };
+        let mut counters = WorkerCounters { enrolment, worker, index: HashMap::default(), used: 0 };
         let mut index = HashMap::default();
-        let used = (at(counters.region(), BLOCKS_USED + worker).load(Ordering::Relaxed) as usize)
-            .min(BLOCKS);
+        let used = (at(counters.region(), BLOCKS_USED + worker).load(Ordering::Relaxed) as usize).min(BLOCKS);
         for i in 0..used {
             if let Some(labels) = Labels::read(nth_block(counters.words(), i)) {
                 index.insert(hash_of(&labels.key()), i);
@@ -364,17 +347,8 @@ impl WorkerCounters {
         add(at(block, block::SUM_NS), sample.duration_ns);
         add(at(block, block::REQUEST_BYTES), sample.request_bytes);
         add(at(block, block::RESPONSE_BYTES), sample.response_bytes);
-        add(
-            at(
-                block,
-                block::CONVENTIONAL + histogram::conventional(sample.duration_ns),
-            ),
-            1,
-        );
-        add(
-            at(block, block::FINE + histogram::fine(sample.duration_ns)),
-            1,
-        );
+        add(at(block, block::CONVENTIONAL + histogram::conventional(sample.duration_ns)), 1);
+        add(at(block, block::FINE + histogram::fine(sample.duration_ns)), 1);
     }
 
     fn open(&mut self, hash: u64, key: &Key<'_>) -> usize {
@@ -383,17 +357,8 @@ impl WorkerCounters {
             if self.used >= BLOCKS {
                 return BLOCKS - 1;
             }
-            return self.publish(
-                hash,
-                &Key {
-                    service: OVERFLOW,
-                    route: "",
-                    method: "_OTHER",
-                    status: 0,
-                    flag: 0,
-                    ..*key
-                },
-            );
+            return self
+                .publish(hash, &Key { service: OVERFLOW, route: "", method: "_OTHER", status: 0, flag: 0, ..*key });
         }
         self.publish(hash, key)
     }
@@ -402,10 +367,7 @@ impl WorkerCounters {
         let index = self.used;
         let block = nth_block(self.words(), index);
         let direction = u64::from(key.direction == Direction::Outbound);
-        let meta = u64::from(key.status)
-            | u64::from(key.flag) << 16
-            | u64::from(key.version) << 24
-            | direction << 32;
+        let meta = u64::from(key.status) | u64::from(key.flag) << 16 | u64::from(key.version) << 24 | direction << 32;
         at(block, block::META).store(meta, Ordering::Relaxed);
         write_text(block, block::SERVICE, block::SERVICE_WORDS, key.service);
         write_text(block, block::ROUTE, block::ROUTE_WORDS, key.route);
@@ -444,11 +406,7 @@ impl Labels {
         }
         let meta = at(block, block::META).load(Ordering::Relaxed);
         Some(Labels {
-            direction: if meta >> 32 & 1 == 1 {
-                Direction::Outbound
-            } else {
-                Direction::Inbound
-            },
+            direction: if meta >> 32 & 1 == 1 { Direction::Outbound } else { Direction::Inbound },
             service: read_text(block, block::SERVICE, block::SERVICE_WORDS),
             route: read_text(block, block::ROUTE, block::ROUTE_WORDS),
             method: read_text(block, block::METHOD, block::METHOD_WORDS),
@@ -515,9 +473,7 @@ impl CounterReader {
     }
 
     fn regions(&self) -> impl Iterator<Item = (usize, &[AtomicU64])> {
-        (0..REGIONS)
-            .map(|i| (i, region(self.0.words(), i)))
-            .filter(|(_, r)| at(r, OWNER).load(Ordering::Acquire) != 0)
+        (0..REGIONS).map(|i| (i, region(self.0.words(), i))).filter(|(_, r)| at(r, OWNER).load(Ordering::Acquire) != 0)
     }
 
     fn workers(&self) -> impl Iterator<Item = (&[AtomicU64], usize)> {
@@ -558,16 +514,8 @@ impl CounterReader {
                     series.sum_ns += read(block::SUM_NS);
                     series.request_bytes += read(block::REQUEST_BYTES);
                     series.response_bytes += read(block::RESPONSE_BYTES);
-                    series
-                        .conventional
-                        .iter_mut()
-                        .enumerate()
-                        .for_each(|(i, n)| *n += read(block::CONVENTIONAL + i));
-                    series
-                        .fine
-                        .iter_mut()
-                        .enumerate()
-                        .for_each(|(i, n)| *n += read(block::FINE + i));
+                    series.conventional.iter_mut().enumerate().for_each(|(i, n)| *n += read(block::CONVENTIONAL + i));
+                    series.fine.iter_mut().enumerate().for_each(|(i, n)| *n += read(block::FINE + i));
                 }
             }
         }
@@ -590,9 +538,7 @@ impl CounterReader {
     #[must_use]
     pub fn activity(&self) -> u64 {
         let cell = Cell::RingRecords as usize;
-        self.workers()
-            .map(|(worker, _)| at(worker, cell).load(Ordering::Relaxed))
-            .fold(0, u64::wrapping_add)
+        self.workers().map(|(worker, _)| at(worker, cell).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }
 
     /// Everybody who holds a region, alive or not.
@@ -610,12 +556,7 @@ impl CounterReader {
                     rejected_tables: at(region, REJECTED).load(Ordering::Relaxed),
                     in_force: Kind::ALL
                         .into_iter()
-                        .map(|kind| {
-                            (
-                                kind,
-                                at(region, IN_FORCE + kind as usize).load(Ordering::Acquire),
-                            )
-                        })
+                        .map(|kind| (kind, at(region, IN_FORCE + kind as usize).load(Ordering::Acquire)))
                         .collect(),
                 }
             })

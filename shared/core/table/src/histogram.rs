@@ -5,8 +5,8 @@
 
 /// OpenTelemetry's advised bounds for `http.*.request.duration`, in microseconds; a value on a bound belongs below it.
 pub const BOUNDS_US: [u64; 14] = [
-    5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000,
-    2_500_000, 5_000_000, 7_500_000, 10_000_000,
+    5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000, 2_500_000, 5_000_000,
+    7_500_000, 10_000_000,
 ];
 /// Conventional buckets: one a bound, and one above all.
 pub const CONVENTIONAL: usize = BOUNDS_US.len() + 1;
@@ -21,10 +21,7 @@ pub const FINE: usize = 2 + (OCTAVES as usize) * (SUB as usize);
 /// The conventional bucket of a duration.
 #[must_use]
 pub fn conventional(ns: u64) -> usize {
-    BOUNDS_US
-        .iter()
-        .position(|bound| ns <= bound * 1_000)
-        .unwrap_or(CONVENTIONAL - 1)
+    BOUNDS_US.iter().position(|bound| ns <= bound * 1_000).unwrap_or(CONVENTIONAL - 1)
 }
 
 /// The fine bucket of a duration.

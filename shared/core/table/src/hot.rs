@@ -80,18 +80,13 @@ impl HotWords {
     /// What slot `slot` says of `incarnation` at `now_ms`.
     #[must_use]
     pub fn state(&self, slot: u32, incarnation: u16, now_ms: u64) -> State {
-        self.word(slot).map_or(State::Closed, |w| {
-            read(w.load(Ordering::Acquire), incarnation, now_ms)
-        })
+        self.word(slot).map_or(State::Closed, |w| read(w.load(Ordering::Acquire), incarnation, now_ms))
     }
 
     /// Moves a slot from the word `seen` to another; `false` when somebody else was first (read again, decide again).
     #[must_use]
     pub fn replace(&self, slot: u32, seen: u64, new: u64) -> bool {
-        self.word(slot).is_some_and(|w| {
-            w.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
-        })
+        self.word(slot).is_some_and(|w| w.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Acquire).is_ok())
     }
 
     /// The raw word of a slot, to be given to [`HotWords::replace`].
@@ -110,20 +105,13 @@ mod tests {
         let word = pack(State::Open, 7, 2_000);
         assert_eq!(read(word, 7, 1_999), State::Open);
         assert_eq!(read(word, 7, 2_000), State::Closed);
-        assert_eq!(
-            read(word, 8, 1_000),
-            State::Closed,
-            "another incarnation holds the slot now"
-        );
+        assert_eq!(read(word, 8, 1_000), State::Closed, "another incarnation holds the slot now");
     }
 
     #[test]
     fn a_damaged_word_is_closed() {
         assert_eq!(read(u64::MAX, u16::MAX, 5), State::Closed);
-        assert_eq!(
-            read(pack(State::Open, 1, MAX_HORIZON_MS * 2), 1, 5),
-            State::Closed
-        );
+        assert_eq!(read(pack(State::Open, 1, MAX_HORIZON_MS * 2), 1, 5), State::Closed);
         assert_eq!(read(9 << 56 | 1 << 40 | 100, 1, 5), State::Closed);
         assert_eq!(read(0, 0, 5), State::Closed);
     }

@@ -50,10 +50,7 @@ impl std::fmt::Display for Error {
             Error::Layout(what) => write!(f, "shared memory layout: {what}"),
             Error::Fenced => write!(f, "another writer took this table over"),
             Error::TooLarge(limit) => write!(f, "the table is larger than {limit} bytes"),
-            Error::Full => write!(
-                f,
-                "no free enrolment slot: too many live processes count here"
-            ),
+            Error::Full => write!(f, "no free enrolment slot: too many live processes count here"),
         }
     }
 }

@@ -41,9 +41,7 @@ impl Mapping {
         let fd = rustix::io::fcntl_dupfd_cloexec(fd, 3)?;
         let size = usize::try_from(fstat(&fd)?.st_size).unwrap_or(0);
         if size < bytes || bytes == 0 {
-            return Err(Error::Layout(format!(
-                "segment has {size} bytes, {bytes} are needed"
-            )));
+            return Err(Error::Layout(format!("segment has {size} bytes, {bytes} are needed")));
         }
         let protection = match access {
             Access::Read => ProtFlags::READ,
@@ -51,27 +49,11 @@ impl Mapping {
         };
         // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of ours. The segment is sealed
         // against shrinking, so the pages stay valid as long as the mapping does.
-        let base = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                bytes,
-                protection,
-                MapFlags::SHARED,
-                &fd,
-                0,
-            )?
-        };
+        let base = unsafe { mmap(std::ptr::null_mut(), bytes, protection, MapFlags::SHARED, &fd, 0)? };
         let Some(base) = NonNull::new(base.cast::<AtomicU64>()) else {
-            return Err(Error::Layout(
-                "the kernel mapped a segment at address 0".into(),
-            ));
+            return Err(Error::Layout("the kernel mapped a segment at address 0".into()));
         };
-        Ok(Mapping {
-            base,
-            words: bytes / 8,
-            access,
-            fd,
-        })
+        Ok(Mapping { base, words: bytes / 8, access, fd })
     }
 
     /// The whole segment.
@@ -93,12 +75,7 @@ impl Mapping {
     /// # Errors
     /// `Os` (for example no memory left in the control group).
     pub fn reserve(&self, from: usize, words: usize) -> Result<(), Error> {
-        fallocate(
-            &self.fd,
-            FallocateFlags::KEEP_SIZE,
-            (from * 8) as u64,
-            (words.max(1) * 8) as u64,
-        )?;
+        fallocate(&self.fd, FallocateFlags::KEEP_SIZE, (from * 8) as u64, (words.max(1) * 8) as u64)?;
         Ok(())
     }
 }

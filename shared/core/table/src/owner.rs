@@ -22,9 +22,7 @@ impl Owner {
     /// The live process `pid`.
     #[must_use]
     pub fn of(pid: u32) -> Option<Owner> {
-        Some(Owner(
-            u64::from(pid) << 32 | (start_time(pid)? & 0xffff_ffff),
-        ))
+        Some(Owner(u64::from(pid) << 32 | (start_time(pid)? & 0xffff_ffff)))
     }
 
     /// Its pid.

@@ -82,10 +82,7 @@ impl Flag {
     /// The flag of that number; an unknown number is none.
     #[must_use]
     pub fn from_number(number: u8) -> Flag {
-        Flag::ALL
-            .get(usize::from(number))
-            .copied()
-            .unwrap_or_default()
+        Flag::ALL.get(usize::from(number)).copied().unwrap_or_default()
     }
 }
 
@@ -106,10 +103,8 @@ pub struct Texts<'a> {
 const TEXTS: usize = 8;
 const LIMITS: [usize; TEXTS] = [24, 1024, 192, 64, 128, 64, 128, 256];
 const FIXED_WORDS: usize = 11;
-const _: () = assert!(
-    FIXED_WORDS * 8 + 24 + 1024 + 192 + 64 + 128 + 64 + 128 + 256
-        <= MAX_RECORD_LINES * LINE_WORDS * 8
-);
+const _: () =
+    assert!(FIXED_WORDS * 8 + 24 + 1024 + 192 + 64 + 128 + 64 + 128 + 256 <= MAX_RECORD_LINES * LINE_WORDS * 8);
 
 /// One finished request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,24 +147,10 @@ impl<'a> AccessRecord<'a> {
     /// Writes the record into `buffer`; returns the words to push.
     pub fn encode<'b>(&self, buffer: &'b mut Buffer) -> &'b [u64] {
         let t = &self.texts;
-        let texts = [
-            t.method,
-            t.path,
-            t.authority,
-            t.service,
-            t.route,
-            t.upstream,
-            t.request_id,
-            t.trace_state,
-        ];
+        let texts = [t.method, t.path, t.authority, t.service, t.route, t.upstream, t.request_id, t.trace_state];
         let mut truncated = self.truncated;
         let mut lengths = [0_u64; 2];
-        let mut writer = TextWriter {
-            buffer,
-            word: FIXED_WORDS,
-            partial: 0,
-            filled: 0,
-        };
+        let mut writer = TextWriter { buffer, word: FIXED_WORDS, partial: 0, filled: 0 };
         for (i, (text, limit)) in texts.into_iter().zip(LIMITS).enumerate() {
             let kept = cut(text, limit);
             truncated |= kept.len() < text.len();
@@ -214,12 +195,7 @@ impl<'a> AccessRecord<'a> {
         let first = word(0)?;
         let lengths = [word(9)?, word(10)?];
         scratch.clear();
-        scratch.extend(
-            words
-                .get(FIXED_WORDS..)?
-                .iter()
-                .flat_map(|w| w.to_le_bytes()),
-        );
+        scratch.extend(words.get(FIXED_WORDS..)?.iter().flat_map(|w| w.to_le_bytes()));
         let mut rest: &'a [u8] = scratch;
         let mut texts = [""; TEXTS];
         for (i, text) in texts.iter_mut().enumerate() {
@@ -228,16 +204,7 @@ impl<'a> AccessRecord<'a> {
             *text = std::str::from_utf8(own).ok()?;
             rest = after;
         }
-        let [
-            method,
-            path,
-            authority,
-            service,
-            route,
-            upstream,
-            request_id,
-            trace_state,
-        ] = texts;
+        let [method, path, authority, service, route, upstream, request_id, trace_state] = texts;
         Some(AccessRecord {
             outbound: first >> 16 & OUTBOUND != 0,
             sampled: first >> 16 & SAMPLED != 0,
@@ -252,16 +219,7 @@ impl<'a> AccessRecord<'a> {
             trace_id: u128::from(word(5)?) << 64 | u128::from(word(6)?),
             span_id: word(7)?,
             parent_id: word(8)?,
-            texts: Texts {
-                method,
-                path,
-                authority,
-                service,
-                route,
-                upstream,
-                request_id,
-                trace_state,
-            },
+            texts: Texts { method, path, authority, service, route, upstream, request_id, trace_state },
         })
     }
 }
@@ -358,9 +316,7 @@ mod tests {
         let words = record.encode(&mut buffer).to_vec();
         let mut scratch = Vec::new();
         let back = AccessRecord::decode(&words, &mut scratch);
-        assert!(back.is_some_and(|r| r.truncated
-            && r.texts.path.len() == 1024
-            && r.texts.authority == "orders"));
+        assert!(back.is_some_and(|r| r.truncated && r.texts.path.len() == 1024 && r.texts.authority == "orders"));
     }
 
     #[test]

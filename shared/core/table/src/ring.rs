@@ -65,12 +65,7 @@ impl Producer {
         let words = ring(map.words(), index);
         let head = at(words, HEAD).load(Ordering::Acquire);
         let cached_tail = at(words, TAIL).load(Ordering::Acquire);
-        Ok(Producer {
-            map,
-            index,
-            head,
-            cached_tail,
-        })
+        Ok(Producer { map, index, head, cached_tail })
     }
 
     /// Publishes a record (whole cache lines; its first byte must not be 0xff). `false` = the ring is full: dropped.
@@ -92,10 +87,7 @@ impl Producer {
         if padding > 0 {
             at(lines(words, self.head, 1), 0).store(padding << 8 | PADDING, Ordering::Relaxed);
         }
-        for (cell, word) in lines(words, self.head + padding, needed as usize)
-            .iter()
-            .zip(record)
-        {
+        for (cell, word) in lines(words, self.head + padding, needed as usize).iter().zip(record) {
             cell.store(*word, Ordering::Relaxed);
         }
         self.head = after;
@@ -126,42 +118,24 @@ impl Consumer {
     /// `Layout` for a foreign or read-only segment.
     pub fn new(map: Mapping) -> Result<Self, Error> {
         if map.access() != Access::Write {
-            return Err(Error::Layout(
-                "rings: the consumer needs to acknowledge; map it writable".into(),
-            ));
+            return Err(Error::Layout("rings: the consumer needs to acknowledge; map it writable".into()));
         }
         segments::initialise(map.words(), "rings")?;
         Ok(Consumer { map })
     }
 
     /// Hands up to `limit` records of the rings of the given regions to `each`, and acknowledges them.
-    pub fn drain(
-        &self,
-        regions: &[(usize, usize)],
-        limit: usize,
-        mut each: impl FnMut(&[u64]),
-    ) -> Drained {
+    pub fn drain(&self, regions: &[(usize, usize)], limit: usize, mut each: impl FnMut(&[u64])) -> Drained {
         let mut drained = Drained::default();
         for (region, workers) in regions {
             for worker in 0..(*workers).min(MAX_WORKERS) {
-                self.drain_one(
-                    region * MAX_WORKERS + worker,
-                    limit,
-                    &mut drained,
-                    &mut each,
-                );
+                self.drain_one(region * MAX_WORKERS + worker, limit, &mut drained, &mut each);
             }
         }
         drained
     }
 
-    fn drain_one(
-        &self,
-        index: usize,
-        limit: usize,
-        drained: &mut Drained,
-        each: &mut impl FnMut(&[u64]),
-    ) {
+    fn drain_one(&self, index: usize, limit: usize, drained: &mut Drained, each: &mut impl FnMut(&[u64])) {
         let words = ring(self.map.words(), index);
         let head = at(words, HEAD).load(Ordering::Acquire);
         let mut tail = at(words, TAIL).load(Ordering::Relaxed);
@@ -174,13 +148,8 @@ impl Consumer {
             let first = at(lines(words, tail, 1), 0).load(Ordering::Relaxed);
             let is_padding = first & 0xff == PADDING;
             let count = if is_padding { first >> 8 } else { first & 0xff };
-            let longest = if is_padding {
-                LINES
-            } else {
-                MAX_RECORD_LINES as u64
-            };
-            if count == 0 || count > longest || count > head - tail || tail % LINES + count > LINES
-            {
+            let longest = if is_padding { LINES } else { MAX_RECORD_LINES as u64 };
+            if count == 0 || count > longest || count > head - tail || tail % LINES + count > LINES {
                 drained.skipped += 1;
                 tail = head;
                 break;

@@ -50,10 +50,7 @@ impl Kind {
 /// Each segment's held name and size in bytes. They are created sparse: an untouched page costs nothing.
 #[must_use]
 pub fn all() -> Vec<(String, usize)> {
-    let mut all: Vec<_> = Kind::ALL
-        .iter()
-        .map(|k| (format!("table.{}", k.name()), snapshot::SEGMENT_BYTES))
-        .collect();
+    let mut all: Vec<_> = Kind::ALL.iter().map(|k| (format!("table.{}", k.name()), snapshot::SEGMENT_BYTES)).collect();
     all.push(("hot".into(), hot::SEGMENT_BYTES));
     all.push(("counters".into(), counters::SEGMENT_BYTES));
     all.push(("rings".into(), ring::SEGMENT_BYTES));
@@ -83,10 +80,7 @@ pub fn initialise(words: &[AtomicU64], name: &str) -> Result<(), Error> {
         return Err(Error::Layout("segment too short".into()));
     };
     if magic.load(Ordering::Acquire) == 0 {
-        abi.store(
-            u64::from(ABI_MAJOR) << 32 | u64::from(ABI_MINOR),
-            Ordering::Relaxed,
-        );
+        abi.store(u64::from(ABI_MAJOR) << 32 | u64::from(ABI_MINOR), Ordering::Relaxed);
         schema.store(name_hash(name.as_bytes()), Ordering::Relaxed);
         magic.store(MAGIC, Ordering::Release);
     }
@@ -100,15 +94,11 @@ pub fn initialise(words: &[AtomicU64], name: &str) -> Result<(), Error> {
 pub fn check(words: &[AtomicU64], name: &str) -> Result<(), Error> {
     let word = |i: usize| words.get(i).map_or(0, |w| w.load(Ordering::Acquire));
     if word(WORD_MAGIC) != MAGIC {
-        return Err(Error::Layout(format!(
-            "{name}: not laid out yet, or no segment of pannier"
-        )));
+        return Err(Error::Layout(format!("{name}: not laid out yet, or no segment of pannier")));
     }
     let major = (word(WORD_ABI) >> 32) as u32;
     if major != ABI_MAJOR {
-        return Err(Error::Layout(format!(
-            "{name}: layout version {major}, this build reads {ABI_MAJOR}"
-        )));
+        return Err(Error::Layout(format!("{name}: layout version {major}, this build reads {ABI_MAJOR}")));
     }
     if word(WORD_SCHEMA) != name_hash(name.as_bytes()) {
         return Err(Error::Layout(format!("this segment is not {name}")));

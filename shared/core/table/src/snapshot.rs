@@ -96,9 +96,7 @@ fn slot_of(generation: u64) -> usize {
 fn checksum(generation: u64, length: u64, words: impl Iterator<Item = u64>) -> u64 {
     let mut state = generation.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ length.rotate_left(32);
     for word in words {
-        state = (state ^ word)
-            .wrapping_mul(0xff51_afd7_ed55_8ccd)
-            .rotate_left(29);
+        state = (state ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(29);
     }
     (state ^ (state >> 32)).wrapping_mul(0xc4ce_b9fe_1a85_ec53)
 }
@@ -136,15 +134,9 @@ impl Writer {
             let taken = epoch << GENERATION_BITS | generation_of(seen);
             match current.compare_exchange_weak(seen, taken, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
-                    view.word(WRITER)
-                        .store(Owner::current().0, Ordering::Relaxed);
-                    view.word(HEARTBEAT)
-                        .store(clock::unix_ms(), Ordering::Relaxed);
-                    return Ok(Writer {
-                        epoch,
-                        next: generation_of(seen) + 2,
-                        map,
-                    });
+                    view.word(WRITER).store(Owner::current().0, Ordering::Relaxed);
+                    view.word(HEARTBEAT).store(clock::unix_ms(), Ordering::Relaxed);
+                    return Ok(Writer { epoch, next: generation_of(seen) + 2, map });
                 }
                 Err(now) => seen = now,
             }
@@ -173,8 +165,7 @@ impl Writer {
     fn put(&mut self, payload: &[u8], length: u64) -> Result<u64, Error> {
         let generation = self.next;
         let slot = slot_of(generation);
-        self.map
-            .reserve(HEADER_WORDS + slot * SLOT_WORDS, payload.len().div_ceil(8))?;
+        self.map.reserve(HEADER_WORDS + slot * SLOT_WORDS, payload.len().div_ceil(8))?;
         let view = View(self.map.words());
         let current = view.word(CURRENT);
         let seen = current.load(Ordering::Acquire);
@@ -188,15 +179,10 @@ impl Writer {
             to.store(word, Ordering::Relaxed);
         }
         length_word.store(length, Ordering::Relaxed);
-        sum.store(
-            checksum(generation, length, to_words(payload)),
-            Ordering::Relaxed,
-        );
+        sum.store(checksum(generation, length, to_words(payload)), Ordering::Relaxed);
         stamp.store(generation, Ordering::Release);
         let published = self.epoch << GENERATION_BITS | generation;
-        current
-            .compare_exchange(seen, published, Ordering::AcqRel, Ordering::Acquire)
-            .map_err(|_| Error::Fenced)?;
+        current.compare_exchange(seen, published, Ordering::AcqRel, Ordering::Acquire).map_err(|_| Error::Fenced)?;
         self.next = generation + 1;
         self.heartbeat();
         ring_doorbell(current);
@@ -205,9 +191,7 @@ impl Writer {
 
     /// Says that the writer lives; readers only report it, they never act on it.
     pub fn heartbeat(&self) {
-        View(self.map.words())
-            .word(HEARTBEAT)
-            .store(clock::unix_ms(), Ordering::Relaxed);
+        View(self.map.words()).word(HEARTBEAT).store(clock::unix_ms(), Ordering::Relaxed);
     }
 }
 
@@ -237,10 +221,7 @@ impl Reader {
     #[must_use]
     pub fn writer(&self) -> (Owner, u64) {
         let view = View(self.map.words());
-        (
-            Owner(view.word(WRITER).load(Ordering::Relaxed)),
-            view.word(HEARTBEAT).load(Ordering::Relaxed),
-        )
+        (Owner(view.word(WRITER).load(Ordering::Relaxed)), view.word(HEARTBEAT).load(Ordering::Relaxed))
     }
 
     /// Copies the snapshot in force, with its generation.
@@ -260,20 +241,12 @@ impl Reader {
         }
         let length = length_word.load(Ordering::Relaxed);
         let expected = sum.load(Ordering::Relaxed);
-        let bytes = if length == ABSENT {
-            0
-        } else {
-            usize::try_from(length).unwrap_or(usize::MAX)
-        };
+        let bytes = if length == ABSENT { 0 } else { usize::try_from(length).unwrap_or(usize::MAX) };
         if bytes > SLOT_BYTES {
             return Err(self.lapped_or_damaged(generation));
         }
-        let words: Vec<u64> = view
-            .payload(slot)
-            .iter()
-            .take(bytes.div_ceil(8))
-            .map(|w| w.load(Ordering::Relaxed))
-            .collect();
+        let words: Vec<u64> =
+            view.payload(slot).iter().take(bytes.div_ceil(8)).map(|w| w.load(Ordering::Relaxed)).collect();
         fence(Ordering::Acquire);
         if stamp.load(Ordering::Relaxed) != generation
             || checksum(generation, length, words.iter().copied()) != expected
@@ -289,11 +262,7 @@ impl Reader {
     }
 
     fn lapped_or_damaged(&self, generation: u64) -> ReadError {
-        if self.generation() == generation {
-            ReadError::Damaged
-        } else {
-            ReadError::Lapped
-        }
+        if self.generation() == generation { ReadError::Damaged } else { ReadError::Lapped }
     }
 
     /// Blocks until *current* differs from what it was at `generation`, or `timeout` passes. A read-only mapping will do.
@@ -303,23 +272,11 @@ impl Reader {
         if generation_of(seen) != generation {
             return;
         }
-        let timeout = futex::Timespec {
-            tv_sec: timeout.as_secs() as i64,
-            tv_nsec: i64::from(timeout.subsec_nanos()),
-        };
-        let _ = futex::wait(
-            map::low_half(current),
-            futex::Flags::empty(),
-            seen as u32,
-            Some(&timeout),
-        );
+        let timeout = futex::Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        let _ = futex::wait(map::low_half(current), futex::Flags::empty(), seen as u32, Some(&timeout));
     }
 }
 
 fn ring_doorbell(current: &AtomicU64) {
-    let _ = futex::wake(
-        map::low_half(current),
-        futex::Flags::empty(),
-        i32::MAX as u32,
-    );
+    let _ = futex::wake(map::low_half(current), futex::Flags::empty(), i32::MAX as u32);
 }
