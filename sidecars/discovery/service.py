@@ -32,7 +32,7 @@ from pannier.sidecars.discovery.probes import Probes, Target
 from pannier.sidecars.discovery.publisher import Publisher
 from pannier.sidecars.discovery.registry import Registry
 from pannier.sidecars.discovery.slots import Place
-from pannier.sidecars.discovery.table import KIND, Table, TableReader, TableWriter, decode
+from pannier.sidecars.discovery.table import KIND, Table, TableReader, TableWriter, decode, drains
 from pannier.sidecars.discovery.voice import Voice
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ LISTEN_AGAIN_SECONDS = 1.0
 SUSPECT_INTERVAL_SECONDS = 1.0
 SUSPECT_THRESHOLDS = Thresholds(failures=3)
 TABLE = f"table.{KIND}"
+BASE = "table.base"
 API_SOCKET = "api.sock"
 
 
@@ -96,6 +97,9 @@ class Discovery:
             nursery, self._own_checked, interval=seconds(config.health.interval), timeout=timeout
         )
         self._suspects: dict[Key, Health] = {}
+        self._base: TableReader | None = None
+        if BASE in context.fds:
+            self._base = _native.TableReader("base", context.fds[BASE])
         self._file_due = self._heartbeat_due = 0.0
 
     async def run(self) -> None:
@@ -126,7 +130,7 @@ class Discovery:
             await bus.ready()
             await trio.sleep_forever()
         finally:
-            self._announcer.leave()
+            self._announcer.leave(draining=self._data_path_drains())
             _unlink_own(path, inode)
 
     def _static_source(self, file: str, restored: Table) -> StaticSource:
@@ -134,6 +138,13 @@ class Discovery:
         from pannier.sidecars.discovery.statics import StaticSource
 
         return StaticSource(Path(file), self._catalogue.file_rows(restored))
+
+    def _data_path_drains(self) -> bool:
+        """Whether the base table says so: SIGTERM may overtake the `lifecycle` that was sent just before it."""
+        try:
+            return self._base is not None and drains(self._base.read())
+        except RuntimeError:
+            return False
 
     async def _listen(self, path: Path) -> trio.SocketListener:
         while True:

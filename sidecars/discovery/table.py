@@ -89,3 +89,15 @@ def decode(payload: bytes | None) -> Table:
         return msgspec.msgpack.decode(payload, type=Table)
     except msgspec.MsgspecError:
         return Table()
+
+
+class _Base(msgspec.Struct, frozen=True):
+    lifecycle: str = ""
+
+
+def drains(base: bytes | None) -> bool:
+    """Whether the payload of the table `base` says that the service drains."""
+    try:
+        return base is not None and msgspec.msgpack.decode(base, type=_Base).lifecycle == "draining"
+    except msgspec.MsgspecError:
+        return False

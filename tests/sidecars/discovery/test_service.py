@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from pannier import _native
@@ -142,6 +143,37 @@ async def test_a_sidecar_that_ends_alone_leaves_its_instance_announced(broker, s
     record = json.loads((short_path / "registry/orders/o-1.json").read_bytes())
     async with start(config) as running:
         await running.wait_for(lambda: running.rows("orders")["127.0.0.1:8001"].epoch > record["epoch"])
+
+
+async def test_sigterm_that_overtakes_the_lifecycle_still_removes_the_instance(
+    broker, segment: int, short_path: Path
+) -> None:
+    base = os.memfd_create("table.base")
+    os.truncate(base, _native.SEGMENTS["table.base"])
+    _native.initialise("table.base", base)
+    supervisor = _native.TableWriter("base", base)
+    payload = {"service": "orders", "lifecycle": "serving", "app": None}
+    supervisor.publish(msgspec.msgpack.encode(payload))
+    file = short_path / "registry" / "orders" / "o-1.json"
+    config = Config(instance=Instance(id="o-1", address="127.0.0.1:8001"))
+    (short_path / "orders").mkdir(mode=0o700)
+    await broker.broker.publish(LIFECYCLE, lifecycle("ready"), retain=True)
+    running = Running(None, short_path / "orders", segment)
+    epochs: set[int] = set()
+    for state, stays in (("serving", True), ("draining", False)):
+        async with (
+            broker.join("discovery", topics=[SERVICES, EVENTS], fds={TABLE: segment, "table.base": base}) as bus,
+            trio.open_nursery() as nursery,
+        ):
+            context = Context("discovery", "orders", short_path / "orders", config, bus, bus.fds)
+            nursery.start_soon(service.serve, context)
+            await running.wait_for(lambda: file.exists() and json.loads(file.read_bytes())["epoch"] not in epochs)
+            epochs.add(json.loads(file.read_bytes())["epoch"])
+            await running.wait_for((short_path / "orders" / "api.sock").exists)
+            supervisor.publish(msgspec.msgpack.encode({**payload, "lifecycle": state}))
+            nursery.cancel_scope.cancel()
+        assert file.exists() == stays
+    os.close(base)
 
 
 async def test_a_restart_keeps_slots_and_leases(start) -> None:
