@@ -1,0 +1,67 @@
+# Everything from nothing: `make run` shows the shop under governance, `make test` proves the parts.
+# Only `make peers` asks for root. Nothing is installed outside .venv, shared/core/target and build/.
+
+PROFILE ?= dev
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+CORE    := shared/core
+RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print 2>/dev/null)
+NATIVE  := $(CORE)/python/pannier/_native.abi3.so
+PEERS   := nginx-light haproxy strace prometheus
+
+.PHONY: run test test-rust test-python lint peers bench build clean
+
+run: build
+	$(BIN)/python examples/shop/run.py --profile $(PROFILE) $(if $(FOR),--for $(FOR))
+
+test: test-rust test-python
+
+test-rust: build
+	cd $(CORE) && cargo test --quiet --release --workspace
+
+test-python: build
+	$(BIN)/python -m pytest -q
+
+lint: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	MYPYPATH=tests/importroot $(BIN)/mypy -p pannier
+	PYTHONPATH=tests/importroot $(BIN)/lint-imports
+	$(BIN)/stubtest pannier._native
+	cd $(CORE) && cargo fmt --all --check
+	cd $(CORE) && cargo clippy --quiet --release --workspace --all-targets -- -D warnings
+
+# The real programs that tests and benchmarks compare with; from Debian's packages.
+peers:
+	@missing=""; for p in $(PEERS); do dpkg -s $$p >/dev/null 2>&1 || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  sudo=""; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	  echo "installing$$missing"; $$sudo apt-get update -qq && \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+bench: build
+	$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick)
+
+# The environment, then what Rust changed since: the copies in the environment go stale by themselves.
+build: $(VENV)/.installed $(VENV)/.native
+
+$(VENV)/.installed: pyproject.toml setup.py | toolchain
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "pannier needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint,shop]'
+	touch $@
+
+$(VENV)/.native: $(RUST) $(VENV)/.installed | toolchain
+	cd $(CORE) && cargo build --quiet --release --workspace
+	install -m 755 $(CORE)/target/release/pannierd $(BIN)/pannierd.new && mv $(BIN)/pannierd.new $(BIN)/pannierd
+	install -m 755 $(CORE)/target/release/lib_native.so $(NATIVE).new && mv $(NATIVE).new $(NATIVE)
+	touch $@
+
+.PHONY: toolchain
+toolchain:
+	@command -v cargo >/dev/null || { echo "pannier builds a native data path: install Rust 1.88 or newer (rustup), then run make again"; exit 1; }
+
+clean:
+	rm -rf build .build dist $(VENV) $(CORE)/target $(NATIVE) *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
