@@ -25,7 +25,7 @@ def run_options(function: F) -> F:
         click.option("--port", type=click.IntRange(0, 65535), help="The public inbound port."),
         click.option("--outbound-port", metavar="N|auto", help="Where the app's own calls go (default: 15001)."),
         click.option("--metrics-port", metavar="N|auto", help="Metrics and health (default: auto)."),
-        click.option("--workers", type=click.IntRange(1, 64), help="Threads of the proxy (default: one a core, to 2)."),
+        click.option("--workers", type=click.IntRange(1, 16), help="Threads of the proxy (default: one a core, to 2)."),
         click.option("--ready-timeout", metavar="DURATION", help="How long the app may take to listen (30s)."),
         click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change one setting."),
         click.option("-f", "--file", type=click.Path(exists=True, dir_okay=False), help="A project: all its apps."),

@@ -1,0 +1,385 @@
+"""`pannier run` with real processes: how it starts, how it ends, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PANNIER = Path(sys.executable).parent / "pannier"
+PATIENCE = 20.0
+
+APP = """
+import signal, socket, sys
+def leave(number, frame):
+    print("told", number, flush=True)
+    sys.exit(int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+signal.signal(signal.SIGTERM, leave)
+signal.signal(signal.SIGINT, leave)
+signal.signal(signal.SIGHUP, lambda *_: print("hung up", flush=True))
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("up", flush=True)
+while True:
+    listener.accept()[0].close()
+"""
+
+
+class Host:
+    """A runtime folder of its own, and everything that was started in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.runtime = folder / "r"
+        self.app = folder / "app.py"
+        self.app.write_text(APP)
+        self.environment = {
+            **{key: value for key, value in os.environ.items() if not key.lower().endswith("proxy")},
+            "PANNIER_RUNTIME_DIR": str(self.runtime),
+            "PANNIER_STATE_DIR": str(folder / "s"),
+        }
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [PANNIER, *words],
+            env=self.environment,
+            cwd=self.folder,
+            text=True,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PANNIER, *words],
+            env=self.environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def serve(self, name: str, port: int, *more: str, code: int = 0) -> subprocess.Popen[str]:
+        """A service whose app listens on `port`; returns when it is ready."""
+        process = self.start(
+            *("run", "--name", name, "--app-port", str(port), *more),
+            *("--", sys.executable, str(self.app), str(port), str(code)),
+        )
+        until(lambda: self.pids(name).keys() >= {"app"} and self.ready(name))
+        return process
+
+    def processes(self, name: str) -> list[dict[str, Any]]:
+        done = self.run("ps", "--name", name, "-o", "json")
+        found: list[dict[str, Any]] = json.loads(done.stdout)[0]["processes"] if done.returncode == 0 else []
+        return found
+
+    def pids(self, name: str) -> dict[str, int]:
+        return {process["name"]: process["pid"] for process in self.processes(name)}
+
+    def ready(self, name: str) -> bool:
+        found = self.processes(name)
+        return bool(found) and all(process["ready"] for process in found)
+
+    def nothing_left(self) -> bool:
+        return not any(entry.name != "registry" for entry in self.runtime.iterdir())
+
+
+@pytest.fixture
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    host = Host(tmp_path_factory.mktemp("h"))
+    try:
+        yield host
+    finally:
+        for process in host.started:
+            if process.poll() is None:
+                process.terminate()
+        for process in host.started:
+            try:
+                process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+        if host.runtime.is_dir():
+            until(host.nothing_left)
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        found: int = probe.getsockname()[1]
+        return found
+
+
+def until(condition: Callable[[], bool], *, within: float = PATIENCE) -> None:
+    """Waits for what other processes do; there is no event to wait for."""
+    end = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("sh", "-c", "exit 7"), 7),
+        (("sh", "-c", "kill -9 $$"), 137),
+        (("true",), 0),
+        (("/nowhere/to/be/found",), 127),
+        (("/etc/hostname",), 126),
+    ],
+)
+def test_the_exit_code_is_the_apps(host: Host, command: tuple[str, ...], code: int) -> None:
+    assert host.run("run", "--name", "codes", "--", *command).returncode == code
+    assert host.nothing_left()
+
+
+def test_stdout_is_the_apps_alone_and_its_environment_is_ours(host: Host) -> None:
+    done = host.run("run", "--name", "orders", "--", "sh", "-c", "echo $PANNIER_NAME; echo $HTTP_PROXY; echo oh >&2")
+    name, proxy = done.stdout.splitlines()
+    assert name == "orders"
+    assert proxy.startswith("http://127.0.0.1:")
+    assert "oh" in done.stderr.splitlines()
+
+
+def test_an_app_that_never_listens_is_a_timeout(host: Host, port: int) -> None:
+    done = host.run("run", "--name", "deaf", "--app-port", str(port), "--ready-timeout", "1s", "--", "sleep", "60")
+    assert done.returncode == 75
+    assert str(port) in done.stderr
+    assert "--ready-timeout" in done.stderr
+    assert host.nothing_left()
+
+
+def test_a_port_that_is_taken_is_named(host: Host) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as other:
+        taken = str(other.getsockname()[1])
+        for options in (
+            ("--port", taken),
+            ("--outbound-port", taken),
+            ("--metrics-port", taken),
+            ("--app-port", taken),
+        ):
+            done = host.run("run", "--name", "late", *options, "--", "sleep", "60")
+            assert done.returncode == 1, done.stderr
+            assert f"port {taken}" in done.stderr
+            assert options[0] in done.stderr
+            assert host.nothing_left()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_app_gets_the_signal_and_nothing_is_left(host: Host, port: int, number: int) -> None:
+    process = host.serve("orders", port, code=5)
+    pids = host.pids("orders")
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 5
+    assert f"told {number}" in out
+    assert host.nothing_left()
+    assert not [pid for pid in pids.values() if alive(pid)]
+
+
+def test_ctrl_c_on_a_terminal_reaches_the_app_once(host: Host, port: int) -> None:
+    leader, follower = pty.openpty()
+    process = host.start(
+        *("run", "--name", "tty", "--app-port", str(port), "--", sys.executable, str(host.app), str(port), "3"),
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+        preexec_fn=_take_terminal,
+    )
+    os.close(follower)
+    until(lambda: host.ready("tty"))
+    os.write(leader, b"\x03")
+    assert process.wait(PATIENCE) == 3
+    seen = b""
+    while chunk := _read(leader):
+        seen += chunk
+    os.close(leader)
+    assert seen.count(b"told 2") == 1
+    assert b"told 15" not in seen
+    assert host.nothing_left()
+
+
+def _take_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        return b""
+
+
+def test_other_signals_are_the_apps(host: Host, port: int) -> None:
+    process = host.serve("orders", port)
+    process.send_signal(signal.SIGHUP)
+    until(lambda: "hung up" in host.run("logs", "--name", "orders").stdout)
+    assert process.poll() is None
+
+
+def test_an_app_of_somebody_else_is_governed_and_left_alone(host: Host) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as app:
+        process = host.start("run", "--name", "outside", "--app-port", str(app.getsockname()[1]))
+        until(lambda: host.ready("outside"))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+    assert host.nothing_left()
+
+
+def test_for_ends_by_itself(host: Host, port: int) -> None:
+    done = host.run(
+        *("run", "--name", "short", "--app-port", str(port), "--for", "1s"),
+        *("--", sys.executable, str(host.app), str(port), "9"),
+    )
+    assert done.returncode == 0
+    assert host.nothing_left()
+
+
+def test_the_supervisor_killed_under_dev_ends_everything(host: Host, port: int) -> None:
+    process = host.serve("orders", port)
+    pids = host.pids("orders")
+    process.kill()
+    until(lambda: host.nothing_left() and not any(alive(pid) for pid in pids.values()), within=2.0)
+
+
+def test_the_supervisor_killed_with_a_grace_is_followed_by_one_that_adopts(host: Host, port: int) -> None:
+    host.serve("orders", port, "--set", "orphan_grace=30s", code=4).kill()
+    before: dict[str, int] = {}
+    until(lambda: "supervisor is gone" in host.run("ps").stderr)
+    successor = host.start("run", "--name", "orders", "--app-port", str(port), "--", "another", "command")
+    until(lambda: host.ready("orders"))
+    before = host.pids("orders")
+    successor.kill()
+    until(lambda: "supervisor is gone" in host.run("ps").stderr)
+    third = host.start("run", "--name", "orders", "--app-port", str(port), "--", "another", "command")
+    until(lambda: host.ready("orders"))
+    after = host.pids("orders")
+    assert {**after, "supervisor": 0} == {**before, "supervisor": 0}
+    third.terminate()
+    _, said = third.communicate(timeout=PATIENCE)
+    assert third.returncode == 4
+    assert "command is" in said
+    assert host.nothing_left()
+
+
+def test_a_second_supervisor_of_a_name_is_refused(host: Host, port: int) -> None:
+    host.serve("orders", port)
+    done = host.run("run", "--name", "orders", "--", "true")
+    assert done.returncode == 1
+    assert "pannier down --name orders" in done.stderr
+
+
+def test_sidecars_come_and_go_and_nothing_else_changes(host: Host, port: int) -> None:
+    host.serve("orders", port)
+    before = host.pids("orders")
+    assert host.run("sidecar", "rm", "discovery").returncode == 0
+    without = host.pids("orders")
+    assert without == {name: pid for name, pid in before.items() if name != "discovery"}
+    assert host.run("sidecar", "add", "discovery").returncode == 0
+    after = host.pids("orders")
+    assert after.pop("discovery") != before.pop("discovery")
+    assert after == before
+    assert host.run("sidecar", "rm", "nobody").returncode == 4
+
+
+@pytest.mark.parametrize("victim", ["discovery", "observability", "proxy"])
+def test_governance_that_is_killed_comes_back_at_once(host: Host, port: int, victim: str) -> None:
+    host.serve("orders", port)
+    before = host.pids("orders")
+    os.kill(before[victim], signal.SIGKILL)
+    until(lambda: host.ready("orders") and host.pids("orders")[victim] != before[victim], within=5.0)
+    after = host.pids("orders")
+    assert {**after, victim: 0} == {**before, victim: 0}
+
+
+def test_without_its_keeper_a_service_is_degraded_and_still_stops(host: Host, port: int) -> None:
+    process = host.serve("orders", port, code=6)
+    before = host.pids("orders")
+    os.kill(before["keeper"], signal.SIGKILL)
+    until(lambda: any(p["kind"] == "supervisor" and p["state"] == "degraded" for p in host.processes("orders")))
+    assert {**host.pids("orders"), "keeper": 0} == {**before, "keeper": 0}
+    process.terminate()
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 6
+    assert host.nothing_left()
+    assert not [pid for pid in before.values() if alive(pid)]
+
+
+def test_up_and_down(host: Host, port: int) -> None:
+    up = host.run("up", "--name", "orders", "--app-port", str(port), "--", sys.executable, str(host.app), str(port))
+    assert up.returncode == 0, up.stderr
+    assert "inbound http://127.0.0.1:" in up.stdout
+    assert host.run("check").returncode == 0
+    assert host.run("down").returncode == 0
+    assert host.nothing_left()
+    assert host.run("down").returncode == 3
+
+
+def test_up_says_why_it_failed(host: Host) -> None:
+    done = host.run("up", "--name", "orders", "--", "/nowhere/to/be/found")
+    assert done.returncode == 127
+    assert "not found" in done.stderr
+
+
+def test_a_command_without_a_name_lists_the_choices(host: Host) -> None:
+    host.serve("one", free_port())
+    host.serve("two", free_port())
+    done = host.run("sidecar", "list")
+    assert done.returncode == 2
+    assert "one, two" in done.stderr
+
+
+def project(host: Host, ports: dict[str, int]) -> None:
+    lines = [
+        f'[apps.{name}]\ncommand = ["{sys.executable}", "{host.app}", "{port}", "0"]\napp_port = {port}\n'
+        for name, port in ports.items()
+    ]
+    (host.folder / "pannier.toml").write_text("\n".join(lines))
+
+
+def test_a_project_runs_all_its_apps_in_one_command(host: Host) -> None:
+    project(host, {"one": free_port(), "two": free_port()})
+    process = host.start("run", "-f", "pannier.toml")
+    until(lambda: host.ready("one") and host.ready("two"))
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert {"one | up", "one | told 2", "two | up", "two | told 2"} <= set(out.splitlines())
+    assert host.nothing_left()
+
+
+def test_a_project_whose_command_is_killed_ends(host: Host) -> None:
+    project(host, {"one": free_port(), "two": free_port()})
+    process = host.start("run", "-f", "pannier.toml")
+    until(lambda: host.ready("one") and host.ready("two"))
+    process.kill()
+    until(host.nothing_left)
