@@ -205,8 +205,6 @@ class Service:
             self.drained.set()
 
     def _ended(self, name: str, pid: int, exit_: Exit) -> None:
-        if name == self.tree.proxy.name:
-            self.segments.retire(pid)
         self.tree.ended(name, pid, exit_)
 
     async def _report(self) -> None:

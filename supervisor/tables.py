@@ -1,7 +1,7 @@
 """The supervisor's part of the shared memory.
 
-It lays the segments out, writes table `base`, publishes the absence of what was removed, and folds a dead proxy's
-counters into the sum of the dead.
+It lays the segments out, writes table `base`, and publishes the absence of what was removed. A dead proxy's counters are
+inherited by the next one with their values, so nobody has to add them up.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class Segments:
     def __init__(self, descriptors: Mapping[str, int]) -> None:
         self.descriptors = dict(descriptors)
         self._base = _native.TableWriter("base", self.descriptors["table.base"])
-        self._counters = _native.Counters(self.descriptors["counters"])
 
     def publish_base(self, payload: Mapping[str, Any], *, draining: bool = False) -> None:
         """Publishes table `base`; raises ValueError if that is no valid table."""
@@ -56,12 +55,6 @@ class Segments:
     def withdraw(self, kind: str) -> None:
         """Publishes the absence of a table whose writer is gone for good."""
         _native.TableWriter(kind, self.descriptors[f"table.{kind}"]).withdraw()
-
-    def retire(self, pid: int) -> None:
-        """Folds a dead process's counters into the sum, so that totals never go back."""
-        retire = getattr(self._counters, "retire", None)
-        if retire is not None:
-            retire(pid)
 
     def states(self, now_ms: int) -> TableStates:
         """Where every table stands."""
