@@ -1,7 +1,7 @@
 """The supervisor's part of the shared memory.
 
-It lays the segments out, writes table `base`, and publishes the absence of what was removed. A dead proxy's counters are
-inherited by the next one with their values, so nobody has to add them up.
+It lays the segments out, writes table `base`, publishes the absence of what was removed, and folds a dead process's
+counters into the sum of the dead.
 """
 
 from __future__ import annotations
