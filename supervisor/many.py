@@ -32,11 +32,15 @@ async def run_many(commands: Mapping[str, Sequence[str]]) -> int:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_forward, signals, processes)
+                nursery.start_soon(out.run)
+                nursery.start_soon(err.run)
                 async with trio.open_nursery() as apps:
                     for name, options in commands.items():
                         process = await _start(options, lifeline)
                         processes.append(process)
                         apps.start_soon(_attend, name.ljust(width), process, out, err, codes)
+                await out.wait_written()
+                await err.wait_written()
                 nursery.cancel_scope.cancel()
     finally:
         os.close(lifeline)

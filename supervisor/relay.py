@@ -3,8 +3,9 @@
 Rules:
 - The app's bytes are copied raw, each stream to its own: `run CMD | jq` must see what CMD printed and nothing else.
 - Governance prints lines, each behind the name of who said it, on our stderr.
-- Nothing here may block: our own output can be a pipe that nobody reads, so writes happen in a thread, one at a time a
-  stream. The keeper discards what we are too slow for, and the app never notices.
+- Reading never waits for writing: the keeper takes a pipe that fills up for one that nobody reads, and discards from
+  it. So what our own output does not take yet waits here, up to `HELD_BACK`; beyond that it is the keeper's to discard.
+- Writes happen in a thread, since our own output may be a pipe that somebody reads slowly or not at all.
 - A reader that went away (`run CMD | head -1`) ends the copying, not the app; the last lines are still kept.
 """
 
@@ -20,7 +21,8 @@ import trio
 
 KEPT: Final = 500  # lines
 LONGEST: Final = 8192  # bytes of a line; longer ones are cut into several
-CHUNK: Final = 65536
+CHUNK: Final = 1 << 20  # bytes; what the keeper's pipes hold
+HELD_BACK: Final = 64 << 20  # bytes
 
 _LEAVE_OUT: Final = dict.fromkeys(i for i in (*range(32), 127) if i not in {9, 27})
 
@@ -61,18 +63,47 @@ def _pieces(line: bytes) -> list[str]:
 
 
 class Sink:
-    """One of our own output streams; a write that fails silences it for good."""
+    """One of our own output streams. `run` writes; one write that fails silences the stream for good."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._lock = trio.Lock()
         self.broken = False
+        self._fd = fd
+        self._queue: deque[bytes] = deque()
+        self._size = 0
+        self._changed = trio.Event()
 
     async def write(self, data: bytes) -> None:
-        """Writes all of `data`, or nothing once the reader is gone; never raises OSError."""
-        async with self._lock:
-            if not self.broken:
-                self.broken = not await trio.to_thread.run_sync(_write_all, self._fd, data, abandon_on_cancel=True)
+        """Queues `data`, and waits only while more than `HELD_BACK` bytes wait already. Never raises OSError."""
+        while self._size > HELD_BACK and not self.broken:
+            await self._changed.wait()
+        if data and not self.broken:
+            self._queue.append(data)
+            self._size += len(data)
+            self._tell()
+
+    async def run(self) -> None:
+        """Writes what is queued, until cancelled."""
+        while True:
+            while not self._queue:
+                await self._changed.wait()
+            data = b"".join(self._queue)
+            self._queue.clear()
+            whole = await trio.to_thread.run_sync(_write_all, self._fd, data, abandon_on_cancel=True)
+            self._size -= len(data)
+            if not whole:
+                self.broken = True
+                self._queue.clear()
+                self._size = 0
+            self._tell()
+
+    async def wait_written(self) -> None:
+        """Returns when nothing waits any more; only while `run` runs."""
+        while self._size:
+            await self._changed.wait()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
 
 def _write_all(fd: int, data: bytes) -> bool:
@@ -104,6 +135,12 @@ class Tail:
         return list(self._lines)[-count:] if count > 0 else []
 
 
+def latest(data: bytes) -> bytes:
+    """The end of `data`, which holds at most `KEPT` whole lines: older ones of one chunk would be forgotten at once."""
+    pieces = data.rsplit(b"\n", KEPT + 1)
+    return b"\n".join(pieces[1:]) if len(pieces) == KEPT + 2 else data
+
+
 async def relay(fd: int, process: str, stream: str, *, sink: Sink, tail: Tail, prefix: bytes | None) -> None:
     """Copies `fd`, which it owns, to `sink` until its end. `prefix` None = raw, else put before every line."""
     splitter = Splitter()
@@ -113,11 +150,11 @@ async def relay(fd: int, process: str, stream: str, *, sink: Sink, tail: Tail, p
                 data = await source.receive_some(CHUNK)
             except (trio.BrokenResourceError, OSError):
                 data = b""
-            texts = splitter.feed(data) if data else splitter.end()
             if prefix is None:
-                if data:
-                    await sink.write(bytes(data))
-            elif texts:
+                await sink.write(bytes(data))
+                data = latest(bytes(data))
+            texts = splitter.feed(bytes(data)) if data else splitter.end()
+            if prefix is not None:
                 await sink.write(b"".join(prefix + text.encode() + b"\n" for text in texts))
             await tail.add(process, stream, texts)
             if not data:

@@ -32,7 +32,7 @@ from pannier.supervisor.restart import Exit
 from pannier.supervisor.tables import Segments
 from pannier.supervisor.tree import Tree, with_sidecars
 
-_LAST_WORDS: Final = 1.0  # seconds for what the app printed last to reach our own output
+LAST_WORDS: Final = 1.0  # seconds for what the app printed last to reach our own output
 _KEEPER_PATIENCE: Final = 3.0
 _HEARTBEAT: Final = 1.0
 
@@ -56,6 +56,8 @@ class Service:
         self._directory = Path(plan.place.directory)
         self._nursery = nursery
         self._stdout, self._stderr = Sink(1), Sink(2)
+        for sink in (self._stdout, self._stderr):
+            nursery.start_soon(sink.run)
         self._last_words: list[trio.Event] = []
         self._news = trio.Event()
         self._happenings: list[messages.Happening] = []
@@ -131,13 +133,19 @@ class Service:
             with self.deadline.scope(share_left=APP_SHARE):
                 await self._wait_drained(app)
         await self.tree.stop_app(ending.signal, self.deadline)
-        with trio.move_on_after(_LAST_WORDS):
+        with trio.move_on_after(LAST_WORDS):
             for last in self._last_words:
                 await last.wait()
         await self.tree.stop_all(self.tree.sidecars, patience=SIDECAR_PATIENCE)
         await self.tree.stop_all([self.tree.proxy], patience=PROXY_PATIENCE)
         self.tree.stopped()
         await self.shut_down()
+
+    async def say_last(self, *, patience: float) -> None:
+        """Returns when our own output has taken all that was printed, or after `patience` seconds."""
+        with trio.move_on_after(patience):
+            await self._stdout.wait_written()
+            await self._stderr.wait_written()
 
     async def shut_down(self) -> None:
         """Ends the keeper and all that it still has, and leaves no file."""

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import errno
+import math
 import os
 import secrets
 import signal
@@ -30,7 +31,7 @@ from pannier.supervisor.hold import become_subreaper
 from pannier.supervisor.keeper import Keeper, KeeperError, start_keeper
 from pannier.supervisor.lifecycle import ServiceState
 from pannier.supervisor.ports import bind, split_address, taken
-from pannier.supervisor.service import Service
+from pannier.supervisor.service import LAST_WORDS, Service
 from pannier.supervisor.tables import open_segments
 from pannier.supervisor.verbs import serve_verbs
 
@@ -184,6 +185,8 @@ async def _finish(service: Service) -> int:
             await service.say(f"  try: {ending.hint}")
     await service.stop(ending)
     live.clear_live(service.plan.service)
+    # As for any program: who reads our output slowly is waited for, unless somebody wants us to end.
+    await service.say_last(patience=math.inf if ending.cause is Cause.APP else LAST_WORDS)
     app = service.tree.app
     return exit_code(ending, app.last_exit if app is not None else None)
 

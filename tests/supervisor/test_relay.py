@@ -4,7 +4,7 @@ import os
 
 import pytest
 import trio
-from pannier.supervisor.relay import KEPT, LONGEST, Line, Sink, Splitter, Tail, relay
+from pannier.supervisor.relay import KEPT, LONGEST, Line, Sink, Splitter, Tail, latest, relay
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
@@ -46,7 +46,12 @@ async def copied(data: bytes, prefix: bytes | None) -> bytes:
     drain, out = os.pipe()
     os.write(feed, data)
     os.close(feed)
-    await relay(source, "app", "stdout", sink=Sink(out), tail=Tail(lambda: 0, ignore), prefix=prefix)
+    sink = Sink(out)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.run)
+        await relay(source, "app", "stdout", sink=sink, tail=Tail(lambda: 0, ignore), prefix=prefix)
+        await sink.wait_written()
+        nursery.cancel_scope.cancel()
     os.close(out)
     async with await trio.open_file(drain, "rb") as file:
         return await file.read()
@@ -65,16 +70,50 @@ async def test_a_reader_that_is_gone_silences_the_sink_and_ends_nothing() -> Non
     drain, out = os.pipe()
     os.close(drain)
     sink = Sink(out)
-    await sink.write(b"x")
-    await sink.write(b"y")
-    assert sink.broken
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.run)
+        await sink.write(b"x")
+        await sink.wait_written()
+        assert sink.broken
+        await sink.write(b"y")
+        await sink.wait_written()
+        nursery.cancel_scope.cancel()
     os.close(out)
 
 
-async def test_a_reader_that_does_not_read_does_not_stop_the_loop() -> None:
+async def test_a_slow_reader_gets_everything_and_nobody_waits_for_it() -> None:
     drain, out = os.pipe()
-    with trio.move_on_after(0.05) as scope:
-        await Sink(out).write(b"x" * 10_000_000)
+    sink = Sink(out)
+    data = os.urandom(1_000_000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sink.run)
+        with trio.fail_after(5):
+            for _ in range(10):
+                await sink.write(data)
+        got = b""
+        while len(got) < 10_000_000:
+            got += await trio.to_thread.run_sync(os.read, drain, 65536)
+        await sink.wait_written()
+        nursery.cancel_scope.cancel()
+    assert got == data * 10
+    os.close(drain)
+    os.close(out)
+
+
+async def test_there_is_an_end_to_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pannier.supervisor.relay.HELD_BACK", 1000)
+    drain, out = os.pipe()
+    sink = Sink(out)
+    await sink.write(b"x" * 1001)
+    with trio.move_on_after(0.01) as scope:
+        await sink.write(b"y")
     assert scope.cancelled_caught
     os.close(drain)
     os.close(out)
+
+
+def test_of_a_flood_only_the_last_lines_are_looked_at() -> None:
+    data = b"".join(b"%d\n" % number for number in range(2 * KEPT))
+    assert latest(data).split(b"\n")[0] == str(KEPT).encode()
+    assert Splitter().feed(latest(data)) == [str(number) for number in range(KEPT, 2 * KEPT)]
+    assert latest(b"short\nand") == b"short\nand"
