@@ -298,20 +298,23 @@ async def connect_keeper(directory: Path) -> AsyncIterator[Keeper]:
 
 
 @asynccontextmanager
-async def start_keeper(directory: Path, orphan_grace_ms: int) -> AsyncIterator[Keeper]:
+async def start_keeper(directory: Path, orphan_grace_ms: int, *, own_group: bool = True) -> AsyncIterator[Keeper]:
     """Controls the keeper of `directory`, and starts one if none lives; one that is just ending is waited for.
 
-    The grace is in milliseconds, or `NEVER`. Raises KeeperError EBUSY if another supervisor controls the keeper, and
+    The grace is in milliseconds, or `NEVER`. `own_group`: a new keeper leaves our process group, so that a signal to
+    the group, SIGKILL above all, spares whoever ends what is orphaned by it. Raises KeeperError EBUSY if another supervisor controls the keeper, and
     PannierError if none can be started.
     """
-    connection, greeting, child = await _reach(directory, orphan_grace_ms)
+    connection, greeting, child = await _reach(directory, orphan_grace_ms, own_group)
     async with _conversation(Keeper(connection, greeting, adopted=child is None), child) as keeper:
         if keeper.adopted:
             await keeper.grace(orphan_grace_ms)
         yield keeper
 
 
-async def _reach(directory: Path, orphan_grace_ms: int) -> tuple[trio.socket.SocketType, Greeting, int | None]:
+async def _reach(
+    directory: Path, orphan_grace_ms: int, own_group: bool
+) -> tuple[trio.socket.SocketType, Greeting, int | None]:
     """A connection to the keeper, its greeting, and its pid if it was started here."""
     deadline = trio.current_time() + _ENDING_PATIENCE
     while True:
@@ -320,7 +323,7 @@ async def _reach(directory: Path, orphan_grace_ms: int) -> tuple[trio.socket.Soc
             with _locked(directory):
                 connection = _connect(directory)
                 if connection is None:
-                    child = _start(directory, orphan_grace_ms)
+                    child = _start(directory, orphan_grace_ms, own_group)
                     connection = _connect(directory)
             if connection is not None:
                 return connection, await _greet(connection), child
@@ -426,7 +429,7 @@ def _connect(directory: Path) -> trio.socket.SocketType | None:
         raise
 
 
-def _start(directory: Path, orphan_grace_ms: int) -> int:
+def _start(directory: Path, orphan_grace_ms: int, own_group: bool) -> int:
     """Binds the socket, which nobody listens to, and starts a keeper on it; its pid."""
     path = directory / SOCKET_NAME
     # Not resolved: in a virtual environment the interpreter is a symlink, and pannierd is beside the link.
@@ -451,6 +454,7 @@ def _start(directory: Path, orphan_grace_ms: int) -> int:
                 setsigmask=[],
                 # The interpreter ignores these, and what is ignored is inherited.
                 setsigdef=[signals.SIGPIPE, signals.SIGXFSZ],
+                setpgroup=0 if own_group else os.getpgrp(),
             )
         except OSError as error:
             hint = "install pannier again: pip install --force-reinstall pannier"

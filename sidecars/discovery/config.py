@@ -58,15 +58,10 @@ class Instance(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Health(Struct, frozen=True, forbid_unknown_fields=True):
-    """Active checks. `path` is that of the own app; without it the app is healthy while the supervisor says it is.
-
-    `idle_interval` is for endpoints without traffic; it holds once this sidecar is told about traffic, until then
-    `interval` does.
-    """
+    """Active checks. `path` is that of the own app; without it the app is healthy while the supervisor says it is."""
 
     path: CheckPath | None = None
     interval: Duration = "10s"
-    idle_interval: Duration = "60s"
     timeout: Duration = "1s"
     failures: Count = 3
     successes: Count = 1

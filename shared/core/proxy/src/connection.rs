@@ -62,14 +62,10 @@ async fn next_head(
     let timeouts = worker.policy().timeouts;
     if input.is_empty() {
         worker.give_buffer(std::mem::take(input));
-        tokio::select! {
-            biased;
-            ready = timer.until(after(timeouts.idle_ms), stream.readable()) => {
-                if !matches!(ready, Ok(Ok(()))) {
-                    return Err(NoHead::Ended);
-                }
-            }
-            () = worker.drained_idle() => return Err(NoHead::Ended),
+        let idle = after(timeouts.idle_ms);
+        let ready = timer.until_moving(|| idle.min(worker.idle_until()), stream.readable()).await;
+        if !matches!(ready, Ok(Ok(()))) {
+            return Err(NoHead::Ended);
         }
         *input = worker.take_buffer();
     }

@@ -62,8 +62,8 @@ pub async fn pass_through(
 }
 
 fn is_own(worker: &Worker, address: &SocketAddr) -> bool {
-    let same_host =
-        |own: &SocketAddr| own.ip() == address.ip() || (own.ip().is_unspecified() && address.ip().is_loopback());
+    let ip = address.ip().to_canonical();
+    let same_host = |own: &SocketAddr| own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback());
     worker.own.iter().any(|own| own.port() == address.port() && same_host(own))
 }
 

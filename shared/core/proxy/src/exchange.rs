@@ -232,7 +232,7 @@ async fn read_head<R: AsyncRead + Unpin>(
             Ok(None) => {}
             Err(refusal) => return Err(Failure::Upstream(Flag::UPE, 502, refusal.reason)),
         }
-        match attempt.timer.until_moving(deadline, pump::read(upstream, input)).await {
+        match attempt.timer.until_moving(|| deadline.get(), pump::read(upstream, input)).await {
             Ok(Ok(n)) if n > 0 => {}
             Ok(_) if input.is_empty() && !spoke => return Err(Failure::Silent),
             Ok(_) => {

@@ -107,7 +107,7 @@ pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         }
         match timer.until(at_ms, read(reader, input)).await {
             Ok(Ok(n)) if n > 0 => received += n as u64,
-            Ok(_) if relay.close(out) => {
+            Ok(Ok(_)) if relay.close(out) => {
                 write(timer, patience.idle_ms, writer, out).await?;
                 written.set(written.get() + out.len() as u64);
                 out.clear();

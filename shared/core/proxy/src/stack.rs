@@ -336,6 +336,9 @@ async fn attempts(
     let timeouts = policy.timeouts;
     let repeatable = plan.repeatable && plan.upload.is_none();
     let mut upload = plan.upload.take();
+    // An answer of our own comes before the end of a body that is still to come: no further request can be told from it.
+    let keep_alive = plan.keep_alive;
+    plan.keep_alive = keep_alive && upload.is_none();
     let (mut avoid, mut dials, mut fresh) = (None, 0, false);
     loop {
         let (key, label, endpoint): (u64, Box<str>, _) = match target {
@@ -399,7 +402,7 @@ async fn attempts(
             timeouts,
             asked: plan.asked,
             version: plan.version,
-            keep_alive: plan.keep_alive,
+            keep_alive,
             strip_ours: direction == Direction::Outbound,
             written: std::cell::Cell::new(0),
             uploaded: std::cell::Cell::new(0),
@@ -451,7 +454,6 @@ async fn attempts(
         if response_bytes > 0 {
             return failed(flag, 0);
         }
-        plan.keep_alive = plan.keep_alive && upload.is_none();
         let mut outcomes = say(worker, policy, caller, timer, plan, &Answer::new(status, flag, reason)).await;
         outcomes.upstream = label;
         outcomes.request_bytes = request_bytes;

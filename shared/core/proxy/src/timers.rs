@@ -54,6 +54,11 @@ impl Timers {
         self.in_use.get() == 0
     }
 
+    /// Wakes everybody: a deadline that all of them share has moved.
+    pub fn wake_all(&self) {
+        self.sweep(NEVER);
+    }
+
     /// Wakes whoever's deadline has passed at `now_ms`.
     pub fn sweep(&self, now_ms: u64) {
         let due: Vec<Waker> = self
@@ -84,17 +89,18 @@ impl Timer {
 
     /// Runs a future until it is done or `at_ms` (milliseconds since boot) has passed.
     pub async fn until<F: Future>(&self, at_ms: u64, future: F) -> Result<F::Output, Elapsed> {
-        self.until_moving(&Cell::new(at_ms), future).await
+        self.until_moving(|| at_ms, future).await
     }
 
-    /// The same with a deadline that the task itself may move meanwhile.
-    pub async fn until_moving<F: Future>(&self, at_ms: &Cell<u64>, future: F) -> Result<F::Output, Elapsed> {
+    /// The same with a deadline that may move meanwhile: it is asked for whenever the task is polled, so whoever moves it
+    /// to an earlier time wakes the task ([`Timers::wake_all`], or by being part of it).
+    pub async fn until_moving<F: Future>(&self, at_ms: impl Fn() -> u64, future: F) -> Result<F::Output, Elapsed> {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Ok(output));
             }
-            let at_ms = at_ms.get();
+            let at_ms = at_ms();
             if at_ms != NEVER && clock::monotonic_ms() >= at_ms {
                 return Poll::Ready(Err(Elapsed));
             }

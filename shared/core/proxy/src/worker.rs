@@ -17,7 +17,6 @@ use pannier_table::counters::{Cell as Counter, Direction, WorkerCounters};
 use pannier_table::hot::HotWords;
 use pannier_table::ring::Producer;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use crate::connection;
@@ -32,8 +31,9 @@ use crate::timers::{self, Timers};
 pub const BUFFER: usize = 16 << 10;
 /// Buffers kept for reuse.
 const SPARE_BUFFERS: usize = 128;
-/// An idle connection is closed so long after draining began: time for a request that was on its way.
-const DRAIN_IDLE_MS: u64 = 300;
+/// Idle connections are kept, and everything that still arrives is served, for so long after draining began: time for a
+/// request that was on its way, and for callers to learn from their discovery (which looks twice a second) that we leave.
+const DRAIN_IDLE_MS: u64 = 600;
 
 /// A policy that all workers share, counted per worker: a request takes and drops its reference without touching a cache
 /// line that another core writes.
@@ -69,8 +69,6 @@ pub struct Worker {
     in_flight: Cell<u64>,
     /// When draining began; 0 = it did not.
     draining_since_ms: Cell<u64>,
-    /// Rung when draining begins.
-    drain: Notify,
     beat: Arc<Beat>,
 }
 
@@ -104,13 +102,12 @@ impl Worker {
         self.draining_since_ms.get() != 0
     }
 
-    /// Waits until an idle connection should be closed because the worker drains.
-    pub async fn drained_idle(&self) {
-        let notified = self.drain.notified();
-        if !self.is_draining() {
-            notified.await;
+    /// When connections that are idle then are closed because the worker drains (milliseconds since boot).
+    pub fn idle_until(&self) -> u64 {
+        match self.draining_since_ms.get() {
+            0 => timers::NEVER,
+            since => since + DRAIN_IDLE_MS,
         }
-        tokio::time::sleep(Duration::from_millis(DRAIN_IDLE_MS)).await;
     }
 
     /// Counts a request in until the guard is dropped.
@@ -128,7 +125,7 @@ impl Worker {
         match (was, draining) {
             (false, true) => {
                 self.draining_since_ms.set(clock::monotonic_ms());
-                self.drain.notify_waiters();
+                self.timers.wake_all();
             }
             (true, false) => self.draining_since_ms.set(0),
             _ => {}
@@ -140,7 +137,7 @@ impl Worker {
         self.beat.at_ms.store(now, Ordering::Relaxed);
         self.beat.in_flight.store(self.in_flight.get(), Ordering::Relaxed);
         let since = self.draining_since_ms.get();
-        let drained = since != 0 && self.in_flight.get() == 0 && now >= since + DRAIN_IDLE_MS;
+        let drained = since != 0 && self.in_flight.get() == 0 && now >= self.idle_until();
         self.beat.drained.store(u64::from(drained), Ordering::Relaxed);
     }
 }
@@ -219,7 +216,6 @@ fn run(
         buffers: RefCell::default(),
         in_flight: Cell::new(0),
         draining_since_ms: Cell::new(0),
-        drain: Notify::new(),
         beat,
     });
     LocalSet::new().block_on(&runtime, async {
