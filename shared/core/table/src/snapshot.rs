@@ -13,7 +13,9 @@
 //! stamp the slot with g (release), then move *current* from (epoch, g−1) to (epoch, g) by compare-and-swap (release),
 //! and wake waiters. The swap fails when another writer took over: the old one is *fenced*.
 //! **Read**: load *current* (acquire); copy the slot's words; then check that its stamp still is g (the reader was not
-//! lapped) and that the checksum holds. Anything else is an [`Torn`](ReadError): keep the last good one and try again.
+//! lapped) and that the checksum holds. Anything else is a [`ReadError`]: keep the last good one and try again. No slot
+//! vouches for *current* itself, so a reader remembers where it was: under one writer a generation never goes back, and
+//! one that does was damaged.
 //!
 //! A writer that dies at any store leaves *current* untouched, so readers keep the snapshot before. A new writer skips
 //! one generation, so that it does not fill the slot that a stopped predecessor may still be filling.
@@ -58,7 +60,7 @@ pub enum Snapshot {
 pub enum ReadError {
     /// The writer was faster than the copy; read again.
     Lapped,
-    /// The checksum or the length does not hold: memory was damaged.
+    /// The checksum or the length does not hold, or the generation went back: memory was damaged.
     Damaged,
 }
 
@@ -199,6 +201,8 @@ impl Writer {
 #[derive(Debug)]
 pub struct Reader {
     map: Mapping,
+    /// *Current* at the last good read.
+    seen: AtomicU64,
 }
 
 impl Reader {
@@ -208,7 +212,7 @@ impl Reader {
     /// `Layout` for a foreign or incompatible segment.
     pub fn new(map: Mapping, kind: Kind) -> Result<Self, Error> {
         segments::check(map.words(), &format!("table.{}", kind.name()))?;
-        Ok(Reader { map })
+        Ok(Reader { map, seen: AtomicU64::new(0) })
     }
 
     /// The generation in force; 0 = nothing was ever published. One acquire load.
@@ -230,7 +234,12 @@ impl Reader {
     /// [`ReadError`]; `Lapped` is worth another try.
     pub fn read(&self) -> Result<(u64, Snapshot), ReadError> {
         let view = View(self.map.words());
-        let generation = self.generation();
+        let current = view.word(CURRENT).load(Ordering::Acquire);
+        let generation = generation_of(current);
+        let seen = self.seen.load(Ordering::Relaxed);
+        if seen >> GENERATION_BITS == current >> GENERATION_BITS && seen > current {
+            return Err(self.lapped_or_damaged(generation));
+        }
         if generation == 0 {
             return Ok((0, Snapshot::Absent));
         }
@@ -253,6 +262,7 @@ impl Reader {
         {
             return Err(self.lapped_or_damaged(generation));
         }
+        self.seen.store(current, Ordering::Relaxed);
         if length == ABSENT {
             return Ok((generation, Snapshot::Absent));
         }
