@@ -22,11 +22,11 @@ KEY: Final = "plan"
 
 
 class Record(msgspec.Struct, frozen=True):
-    """`restarts` by process; `started`: the app has been started, so that what is left of it is no first start."""
+    """`restarts` by process; `revision` of the configuration in force."""
 
     plan: Plan
     restarts: dict[str, int] = {}
-    started: bool = False
+    revision: int = 1
 
 
 class Found(msgspec.Struct, frozen=True):

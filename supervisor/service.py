@@ -59,14 +59,17 @@ class Service:
         for sink in (self._stdout, self._stderr):
             nursery.start_soon(sink.run)
         self._last_words: list[trio.Event] = []
+        self._revision = 1
         self._news = trio.Event()
         self._happenings: list[messages.Happening] = []
 
-    async def start(self, found: Found | None = None, restarts: dict[str, int] | None = None) -> None:
+    async def start(self, found: Found | None = None, record: Record | None = None) -> None:
         """Serves the bus, publishes table `base`, starts what `found` does not have. Raises PannierError."""
         running: dict[str, int] = {}
+        restarts = record.restarts if record is not None else {}
+        self._revision = record.revision if record is not None else 1
         for name, child in self.tree.children.items():
-            child.restarts = (restarts or {}).get(name, 0)
+            child.restarts = restarts.get(name, 0)
             if found is None:
                 continue
             if name in found.running:
@@ -265,14 +268,20 @@ class Service:
         self._news.set()
 
     async def _spread_news(self) -> None:
-        told = noted = None
+        told = noted = revised = None
         while True:
             self._news = trio.Event()
+            if revised != self._revision:
+                revised = self._revision
+                revision = messages.ConfigRevision(revised, self.plan.profile)
+                await self.broker.publish(messages.CONFIG_REVISION, revision, retain=True)
             lifecycle = self._lifecycle()
             if lifecycle != told:
                 told = lifecycle
                 await self.broker.publish(messages.LIFECYCLE, lifecycle, retain=True)
-            record = Record(self.plan, {child.name: child.restarts for child in self.tree.children.values()})
+            record = Record(
+                self.plan, {child.name: child.restarts for child in self.tree.children.values()}, self._revision
+            )
             if record != noted:
                 noted = record
                 with suppress(KeeperGone):
@@ -310,6 +319,7 @@ class Service:
         if ports is not None:
             plan = msgspec.structs.replace(plan, place=msgspec.structs.replace(plan.place, ports=ports))
         self.plan = self.tree.plan = plan
+        self._revision += 1
         self._write_urls()
         self._news.set()
 

@@ -67,7 +67,10 @@ async def supervise(request: Request) -> int:
     directory = service_dir(name)
     with trio.open_signal_receiver(*ENDING_SIGNALS, *_FORWARDED) as signals:
         try:
-            async with start_keeper(directory, grace_milliseconds(request.profile.orphan_grace)) as keeper:
+            # On a terminal the app is in the foreground group, which it gets from the keeper that starts it.
+            own_group = not request.arguments.terminal
+            grace = grace_milliseconds(request.profile.orphan_grace)
+            async with start_keeper(directory, grace, own_group=own_group) as keeper:
                 return await _with_keeper(request, keeper, directory, signals)
         except KeeperError as error:
             if error.errno != errno.EBUSY:
@@ -136,7 +139,7 @@ async def _adopt(request: Request, service: Service, record: adoption.Record) ->
     await service.say(f"{service.plan.service} is taken over: {len(found.running)} processes run on")
     if difference := adoption.differences(service.plan.arguments, request.arguments):
         await service.say(f"what runs holds: {difference}")
-    await service.start(found, record.restarts)
+    await service.start(found, record)
 
 
 def _watch_for_ends(request: Request, service: Service, nursery: trio.Nursery) -> None:

@@ -84,7 +84,7 @@ class Tree:
         if (child := self.children.get(name)) is not None:
             child.ended(pid, exit_)
 
-    async def start(self, running: Mapping[str, int], *, app_started: bool = False) -> None:
+    async def start(self, running: Mapping[str, int]) -> None:
         """Starts what is not in `running` (PIDs by name) and takes over the rest; returns when the app is started.
 
         Raises TimedOut if the proxy does not become ready, PannierError if it cannot be started.
