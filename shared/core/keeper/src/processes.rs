@@ -274,6 +274,13 @@ fn while_inheritable<T>(
     spawned
 }
 
+/// Whether a process can do anything at all: it is neither gone nor stopped (SIGSTOP, a debugger).
+pub fn is_awake(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'))
+}
+
 /// When a process started, in clock ticks since boot: with the pid it names one process for ever. Field 22 of its stat;
 /// the second field may hold spaces and brackets, so counting starts behind the last bracket.
 fn start_time(pid: Pid) -> Option<u64> {

@@ -13,7 +13,7 @@ use crate::files;
 use crate::grace::Grace;
 use crate::held::Held;
 use crate::peers::{Peer, Received};
-use crate::processes::{Processes, Reaped};
+use crate::processes::{Processes, Reaped, is_awake};
 use crate::protocol::{self, MESSAGE_MAX, NOTE_MAX, PROTOCOL, Refusal, Request};
 use crate::signals::Signals;
 use crate::sweep::Sweep;
@@ -129,7 +129,7 @@ impl Keeper {
         Some(waits.into_iter().flatten().min())
     }
 
-    /// Looks after pipes; the time until the next look, if there are any.
+    /// Looks after pipes that no controller can be reading; the time until the next look, if there are any.
     fn tick(&mut self, now: Instant) -> Option<Duration> {
         if !self.processes.has_outputs() {
             self.next_tick = None;
@@ -139,10 +139,12 @@ impl Keeper {
         if due > now {
             return Some(due - now);
         }
-        let notes = &mut self.notes;
-        self.processes.relieve_outputs(&mut self.buffer, |name, lost| {
-            notes.insert(format!("{name}.discarded"), lost.to_le_bytes().to_vec());
-        });
+        if !self.peers.iter().filter_map(|peer| peer.controller).any(is_awake) {
+            let notes = &mut self.notes;
+            self.processes.relieve_outputs(&mut self.buffer, |name, lost| {
+                notes.insert(format!("{name}.discarded"), lost.to_le_bytes().to_vec());
+            });
+        }
         self.next_tick = Some(now + TICK);
         Some(TICK)
     }
