@@ -15,6 +15,7 @@ import secrets
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,7 @@ from pannier.supervisor.child import accepts
 from pannier.supervisor.compose import Arguments, Installed, Place, Plan, compose, listeners
 from pannier.supervisor.ending import Cause, Ending, exit_code
 from pannier.supervisor.hold import become_subreaper
-from pannier.supervisor.keeper import Keeper, KeeperError, start_keeper
+from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone, start_keeper
 from pannier.supervisor.lifecycle import ServiceState
 from pannier.supervisor.ports import bind, split_address, taken
 from pannier.supervisor.service import LAST_WORDS, Service
@@ -83,7 +84,6 @@ async def supervise(request: Request) -> int:
 async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signals: AsyncIterator[int]) -> int:
     record = await adoption.load(keeper) if keeper.adopted else None
     segments = await open_segments(keeper)
-    service: Service | None = None
     try:
         async with trio.open_nursery() as nursery:
             plan = record.plan if record else await _plan(request, keeper, directory)
@@ -103,7 +103,7 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
         return code
     except BaseException:
         if record is None:
-            await _abandon(keeper, service)
+            await _abandon(keeper)
         raise
     finally:
         segments.close()
@@ -194,12 +194,9 @@ async def _finish(service: Service) -> int:
     return exit_code(ending, app.last_exit if app is not None else None)
 
 
-async def _abandon(keeper: Keeper, service: Service | None) -> None:
+async def _abandon(keeper: Keeper) -> None:
     """Takes away what a failed start has left."""
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
-        if service is not None:
-            await service.shut_down()
-            return
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + 5), suppress(KeeperGone):
         await keeper.shutdown(1000)
         async for _ in keeper.events():
             pass

@@ -54,6 +54,7 @@ class Tree:
         self._tell_changed = changed
         self._began = began
         self._news = trio.Event()
+        self._app_was_ready = False  # a later life that does not listen is a crash, not a failed start
         self._external_ready = plan.app is not None or plan.arguments.app is None
         for name in plan.enabled:
             self._plant(plan.sidecars[name])
@@ -111,7 +112,7 @@ class Tree:
             await trio.sleep(TICK)
             for name in self.watchdog.tick(trio.current_time()):
                 child = self.children.get(name)
-                if child is None or child.plan.kind is Kind.APP:
+                if child is None or (child.plan.kind is Kind.APP and not self._app_was_ready):
                     self._not_ready()
                 else:
                     await child.kill()
@@ -209,6 +210,7 @@ class Tree:
     async def _await_external(self, address: str) -> None:
         await wait_listening(address)
         self.watchdog.release(EXTERNAL)
+        self._app_was_ready = False  # a later life that does not listen is a crash, not a failed start
         self._external_ready = True
         self._changed(None)
 
@@ -228,6 +230,8 @@ class Tree:
         )
 
     def _changed(self, child: Child | None) -> None:
+        if child is not None and child is self.app and child.ready:
+            self._app_was_ready = True
         whole = not self.keeper_lost and self._external_ready and all(c.ready for c in self.children.values())
         if self.state is not ServiceState.STOPPED:
             self.state = step(SERVICE, self.state, ServiceEvent.WHOLE if whole else ServiceEvent.IMPAIRED)

@@ -325,3 +325,15 @@ async def test_without_a_keeper_the_service_is_degraded_and_stays_so(autojump_cl
         assert tree.state == "degraded"
         await trio.sleep(5)
         assert tree.state == "degraded"
+
+
+async def test_a_later_life_of_the_app_that_does_not_listen_is_a_crash(autojump_clock: MockClock) -> None:
+    plan = planned(app="unix:/nowhere/app.sock", on_crash=True)
+    async with governed(plan) as (tree, host):
+        await tree.start({})
+        await tree.wait_ready()
+        host.silent.add("app")
+        host.end("app", Exit(1))
+        await tree.wait_until(lambda: tree.app is not None and tree.app.restarts == 2)
+        assert host.log.count("app:SIGKILL") == 1
+        assert not tree.over.is_set()

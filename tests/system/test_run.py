@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from pannier.shared.bus import open_bus
+from pannier.shared.errors import Unreachable
+from pannier.shared.messages import Nothing, Process, Status
 
 PANNIER = Path(sys.executable).parent / "pannier"
 PATIENCE = 20.0
@@ -78,20 +82,30 @@ class Host:
             *("run", "--name", name, "--app-port", str(port), *more),
             *("--", sys.executable, str(self.app), str(port), str(code)),
         )
-        until(lambda: self.pids(name).keys() >= {"app"} and self.ready(name))
+        until(lambda: self.ready(name))
         return process
 
-    def processes(self, name: str) -> list[dict[str, Any]]:
-        done = self.run("ps", "--name", name, "-o", "json")
-        found: list[dict[str, Any]] = json.loads(done.stdout)[0]["processes"] if done.returncode == 0 else []
-        return found
+    def processes(self, name: str) -> list[Process]:
+        """What `ps` shows, asked for directly: starting the command takes longer than most of what is tested."""
+
+        async def ask() -> Status:
+            async with open_bus(self.runtime / name / "bus.sock") as bus:
+                return await bus.request("supervisor", "status", Nothing(), Status)
+
+        try:
+            return trio.run(ask).processes
+        except Unreachable:
+            return []
 
     def pids(self, name: str) -> dict[str, int]:
-        return {process["name"]: process["pid"] for process in self.processes(name)}
+        return {process.name: process.pid for process in self.processes(name)}
 
     def ready(self, name: str) -> bool:
         found = self.processes(name)
-        return bool(found) and all(process["ready"] for process in found)
+        return bool(found) and all(process.ready for process in found)
+
+    def orphaned(self, name: str) -> bool:
+        return not self.processes(name) and (self.runtime / name / "keeper.sock").exists()
 
     def nothing_left(self) -> bool:
         return not any(entry.name != "registry" for entry in self.runtime.iterdir())
@@ -274,12 +288,13 @@ def test_the_supervisor_killed_under_dev_ends_everything(host: Host, port: int) 
 def test_the_supervisor_killed_with_a_grace_is_followed_by_one_that_adopts(host: Host, port: int) -> None:
     host.serve("orders", port, "--set", "orphan_grace=30s", code=4).kill()
     before: dict[str, int] = {}
-    until(lambda: "supervisor is gone" in host.run("ps").stderr)
+    until(lambda: host.orphaned("orders"))
+    assert "supervisor is gone" in host.run("ps").stderr
     successor = host.start("run", "--name", "orders", "--app-port", str(port), "--", "another", "command")
     until(lambda: host.ready("orders"))
     before = host.pids("orders")
     successor.kill()
-    until(lambda: "supervisor is gone" in host.run("ps").stderr)
+    until(lambda: host.orphaned("orders"))
     third = host.start("run", "--name", "orders", "--app-port", str(port), "--", "another", "command")
     until(lambda: host.ready("orders"))
     after = host.pids("orders")
@@ -325,7 +340,7 @@ def test_without_its_keeper_a_service_is_degraded_and_still_stops(host: Host, po
     process = host.serve("orders", port, code=6)
     before = host.pids("orders")
     os.kill(before["keeper"], signal.SIGKILL)
-    until(lambda: any(p["kind"] == "supervisor" and p["state"] == "degraded" for p in host.processes("orders")))
+    until(lambda: any(p.state == "degraded" for p in host.processes("orders")))
     assert {**host.pids("orders"), "keeper": 0} == {**before, "keeper": 0}
     process.terminate()
     process.communicate(timeout=PATIENCE)
@@ -334,10 +349,14 @@ def test_without_its_keeper_a_service_is_degraded_and_still_stops(host: Host, po
     assert not [pid for pid in before.values() if alive(pid)]
 
 
-def test_up_and_down(host: Host, port: int) -> None:
+def test_up_ps_and_down(host: Host, port: int) -> None:
     up = host.run("up", "--name", "orders", "--app-port", str(port), "--", sys.executable, str(host.app), str(port))
     assert up.returncode == 0, up.stderr
     assert "inbound http://127.0.0.1:" in up.stdout
+    (service,) = json.loads(host.run("ps", "-o", "json").stdout)
+    assert service.keys() >= {"name", "profile", "supervisor_pid", "processes"}
+    kinds = {process["kind"] for process in service["processes"]}
+    assert kinds == {"keeper", "supervisor", "proxy", "sidecar", "app"}
     assert host.run("check").returncode == 0
     assert host.run("down").returncode == 0
     assert host.nothing_left()
@@ -383,3 +402,44 @@ def test_a_project_whose_command_is_killed_ends(host: Host) -> None:
     until(lambda: host.ready("one") and host.ready("two"))
     process.kill()
     until(host.nothing_left)
+
+
+def test_a_second_signal_ends_it_now(host: Host) -> None:
+    """The app hangs on TERM; the drain has 10 s."""
+    process = host.start("run", "--name", "stuck", "--", "sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+    until(lambda: host.ready("stuck"))
+    process.send_signal(signal.SIGTERM)
+    until(lambda: any(p.state in {"draining", "stopping"} for p in host.processes("stuck")))
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 137
+    assert time.monotonic() - began < 5
+    assert host.nothing_left()
+
+
+@pytest.mark.parametrize("what", ["file", "socket"])
+def test_what_an_earlier_run_left_is_no_obstacle_or_is_named(host: Host, what: str) -> None:
+    folder = host.runtime / "orders"
+    folder.mkdir(mode=0o700, parents=True)
+    host.runtime.chmod(0o700)
+    for name in ("bus.sock", "notify.sock", "api.sock"):
+        if what == "file":
+            (folder / name).write_text("foreign")
+        else:
+            with socket.socket(socket.AF_UNIX) as stale:
+                stale.bind(os.path.relpath(folder / name))
+    done = host.run("run", "--name", "orders", "--", "true")
+    if what == "socket":
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 1
+        assert str(folder / "bus.sock") in done.stderr
+    assert host.nothing_left()
+
+
+def test_a_flood_of_output_reaches_a_slow_reader_whole(host: Host) -> None:
+    process = host.start("run", "--name", "flood", "--", "seq", "1", "400000", stderr=subprocess.DEVNULL)
+    until(lambda: process.poll() is not None or host.pids("flood").get("app", 0) == 0, within=5)
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert out.split() == [str(number) for number in range(1, 400_001)]
