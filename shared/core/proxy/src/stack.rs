@@ -449,7 +449,12 @@ async fn attempts(
                 load.outcome = Outcome::Refused;
                 (flag, status, reason)
             }
-            Err(Failure::Caller(flag, status, reason)) => (flag, status, reason),
+            Err(Failure::Caller(flag, status, reason)) => {
+                if flag == Flag::DPE {
+                    worker.count(Cell::RequestsMalformed);
+                }
+                (flag, status, reason)
+            }
         };
         if response_bytes > 0 {
             return failed(flag, 0);
