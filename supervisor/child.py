@@ -16,7 +16,6 @@ import random
 import signal
 import socket
 import struct
-import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -68,6 +67,7 @@ class Child:
         self._governed = False
         self._stop_signal = 0
         self._again = False
+        self._ready_at: float | None = None
         self._ends: dict[int, Exit] = {}
         self._news = trio.Event()
         self._done = trio.Event()
@@ -99,8 +99,11 @@ class Child:
                 self._again = False
                 self._move(ProcessEvent.ENDED)
             else:
-                now = time.monotonic()
-                decided = verdict(self.plan.restart, self.history, exit_, now=now, random=random.random())
+                now = trio.current_time()
+                ready_for = 0.0 if self._ready_at is None else now - self._ready_at
+                decided = verdict(
+                    self.plan.restart, self.history, exit_, ready_for=ready_for, now=now, random=random.random()
+                )
                 if self.spawn_error is not None and self.spawn_error.errno == errno.EHOSTDOWN:
                     decided = Verdict(ProcessEvent.GAVE_UP, LONGEST_WAIT, decided.history)  # nobody can start it
                 self.history = decided.history
@@ -125,6 +128,8 @@ class Child:
                 self._watchdog.expect(self.name, self.plan.silence, trio.current_time())
             else:
                 self._watchdog.release(self.name)
+            if self._ready_at is None:
+                self._ready_at = trio.current_time()
             self._move(ProcessEvent.READY)
 
     def beat(self) -> None:
@@ -182,7 +187,8 @@ class Child:
             await self._holder.signal(self.name, self.pid, number, group=group)
 
     async def _live(self, pid: int | None) -> Exit:
-        self.history = self.history.started(time.monotonic(), self.plan.restart)
+        self.history = self.history.started(trio.current_time(), self.plan.restart)
+        self._ready_at = None
         if pid is None:
             try:
                 pid = await self._holder.spawn(self.plan)

@@ -25,6 +25,7 @@ from pannier.supervisor.restart import Policy, RestartSettings
 SEGMENTS: Final = ("table.base", "table.endpoints", "table.telemetry", "hot", "counters", "rings")
 LOOPBACK: Final = "localhost,127.0.0.1,::1"
 SIDECAR_READY_WITHIN: Final = 10.0  # seconds
+SETTLES: Final = 1.0  # seconds of readiness, after which an earlier crash of governance says nothing any more
 SILENCE: Final = 5.0  # seconds without a beat, after which a ready process is killed
 
 
@@ -255,7 +256,7 @@ def _sidecar(name: str, profile: Profile, arguments: Arguments, place: Place, kn
         held=_HELD.get(name, ()),
         stdio=(Stdio.NULL, Stdio.PIPE, Stdio.PIPE),
         own_group=True,
-        restart=RestartSettings(Policy.PERMANENT, prompt=True),
+        restart=RestartSettings(Policy.PERMANENT, settles=SETTLES, prompt=True),
         readiness=Readiness.MESSAGE,
         ready_within=SIDECAR_READY_WITHIN,
         silence=SILENCE,
@@ -307,7 +308,7 @@ def _proxy(profile: Profile, arguments: Arguments, place: Place) -> ProcessPlan:
         held=("inbound", "outbound", *SEGMENTS),
         stdio=(Stdio.NULL, Stdio.PIPE, Stdio.PIPE),
         own_group=True,
-        restart=RestartSettings(Policy.PERMANENT, prompt=True),
+        restart=RestartSettings(Policy.PERMANENT, settles=SETTLES, prompt=True),
         readiness=Readiness.NOTIFY,
         ready_within=SIDECAR_READY_WITHIN,
         silence=SILENCE,
@@ -329,6 +330,7 @@ def _app(profile: Profile, arguments: Arguments, place: Place, ready_timeout: fl
             Policy.TRANSIENT if profile.restart.on_crash else Policy.TEMPORARY,
             max_restarts=profile.restart.max_restarts,
             period=seconds(profile.restart.period),
+            settles=seconds(profile.restart.period),
         ),
         readiness=Readiness.LISTENING if arguments.app else Readiness.SPAWNED,
         ready_within=ready_timeout,

@@ -73,7 +73,8 @@ def request_for(asked: Asked, environment: Mapping[str, str]) -> Request:
     resolved = resolve(asked.profile, **inputs, live=layer)
     below = resolve(asked.profile, **inputs) if layer else resolved
     command = asked.command or tuple(app.command)
-    address = _app_address(asked.app_port, app)
+    folder = _folder(project, app)
+    address = _app_address(asked.app_port, app, folder)
     if not command and address is None:
         raise UsageError("nothing to run", hint="pannier run --app-port 8080 -- python app.py")
     return Request(
@@ -87,7 +88,7 @@ def request_for(asked: Asked, environment: Mapping[str, str]) -> Request:
             metrics_port=_port(asked.metrics_port, app.metrics_port, "--metrics-port"),
             workers=asked.workers,
             ready_timeout=duration(asked.ready_timeout, "--ready-timeout"),
-            cwd=_folder(project, app),
+            cwd=folder,
             terminal=bool(command) and sys.stdin is not None and sys.stdin.isatty(),
         ),
         profile=resolved.profile,
@@ -122,11 +123,11 @@ def app_address(text: str) -> str:
     return _no_port(text, "--app-port")
 
 
-def _app_address(text: str | None, app: App) -> str | None:
+def _app_address(text: str | None, app: App, folder: str) -> str | None:
     if text is not None:
         return app_address(text)
     if app.app_socket is not None:
-        return f"unix:{os.path.abspath(app.app_socket)}"
+        return f"unix:{os.path.normpath(os.path.join(folder, app.app_socket))}"
     return None if app.app_port is None else f"127.0.0.1:{app.app_port}"
 
 

@@ -3,7 +3,9 @@
 Rules, in Erlang/OTP's words:
 - `permanent` is always started again, `transient` after an abnormal end only, `temporary` never.
 - `max_restarts` in `period`: that many *starts*, the first one included, may fall into one period. One more and the
-  process is `failed`, which is no end: it is tried again every 60 s, and one life of a whole period clears the record.
+  process is `failed`, which is no end: it is tried again every 60 s.
+- A life that was ready for `settles` seconds clears the record: intensity is about what does not come up, and a proxy
+  that is killed now and then must be back at once every time, however often.
 - Siblings are flat and never touched (one_for_one).
 - Between restarts there is an exponential back-off with jitter. Governance skips the first wait (`prompt`), since its
   absence is felt at once and one crash is no loop.
@@ -45,11 +47,12 @@ class Exit(msgspec.Struct, frozen=True):
 
 
 class RestartSettings(msgspec.Struct, frozen=True):
-    """`period` in seconds; `prompt` restarts without a wait after the first crash."""
+    """`period` and `settles` in seconds; `prompt` restarts without a wait after the first crash."""
 
     policy: Policy
     max_restarts: int = 5
     period: float = 10.0
+    settles: float = 10.0
     prompt: bool = False
 
 
@@ -73,13 +76,15 @@ class Verdict(msgspec.Struct, frozen=True):
     history: History
 
 
-def verdict(settings: RestartSettings, history: History, exit_: Exit, *, now: float, random: float) -> Verdict:
-    """What to do about an end nobody asked for. `random` is uniform in [0, 1)."""
+def verdict(
+    settings: RestartSettings, history: History, exit_: Exit, *, ready_for: float, now: float, random: float
+) -> Verdict:
+    """What to do about an end nobody asked for, of a life that was ready for so many seconds; `random` in [0, 1)."""
     wanted = settings.policy is Policy.PERMANENT or (settings.policy is Policy.TRANSIENT and exit_.code != 0)
     if not wanted:
         return Verdict(ProcessEvent.ENDED, None, history)
-    if not history.starts or now - history.starts[-1] >= settings.period:
-        history = History(starts=())  # it lived long enough: old crashes say nothing about this one
+    if ready_for >= settings.settles:
+        history = History()
     streak = history.streak + 1
     recent = sum(1 for at in history.starts if now - at < settings.period)
     if history.failed or recent >= settings.max_restarts:

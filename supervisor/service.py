@@ -103,7 +103,7 @@ class Service:
         )
 
     async def add_sidecar(self, name: str) -> None:
-        """Starts an installed sidecar; raises TimedOut if it does not become ready, and then nothing has changed."""
+        """Starts an installed sidecar; PannierError if it does not become ready, and then nothing has changed."""
         plan = self.plan.sidecars[name]
         if "metrics" in plan.held and "metrics" not in self.plan.place.ports:
             port = await bind(self.keeper, metrics_listener(self.plan.arguments.metrics_port))

@@ -79,6 +79,7 @@ class Tree:
         if self.ending is None:
             self.ending = ending
             self.over.set()
+            self._publish(None)
 
     def ended(self, name: str, pid: int, exit_: Exit) -> None:
         """The process with that PID is gone."""
@@ -86,14 +87,17 @@ class Tree:
             child.ended(pid, exit_)
 
     async def start(self, running: Mapping[str, int]) -> None:
-        """Starts what is not in `running` (PIDs by name) and takes over the rest; returns when the app is started.
+        """Starts what is not in `running` (PIDs by name), takes over the rest, and returns when the app is started, or
+        at once when the service is over before.
 
         Raises TimedOut if the proxy does not become ready, PannierError if it cannot be started.
         """
         for child in [self.proxy, *self.sidecars]:
             self._nursery.start_soon(child.govern, running.get(child.name))
         with trio.move_on_after(self.plan.ready_timeout):
-            await self.wait_until(self._governance_settled)
+            await self.wait_until(lambda: self._governance_settled() or self.over.is_set())
+        if self.over.is_set():
+            return
         if (error := self.proxy.spawn_error) is not None and not self.proxy.pid:
             raise PannierError(f"cannot start {self.plan.proxy.argv[0]}: {error.strerror}", blame=Blame.PLATFORM)
         if not self.proxy.ready and not running:
@@ -162,16 +166,20 @@ class Tree:
                 nursery.start_soon(self._stop_one, child, patience)
 
     async def add(self, plan: ProcessPlan) -> None:
-        """Starts a sidecar and returns when it is ready; if that takes too long it is taken away again (TimedOut)."""
+        """Starts a sidecar and returns when it is ready.
+
+        Raises PannierError if that takes too long; then it has been taken away again.
+        """
         child = self._plant(plan)
         self._nursery.start_soon(child.govern, None)
         with trio.move_on_after(plan.ready_within):
             await self.wait_until(lambda: child.ready)
             return
         await self.remove(plan.name)
-        raise TimedOut(
+        raise PannierError(
             f"the sidecar {plan.name} did not become ready within {plan.ready_within:g} s and was taken away again",
             hint="`pannier logs` has what it said",
+            blame=Blame.PEER,
         )
 
     async def remove(self, name: str) -> None:

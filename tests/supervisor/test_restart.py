@@ -25,7 +25,7 @@ RAN_BEFORE = History(starts=(0.0,))
     ],
 )
 def test_which_ends_are_restarted(policy: Policy, exit_: Exit, restarts: bool) -> None:
-    decided = verdict(RestartSettings(policy), RAN_BEFORE, exit_, now=1.0, random=0.0)
+    decided = verdict(RestartSettings(policy), RAN_BEFORE, exit_, ready_for=0.0, now=1.0, random=0.0)
     assert (decided.after is not None) is restarts
     assert decided.event is (ProcessEvent.CRASHED if restarts else ProcessEvent.ENDED)
 
@@ -35,7 +35,7 @@ def crash_loop(settings: RestartSettings, *, life: float, until: float) -> list[
     now, history, starts = 0.0, History(), []
     while now < until:
         history = history.started(now, settings)
-        decided = verdict(settings, history, BAD, now=now + life, random=0.0)
+        decided = verdict(settings, history, BAD, ready_for=0.0, now=now + life, random=0.0)
         starts.append((now, decided.event))
         history = decided.history
         assert decided.after is not None
@@ -56,20 +56,30 @@ def test_a_crash_loop_is_five_starts_then_failed_then_one_a_minute() -> None:
 def test_the_first_restart_of_governance_is_immediate_that_of_an_app_is_not() -> None:
     for prompt, after in ((True, 0.0), (False, 0.5)):
         settings = RestartSettings(Policy.PERMANENT, prompt=prompt)
-        assert verdict(settings, RAN_BEFORE, BAD, now=0.2, random=0.0).after == after
+        assert verdict(settings, RAN_BEFORE, BAD, ready_for=0.0, now=0.2, random=0.0).after == after
 
 
-def test_a_long_life_clears_the_record() -> None:
-    settings = RestartSettings(Policy.PERMANENT, prompt=True)
+def test_a_life_that_was_ready_long_enough_clears_the_record() -> None:
+    settings = RestartSettings(Policy.PERMANENT, settles=1.0, prompt=True)
     bad = History(starts=(100.0,), streak=9, failed=True)
-    decided = verdict(settings, bad, BAD, now=110.0, random=0.0)
+    decided = verdict(settings, bad, BAD, ready_for=1.0, now=101.2, random=0.0)
     assert (decided.event, decided.after, decided.history.streak) == (ProcessEvent.CRASHED, 0.0, 1)
 
 
-def test_a_failed_process_stays_failed_until_it_has_lived_a_period() -> None:
-    settings = RestartSettings(Policy.PERMANENT)
+def test_a_failed_process_stays_failed_until_a_life_has_settled() -> None:
+    settings = RestartSettings(Policy.PERMANENT, settles=1.0)
     bad = History(starts=(100.0,), streak=9, failed=True)
-    assert verdict(settings, bad, BAD, now=109.9, random=0.0).event is ProcessEvent.GAVE_UP
+    assert verdict(settings, bad, BAD, ready_for=0.9, now=200.0, random=0.0).event is ProcessEvent.GAVE_UP
+
+
+def test_who_is_killed_every_two_seconds_is_back_at_once_every_time() -> None:
+    settings = RestartSettings(Policy.PERMANENT, settles=1.0, prompt=True)
+    history = History()
+    for number in range(20):
+        history = history.started(number * 2.0, settings)
+        decided = verdict(settings, history, KILLED, ready_for=1.5, now=number * 2.0 + 1.9, random=0.0)
+        assert (decided.event, decided.after) == (ProcessEvent.CRASHED, 0.0)
+        history = decided.history
 
 
 def test_slow_crashes_back_off_to_a_minute_without_failing() -> None:

@@ -13,7 +13,7 @@ from pannier.shared.errors import PannierError, TimedOut
 from pannier.shared.profile import Profile
 from pannier.shared.profile import RestartSettings as AppRestart
 from pannier.supervisor.compose import Arguments, Installed, Place, Plan, ProcessPlan, compose
-from pannier.supervisor.ending import Cause, Deadline
+from pannier.supervisor.ending import Cause, Deadline, Ending
 from pannier.supervisor.restart import Exit
 from pannier.supervisor.tree import Tree, with_sidecars
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -257,9 +257,10 @@ async def test_an_added_sidecar_that_is_not_ready_in_time_is_taken_away_again(au
         await tree.start({})
         await tree.wait_ready()
         start = trio.current_time()
-        with pytest.raises(TimedOut, match="spare"):
+        with pytest.raises(PannierError, match="spare") as caught:
             await tree.add(tree.plan.sidecars["spare"])
         assert trio.current_time() - start == pytest.approx(10, abs=1)
+        assert caught.value.exit_code == 1
         assert "spare" not in tree.children
         assert tree.state == "ready"
         log = list(host.log)
@@ -337,3 +338,16 @@ async def test_a_later_life_of_the_app_that_does_not_listen_is_a_crash(autojump_
         await tree.wait_until(lambda: tree.app is not None and tree.app.restarts == 2)
         assert host.log.count("app:SIGKILL") == 1
         assert not tree.over.is_set()
+
+
+async def test_an_end_during_the_start_is_an_end_at_once(autojump_clock: MockClock) -> None:
+    async with governed(given=lambda host: host.silent.add("proxy")) as (tree, host):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tree.start, {})
+            await trio.sleep(1)
+            tree.end(Ending(Cause.SIGNAL))
+        assert trio.current_time() < 2
+        tree.drain()
+        await tree.stop_app(signal.SIGTERM, Deadline(trio.current_time() + 3))
+        await tree.stop_all(tree.sidecars, patience=1)
+        assert "app" not in host.log

@@ -319,10 +319,12 @@ def test_sidecars_come_and_go_and_nothing_else_changes(host: Host, port: int) ->
     assert host.run("sidecar", "rm", "discovery").returncode == 0
     without = host.pids("orders")
     assert without == {name: pid for name, pid in before.items() if name != "discovery"}
+    assert "table endpoints: absent" in host.run("check").stdout
     assert host.run("sidecar", "add", "discovery").returncode == 0
     after = host.pids("orders")
     assert after.pop("discovery") != before.pop("discovery")
     assert after == before
+    assert "table endpoints: generation" in host.run("check").stdout
     assert host.run("sidecar", "rm", "nobody").returncode == 4
 
 
@@ -443,3 +445,26 @@ def test_a_flood_of_output_reaches_a_slow_reader_whole(host: Host) -> None:
     out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert out.split() == [str(number) for number in range(1, 400_001)]
+
+
+def test_logs_follow_what_is_written(host: Host, port: int) -> None:
+    process = host.serve("orders", port)
+    follower = host.start("logs", "-f")
+    assert follower.stdout is not None
+    begin = [follower.stdout.readline()]
+    while "app | up\n" not in begin:
+        begin.append(follower.stdout.readline())
+    process.send_signal(signal.SIGHUP)
+    assert follower.stdout.readline() == "app | hung up\n"
+    process.terminate()
+    follower.communicate(timeout=PATIENCE)
+    assert follower.returncode == 0
+
+
+def test_a_project_ends_with_the_first_code_that_is_not_zero(host: Host) -> None:
+    (host.folder / "pannier.toml").write_text(
+        '[apps.fine]\ncommand = ["true"]\n[apps.bad]\ncommand = ["sh", "-c", "exit 9"]\n'
+    )
+    done = host.run("run")
+    assert done.returncode == 9, done.stderr
+    assert host.nothing_left()
