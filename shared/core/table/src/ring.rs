@@ -4,7 +4,9 @@
 //! `tail`. A full ring drops the record, and counts it. A record never wraps: what does not fit before the end is preceded
 //! by a padding record. Whoever dies, the other end finds only whole records between `tail` and `head`; a consumer that
 //! dies before it acknowledges leaves its batch to the next one.
-//! The consumer does not trust lengths: one that is out of range skips everything up to `head` and is reported.
+//! Neither trusts what it reads: a length or a distance that is out of range makes the consumer skip everything up to
+//! `head`, which is reported, and the producer take the ring for empty. A producer that finds the ring full says again
+//! where its head is. So a damaged word cannot wedge a ring.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,17 +79,20 @@ impl Producer {
         let words = ring(self.map.words(), self.index);
         let to_end = LINES - self.head % LINES;
         let padding = if to_end < needed { to_end } else { 0 };
-        let after = self.head + padding + needed;
-        if after - self.cached_tail.min(self.head) > LINES {
-            self.cached_tail = at(words, TAIL).load(Ordering::Acquire).min(self.head);
-            if after - self.cached_tail > LINES {
+        let after = self.head.wrapping_add(padding + needed);
+        if after.wrapping_sub(self.cached_tail) > LINES {
+            let tail = at(words, TAIL).load(Ordering::Acquire);
+            let is_possible = self.head.wrapping_sub(tail) <= LINES;
+            self.cached_tail = if is_possible { tail } else { self.head };
+            if after.wrapping_sub(self.cached_tail) > LINES {
+                at(words, HEAD).store(self.head, Ordering::Release);
                 return false;
             }
         }
         if padding > 0 {
             at(lines(words, self.head, 1), 0).store(padding << 8 | PADDING, Ordering::Relaxed);
         }
-        for (cell, word) in lines(words, self.head + padding, needed as usize).iter().zip(record) {
+        for (cell, word) in lines(words, self.head.wrapping_add(padding), needed as usize).iter().zip(record) {
             cell.store(*word, Ordering::Relaxed);
         }
         self.head = after;
@@ -149,7 +154,7 @@ impl Consumer {
             let is_padding = first & 0xff == PADDING;
             let count = if is_padding { first >> 8 } else { first & 0xff };
             let longest = if is_padding { LINES } else { MAX_RECORD_LINES as u64 };
-            if count == 0 || count > longest || count > head - tail || tail % LINES + count > LINES {
+            if count == 0 || count > longest || count > head.wrapping_sub(tail) || tail % LINES + count > LINES {
                 drained.skipped += 1;
                 tail = head;
                 break;
@@ -164,7 +169,7 @@ impl Consumer {
                 }
                 drained.records += 1;
             }
-            tail += count;
+            tail = tail.wrapping_add(count);
         }
         at(words, TAIL).store(tail, Ordering::Release);
     }
