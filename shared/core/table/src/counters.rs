@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::map::{Access, Mapping};
 use crate::owner::Owner;
+use crate::record::cut;
 use crate::segments::{self, Kind};
 use crate::{Error, clock, histogram};
 
@@ -184,7 +185,7 @@ pub struct Enrolment {
 }
 
 impl Enrolment {
-    /// Takes a free region, or one whose process is dead, with its values.
+    /// Takes a free region, or one whose process is dead, with its values; what that had in force is forgotten.
     ///
     /// # Errors
     /// `Full` if [`REGIONS`] live processes are enrolled; `Layout` for a foreign segment.
@@ -201,6 +202,9 @@ impl Enrolment {
             }
             if owner.compare_exchange(seen, me.0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 at(header, WORKERS).store(workers as u64, Ordering::Relaxed);
+                for kind in Kind::ALL {
+                    at(header, IN_FORCE + kind as usize).store(0, Ordering::Release);
+                }
                 let enrolment = Enrolment { map, index };
                 enrolment.heartbeat();
                 return Ok(enrolment);
@@ -351,16 +355,30 @@ impl WorkerCounters {
         add(at(block, block::FINE + histogram::fine(sample.duration_ns)), 1);
     }
 
+    /// Finds or publishes the block of a key that is new to this index. A block keeps labels cut to their room, so it is
+    /// looked for by those: otherwise each successor would open another one for the same long label.
     fn open(&mut self, hash: u64, key: &Key<'_>) -> usize {
+        let kept = Key {
+            service: cut(key.service, block::SERVICE_WORDS * 8 - 1),
+            route: cut(key.route, block::ROUTE_WORDS * 8 - 1),
+            method: cut(key.method, block::METHOD_WORDS * 8 - 1),
+            ..*key
+        };
+        if let Some(index) = self.index.get(&hash_of(&kept)).copied() {
+            if self.index.len() < 2 * BLOCKS {
+                self.index.insert(hash, index);
+            }
+            return index;
+        }
         if self.used + 1 >= BLOCKS {
             self.count(Cell::SeriesOverflowed);
             if self.used >= BLOCKS {
                 return BLOCKS - 1;
             }
-            return self
-                .publish(hash, &Key { service: OVERFLOW, route: "", method: "_OTHER", status: 0, flag: 0, ..*key });
+            let overflow = Key { service: OVERFLOW, route: "", method: "_OTHER", status: 0, flag: 0, ..*key };
+            return self.publish(hash, &overflow);
         }
-        self.publish(hash, key)
+        self.publish(hash, &kept)
     }
 
     fn publish(&mut self, hash: u64, key: &Key<'_>) -> usize {
@@ -376,6 +394,7 @@ impl WorkerCounters {
         self.used += 1;
         at(self.region(), BLOCKS_USED + self.worker).store(self.used as u64, Ordering::Release);
         self.index.insert(hash, index);
+        self.index.insert(hash_of(key), index);
         index
     }
 }

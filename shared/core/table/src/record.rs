@@ -132,7 +132,8 @@ const OUTBOUND: u64 = 1;
 const SAMPLED: u64 = 2;
 const TRUNCATED: u64 = 8;
 
-fn cut(text: &str, limit: usize) -> &str {
+/// The longest beginning of `text` of at most `limit` bytes that ends with a character.
+pub(crate) fn cut(text: &str, limit: usize) -> &str {
     let mut end = text.len().min(limit);
     while !text.is_char_boundary(end) {
         end -= 1;
