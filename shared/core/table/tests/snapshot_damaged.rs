@@ -33,7 +33,7 @@ fn flip(map: &Mapping, byte: usize, value: u8) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn damage_is_noticed_or_harmless_and_heals(
