@@ -15,6 +15,12 @@ from pannier.shared.unix import listen_unix
 from pannier.supervisor.broker import Broker, Grants
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the state of the machine it runs on."""
+    monkeypatch.setenv("PANNIER_STATE_DIR", str(tmp_path / "state"))
+
+
 @pytest.fixture
 def short_path() -> Iterator[Path]:
     """A folder whose name leaves room for a socket's (pytest's own `tmp_path` may be too long)."""

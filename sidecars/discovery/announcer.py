@@ -13,6 +13,7 @@ from pannier.shared.duration import milliseconds, seconds
 from pannier.shared.errors import PannierError
 from pannier.shared.messages import Lifecycle
 from pannier.sidecars.discovery.config import Config
+from pannier.sidecars.discovery.epochs import Epochs
 from pannier.sidecars.discovery.health import Condition, Health, Thresholds
 from pannier.sidecars.discovery.leases import Key, Leases, State, Verdict
 from pannier.sidecars.discovery.own import is_leaving, own_state
@@ -31,6 +32,7 @@ class Announcer:
         *,
         leases: Leases,
         registry: Registry,
+        epochs: Epochs,
         changed: Callable[[], None],
         voice: Voice,
         wall_clock: Callable[[], float] = time.time,
@@ -39,6 +41,7 @@ class Announcer:
         self._key: Key = (service, instance)
         self._leases = leases
         self._registry = registry
+        self._epochs = epochs
         self._changed = changed
         self._voice = voice
         self._wall_clock = wall_clock
@@ -113,7 +116,8 @@ class Announcer:
         return Record(*self._key, address, self._epoch, state, self._ttl_ms, self._config.instance.metadata)
 
     def _next_epoch(self) -> int:
-        return self._registry.next_epoch(*self._key, self._local_epoch())
+        at_least = max(self._registry.last_epoch(self._key) + 1, self._local_epoch())
+        return self._epochs.next(self._key, at_least)
 
     def _local_epoch(self) -> int:
         return max(self._leases.next_epoch(self._key), round(self._wall_clock() * 1000))

@@ -10,8 +10,7 @@ Rules:
   vanish at once the folder was wiped: the instances are doubted, not dropped.
 - A look that did not see everything (no descriptor left, too many files) ends nobody.
 - Files of other users, links, torn or oversized files, and names that do not match are ignored and counted.
-- The epoch of an instance grows across restarts: by its last file, by a counter beside it that a clean stop leaves, and
-  by the wall clock where both were wiped.
+- The epoch of an instance grows across restarts (`epochs.py`); a file never gives way to an older one.
 
 Refused: a lock or an index file (one crash blocks everybody), inotify (a limit a user that others use up).
 """
@@ -19,7 +18,6 @@ Refused: a lock or an index file (one crash blocks everybody), inotify (a limit 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
 import stat
@@ -38,16 +36,14 @@ from pannier.sidecars.discovery.config import (
     ServiceName,
     check_address,
 )
+from pannier.sidecars.discovery.files import read_own, replace
 from pannier.sidecars.discovery.leases import Key, Registration, State
 
-FILE_LIMIT = 16_384
 FILES_LIMIT = 4096
 DEAD_SECONDS = 600.0
-COUNTER_SECONDS = 86_400.0
 TTL_MAX_MS = 3_600_000
 _CLOCK_TOLERANCE_SECONDS = 2.0
 _SUFFIX = ".json"
-_EPOCH_SUFFIX = ".epoch"
 _SERVICE = re.compile(SERVICE_PATTERN)
 _INSTANCE = re.compile(INSTANCE_PATTERN)
 
@@ -146,39 +142,35 @@ class Registry:
         folder = self._root / record.service
         self._check(self._root)
         self._check(folder)
+        path, data = folder / (record.id + _SUFFIX), msgspec.json.encode(record) + b"\n"
         try:
-            _replace(folder / (record.id + _SUFFIX), msgspec.json.encode(record) + b"\n")
+            try:
+                replace(path, data)
+            except FileNotFoundError:  # the last other instance left meanwhile, and took the folder away
+                self._check(self._root)
+                self._check(folder)
+                replace(path, data)
         except OSError as error:
             raise _unusable(folder, error) from error
 
-    def next_epoch(self, service: str, instance: str, wall_ms: int) -> int:
-        """A greater epoch than this instance ever had, noted beside its file. Raises PannierError as `write` does."""
-        folder = self._root / service
-        self._check(self._root)
-        self._check(folder)
+    def last_epoch(self, key: Key) -> int:
+        """The epoch in the file of an instance; 0 if there is none. Raises PannierError if it cannot be read."""
         try:
-            previous = self._load((service, instance), folder / (instance + _SUFFIX))
+            record = self._load(key, self._root / key[0] / (key[1] + _SUFFIX))
         except OSError as error:
-            raise _unusable(folder, error) from error
-        counter = folder / (instance + _EPOCH_SUFFIX)
-        noted = 0
-        with contextlib.suppress(OSError, ValueError):
-            noted = int(_read_own(counter))
-        epoch = max(previous.epoch + 1 if previous else 0, noted + 1, wall_ms)
-        try:
-            _replace(counter, b"%d\n" % epoch)
-            self._forget_counters(folder, counter.stat().st_mtime)
-        except OSError as error:
-            raise _unusable(folder, error) from error
-        return epoch
+            raise _unusable(self._root / key[0], error) from error
+        return record.epoch if record else 0
 
     def remove(self, key: Key, epoch: int) -> None:
-        """Removes the file of an instance of ours, unless a newer incarnation has written it since."""
+        """Removes the file of an instance of ours, unless a newer incarnation has written it since; and its folders, if
+        nobody else is in them."""
         path = self._root / key[0] / (key[1] + _SUFFIX)
         with contextlib.suppress(OSError):
             record = self._load(key, path)
             if record is None or record.epoch <= epoch:
                 path.unlink()
+                path.parent.rmdir()
+                self._root.rmdir()
 
     def _entries(self) -> Iterator[tuple[Key, os.DirEntry[str]]]:
         left = FILES_LIMIT
@@ -221,7 +213,7 @@ class Registry:
     def _load(self, key: Key, path: Path) -> Record | None:
         """The record in a file; None if there is none or it is foreign. Raises OSError where another try may help."""
         try:
-            record = msgspec.json.decode(_read_own(path), type=Record)
+            record = msgspec.json.decode(read_own(path), type=Record)
         except FileNotFoundError:
             return None
         except ValueError:
@@ -232,13 +224,6 @@ class Registry:
             return None
         return record
 
-    def _forget_counters(self, folder: Path, now: float) -> None:
-        for entry in list(os.scandir(folder)):
-            if entry.name.endswith(_EPOCH_SUFFIX):
-                with contextlib.suppress(OSError):
-                    if now - entry.stat(follow_symlinks=False).st_mtime > COUNTER_SECONDS:
-                        os.unlink(entry.path)
-
     def _bury(self, key: Key) -> None:
         with contextlib.suppress(OSError):
             (self._root / key[0] / (key[1] + _SUFFIX)).unlink()
@@ -247,7 +232,7 @@ class Registry:
         """The clock that stamps files here, in seconds since the epoch."""
         probe = self._root / f".now-{os.getpid()}"
         try:
-            _replace(probe, b"")
+            replace(probe, b"")
             return probe.stat().st_mtime
         except OSError:
             return self._root.stat().st_mtime
@@ -286,40 +271,6 @@ def _found_or_made(folder: Path) -> os.stat_result:
 
 def _stamp(found: os.stat_result) -> tuple[int, int, int]:
     return (found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _read_own(path: Path) -> bytes:
-    """The bytes of a plain file of ours. Raises OSError, and ValueError for what is foreign or oversized."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise ValueError("a link") from error
-        raise
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > FILE_LIMIT:
-            raise ValueError("no plain file of ours")
-        return os.read(descriptor, FILE_LIMIT)
-    finally:
-        os.close(descriptor)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 def _unusable(folder: Path, error: OSError) -> PannierError:

@@ -18,13 +18,14 @@ from pannier.shared.duration import seconds
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import serve_http
 from pannier.shared.messages import LIFECYCLE, SERVICES, Lifecycle, Nothing, Services
-from pannier.shared.runtime import REGISTRY
+from pannier.shared.runtime import REGISTRY, state_dir
 from pannier.shared.sidecar import Context
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.discovery.announcer import Announcer
 from pannier.sidecars.discovery.api import Api
 from pannier.sidecars.discovery.catalogue import Catalogue
 from pannier.sidecars.discovery.config import Config
+from pannier.sidecars.discovery.epochs import Epochs
 from pannier.sidecars.discovery.health import Condition, Health, Thresholds
 from pannier.sidecars.discovery.leases import Key
 from pannier.sidecars.discovery.own import instance_id
@@ -84,6 +85,7 @@ class Discovery:
             instance_id(config.instance, context.service),
             leases=self._catalogue.leases,
             registry=self._registry,
+            epochs=Epochs(state_dir() / "epochs"),
             changed=self._publisher.changed,
             voice=self._voice,
         )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from pannier.shared.errors import PannierError
+from pannier.sidecars.discovery.files import FILE_LIMIT
 from pannier.sidecars.discovery.leases import State
-from pannier.sidecars.discovery.registry import DEAD_SECONDS, FILE_LIMIT, Record, Registry
+from pannier.sidecars.discovery.registry import DEAD_SECONDS, Record, Registry
 
 ORDERS = Record("orders", "o-1", "127.0.0.1:8001", 5, State.UP, 10_000, {"zone": "a"})
 PAYMENTS = Record("payments", "p-1", "127.0.0.1:8002", 7, State.UP, 10_000)
@@ -115,20 +116,18 @@ def test_the_long_dead_are_buried(root: Path) -> None:
     assert not file_of(root, ORDERS).exists()
 
 
-def test_epochs_grow_across_restarts_even_if_the_clock_goes_back(root: Path) -> None:
-    assert Registry(root).next_epoch("orders", "o-1", 1000) == 1000
-    assert Registry(root).next_epoch("orders", "o-1", 500) == 1001
-    assert Registry(root).next_epoch("orders", "o-1", 2000) == 2000
-    Registry(root).write(Record("orders", "o-1", "h:1", 9000, State.UP, 1000))
-    assert Registry(root).next_epoch("orders", "o-1", 2000) == 9001
-
-
-def test_counters_of_yesterday_are_forgotten(root: Path) -> None:
+def test_the_last_one_out_leaves_no_folder(root: Path) -> None:
     registry = Registry(root)
-    registry.next_epoch("orders", "old", 1)
-    grow_older(root / "orders" / "old.epoch", 90_000)
-    registry.next_epoch("orders", "o-1", 1)
-    assert [path.name for path in (root / "orders").iterdir()] == ["o-1.epoch"]
+    registry.write(ORDERS)
+    registry.write(PAYMENTS)
+    registry.remove((ORDERS.service, ORDERS.id), ORDERS.epoch)
+    assert [folder.name for folder in root.iterdir()] == [PAYMENTS.service]
+    assert registry.last_epoch((PAYMENTS.service, PAYMENTS.id)) == PAYMENTS.epoch
+    registry.remove((PAYMENTS.service, PAYMENTS.id), PAYMENTS.epoch)
+    assert not root.exists()
+    assert registry.last_epoch((PAYMENTS.service, PAYMENTS.id)) == 0
+    registry.write(ORDERS)
+    assert beats(registry, 0) == {"o-1"}
 
 
 def test_a_look_that_did_not_see_everything_ends_nobody(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,13 +160,6 @@ def test_a_look_that_did_not_see_everything_ends_nobody(root: Path, monkeypatch:
         patched.setattr(os, "open", no_descriptor)
         assert registry.scan(3).beats == ()
     assert beats(registry, 4) == {"p-1"}
-
-
-def test_a_torn_counter_does_not_matter(root: Path) -> None:
-    registry = Registry(root)
-    registry.next_epoch("orders", "o-1", 1)
-    (root / "orders" / "o-1.epoch").write_bytes(b"12garbage")
-    assert registry.next_epoch("orders", "o-1", 7) == 7
 
 
 def foreign_files(root: Path) -> Iterator[None]:
@@ -220,7 +212,6 @@ def test_a_folder_that_cannot_be_trusted_is_refused(root: Path, what: str) -> No
     for use in (
         lambda: registry.scan(0),
         lambda: registry.write(ORDERS),
-        lambda: registry.next_epoch("orders", "o", 1),
     ):
         with pytest.raises(PannierError, match="not safe to use"):
             use()
