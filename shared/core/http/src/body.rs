@@ -71,6 +71,17 @@ impl Relay {
         }
     }
 
+    /// Whether `input` looks as if it held the rest of the body: nothing more need be waited for. A guess, for a body in
+    /// chunks; it decides about a hurry, never about framing.
+    #[must_use]
+    pub fn may_be_whole(&self, input: &[u8]) -> bool {
+        match &self.source {
+            Source::Length(left) => input.len() as u64 >= *left,
+            Source::Chunked(_) => input.ends_with(b"0\r\n\r\n"),
+            Source::UntilClose => false,
+        }
+    }
+
     /// So many bytes of [`Relay::plain`] were taken over.
     pub fn passed(&mut self, bytes: usize) {
         if let Source::Length(left) = &mut self.source {

@@ -1,5 +1,6 @@
 //! One caller's connection: head after head, until either side has had enough.
 
+use std::io::ErrorKind;
 use std::rc::Rc;
 
 use pannier_http::head::{HeadScanner, leading_blank};
@@ -62,12 +63,20 @@ async fn next_head(
     let timeouts = worker.policy().timeouts;
     if input.is_empty() {
         worker.give_buffer(std::mem::take(input));
-        let idle = after(timeouts.idle_ms);
-        let ready = timer.until_moving(|| idle.min(worker.idle_until()), stream.readable()).await;
-        if !matches!(ready, Ok(Ok(()))) {
-            return Err(NoHead::Ended);
+        let (since, idle) = (clock::monotonic_ms(), after(timeouts.idle_ms));
+        loop {
+            let ready = timer.until_moving(|| idle.min(worker.idle_until(since)), stream.readable()).await;
+            if !matches!(ready, Ok(Ok(()))) {
+                return Err(NoHead::Ended);
+            }
+            *input = worker.take_buffer();
+            // Readiness is a guess until something was read: an accepted connection begins with it.
+            match stream.try_read(input) {
+                Ok(n) if n > 0 => break,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => worker.give_buffer(std::mem::take(input)),
+                _ => return Err(NoHead::Ended),
+            }
         }
-        *input = worker.take_buffer();
     }
     let mut arrived =
         Arrived { head: 0, started_ns: clock::monotonic_ns(), started_unix_ns: clock::unix_ns(), bytes: 0 };

@@ -12,10 +12,9 @@ use pannier_http::refusal::Refusal;
 use pannier_http::response::{self, Asked, Toward};
 use pannier_table::clock;
 use pannier_table::record::Flag;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::pump::{self, Patience, PumpError};
-use crate::stream::Stream;
+use crate::stream::{ReadHalf, Stream, WriteHalf};
 use crate::timers::{NEVER, Timer, after};
 use crate::worker::Worker;
 
@@ -96,6 +95,7 @@ pub async fn run(
     let deadline = Cell::new(NEVER);
     let upload_timer = attempt.worker.timers.register();
     let mut send = pin!(async {
+        from_caller.acknowledge();
         pump::write(&upload_timer, idle_ms, &mut to_upstream, head).await?;
         let (mut input, mut out) = (attempt.worker.take_buffer(), attempt.worker.take_buffer());
         let patience = Patience { idle_ms, minimum_rate: true };
@@ -146,11 +146,11 @@ pub async fn run(
     Ok(answered)
 }
 
-async fn receive<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+async fn receive(
     attempt: &Attempt<'_>,
     deadline: &Cell<u64>,
-    upstream: &mut R,
-    caller: &mut W,
+    upstream: &mut ReadHalf<'_>,
+    caller: &mut WriteHalf<'_>,
 ) -> Result<Answered, Failure> {
     let (mut input, mut out) = (attempt.worker.take_buffer(), attempt.worker.take_buffer());
     let answered = receive_with(attempt, deadline, upstream, caller, &mut input, &mut out).await;
@@ -159,11 +159,11 @@ async fn receive<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     answered
 }
 
-async fn receive_with<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+async fn receive_with(
     attempt: &Attempt<'_>,
     deadline: &Cell<u64>,
-    upstream: &mut R,
-    caller: &mut W,
+    upstream: &mut ReadHalf<'_>,
+    caller: &mut WriteHalf<'_>,
     input: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<Answered, Failure> {
@@ -194,6 +194,9 @@ async fn receive_with<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         caller_reusable: head.caller_reusable,
         upgraded: None,
     };
+    if !head.relay.may_be_whole(input) {
+        upstream.acknowledge();
+    }
     let patience = Patience { idle_ms, minimum_rate: false };
     let relayed =
         pump::body(attempt.timer, patience, upstream, caller, input, out, &mut head.relay, &attempt.written).await;
@@ -218,10 +221,10 @@ async fn receive_with<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     Ok(answered)
 }
 
-async fn read_head<R: AsyncRead + Unpin>(
+async fn read_head(
     attempt: &Attempt<'_>,
     deadline: &Cell<u64>,
-    upstream: &mut R,
+    upstream: &mut ReadHalf<'_>,
     input: &mut Vec<u8>,
     spoke: bool,
 ) -> Result<usize, Failure> {

@@ -54,6 +54,14 @@ impl Stream {
         }
     }
 
+    /// Reads what there is into `input`, waiting for nothing; 0 = the end.
+    pub fn try_read(&self, input: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.try_read_buf(input),
+            Stream::Unix(stream) => stream.try_read_buf(input),
+        }
+    }
+
     /// Whether an idle connection is still good: nothing has arrived on it, not even its end. Costs no system call while
     /// the reactor has seen nothing.
     pub fn is_quiet(&self) -> bool {
@@ -63,6 +71,16 @@ impl Stream {
             Stream::Unix(stream) => stream.try_read(&mut byte),
         };
         matches!(read, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl ReadHalf<'_> {
+    /// Acknowledges now what has arrived, where TCP would wait up to 40 ms for something to send along. A peer that writes
+    /// a message in two pieces, with Nagle's algorithm on, holds the second one back until then.
+    pub fn acknowledge(&self) {
+        if let ReadHalf::Tcp(half) = self {
+            let _ = rustix::net::sockopt::set_tcp_quickack(half.as_ref(), true);
+        }
     }
 }
 

@@ -102,11 +102,12 @@ impl Worker {
         self.draining_since_ms.get() != 0
     }
 
-    /// When connections that are idle then are closed because the worker drains (milliseconds since boot).
-    pub fn idle_until(&self) -> u64 {
+    /// When a connection that has waited since then is closed because the worker drains (milliseconds since boot). One
+    /// that was made during the drain has as much time for its request as any other.
+    pub fn idle_until(&self, waiting_since_ms: u64) -> u64 {
         match self.draining_since_ms.get() {
             0 => timers::NEVER,
-            since => since + DRAIN_IDLE_MS,
+            since => since.max(waiting_since_ms) + DRAIN_IDLE_MS,
         }
     }
 
@@ -137,7 +138,7 @@ impl Worker {
         self.beat.at_ms.store(now, Ordering::Relaxed);
         self.beat.in_flight.store(self.in_flight.get(), Ordering::Relaxed);
         let since = self.draining_since_ms.get();
-        let drained = since != 0 && self.in_flight.get() == 0 && now >= self.idle_until();
+        let drained = since != 0 && self.in_flight.get() == 0 && now >= self.idle_until(since);
         self.beat.drained.store(u64::from(drained), Ordering::Relaxed);
     }
 }
