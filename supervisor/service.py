@@ -23,7 +23,7 @@ from pannier.supervisor.broker import Broker, Grants
 from pannier.supervisor.child import Child
 from pannier.supervisor.compose import Kind, Plan, metrics_listener
 from pannier.supervisor.ending import APP_SHARE, PROXY_PATIENCE, SIDECAR_PATIENCE, Cause, Deadline, Ending
-from pannier.supervisor.hold import Hold
+from pannier.supervisor.hold import Hold, kill_orphans
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone, Stdio
 from pannier.supervisor.lifecycle import ALIVE, ProcessState
 from pannier.supervisor.ports import bind
@@ -156,6 +156,8 @@ class Service:
             await self.keeper.shutdown(1000)
             with trio.move_on_after(_KEEPER_PATIENCE):
                 await self.keeper_gone.wait()
+        if self.tree.keeper_lost:
+            kill_orphans()
         if self.hold.keeper_lost and self._directory.is_dir():
             for entry in self._directory.iterdir():
                 with suppress(OSError):

@@ -84,6 +84,7 @@ async def supervise(request: Request) -> int:
 async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signals: AsyncIterator[int]) -> int:
     record = await adoption.load(keeper) if keeper.adopted else None
     segments = await open_segments(keeper)
+    new = record is None
     try:
         async with trio.open_nursery() as nursery:
             plan = record.plan if record else await _plan(request, keeper, directory)
@@ -96,13 +97,14 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
             else:
                 await _refuse_foreign_app(plan)
                 await service.start()
+            new = False
             nursery.start_soon(_announce, request, service)
             await service.tree.over.wait()
             code = await _finish(service)
             nursery.cancel_scope.cancel()
         return code
     except BaseException:
-        if record is None:
+        if new:  # what has run is left for the next supervisor, even by a bug of ours
             await _abandon(keeper)
         raise
     finally:

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import trio
+from pannier.supervisor.compose import Kind, ProcessPlan, Readiness
+from pannier.supervisor.hold import UNKNOWN_END, Hold, reap
+from pannier.supervisor.keeper import Exited, KeeperError, KeeperGone, Stdio
+from pannier.supervisor.restart import Exit, Policy, RestartSettings
+
+PLAN = ProcessPlan(
+    name="app",
+    kind=Kind.APP,
+    argv=("x",),
+    environment={},
+    cwd="/",
+    held=(),
+    stdio=(Stdio.NULL, Stdio.NULL, Stdio.NULL),
+    own_group=True,
+    restart=RestartSettings(Policy.TEMPORARY),
+    readiness=Readiness.SPAWNED,
+    ready_within=1.0,
+)
+
+
+class Keeper:
+    """Fails every request with `error`, and has `exits` to tell."""
+
+    def __init__(self, error: Exception | None = None, exits: tuple[Exited, ...] = ()) -> None:
+        self.error = error
+        self.send, self.receive = trio.open_memory_channel[Exited](10)
+        for each in exits:
+            self.send.send_nowait(each)
+        self.send.close()
+
+    async def spawn(self, *_: object, **__: object) -> int:
+        await self._fail()
+        return 7
+
+    async def signal(self, *_: object, **__: object) -> None:
+        await self._fail()
+
+    def events(self) -> trio.MemoryReceiveChannel[Exited]:
+        return self.receive
+
+    async def _fail(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (KeeperError(errno.ENOENT, "no such program"), errno.ENOENT),
+        (KeeperError(errno.EACCES, "not for you"), errno.EACCES),
+        (KeeperGone("gone"), errno.EHOSTDOWN),
+    ],
+)
+async def test_what_cannot_be_started_fails_as_exec_would(error: Exception, number: int) -> None:
+    async with trio.open_nursery() as nursery:
+        hold = Hold(Keeper(error), nursery, lambda *_: None)  # type: ignore[arg-type]
+        with pytest.raises(OSError) as caught:
+            await hold.spawn(PLAN)
+        assert caught.value.errno == number
+
+
+async def test_the_keepers_events_are_passed_on_until_it_is_gone() -> None:
+    heard: list[tuple[str, int, Exit]] = []
+    exits = (Exited("app", 5, code=3), Exited("proxy", 6, signal=9))
+    async with trio.open_nursery() as nursery:
+        hold = Hold(Keeper(exits=exits), nursery, lambda *end: heard.append(end))  # type: ignore[arg-type]
+        await hold.report()
+        assert hold.keeper_lost
+    assert heard == [("app", 5, Exit(3)), ("proxy", 6, Exit.by_signal(9))]
+
+
+def sleeper() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(["sleep", "60"], process_group=0)
+
+
+async def test_without_a_keeper_processes_are_watched_signalled_and_reaped_here() -> None:
+    heard: list[tuple[str, int, Exit]] = []
+    process = sleeper()
+    async with trio.open_nursery() as nursery:
+        hold = Hold(Keeper(KeeperGone("gone")), nursery, lambda *end: heard.append(end))  # type: ignore[arg-type]
+        hold.watch("app", process.pid)
+        await hold.signal("app", process.pid, signal.SIGTERM, group=True)
+    assert heard == [("app", process.pid, Exit.by_signal(15))]
+    process.returncode = 0  # it has been waited for behind its back
+    async with trio.open_nursery() as nursery:
+        hold = Hold(Keeper(KeeperGone("gone")), nursery, lambda *end: heard.append(end))  # type: ignore[arg-type]
+        await hold.signal("app", process.pid, signal.SIGTERM, group=False)
+
+
+async def test_a_signal_to_who_has_ended_does_nothing() -> None:
+    async with trio.open_nursery() as nursery:
+        hold = Hold(Keeper(KeeperError(errno.ESRCH, "ended")), nursery, lambda *_: None)  # type: ignore[arg-type]
+        await hold.signal("app", 1, signal.SIGTERM, group=False)
+        refused = Hold(Keeper(KeeperError(errno.EPERM, "no")), nursery, lambda *_: None)  # type: ignore[arg-type]
+        with pytest.raises(KeeperError):
+            await refused.signal("app", 1, signal.SIGTERM, group=False)
+
+
+def test_the_end_of_somebody_elses_child_is_unknown() -> None:
+    assert reap(os.getppid()) == UNKNOWN_END
+    process = subprocess.Popen([sys.executable, "-c", "raise SystemExit(3)"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert reap(process.pid) == Exit(3)
+    process.returncode = 3
