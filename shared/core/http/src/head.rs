@@ -42,7 +42,8 @@ impl HeadScanner {
             self.lines += 1;
         }
         self.scanned = head.len();
-        self.check(head.len() - self.line_start, head.len())?;
+        let line = head.get(self.line_start..).unwrap_or(&[]);
+        self.check(line.strip_suffix(b"\r").unwrap_or(line).len(), head.len())?;
         Ok(None)
     }
 
