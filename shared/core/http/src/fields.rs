@@ -102,11 +102,19 @@ pub struct Connection {
     pub upgrade: bool,
     /// Some other name is nominated: look with [`nominates`].
     pub others: bool,
+    count: usize,
 }
 
 impl Connection {
     /// Adds one `Connection` field.
-    pub fn add(&mut self, value: &[u8]) {
+    ///
+    /// # Errors
+    /// 431 for more elements than anybody needs, empty ones included.
+    pub fn add(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        self.count += value.split(|b| *b == b',').count();
+        if self.count > limits::CONNECTION_OPTIONS {
+            return Err(Refusal::with(431, "Connection has more than 100 elements"));
+        }
         for token in tokens(value) {
             if token.eq_ignore_ascii_case(b"close") {
                 self.close = true;
@@ -118,6 +126,7 @@ impl Connection {
                 self.others = true;
             }
         }
+        Ok(())
     }
 }
 

@@ -2,6 +2,8 @@
 
 /// Fields of one head or of one trailer section.
 pub const FIELDS: usize = 100;
+/// Elements of `Connection`: each may have to be compared with each field.
+pub const CONNECTION_OPTIONS: usize = 100;
 /// The request line: method, target of 8 KiB, version.
 pub const REQUEST_LINE: usize = TARGET + 64;
 /// The target of a request.

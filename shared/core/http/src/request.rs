@@ -81,7 +81,7 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'
         } else {
             seen.connection.keep_alive && !seen.connection.close
         },
-        upgrade: upgrade.filter(|protocol| !protocol.eq_ignore_ascii_case(b"h2c")),
+        upgrade: upgrade.filter(|protocols| !offers_h2c(protocols)),
         expects_continue: seen.expects_continue && version == 1,
         request_id: seen.request_id,
         trace_parent: if seen.trace_parents == 1 { seen.trace_parent } else { None },
@@ -89,6 +89,13 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'
         fields: raw.headers,
         nominated: seen.connection.others,
     })
+}
+
+/// Whether a list of protocols has HTTP/2 in it: requests in it would pass unseen once the connection is a tunnel.
+fn offers_h2c(protocols: &[u8]) -> bool {
+    fields::tokens(protocols)
+        .filter_map(|protocol| protocol.split(|b| *b == b'/').next())
+        .any(|name| name.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
 fn refuse(error: httparse::Error) -> Refusal {
@@ -154,6 +161,9 @@ struct Seen<'b> {
 impl<'b> Seen<'b> {
     fn take(&mut self, field: &Field<'b>) -> Result<(), Refusal> {
         match fields::name(field.name) {
+            Name::Ours if field.name.contains('_') => {
+                return Err(Refusal::bad("a field name that some servers read as one of x-pannier-*"));
+            }
             Name::Other | Name::Te | Name::HopByHop | Name::Ours => {}
             Name::Host => {
                 let host = std::str::from_utf8(field.value).map_err(|_| Refusal::bad("Host is malformed"))?;
@@ -174,7 +184,7 @@ impl<'b> Seen<'b> {
             Name::FramingAlias => {
                 return Err(Refusal::bad("a field name that some servers read as a framing field"));
             }
-            Name::Connection => self.connection.add(field.value),
+            Name::Connection => self.connection.add(field.value)?,
             Name::Upgrade => self.upgrade = Some(field.value),
             Name::Expect => {
                 if !field.value.eq_ignore_ascii_case(b"100-continue") {

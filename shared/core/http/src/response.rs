@@ -59,7 +59,7 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>, asked: Asked) -> Re
                 }
             }
             Name::FramingAlias => return Err(Refusal::bad("an alias of a framing field")),
-            Name::Connection => connection.add(field.value),
+            Name::Connection => connection.add(field.value)?,
             Name::Upgrade => upgrade = Some(field.value),
             _ => {}
         }
