@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 from pannier.shared.errors import Blame, PannierError
-from pannier.supervisor.compose import Arguments, Plan
 from pannier.supervisor.keeper import NOTE_MAX, Keeper, KeeperError, Listing
+from pannier.supervisor.plan import Arguments, Plan
 from pannier.supervisor.restart import Exit
 
 KEY: Final = "plan"

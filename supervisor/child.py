@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
-from pannier.supervisor.compose import Kind, ProcessPlan, Readiness
 from pannier.supervisor.lifecycle import ALIVE, PROCESS, ProcessEvent, ProcessState, step
+from pannier.supervisor.plan import Kind, ProcessPlan, Readiness
 from pannier.supervisor.ports import split_address
 from pannier.supervisor.restart import LONGEST_WAIT, Exit, History, Verdict, verdict
 from pannier.supervisor.watchdog import Watchdog

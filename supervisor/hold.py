@@ -18,8 +18,8 @@ from typing import Final
 
 import trio
 from pannier.shared.errors import Blame, PannierError
-from pannier.supervisor.compose import ProcessPlan
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone
+from pannier.supervisor.plan import ProcessPlan
 from pannier.supervisor.restart import Exit
 
 _PR_SET_CHILD_SUBREAPER: Final = 36

@@ -10,8 +10,8 @@ import errno
 from typing import Final, Protocol
 
 from pannier.shared.errors import Blame, PannierError, UsageError
-from pannier.supervisor.compose import Listener
 from pannier.supervisor.keeper import KeeperError
+from pannier.supervisor.plan import Listener
 
 NEXT_FREE_TRIES: Final = 200
 

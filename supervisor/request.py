@@ -15,8 +15,8 @@ from pannier.shared.errors import UsageError
 from pannier.shared.profile import App
 from pannier.shared.project import Project, load_project, resolve
 from pannier.shared.runtime import check_name
-from pannier.supervisor.compose import Arguments
 from pannier.supervisor.live import read_live
+from pannier.supervisor.plan import Arguments
 from pannier.supervisor.sidecar_types import sidecar_modules, sidecar_types
 from pannier.supervisor.supervise import Request
 

@@ -21,11 +21,12 @@ from pannier.supervisor import adoption, notify, status
 from pannier.supervisor.adoption import Found, Record
 from pannier.supervisor.broker import Broker, Grants
 from pannier.supervisor.child import Child
-from pannier.supervisor.compose import Kind, Plan, metrics_listener
+from pannier.supervisor.compose import metrics_listener
 from pannier.supervisor.ending import APP_SHARE, PROXY_PATIENCE, SIDECAR_PATIENCE, Cause, Deadline, Ending
 from pannier.supervisor.hold import Hold, kill_orphans
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone, Stdio
 from pannier.supervisor.lifecycle import ALIVE, ProcessState
+from pannier.supervisor.plan import Kind, Plan
 from pannier.supervisor.ports import bind
 from pannier.supervisor.relay import Line, Sink, Tail, relay
 from pannier.supervisor.restart import Exit
@@ -112,19 +113,14 @@ class Service:
         try:
             await self.tree.add(plan)
         except BaseException:
-            self._withdraw(name)
+            await self._withdraw(name)
             raise
         self._replan()
 
     async def remove_sidecar(self, name: str) -> None:
         """Ends a sidecar, then publishes the absence of its tables."""
         await self.tree.remove(name)
-        self._withdraw(name)
-        if "metrics" in self.plan.sidecars[name].held:
-            with suppress(KeeperError):
-                await self.keeper.release("metrics")
-            self._replan(ports={key: port for key, port in self.plan.place.ports.items() if key != "metrics"})
-        self._replan()
+        await self._withdraw(name)
 
     async def stop(self, ending: Ending) -> None:
         """Ends everything in order, by one deadline; afterwards nothing of the service is left."""
@@ -310,10 +306,16 @@ class Service:
             body = messages.LogLine(line.process, line.stream, line.text, line.at)
             await self.broker.publish(messages.LOGS, body)
 
-    def _withdraw(self, name: str) -> None:
+    async def _withdraw(self, name: str) -> None:
+        """Publishes that the capability is gone, and closes the listener that only this sidecar had."""
+        plan = self.plan.sidecars[name]
         self.grants.revoke(name)
-        for kind in self.plan.sidecars[name].writes:
+        for kind in plan.writes:
             self.segments.withdraw(kind)
+        self._replan(ports={key: port for key, port in self.plan.place.ports.items() if key not in plan.held})
+        for held in plan.held:
+            with suppress(KeeperError, KeeperGone):
+                await self.keeper.release(held)
 
     def _replan(self, ports: dict[str, int] | None = None) -> None:
         """The plan follows what runs, so that an adopting supervisor finds the same."""

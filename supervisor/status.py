@@ -10,7 +10,7 @@ from typing import Final
 
 from pannier.shared.messages import Process
 from pannier.supervisor.child import Child
-from pannier.supervisor.compose import Kind, Plan
+from pannier.supervisor.plan import Kind, Plan
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 

@@ -26,11 +26,12 @@ from pannier.shared.profile import Profile, grace_milliseconds
 from pannier.shared.runtime import service_dir
 from pannier.supervisor import adoption, live
 from pannier.supervisor.child import accepts
-from pannier.supervisor.compose import Arguments, Installed, Place, Plan, compose, listeners
+from pannier.supervisor.compose import compose, listeners
 from pannier.supervisor.ending import Cause, Ending, exit_code
 from pannier.supervisor.hold import become_subreaper
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone, start_keeper
 from pannier.supervisor.lifecycle import ServiceState
+from pannier.supervisor.plan import Arguments, Installed, Place, Plan
 from pannier.supervisor.ports import bind, split_address, taken
 from pannier.supervisor.service import LAST_WORDS, Service
 from pannier.supervisor.tables import open_segments

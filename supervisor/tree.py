@@ -19,9 +19,9 @@ import msgspec
 import trio
 from pannier.shared.errors import Blame, PannierError, TimedOut
 from pannier.supervisor.child import Child, Holder, wait_listening
-from pannier.supervisor.compose import Kind, Plan, ProcessPlan
 from pannier.supervisor.ending import Cause, Deadline, Ending
 from pannier.supervisor.lifecycle import SERVICE, ProcessState, ServiceEvent, ServiceState, step
+from pannier.supervisor.plan import Kind, Plan, ProcessPlan
 from pannier.supervisor.restart import Exit
 from pannier.supervisor.watchdog import TICK, Watchdog
 

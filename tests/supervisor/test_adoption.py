@@ -7,8 +7,9 @@ import pytest
 from pannier.shared.errors import PannierError
 from pannier.shared.profile import Profile
 from pannier.supervisor.adoption import Found, Record, decode, differences, encode, found
-from pannier.supervisor.compose import Arguments, Place, compose
+from pannier.supervisor.compose import compose
 from pannier.supervisor.keeper import NOTE_MAX, Exited, Listing, Process
+from pannier.supervisor.plan import Arguments, Place
 from pannier.supervisor.restart import Exit
 
 ARGUMENTS = Arguments(name="orders", command=("serve",), app="127.0.0.1:8080")

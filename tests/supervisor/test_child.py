@@ -8,8 +8,8 @@ import msgspec
 import pytest
 import trio
 from pannier.supervisor.child import Child, accepts, wait_listening
-from pannier.supervisor.compose import Kind, ProcessPlan, Readiness
 from pannier.supervisor.keeper import Stdio
+from pannier.supervisor.plan import Kind, ProcessPlan, Readiness
 from pannier.supervisor.restart import Exit, Policy, RestartSettings
 from pannier.supervisor.watchdog import Watchdog
 from trio.testing import MockClock, wait_all_tasks_blocked

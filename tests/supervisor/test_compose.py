@@ -9,17 +9,9 @@ import msgspec
 import pytest
 from pannier.shared.profile import Endpoint, OutboundSettings, Profile, ProxySettings, Timeouts
 from pannier.shared.profile import RestartSettings as AppRestart
-from pannier.supervisor.compose import (
-    Arguments,
-    Installed,
-    Place,
-    Plan,
-    Readiness,
-    compose,
-    listeners,
-    without_outer,
-)
+from pannier.supervisor.compose import compose, listeners, without_outer
 from pannier.supervisor.keeper import Stdio
+from pannier.supervisor.plan import Arguments, Installed, Place, Plan, Readiness
 from pannier.supervisor.restart import Policy
 
 

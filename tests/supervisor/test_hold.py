@@ -8,9 +8,9 @@ import sys
 
 import pytest
 import trio
-from pannier.supervisor.compose import Kind, ProcessPlan, Readiness
 from pannier.supervisor.hold import UNKNOWN_END, Hold, reap
 from pannier.supervisor.keeper import Exited, KeeperError, KeeperGone, Stdio
+from pannier.supervisor.plan import Kind, ProcessPlan, Readiness
 from pannier.supervisor.restart import Exit, Policy, RestartSettings
 
 PLAN = ProcessPlan(

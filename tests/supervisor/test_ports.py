@@ -4,8 +4,8 @@ import errno
 
 import pytest
 from pannier.shared.errors import PannierError, UsageError
-from pannier.supervisor.compose import Listener
 from pannier.supervisor.keeper import KeeperError
+from pannier.supervisor.plan import Listener
 from pannier.supervisor.ports import bind, split_address
 
 

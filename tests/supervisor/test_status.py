@@ -7,7 +7,8 @@ import sys
 import msgspec
 from pannier.shared.profile import Profile
 from pannier.supervisor.child import Child
-from pannier.supervisor.compose import Arguments, Place, Plan, ProcessPlan, compose
+from pannier.supervisor.compose import compose
+from pannier.supervisor.plan import Arguments, Place, Plan, ProcessPlan
 from pannier.supervisor.status import Meter, cpu_times, processes, pss_bytes, seconds_since_boot, urls
 from pannier.supervisor.watchdog import Watchdog
 

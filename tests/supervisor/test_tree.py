@@ -12,8 +12,9 @@ import trio
 from pannier.shared.errors import PannierError, TimedOut
 from pannier.shared.profile import Profile
 from pannier.shared.profile import RestartSettings as AppRestart
-from pannier.supervisor.compose import Arguments, Installed, Place, Plan, ProcessPlan, compose
+from pannier.supervisor.compose import compose
 from pannier.supervisor.ending import Cause, Deadline, Ending
+from pannier.supervisor.plan import Arguments, Installed, Place, Plan, ProcessPlan
 from pannier.supervisor.restart import Exit
 from pannier.supervisor.tree import Tree, with_sidecars
 from trio.testing import MockClock, wait_all_tasks_blocked

@@ -1,0 +1,131 @@
+"""What will run, as data: the plan of one service and everything it is made of.
+
+Frozen and free of behaviour: a plan prints, compares, and travels to the next supervisor through the keeper.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from pannier.supervisor.keeper import Stdio
+from pannier.supervisor.restart import RestartSettings
+
+
+class Kind(StrEnum):
+    KEEPER = "keeper"
+    SUPERVISOR = "supervisor"
+    PROXY = "proxy"
+    SIDECAR = "sidecar"
+    APP = "app"
+
+
+class Readiness(StrEnum):
+    """What makes a process ready."""
+
+    SPAWNED = "spawned"  # that it runs
+    MESSAGE = "message"  # Ready on the bus
+    NOTIFY = "notify"  # READY=1 on the notify socket
+    LISTENING = "listening"  # its address accepts a connection
+
+
+class Arguments(msgspec.Struct, frozen=True):
+    """What the command line said. A port of None is the default, 0 any free one."""
+
+    name: str
+    profile: str = "dev"
+    command: tuple[str, ...] = ()
+    app: str | None = None  # "127.0.0.1:8080" or "unix:/path"
+    port: int | None = None
+    outbound_port: int | None = None
+    metrics_port: int | None = None
+    workers: int | None = None
+    ready_timeout: float | None = None
+    cwd: str = "/"
+    terminal: bool = False
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a service runs: its folder, the caller's environment, this host's cores, the ports that were bound."""
+
+    directory: str
+    environment: dict[str, str]
+    pannierd: str
+    cores: int
+    ports: dict[str, int] = {}
+
+    def inside(self, name: str) -> str:
+        return f"{self.directory}/{name}"
+
+
+class Installed(msgspec.Struct, frozen=True):
+    """A sidecar of this installation: the module to run, the settings it has unless the profile gives others."""
+
+    module: str
+    settings: msgspec.Struct
+    token: str
+
+
+class Listener(msgspec.Struct, frozen=True):
+    """One address to bind `count` times. `exact`: asked for by the user, so a taken port is an error."""
+
+    name: str
+    host: str
+    port: int
+    count: int
+    exact: bool
+    option: str
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What the bearer of `token` is on the bus: held descriptors by name, its configuration (msgpack), its topics."""
+
+    role: str
+    token: str
+    descriptors: tuple[str, ...]
+    config: bytes
+    topics: tuple[str, ...]
+
+
+class ProcessPlan(msgspec.Struct, frozen=True):
+    """One process. `ready_within` and `silence` (without a sign of life, then it is killed; 0 = never) in seconds.
+
+    `writes` are the tables whose absence is published when it is removed for good.
+    """
+
+    name: str
+    kind: Kind
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    cwd: str
+    held: tuple[str, ...]
+    stdio: tuple[Stdio, Stdio, Stdio]
+    own_group: bool
+    restart: RestartSettings
+    readiness: Readiness
+    ready_within: float
+    silence: float = 0.0
+    writes: tuple[str, ...] = ()
+    grant: Grant | None = None
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """One service, whole.
+
+    `sidecars` are all that are installed, so that one can be added without asking anybody again; `enabled` names those
+    that run. `base` is the payload of table `base`; `drain` is the one deadline of a stop, in seconds.
+    """
+
+    service: str
+    profile: str
+    arguments: Arguments
+    place: Place
+    proxy: ProcessPlan
+    sidecars: dict[str, ProcessPlan]
+    enabled: tuple[str, ...]
+    app: ProcessPlan | None
+    base: dict[str, Any]
+    ready_timeout: float
+    drain: float
+    orphan_grace_ms: int
