@@ -43,6 +43,8 @@ pub struct Attempt<'a> {
     pub written: Cell<u64>,
     /// Bytes of the body sent on so far, beyond those that were sent with the head.
     pub uploaded: Cell<u64>,
+    /// The request has been sent to its end. An answer before that ends the connection, and must say so in its head.
+    pub sent_whole: Cell<bool>,
 }
 
 /// A complete answer.
@@ -120,10 +122,12 @@ pub async fn run(
     let mut answered = loop {
         tokio::select! {
             biased;
-            done = &mut answer => break done?,
             done = &mut send, if sent.is_none() => {
                 match &done {
-                    Ok(_) => deadline.set(after(attempt.timeouts.request_ms)),
+                    Ok(_) => {
+                        attempt.sent_whole.set(true);
+                        deadline.set(after(attempt.timeouts.request_ms));
+                    }
                     Err(PumpError::WriteClosed | PumpError::WriteTimeout) => deadline.set(after(LAST_WORDS_MS)),
                     Err(PumpError::ReadClosed) => return Err(Failure::CallerGone),
                     Err(PumpError::ReadTimeout) => {
@@ -135,6 +139,7 @@ pub async fn run(
                 }
                 sent = Some(done);
             }
+            done = &mut answer => break done?,
         }
     };
     // An answer before the end of the request: neither connection is at a place where another message could begin. Nor
@@ -259,7 +264,10 @@ struct Head {
 fn translate(attempt: &Attempt<'_>, head: &[u8], out: &mut Vec<u8>) -> Result<Head, Refusal> {
     let mut room = fields::room();
     let answer = response::parse(head, &mut room, attempt.asked)?;
-    let keep_alive = attempt.keep_alive && answer.is_delimited(attempt.version) && !attempt.worker.is_draining();
+    let keep_alive = attempt.keep_alive
+        && attempt.sent_whole.get()
+        && answer.is_delimited(attempt.version)
+        && !attempt.worker.is_draining();
     answer.write(out, &Toward { version: attempt.version, keep_alive, strip_ours: attempt.strip_ours });
     Ok(Head {
         status: answer.status,

@@ -406,6 +406,7 @@ async fn attempts(
             strip_ours: direction == Direction::Outbound,
             written: std::cell::Cell::new(0),
             uploaded: std::cell::Cell::new(0),
+            sent_whole: std::cell::Cell::new(upload.is_none()),
         };
         let result = exchange::run(&attempt, &mut upstream, caller, &plan.out, upload.as_mut()).await;
         let request_bytes = plan.consumed as u64 + attempt.uploaded.get();
@@ -457,6 +458,7 @@ async fn attempts(
             }
         };
         if response_bytes > 0 {
+            caller.end_by_reset();
             return failed(flag, 0);
         }
         let mut outcomes = say(worker, policy, caller, timer, plan, &Answer::new(status, flag, reason)).await;

@@ -32,6 +32,14 @@ pub enum WriteHalf<'a> {
 }
 
 impl Stream {
+    /// Makes the end of this connection, which follows, a reset: what was sent on it is not whole, and a peer that takes
+    /// the end of the connection for the end of the message (HTTP/1.0) must not believe that it is.
+    pub fn end_by_reset(&self) {
+        if let Stream::Tcp(stream) = self {
+            let _ = stream.set_zero_linger();
+        }
+    }
+
     /// Both halves, for use at the same time.
     pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         match self {
