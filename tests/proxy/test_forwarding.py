@@ -7,13 +7,16 @@ import re
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from tests.proxy.conftest import StartProxy
 from tests.proxy.origin import Origin
 from tests.proxy.process import Proxy
-from tests.proxy.wire import Ended, Message, Wire, answer, chunk, request
+from tests.proxy.wire import Ended, Wire, answer, chunk, request
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -144,6 +147,26 @@ def test_a_truncated_answer_never_looks_whole(proxy: Proxy, origin: Origin, fram
         arrived.set()
         with pytest.raises((Ended, ConnectionError)):
             caller.read(1)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="stack.rs: the connection ends by FIN, by which a caller of HTTP/1.0 tells a whole body; RST would not be",
+)
+def test_a_truncated_answer_never_looks_whole_to_http_1_0(proxy: Proxy, origin: Origin) -> None:
+    def converse(origin: Origin, wire: Wire) -> None:
+        origin.take(wire.read_request())
+        wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"part"))
+        assert arrived.wait(10)
+
+    origin.converse, arrived = converse, threading.Event()
+    with proxy.call() as caller:
+        caller.send(request(version="1.0"))
+        assert caller.read_head().status == 200
+        assert caller.read(4) == b"part"
+        arrived.set()
+        with pytest.raises(ConnectionError):
+            caller.read_to_end()
 
 
 # --- keeping connections -------------------------------------------------------------------------------------------
@@ -433,7 +456,8 @@ def test_a_request_id_is_made_or_kept(proxy: Proxy, origin: Origin) -> None:
     assert len(made) == 5
 
 
-OURS = ("X-Pannier-Deadline", "x-pannier-reason", "X_PANNIER_CRITICALITY", "x-pannier_a", "X_Pannier-b")
+OURS = ("X-Pannier-Deadline", "x-pannier-reason", "X-PANNIER-CRITICALITY")
+DISGUISED = ("X_PANNIER_CRITICALITY", "x-pannier_reason", "X_Pannier-Deadline", "x_pannier_reason")
 
 
 def test_our_own_fields_are_stripped_on_the_untrusted_side(proxy: Proxy, origin: Origin) -> None:
@@ -445,6 +469,15 @@ def test_our_own_fields_are_stripped_on_the_untrusted_side(proxy: Proxy, origin:
     assert inwards.names == {"content-length"} | {name.lower() for name in OURS}, "from the app"
     assert origin.requests[1].names == {"host", "x-request-id"} | {name.lower() for name in OURS}, "from the app"
     assert outwards.names == {"content-length"}, "from outside"
+
+
+@pytest.mark.parametrize("name", DISGUISED)
+def test_our_own_fields_in_disguise_never_come_in(proxy: Proxy, origin: Origin, name: str) -> None:
+    """Servers that turn names into variables read an underscore as a dash."""
+    assert proxy.fetch("/", f"{name}: 1").status in (200, 400)
+    assert not [n for r in origin.requests for n in r.names if "pannier" in n]
+    origin.answer = lambda _: answer(b"", f"{name}: 1")
+    assert not [n for n in proxy.fetch(host="up", outbound=True).names if n == name.lower()]
 
 
 def test_trace_context_passes_untouched_without_telemetry(proxy: Proxy, origin: Origin) -> None:
@@ -484,36 +517,38 @@ def test_a_message_of_many_fields_passes(proxy: Proxy, origin: Origin) -> None:
 def test_many_connections_at_once_keep_their_answers_apart(start_proxy: StartProxy, origin: Origin) -> None:
     proxy = start_proxy(workers=2)
     origin.answer = lambda r: answer(r.target.encode() + r.body)
-    failures: list[BaseException] = []
 
-    def caller(name: str) -> None:
-        try:
-            with proxy.call() as wire:
-                for i in range(50):
-                    wire.send(request(f"/{name}/{i}", method="POST", body=name.encode() * i * 100))
-                    assert wire.read_answer().body == f"/{name}/{i}".encode() + name.encode() * i * 100
-        except BaseException as failure:  # told in the test's own thread
-            failures.append(failure)
+    def caller(name: bytes) -> None:
+        with proxy.call() as wire:
+            for i in range(50):
+                wire.send(request(f"/{i}", method="POST", body=name * i * 100))
+                assert wire.read_answer().body == f"/{i}".encode() + name * i * 100
 
-    run_all([lambda name=name: caller(name) for name in "abcdefgh"])
-    assert failures == []
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(caller, name) for name in (b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h")]:
+            done.result()
     assert len(origin.requests) == 400
 
 
-def run_all(steps: list[Callable[[], None]]) -> None:
-    threads = [threading.Thread(target=step) for step in steps]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
 def test_the_apps_connection_may_be_a_unix_socket(
-    start_proxy: StartProxy, start_origin: Callable[..., Origin], short_path: object
+    start_proxy: StartProxy, start_origin: Callable[..., Origin], short_path: Path
 ) -> None:
-    app = start_origin(unix=short_path / "app.sock")  # type: ignore[operator]
+    app = start_origin(unix=short_path / "app.sock")
     app.answer = lambda r: answer(r.body)
     proxy = start_proxy(app=app.address)
     body = pattern(300_000)
     assert proxy.fetch(method="POST", body=body).body == body
-    assert isinstance(app.only, Message)
+    assert app.only.body == body
+
+
+def test_idle_connections_cost_little(proxy: Proxy) -> None:
+    proxy.fetch("/warm")
+    before = proxy.rss_bytes()
+    with ExitStack() as stack:
+        for i in range(400):
+            caller = stack.enter_context(proxy.call())
+            if i % 2:
+                caller.send(request())
+                assert caller.read_answer().status == 200
+        assert proxy.totals("connections_accepted") == 401
+        assert (proxy.rss_bytes() - before) / 400 < 10 * 1024
