@@ -19,6 +19,8 @@ pub enum Step {
 enum State {
     /// Hex digits of a size; how many were seen.
     Size(u8),
+    /// White space after the size: before an extension, or padding.
+    SizeSpace,
     /// After the size, until CR.
     Extension,
     /// LF of the size's line.
@@ -57,7 +59,7 @@ impl Decoder {
     /// may be forwarded are appended to `trailers`.
     ///
     /// # Errors
-    /// 400 for anything that is not exactly the grammar, or over a limit.
+    /// 400 for anything that is not the grammar (white space may pad a size; an extension is any text), 431 over a limit.
     pub fn step(&mut self, input: &[u8], trailers: &mut Vec<u8>) -> Result<(Step, usize), Refusal> {
         if self.state == State::Data {
             let take = input.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
@@ -87,15 +89,22 @@ impl Decoder {
                 self.left = self.left << 4 | u64::from((byte as char).to_digit(16).unwrap_or(0));
                 State::Size(digits + 1)
             }
-            (State::Size(1..), b'\r') => State::SizeLf,
-            (State::Size(1..), b';' | b' ' | b'\t') => {
+            (State::Size(1..) | State::SizeSpace, b'\r') => State::SizeLf,
+            (State::Size(1..) | State::SizeSpace, b' ' | b'\t') => {
+                self.spend()?;
+                State::SizeSpace
+            }
+            (State::Size(1..) | State::SizeSpace, b';') => {
                 self.spend()?;
                 State::Extension
             }
-            (State::Size(_), _) => return Err(Refusal::bad("malformed chunk size")),
+            (State::Size(_) | State::SizeSpace, _) => return Err(Refusal::bad("malformed chunk size")),
             (State::Extension, b'\r') => State::SizeLf,
             (State::Extension, b'\n') => {
                 return Err(Refusal::bad("a chunk's line ends in a bare LF"));
+            }
+            (State::Extension, 0..=8 | 10..=31 | 127) => {
+                return Err(Refusal::bad("a control character in a chunk extension"));
             }
             (State::Extension, _) => {
                 self.spend()?;
