@@ -170,7 +170,7 @@ proptest! {
         }
         let each = |words: &[u64]| {
             let lines = words.len() / LINE_WORDS;
-            assert!((1..=MAX_RECORD_LINES).contains(&lines) && words.len() % LINE_WORDS == 0);
+            assert!((1..=MAX_RECORD_LINES).contains(&lines) && words.len().is_multiple_of(LINE_WORDS));
         };
         if drain_first {
             consumer.drain(ALL, usize::MAX, each);
