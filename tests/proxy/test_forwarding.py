@@ -149,10 +149,6 @@ def test_a_truncated_answer_never_looks_whole(proxy: Proxy, origin: Origin, fram
             caller.read(1)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="stack.rs: the connection ends by FIN, by which a caller of HTTP/1.0 tells a whole body; RST would not be",
-)
 def test_a_truncated_answer_never_looks_whole_to_http_1_0(proxy: Proxy, origin: Origin) -> None:
     def converse(origin: Origin, wire: Wire) -> None:
         origin.take(wire.read_request())
@@ -273,10 +269,6 @@ def test_a_caller_that_waits_for_100_gets_the_origins(proxy: Proxy, origin: Orig
     assert origin.only.body == b"abc"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="exchange.rs: the connection does end, but the answer's head does not say so (RFC 9110, 10.1.1)",
-)
 def test_a_final_answer_in_place_of_100_ends_the_connection(proxy: Proxy, origin: Origin) -> None:
     def converse(origin: Origin, wire: Wire) -> None:
         origin.take(wire.read_head())

@@ -283,7 +283,9 @@ def test_an_answer_that_becomes_malformed_on_its_way_is_cut(proxy: Proxy, origin
         assert caller.read_head().status == 200
         assert caller.read_chunk() == b"good"
         arrived.set()
-        assert b"smuggled" not in caller.read_to_end()
+        with pytest.raises(ConnectionError):
+            caller.read_to_end()
+        assert b"smuggled" not in caller.buffer
     (series,) = proxy.wait_counted(1)
     assert series.flag == "UPE"
     assert proxy.totals("responses_malformed") == 1
@@ -301,3 +303,16 @@ def test_the_fields_of_an_answer_of_our_own_cannot_be_made_up(proxy: Proxy, orig
     origin.answer = lambda _: answer(b"", "X-Pannier-Reason: UH", "x_pannier_reason: UH", status="503 Odd")
     got = proxy.fetch(host="up", outbound=True)
     assert (got.status, got.names) == (503, {"content-length"})
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="fields.rs: identity and forwarding fields from outside are not known by name yet, and pass",
+)
+@pytest.mark.parametrize("separator", ["-", "_"])
+def test_identity_and_forwarding_fields_from_outside_do_not_reach_the_app(
+    proxy: Proxy, origin: Origin, separator: str
+) -> None:
+    for name in ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Client-Cert", "X-Real-IP"):
+        proxy.fetch("/", f"{name.replace('-', separator)}: 10.0.0.1")
+    assert {name for r in origin.requests for name in r.names} <= {"host", "x-request-id"}
