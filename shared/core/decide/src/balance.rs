@@ -1,7 +1,8 @@
 //! Which endpoint of a cluster takes a request.
 //!
 //! *P2C peak-EWMA* (Finagle's and Linkerd's default): of two random endpoints the one with the lower load, where load is
-//! an average of latencies that jumps up with a slow answer, decays over 10 s, and is multiplied by what is in flight.
+//! an average of latencies that jumps up with a slow answer, decays over 10 s, and is multiplied by what is in flight. One
+//! that was never measured gets one request at once (as in Finagle), which counts as 30 ms until it has answered.
 //! *Round robin*: nginx's smooth weighted variant.
 //! Endpoints that are unhealthy or whose hot word is open are left out, unless fewer than half remain (*panic*): then all
 //! are used, since sending to few would take them down as well.
@@ -24,22 +25,27 @@ pub const PENALTY_NS: f64 = 5e9;
 pub struct Load {
     average_ns: f64,
     updated_ns: u64,
+    /// False while the average is only an assumption.
+    observed: bool,
     in_flight: u32,
     turn: i64,
 }
 
-impl Default for Load {
-    fn default() -> Self {
-        Load { average_ns: INITIAL_NS, updated_ns: 0, in_flight: 0, turn: 0 }
-    }
-}
-
 impl Load {
+    /// One that is seen for the first time at `now`.
+    fn unknown(now_ns: u64) -> Self {
+        Load { average_ns: INITIAL_NS, updated_ns: now_ns, observed: false, in_flight: 0, turn: 0 }
+    }
+
     /// The load at `now`: what one more request may expect to take, in nanoseconds.
+    /// One that was never measured is worth a try: it costs nothing until a request is under way to it, and what is
+    /// assumed from then on.
     fn score(&self, now_ns: u64, weight: u32) -> f64 {
+        if !self.observed && self.in_flight == 0 {
+            return 0.0;
+        }
         let decayed = self.average_ns * self.decay(now_ns);
-        let floor = if self.updated_ns == 0 { self.average_ns } else { decayed };
-        floor.max(1.0) * f64::from(self.in_flight + 1) / f64::from(weight.max(1))
+        decayed.max(1.0) * f64::from(self.in_flight + 1) / f64::from(weight.max(1))
     }
 
     fn decay(&self, now_ns: u64) -> f64 {
@@ -47,13 +53,15 @@ impl Load {
     }
 
     fn observe(&mut self, now_ns: u64, took_ns: f64) {
-        self.average_ns = if took_ns > self.average_ns {
+        let decayed = self.average_ns * self.decay(now_ns);
+        self.average_ns = if !self.observed || took_ns > decayed {
             took_ns
         } else {
-            let keep = if self.updated_ns == 0 { 0.0 } else { self.decay(now_ns) };
+            let keep = self.decay(now_ns);
             self.average_ns * keep + took_ns * (1.0 - keep)
         };
         self.updated_ns = now_ns;
+        self.observed = true;
     }
 }
 
@@ -96,7 +104,7 @@ impl Loads {
     ) -> Option<usize> {
         let all = &cluster.endpoints;
         if let [only] = all.as_slice() {
-            self.0.entry(only.key).or_default();
+            self.load(only.key, now_ns);
             return Some(0);
         }
         let usable = |e: &Endpoint| e.healthy && !open(e);
@@ -107,7 +115,7 @@ impl Loads {
             return all.iter().position(|e| panic || usable(e));
         }
         match how {
-            Balance::RoundRobin => self.next_turn(all, fits),
+            Balance::RoundRobin => self.next_turn(all, now_ns, fits),
             Balance::P2cEwma => {
                 let first = random.below(count);
                 let second = (first + 1 + random.below(count.max(2) - 1)) % count;
@@ -118,15 +126,19 @@ impl Loads {
         }
     }
 
-    fn score(&mut self, endpoint: &Endpoint, now_ns: u64) -> f64 {
-        self.0.entry(endpoint.key).or_default().score(now_ns, endpoint.weight)
+    fn load(&mut self, key: u64, now_ns: u64) -> &mut Load {
+        self.0.entry(key).or_insert_with(|| Load::unknown(now_ns))
     }
 
-    fn next_turn(&mut self, all: &[Endpoint], fits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+    fn score(&mut self, endpoint: &Endpoint, now_ns: u64) -> f64 {
+        self.load(endpoint.key, now_ns).score(now_ns, endpoint.weight)
+    }
+
+    fn next_turn(&mut self, all: &[Endpoint], now_ns: u64, fits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
         let mut total = 0;
         let mut best: Option<(usize, u64, i64)> = None;
         for (i, endpoint) in all.iter().enumerate().filter(|(_, e)| fits(e)) {
-            let load = self.0.entry(endpoint.key).or_default();
+            let load = self.load(endpoint.key, now_ns);
             load.turn += i64::from(endpoint.weight);
             total += i64::from(endpoint.weight);
             if best.is_none_or(|(_, _, turn)| load.turn > turn) {
@@ -134,18 +146,18 @@ impl Loads {
             }
         }
         let (index, key, _) = best?;
-        self.0.entry(key).or_default().turn -= total;
+        self.load(key, now_ns).turn -= total;
         Some(index)
     }
 
     /// A request was sent to an endpoint.
-    pub fn begin(&mut self, key: u64) {
-        self.0.entry(key).or_default().in_flight += 1;
+    pub fn begin(&mut self, key: u64, now_ns: u64) {
+        self.load(key, now_ns).in_flight += 1;
     }
 
     /// The request ended.
     pub fn end(&mut self, key: u64, now_ns: u64, outcome: Outcome) {
-        let load = self.0.entry(key).or_default();
+        let load = self.load(key, now_ns);
         load.in_flight = load.in_flight.saturating_sub(1);
         match outcome {
             Outcome::Answered(ns) => load.observe(now_ns, ns as f64),
@@ -217,24 +229,36 @@ mod tests {
         let cluster = cluster(&[1, 1]);
         let (mut loads, mut random) = (Loads::default(), Random::new(7));
         for (key, ns) in [(0, 1_000_000), (1, 500_000_000)] {
-            loads.begin(key);
+            loads.begin(key, 1);
             loads.end(key, 1, Outcome::Answered(ns));
         }
         let mut pick = |now| loads.pick(&cluster, Balance::P2cEwma, now, &mut random, None, |_| false);
         assert!((0..50).all(|_| pick(1_000_000_000) == Some(0)));
-        loads.begin(0);
+        loads.begin(0, 1);
         loads.end(0, 120_000_000_000, Outcome::Answered(1_000_000));
         let mut pick = |now| loads.pick(&cluster, Balance::P2cEwma, now, &mut random, None, |_| false);
         assert!((0..50).any(|_| pick(120_000_000_000) == Some(1)), "its bad average has decayed");
     }
 
     #[test]
+    fn one_that_was_never_tried_is_tried_once_at_once() {
+        let two = cluster(&[1, 1]);
+        let (mut loads, mut random) = (Loads::default(), Random::new(7));
+        loads.begin(0, 1);
+        loads.end(0, 1, Outcome::Answered(1_000_000));
+        assert_eq!(loads.pick(&two, Balance::P2cEwma, 2, &mut random, None, |_| false), Some(1));
+        loads.begin(1, 2);
+        let mut pick = || loads.pick(&two, Balance::P2cEwma, 3, &mut random, None, |_| false);
+        assert!((0..50).all(|_| pick() == Some(0)), "not twice before it has answered");
+    }
+
+    #[test]
     fn a_fast_refusal_does_not_attract_load() {
         let cluster = cluster(&[1, 1]);
         let (mut loads, mut random) = (Loads::default(), Random::new(7));
-        loads.begin(0);
+        loads.begin(0, 1);
         loads.end(0, 1, Outcome::Answered(20_000_000));
-        loads.begin(1);
+        loads.begin(1, 1);
         loads.end(1, 1, Outcome::Refused);
         assert!((0..50).all(|_| loads.pick(&cluster, Balance::P2cEwma, 2, &mut random, None, |_| false) == Some(0)));
     }

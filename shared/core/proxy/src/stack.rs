@@ -368,7 +368,7 @@ async fn attempts(
             Target::Authority => (0, plan.authority.get(input).into(), None),
         };
         let mut load = LoadGuard { worker, key, outcome: Outcome::Unknown };
-        worker.loads.borrow_mut().begin(key);
+        worker.loads.borrow_mut().begin(key, clock::monotonic_ns());
         let pooled = if fresh || endpoint.is_none() { None } else { worker.pool.take(key, repeatable) };
         let reused = pooled.is_some();
         let dialled = match (pooled, endpoint) {
