@@ -1,7 +1,8 @@
 """Every app of a project in one foreground command: one `pannier run` each, its output behind its name.
 
 Rules:
-- All start at once, and each is a service of its own: one that fails takes no other with it.
+- All start at once. One that cannot start ends them all, since a project of which a part is missing is no project; from
+  then on each is a service of its own, and one that fails takes no other with it.
 - They hang on a pipe: when this process dies, however it dies, they end in order.
 - Each has its own process group, so that Ctrl-C reaches it once, from here, and not from the terminal as well.
 """
@@ -28,6 +29,7 @@ async def run_many(commands: Mapping[str, Sequence[str]]) -> int:
     width = max(len(name) for name in commands)
     out, err = Sink(1), Sink(2)
     processes: list[trio.Process] = []
+    ready: set[int] = set()
     try:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
             async with trio.open_nursery() as nursery:
@@ -36,9 +38,11 @@ async def run_many(commands: Mapping[str, Sequence[str]]) -> int:
                 nursery.start_soon(err.run)
                 async with trio.open_nursery() as apps:
                     for name, options in commands.items():
-                        process = await _start(options, lifeline)
+                        process, news = await _start(options, lifeline)
                         processes.append(process)
+                        nursery.start_soon(_note_ready, news, process.pid, ready)
                         apps.start_soon(_attend, name.ljust(width), process, out, err, codes)
+                        apps.start_soon(_end_all_unless_ready, process, ready, processes)
                 await out.wait_written()
                 await err.wait_written()
                 nursery.cancel_scope.cancel()
@@ -48,22 +52,50 @@ async def run_many(commands: Mapping[str, Sequence[str]]) -> int:
     return next((code for code in codes if code != 0), 0)
 
 
-async def _start(options: Sequence[str], lifeline: int) -> trio.Process:
-    return await trio.lowlevel.open_process(
-        [sys.executable, "-P", "-c", START, "run", "--lifeline", str(lifeline), *options],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        pass_fds=[lifeline],
-        process_group=0,
-    )
+async def _start(options: Sequence[str], lifeline: int) -> tuple[trio.Process, trio.lowlevel.FdStream]:
+    """The process, and the stream on which it says that it is ready."""
+    heard, said = os.pipe()
+    try:
+        process = await trio.lowlevel.open_process(
+            [
+                *(sys.executable, "-P", "-c", START, "run"),
+                *("--lifeline", str(lifeline), "--ready-fd", str(said)),
+                *options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[lifeline, said],
+            process_group=0,
+        )
+    except BaseException:
+        os.close(heard)
+        raise
+    finally:
+        os.close(said)
+    return process, trio.lowlevel.FdStream(heard)
+
+
+async def _note_ready(news: trio.lowlevel.FdStream, pid: int, ready: set[int]) -> None:
+    async with news:
+        if await news.receive_some(16):
+            ready.add(pid)
+
+
+async def _end_all_unless_ready(process: trio.Process, ready: set[int], processes: Sequence[trio.Process]) -> None:
+    if await process.wait() != 0 and process.pid not in ready:
+        _signal_all(processes, signal.SIGTERM)
 
 
 async def _forward(signals: AsyncIterator[int], processes: Sequence[trio.Process]) -> None:
     async for number in signals:
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(number)
+        _signal_all(processes, number)
+
+
+def _signal_all(processes: Sequence[trio.Process], number: int) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(number)
 
 
 async def _attend(name: str, process: trio.Process, out: Sink, err: Sink, codes: list[int]) -> None:

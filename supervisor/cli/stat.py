@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
-from pannier.shared.messages import StatReply, StatRequest
+from pannier.shared.errors import NoSuchSidecar, Unreachable
+from pannier.shared.messages import Nothing, SidecarList, StatReply, StatRequest
 from pannier.supervisor.cli.output import output_option, print_json, print_table
 from pannier.supervisor.cli.services import ask, name_option, the_one
+
+if TYPE_CHECKING:
+    from pannier.shared.bus import Bus
 
 
 @click.command()
@@ -17,7 +23,7 @@ def command(*, name: str | None, window: str, output: str) -> None:
     from pannier.supervisor.request import duration
 
     request = StatRequest(duration(window, "--window") or 10.0)
-    reply = ask(the_one(name), lambda bus: bus.request("observability", "stat", request, StatReply))
+    reply = ask(the_one(name), lambda bus: _counted(bus, request))
     if output == "json":
         print_json(reply)
         return
@@ -38,6 +44,19 @@ def command(*, name: str | None, window: str, output: str) -> None:
             for row in reply.rows
         ],
     )
+
+
+async def _counted(bus: Bus, request: StatRequest) -> StatReply:
+    try:
+        return await bus.request("observability", "stat", request, StatReply)
+    except Unreachable as error:
+        found = await bus.request("supervisor", "sidecar.list", Nothing(), SidecarList)
+        if any(sidecar.name == "observability" and sidecar.state for sidecar in found.sidecars):
+            raise
+        raise NoSuchSidecar(
+            f"{bus.service} runs without observability, which counts requests",
+            hint=f"pannier sidecar add observability --name {bus.service}",
+        ) from error
 
 
 def _rounded(value: float | None) -> float | None:
