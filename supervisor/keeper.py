@@ -301,9 +301,9 @@ async def connect_keeper(directory: Path) -> AsyncIterator[Keeper]:
 async def start_keeper(directory: Path, orphan_grace_ms: int, *, own_group: bool = True) -> AsyncIterator[Keeper]:
     """Controls the keeper of `directory`, and starts one if none lives; one that is just ending is waited for.
 
-    The grace is in milliseconds, or `NEVER`. `own_group`: a new keeper leaves our process group, so that a signal to the
-    group, SIGKILL above all, spares whoever ends what is orphaned by it. Raises KeeperError EBUSY if another supervisor
-    controls the keeper, and PannierError if none can be started.
+    The grace is in milliseconds, or `NEVER`. `own_group`: a new keeper leaves our process group, so that a signal to
+    the group, SIGKILL above all, spares whoever ends what is orphaned by it. Raises KeeperError EBUSY if another
+    supervisor controls the keeper, and PannierError if none can be started.
     """
     connection, greeting, child = await _reach(directory, orphan_grace_ms, own_group)
     async with _conversation(Keeper(connection, greeting, adopted=child is None), child) as keeper:
