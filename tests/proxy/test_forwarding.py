@@ -8,8 +8,9 @@ import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -187,6 +188,55 @@ def test_pipelined_requests_are_answered_in_order(proxy: Proxy, origin: Origin) 
         assert [caller.read_answer().body for _ in range(50)] == [
             f"/{i}".encode() + (b"" if i % 2 else b"x" * i) for i in range(50)
         ]
+
+
+def in_chunks(body: bytes, random: Random) -> bytes:
+    """The body in chunks of random sizes, coded."""
+    coded = b""
+    while body:
+        size = random.randint(1, 20_000)
+        coded += chunk(body[:size])
+        body = body[size:]
+    return coded + chunk(b"")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_however_requests_arrive_each_gets_its_own_answer(proxy: Proxy, origin: Origin, seed: int) -> None:
+    """In packets that end anywhere. A connection may end after a body that streamed; what it answered is right."""
+    random = Random(seed)
+    origin.answer = lambda r: answer(r.target.encode() + r.body[::-1])
+    answered = 0
+    for turn in range(10):
+        bodies = [random.randbytes(random.choice([0, 1, 100, 5000, 40_000])) for _ in range(5)]
+        stream = b""
+        for i, body in enumerate(bodies):
+            if random.random() < 0.5:
+                stream += request(f"/{turn}/{i}", method="POST", body=body)
+            else:
+                stream += request(f"/{turn}/{i}", "Transfer-Encoding: chunked", method="POST") + in_chunks(body, random)
+        with proxy.call() as caller, ThreadPoolExecutor(1) as pool:
+            caller.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sizes = [random.choice([1, 3, 50, 1000, 16_384, 100_000]) for _ in range(1000)]
+            sending = pool.submit(send_in_pieces, caller, stream, sizes)
+            try:
+                for i, body in enumerate(bodies):
+                    got = caller.read_answer()
+                    assert (got.status, got.body) == (200, f"/{turn}/{i}".encode() + body[::-1])
+                    answered += 1
+            except (Ended, ConnectionError):
+                assert i > 0
+            sending.result()
+    assert answered >= 10
+
+
+def send_in_pieces(wire: Wire, data: bytes, sizes: list[int]) -> None:
+    at = 0
+    with suppress(ConnectionError):
+        for size in itertools.cycle(sizes):
+            if at >= len(data):
+                return
+            wire.send(data[at : at + size])
+            at += size
 
 
 def test_one_empty_line_before_a_request_is_ignored(proxy: Proxy) -> None:

@@ -144,3 +144,28 @@ def test_an_upgrade_that_nobody_asked_for_is_refused(proxy: Proxy, origin: Origi
     got = proxy.fetch()
     assert (got.status, got.get("x-pannier-reason")) == (502, "UPE")
     assert done.wait(10), "the upstream's connection is ended"
+
+
+@pytest.mark.parametrize("switch", [b"", b"Connection: upgrade\r\nUpgrade: h2c\r\n"])
+@pytest.mark.xfail(strict=True, reason="response.rs: 101 is believed whatever it names (RFC 9110, 15.2.2 and 7.8)")
+def test_a_switch_to_a_protocol_that_was_not_asked_for_is_refused(proxy: Proxy, origin: Origin, switch: bytes) -> None:
+    origin.answer = lambda _: b"HTTP/1.1 101 Switching Protocols\r\n" + switch + b"\r\n"
+    with proxy.call() as caller:
+        caller.send(request("/chat", *ASK))
+        got = caller.read_answer()
+        assert (got.status, got.get("x-pannier-reason")) == (502, "UPE")
+
+
+def test_a_tunnel_outlives_the_beginning_of_a_drain(proxy: Proxy, origin: Origin) -> None:
+    origin.converse = echo
+    with proxy.call() as caller, proxy.call() as idle:
+        caller.send(request("/chat", *ASK))
+        assert caller.read_answer().status == 101
+        assert caller.read(3) == b"hi;"
+        proxy.publish_base(lifecycle="draining")
+        assert idle.has_ended(), "the drain is on its way"
+        caller.send(b"still")
+        assert caller.read(5) == b"STILL"
+        caller.finish()
+        assert caller.read_to_end() == b"bye;"
+    proxy.wait_notified("PANNIER_DRAINED=1")
