@@ -49,7 +49,7 @@ pub async fn serve(worker: Rc<Worker>, mut stream: Stream, direction: Direction)
             Next::Gone => break,
         }
     }
-    worker.give_buffer(input);
+    worker.buffers.give(input);
     worker.count(Cell::ConnectionsClosed);
 }
 
@@ -62,18 +62,18 @@ async fn next_head(
 ) -> Result<Arrived, NoHead> {
     let timeouts = worker.policy().timeouts;
     if input.is_empty() {
-        worker.give_buffer(std::mem::take(input));
+        worker.buffers.give(std::mem::take(input));
         let (since, idle) = (clock::monotonic_ms(), after(timeouts.idle_ms));
         loop {
             let ready = timer.until_moving(|| idle.min(worker.idle_until(since)), stream.readable()).await;
             if !matches!(ready, Ok(Ok(()))) {
                 return Err(NoHead::Ended);
             }
-            *input = worker.take_buffer();
+            *input = worker.buffers.take();
             // Readiness is a guess until something was read: an accepted connection begins with it.
             match stream.try_read(input) {
                 Ok(n) if n > 0 => break,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => worker.give_buffer(std::mem::take(input)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => worker.buffers.give(std::mem::take(input)),
                 _ => return Err(NoHead::Ended),
             }
         }

@@ -99,7 +99,7 @@ pub async fn run(
     let mut send = pin!(async {
         from_caller.acknowledge();
         pump::write(&upload_timer, idle_ms, &mut to_upstream, head).await?;
-        let (mut input, mut out) = (attempt.worker.take_buffer(), attempt.worker.take_buffer());
+        let (mut input, mut out) = (attempt.worker.buffers.take(), attempt.worker.buffers.take());
         let patience = Patience { idle_ms, minimum_rate: true };
         let uploaded = &attempt.uploaded;
         let sent = pump::body(
@@ -113,8 +113,8 @@ pub async fn run(
             uploaded,
         );
         let sent = sent.await.map(|()| input.is_empty());
-        attempt.worker.give_buffer(input);
-        attempt.worker.give_buffer(out);
+        attempt.worker.buffers.give(input);
+        attempt.worker.buffers.give(out);
         sent
     });
     let mut answer = pin!(receive(attempt, &deadline, &mut from_upstream, &mut to_caller));
@@ -157,10 +157,10 @@ async fn receive(
     upstream: &mut ReadHalf<'_>,
     caller: &mut WriteHalf<'_>,
 ) -> Result<Answered, Failure> {
-    let (mut input, mut out) = (attempt.worker.take_buffer(), attempt.worker.take_buffer());
+    let (mut input, mut out) = (attempt.worker.buffers.take(), attempt.worker.buffers.take());
     let answered = receive_with(attempt, deadline, upstream, caller, &mut input, &mut out).await;
-    attempt.worker.give_buffer(input);
-    attempt.worker.give_buffer(out);
+    attempt.worker.buffers.give(input);
+    attempt.worker.buffers.give(out);
     answered
 }
 

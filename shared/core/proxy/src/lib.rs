@@ -8,7 +8,8 @@
 //! | --- | --- |
 //! | `inherited` | what the keeper handed over |
 //! | `policy_watch` | tables → policy → workers |
-//! | `worker` | one reactor: accepting, ticking, adopting policies |
+//! | `reactor` | a thread a worker: accepting, ticking, adopting policies |
+//! | `worker` | what the connections of one worker share |
 //! | `connection` | one caller: head after head |
 //! | `stack` | one request: the order of everything that happens to it |
 //! | `exchange` | one attempt at an upstream: request there, answer back |
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 
 mod account;
 mod answer;
+mod buffers;
 mod connection;
 mod dial;
 mod exchange;
@@ -31,6 +33,7 @@ mod notify;
 mod policy_watch;
 mod pool;
 mod pump;
+mod reactor;
 mod stack;
 mod stream;
 mod timers;
@@ -53,7 +56,7 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible,
     let segments = inherited::Segments::map(&inherited, workers).map_err(|e| e.to_string())?;
     let (policies, watched) = policy_watch::start(&inherited, &segments, workers)?;
     let listeners = inherited::listeners(inherited, workers)?;
-    let beats = worker::start(listeners, &segments, policies)?;
+    let beats = reactor::start(listeners, &segments, policies)?;
     notify::say_alive(&segments.enrolment, &beats, &watched)
 }
 

@@ -17,13 +17,11 @@ const HUNG_MS: u64 = 3_000;
 /// How often what a supervisor waits for is looked at.
 const TICK: Duration = Duration::from_millis(50);
 
-/// One heartbeat word a worker, in milliseconds since boot, and its requests in flight.
+/// What a worker says of itself.
 #[derive(Debug, Default)]
 pub struct Beat {
     /// When the worker's loop turned last.
     pub at_ms: AtomicU64,
-    /// Requests that it is serving.
-    pub in_flight: AtomicU64,
     /// 1 = it was told to drain, and nothing is in flight any more.
     pub drained: AtomicU64,
 }

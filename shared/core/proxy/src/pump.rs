@@ -8,9 +8,9 @@ use pannier_http::refusal::Refusal;
 use pannier_table::clock;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use crate::buffers;
 use crate::stream::Stream;
 use crate::timers::{Timer, after};
-use crate::worker::BUFFER;
 
 /// A large body is read in pieces of this size.
 const LARGE: usize = 64 << 10;
@@ -45,7 +45,7 @@ pub struct Patience {
 /// Reads more into `input`; 0 = the end.
 pub async fn read<R: AsyncRead + Unpin>(reader: &mut R, input: &mut Vec<u8>) -> io::Result<usize> {
     if input.len() == input.capacity() {
-        input.reserve(if input.capacity() < BUFFER { BUFFER } else { LARGE });
+        input.reserve(if input.capacity() < buffers::SIZE { buffers::SIZE } else { LARGE });
     }
     reader.read_buf(input).await
 }

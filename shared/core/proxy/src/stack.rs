@@ -168,7 +168,7 @@ pub async fn serve_request(
         },
     );
     input.drain(..plan.consumed.min(input.len()));
-    worker.give_buffer(plan.out);
+    worker.buffers.give(plan.out);
     outcomes.next
 }
 
@@ -184,7 +184,7 @@ pub async fn refuse(
     let policy = worker.policy();
     let flag = if refusal.status == 408 { Flag::DT } else { Flag::DPE };
     let answer = Answer::new(refusal.status, flag, refusal.reason);
-    let mut out = worker.take_buffer();
+    let mut out = worker.buffers.take();
     answer.write(&mut out, false, false);
     let written = pump::write(timer, policy.timeouts.idle_ms, caller, &out).await;
     account::finish(
@@ -209,7 +209,7 @@ pub async fn refuse(
             response_bytes: out.len() as u64,
         },
     );
-    worker.give_buffer(out);
+    worker.buffers.give(out);
     if written.is_ok() { Next::Close } else { Next::Gone }
 }
 
@@ -248,7 +248,7 @@ fn plan(worker: &Worker, policy: &Policy, input: &[u8], head: usize, direction: 
         new_request_id,
         trace_state: request.trace_state.map(text),
         span,
-        out: worker.take_buffer(),
+        out: worker.buffers.take(),
         consumed: head,
         upload: None,
     };
@@ -513,11 +513,11 @@ async fn say(
     answer: &Answer,
 ) -> Outcomes {
     let keep_alive = plan.keep_alive && plan.upload.is_none() && !worker.is_draining();
-    let mut out = worker.take_buffer();
+    let mut out = worker.buffers.take();
     answer.write(&mut out, plan.asked.head, keep_alive);
     let written = pump::write(timer, policy.timeouts.idle_ms, caller, &out).await;
     let response_bytes = out.len() as u64;
-    worker.give_buffer(out);
+    worker.buffers.give(out);
     Outcomes {
         status: answer.status,
         flag: answer.flag,
