@@ -80,12 +80,13 @@ fn absence_is_a_snapshot_like_another() {
 #[test]
 fn an_older_writer_is_fenced_for_good() {
     let (fd, mut old, reader) = table();
-    old.publish(&payload(1, 10)).unwrap();
+    let before = old.publish(&payload(1, 10)).unwrap();
     let mut new = writer(&fd);
     assert_eq!(newest(&reader).1, 1, "taking over changes nothing");
     assert!(matches!(old.publish(&payload(2, 10)), Err(Error::Fenced)));
     assert_eq!(newest(&reader).1, 1);
     let generation = new.publish(&payload(3, 10)).unwrap();
+    assert_eq!(generation, before + 2, "the slot that the old one may still fill is left alone");
     for _ in 0..5 {
         assert!(matches!(old.publish(&payload(4, 10)), Err(Error::Fenced)));
         assert!(matches!(old.withdraw(), Err(Error::Fenced)));
@@ -202,9 +203,9 @@ fn each_publish_wakes_every_waiter_that_may_only_read() {
             thread::spawn(move || {
                 let mut generation = 0;
                 for _ in 0..50 {
-                    let deadline = Instant::now() + SOON;
+                    let deadline = Instant::now() + SOON * 10;
                     while reader.generation() == generation && Instant::now() < deadline {
-                        reader.wait(generation, SOON);
+                        reader.wait(generation, SOON * 10);
                     }
                     generation = reader.generation();
                     seen.send(generation).unwrap();
