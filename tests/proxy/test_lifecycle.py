@@ -119,6 +119,7 @@ def test_a_killed_proxy_refuses_no_connection_and_loses_no_count(start_proxy: St
         idle = stack.enter_context(proxy.call())
         idle.send(request())
         assert idle.read_answer().status == 200
+        proxy.wait_counted(11)
         proxy.kill()
         assert idle.has_ended()
         waiting = [stack.enter_context(proxy.call()) for _ in range(20)]
