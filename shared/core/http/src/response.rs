@@ -25,18 +25,18 @@ pub struct Response<'h, 'b> {
 
 /// What the answer answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct Asked<'a> {
     /// It was HEAD: a length without a body.
     pub head: bool,
-    /// An upgrade was asked for.
-    pub upgrade: bool,
+    /// The protocols that an upgrade was asked for to.
+    pub upgrade: Option<&'a [u8]>,
 }
 
 /// Parses a whole head of an answer.
 ///
 /// # Errors
 /// A refusal, whatever its status; the caller is told 502.
-pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>, asked: Asked) -> Result<Response<'h, 'b>, Refusal> {
+pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>, asked: Asked<'_>) -> Result<Response<'h, 'b>, Refusal> {
     let mut raw = httparse::Response::new(&mut []);
     let complete = httparse::ParserConfig::default()
         .parse_response_with_uninit_headers(&mut raw, head, room)
@@ -64,7 +64,10 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>, asked: Asked) -> Re
             _ => {}
         }
     }
-    if status < 100 || (status == 101) != (asked.upgrade && status == 101) {
+    if status < 100 {
+        return Err(Refusal::bad("malformed status"));
+    }
+    if status == 101 && !is_answer_to(asked.upgrade, upgrade) {
         return Err(Refusal::bad("an upgrade that nobody asked for"));
     }
     let bodiless = asked.head || status < 200 || status == 204 || status == 304;
@@ -95,6 +98,12 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>, asked: Asked) -> Re
         fields: raw.headers,
         nominated: connection.others,
     })
+}
+
+/// Whether a protocol that was switched to is one of those that were asked for.
+fn is_answer_to(asked: Option<&[u8]>, switched: Option<&[u8]>) -> bool {
+    let (Some(asked), Some(switched)) = (asked, switched) else { return false };
+    fields::tokens(asked).any(|protocol| protocol.eq_ignore_ascii_case(switched))
 }
 
 /// How the answer is written to the caller.

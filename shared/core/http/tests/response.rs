@@ -6,20 +6,20 @@ use pannier_http::fields::room;
 use pannier_http::response::{self, Asked, Response, Toward};
 use proptest::prelude::*;
 
-const GET: Asked = Asked { head: false, upgrade: false };
-const HEAD: Asked = Asked { head: true, upgrade: false };
-const UPGRADE: Asked = Asked { head: false, upgrade: true };
+const GET: Asked<'static> = Asked { head: false, upgrade: None };
+const HEAD: Asked<'static> = Asked { head: true, upgrade: None };
+const UPGRADE: Asked<'static> = Asked { head: false, upgrade: Some(b"websocket") };
 const KEPT: Toward = Toward { version: 1, keep_alive: true, strip_ours: true };
 
-fn parsed<T>(head: &str, asked: Asked, look: impl FnOnce(Response<'_, '_>) -> T) -> T {
+fn parsed<T>(head: &str, asked: Asked<'_>, look: impl FnOnce(Response<'_, '_>) -> T) -> T {
     look(response::parse(head.as_bytes(), &mut room(), asked).unwrap())
 }
 
-fn is_refused(head: &[u8], asked: Asked) -> bool {
+fn is_refused(head: &[u8], asked: Asked<'_>) -> bool {
     response::parse(head, &mut room(), asked).is_err()
 }
 
-fn written(head: &str, asked: Asked, toward: &Toward) -> String {
+fn written(head: &str, asked: Asked<'_>, toward: &Toward) -> String {
     parsed(head, asked, |answer| {
         let mut out = Vec::new();
         answer.write(&mut out, toward);
@@ -219,7 +219,7 @@ fn nearly_an_answer() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
-fn asked() -> impl Strategy<Value = Asked> {
+fn asked() -> impl Strategy<Value = Asked<'static>> {
     prop_oneof![Just(GET), Just(HEAD), Just(UPGRADE)]
 }
 

@@ -32,7 +32,7 @@ pub struct Attempt<'a> {
     /// Floor timeouts.
     pub timeouts: Timeouts,
     /// What was asked for.
-    pub asked: Asked,
+    pub asked: Asked<'a>,
     /// Minor version of the caller's HTTP/1.
     pub version: u8,
     /// The caller may send another request after this one.

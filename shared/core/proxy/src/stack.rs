@@ -89,7 +89,8 @@ struct Plan {
     host: Text,
     port: u16,
     version: u8,
-    asked: Asked,
+    head_only: bool,
+    upgrade: Option<Text>,
     keep_alive: bool,
     repeatable: bool,
     request_id: Option<Text>,
@@ -241,7 +242,8 @@ fn plan(worker: &Worker, policy: &Policy, input: &[u8], head: usize, direction: 
         host: text(request.host.host.as_bytes()),
         port: request.host.port.unwrap_or(80),
         version: request.version,
-        asked: Asked { head: request.method == "HEAD", upgrade: request.upgrade.is_some() },
+        head_only: request.method == "HEAD",
+        upgrade: request.upgrade.map(text),
         keep_alive: request.keep_alive,
         repeatable: request.is_idempotent(),
         request_id: request.request_id.map(text),
@@ -400,7 +402,7 @@ async fn attempts(
             worker,
             timer,
             timeouts,
-            asked: plan.asked,
+            asked: Asked { head: plan.head_only, upgrade: plan.upgrade.map(|text| text.get(input).as_bytes()) },
             version: plan.version,
             keep_alive,
             strip_ours: direction == Direction::Outbound,
@@ -514,7 +516,7 @@ async fn say(
 ) -> Outcomes {
     let keep_alive = plan.keep_alive && plan.upload.is_none() && !worker.is_draining();
     let mut out = worker.buffers.take();
-    answer.write(&mut out, plan.asked.head, keep_alive);
+    answer.write(&mut out, plan.head_only, keep_alive);
     let written = pump::write(timer, policy.timeouts.idle_ms, caller, &out).await;
     let response_bytes = out.len() as u64;
     worker.buffers.give(out);
