@@ -147,7 +147,6 @@ def test_an_upgrade_that_nobody_asked_for_is_refused(proxy: Proxy, origin: Origi
 
 
 @pytest.mark.parametrize("switch", [b"", b"Connection: upgrade\r\nUpgrade: h2c\r\n"])
-@pytest.mark.xfail(strict=True, reason="response.rs: 101 is believed whatever it names (RFC 9110, 15.2.2 and 7.8)")
 def test_a_switch_to_a_protocol_that_was_not_asked_for_is_refused(proxy: Proxy, origin: Origin, switch: bytes) -> None:
     origin.answer = lambda _: b"HTTP/1.1 101 Switching Protocols\r\n" + switch + b"\r\n"
     with proxy.call() as caller:
