@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -19,6 +21,23 @@ from pannier.supervisor.broker import Broker, Grants
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the state of the machine it runs on."""
     monkeypatch.setenv("PANNIER_STATE_DIR", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def require_peer() -> Callable[[str], str]:
+    """`require_peer("nginx")` is the path of a program of `make peers`. Without it the test is skipped; where
+    `CI=true` it fails, since nobody reads there what was skipped."""
+
+    def find(program: str) -> str:
+        path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin:/sbin")
+        if path is None:
+            missing = f"{program} is not installed: `make peers` does it"
+            if os.environ.get("CI") == "true":
+                pytest.fail(missing)
+            pytest.skip(missing)
+        return path
+
+    return find
 
 
 @pytest.fixture

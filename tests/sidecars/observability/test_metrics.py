@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -194,8 +194,8 @@ def test_names_follow_the_rules_that_promtool_checks(exposition: Exposition) -> 
             assert all(re.fullmatch(r"[a-z][a-z0-9_]*", label) for label in sample.labels), sample
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian: prometheus) is not installed")
-def test_promtool_has_nothing_to_say(exposition: Exposition) -> None:
+def test_promtool_has_nothing_to_say(exposition: Exposition, require_peer: Callable[[str], str]) -> None:
+    promtool = require_peer("promtool")
     body, _ = exposition.render("text/plain")
-    checked = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True, timeout=30, check=False)
+    checked = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, timeout=30, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
