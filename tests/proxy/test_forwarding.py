@@ -190,6 +190,16 @@ def test_pipelined_requests_are_answered_in_order(proxy: Proxy, origin: Origin) 
         ]
 
 
+def test_what_was_read_with_the_end_of_a_streamed_body_is_the_next_request(proxy: Proxy, origin: Origin) -> None:
+    origin.answer = lambda r: answer(r.target.encode() + b"%d" % len(r.body))
+    with proxy.call() as caller:
+        caller.send(request("/large", method="POST", body=b"x" * 300_000) + request("/a") + request("/b"))
+        answers = [caller.read_answer() for _ in range(3)]
+        assert [got.body for got in answers] == [b"/large300000", b"/a0", b"/b0"]
+        assert [got.get("connection") for got in answers] == [None] * 3
+    assert proxy.totals("pool_reused") == 2
+
+
 def in_chunks(body: bytes, random: Random) -> bytes:
     """The body in chunks of random sizes, coded."""
     coded = b""
@@ -202,10 +212,9 @@ def in_chunks(body: bytes, random: Random) -> bytes:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_however_requests_arrive_each_gets_its_own_answer(proxy: Proxy, origin: Origin, seed: int) -> None:
-    """In packets that end anywhere. A connection may end after a body that streamed; what it answered is right."""
+    """In packets that end anywhere, all on one connection."""
     random = Random(seed)
     origin.answer = lambda r: answer(r.target.encode() + r.body[::-1])
-    answered = 0
     for turn in range(10):
         bodies = [random.randbytes(random.choice([0, 1, 100, 5000, 40_000])) for _ in range(5)]
         stream = b""
@@ -218,15 +227,10 @@ def test_however_requests_arrive_each_gets_its_own_answer(proxy: Proxy, origin: 
             caller.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sizes = [random.choice([1, 3, 50, 1000, 16_384, 100_000]) for _ in range(1000)]
             sending = pool.submit(send_in_pieces, caller, stream, sizes)
-            try:
-                for i, body in enumerate(bodies):
-                    got = caller.read_answer()
-                    assert (got.status, got.body) == (200, f"/{turn}/{i}".encode() + body[::-1])
-                    answered += 1
-            except (Ended, ConnectionError):
-                assert i > 0
+            for i, body in enumerate(bodies):
+                got = caller.read_answer()
+                assert (got.status, got.body) == (200, f"/{turn}/{i}".encode() + body[::-1])
             sending.result()
-    assert answered >= 10
 
 
 def send_in_pieces(wire: Wire, data: bytes, sizes: list[int]) -> None:
@@ -516,7 +520,7 @@ def test_our_own_fields_are_stripped_on_the_untrusted_side(proxy: Proxy, origin:
 @pytest.mark.parametrize("name", DISGUISED)
 def test_our_own_fields_in_disguise_never_come_in(proxy: Proxy, origin: Origin, name: str) -> None:
     """Servers that turn names into variables read an underscore as a dash."""
-    assert proxy.fetch("/", f"{name}: 1").status in (200, 400)
+    assert proxy.fetch("/", f"{name}: 1").status == 200
     assert not [n for r in origin.requests for n in r.names if "pannier" in n]
     origin.answer = lambda _: answer(b"", f"{name}: 1")
     assert not [n for n in proxy.fetch(host="up", outbound=True).names if n == name.lower()]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use pannier_table::segments::name_hash;
+use pannier_table::layout::name_hash;
 
 use crate::address::Address;
 use crate::route_labels::RouteLabels;
@@ -176,8 +176,8 @@ fn endpoint(
 ///
 /// # Errors
 /// One line naming the field and what was expected.
-pub fn validate(kind: pannier_table::segments::Kind, payload: &[u8]) -> Result<(), String> {
-    use pannier_table::segments::Kind;
+pub fn validate(kind: pannier_table::kind::Kind, payload: &[u8]) -> Result<(), String> {
+    use pannier_table::kind::Kind;
     match kind {
         Kind::Base => {
             Policy::compile(&crate::schema::decode(payload)?, None, None)?;

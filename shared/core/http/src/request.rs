@@ -44,7 +44,7 @@ pub struct Request<'h, 'b> {
 pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'h, 'b>, Refusal> {
     let mut raw = httparse::Request::new(&mut []);
     raw.parse_with_uninit_headers(head, room)
-        .map_err(refuse)
+        .map_err(|error| refuse(error, head))
         .and_then(|status| if status.is_complete() { Ok(()) } else { Err(Refusal::bad("malformed request")) })?;
     let (Some(method), Some(target), Some(version)) = (raw.method, raw.path, raw.version) else {
         return Err(Refusal::bad("malformed request line"));
@@ -59,10 +59,9 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'
     let framing = seen.framing(version)?;
     let (path, absolute) = take_target(method, target)?;
     let authority = match (absolute, seen.host) {
+        (_, None) if version == 1 => return Err(Refusal::bad("no Host field")),
         (Some(authority), _) => authority,
-        (None, Some(host)) => host,
-        (None, None) if version == 0 => "",
-        (None, None) => return Err(Refusal::bad("no Host field")),
+        (None, host) => host.unwrap_or(""),
     };
     let host = match authority {
         "" => Authority { host: "", port: None },
@@ -98,14 +97,23 @@ fn offers_h2c(protocols: &[u8]) -> bool {
         .any(|name| name.trim_ascii().eq_ignore_ascii_case(b"h2c"))
 }
 
-fn refuse(error: httparse::Error) -> Refusal {
+fn refuse(error: httparse::Error, head: &[u8]) -> Refusal {
     match error {
         httparse::Error::TooManyHeaders => Refusal::with(431, "more than 100 fields"),
-        httparse::Error::Version => Refusal::with(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"),
+        httparse::Error::Version if names_a_version(head) => {
+            Refusal::with(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+        }
         httparse::Error::HeaderName => Refusal::bad("malformed field name"),
         httparse::Error::HeaderValue => Refusal::bad("malformed field value"),
         _ => Refusal::bad("malformed request line"),
     }
+}
+
+/// Whether the request line is one but for its version: `METHOD target HTTP/…`. A space within the target is no version.
+fn names_a_version(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or(&[]);
+    let mut parts = line.split(|byte| *byte == b' ');
+    parts.nth(2).is_some_and(|version| version.starts_with(b"HTTP/")) && parts.next().is_none()
 }
 
 fn take_target<'b>(method: &str, target: &'b str) -> Result<(&'b str, Option<&'b str>), Refusal> {
@@ -138,6 +146,7 @@ fn take_target<'b>(method: &str, target: &'b str) -> Result<(&'b str, Option<&'b
     }
     match path.bytes().next() {
         Some(b'/') => Ok((path, Some(authority))),
+        None if method == "OPTIONS" => Ok(("*", Some(authority))),
         None => Ok(("/", Some(authority))),
         _ => Err(Refusal::bad("the target has a query but no path")),
     }
@@ -161,9 +170,6 @@ struct Seen<'b> {
 impl<'b> Seen<'b> {
     fn take(&mut self, field: &Field<'b>) -> Result<(), Refusal> {
         match fields::name(field.name) {
-            Name::Ours if field.name.contains('_') => {
-                return Err(Refusal::bad("a field name that some servers read as one of x-pannier-*"));
-            }
             Name::Other | Name::Te | Name::HopByHop | Name::Ours => {}
             Name::Host => {
                 let host = std::str::from_utf8(field.value).map_err(|_| Refusal::bad("Host is malformed"))?;

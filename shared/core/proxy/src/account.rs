@@ -4,9 +4,11 @@ use pannier_decide::policy::Policy;
 use pannier_decide::trace::Span;
 use pannier_http::request::method_label;
 use pannier_table::clock;
-use pannier_table::counters::{Cell, Direction, Key, Sample};
+use pannier_table::counters::{Cell, Sample};
+use pannier_table::layout::LINE_WORDS;
+use pannier_table::record::MAX_RECORD_LINES;
 use pannier_table::record::{AccessRecord, Flag, Texts};
-use pannier_table::ring::{LINE_WORDS, MAX_RECORD_LINES};
+use pannier_table::series::{Direction, Key};
 
 use crate::worker::Worker;
 

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use pannier_http::head::{HeadScanner, leading_blank};
 use pannier_http::refusal::Refusal;
 use pannier_table::clock;
-use pannier_table::counters::{Cell, Direction};
+use pannier_table::counters::Cell;
+use pannier_table::series::Direction;
 use tokio::io::AsyncWriteExt;
 
 use crate::pump;

@@ -60,6 +60,8 @@ pub struct Answered {
     pub caller_reusable: bool,
     /// The protocol was switched; the bytes are what the upstream sent after its head.
     pub upgraded: Option<Vec<u8>>,
+    /// What was read with the end of the caller's body and follows it: the next request.
+    pub following: Vec<u8>,
 }
 
 /// Why there is none.
@@ -112,13 +114,13 @@ pub async fn run(
             relay,
             uploaded,
         );
-        let sent = sent.await.map(|()| input.is_empty());
+        let sent = sent.await.map(|()| std::mem::take(&mut input));
         attempt.worker.buffers.give(input);
         attempt.worker.buffers.give(out);
         sent
     });
     let mut answer = pin!(receive(attempt, &deadline, &mut from_upstream, &mut to_caller));
-    let mut sent: Option<Result<bool, PumpError>> = None;
+    let mut sent: Option<Result<Vec<u8>, PumpError>> = None;
     let mut answered = loop {
         tokio::select! {
             biased;
@@ -142,11 +144,13 @@ pub async fn run(
             done = &mut answer => break done?,
         }
     };
-    // An answer before the end of the request: neither connection is at a place where another message could begin. Nor
-    // is it when bytes followed the body, which were read with it.
-    if !matches!(sent, Some(Ok(true))) {
-        answered.upstream_reusable = false;
-        answered.caller_reusable = false;
+    match sent {
+        Some(Ok(following)) => answered.following = following,
+        // An answer before the end of the request: neither connection is at a place where another message could begin.
+        _ => {
+            answered.upstream_reusable = false;
+            answered.caller_reusable = false;
+        }
     }
     Ok(answered)
 }
@@ -198,6 +202,7 @@ async fn receive_with(
         upstream_reusable: head.upstream_reusable,
         caller_reusable: head.caller_reusable,
         upgraded: None,
+        following: Vec::new(),
     };
     if !head.relay.may_be_whole(input) {
         upstream.acknowledge();

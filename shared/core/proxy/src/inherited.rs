@@ -5,9 +5,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use pannier_table::counters::{Direction, Enrolment};
+use pannier_table::counters::Enrolment;
 use pannier_table::hot::HotWords;
 use pannier_table::map::{Access, Mapping};
+use pannier_table::series::Direction;
 use pannier_table::{Error, counters, hot, ring};
 
 /// Descriptors by name, each owned once.

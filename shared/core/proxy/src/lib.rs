@@ -61,11 +61,11 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible,
 }
 
 fn worker_count(args: impl Iterator<Item = OsString>) -> Result<usize, String> {
-    let usage = || format!("usage: pannierd proxy --workers N (1…{})", pannier_table::counters::MAX_WORKERS);
+    let usage = || format!("usage: pannierd proxy --workers N (1…{})", pannier_table::layout::MAX_WORKERS);
     let args: Vec<_> = args.map(|a| a.to_string_lossy().into_owned()).collect();
     match args.as_slice() {
         [flag, count] if flag == "--workers" => {
-            count.parse().ok().filter(|n| (1..=pannier_table::counters::MAX_WORKERS).contains(n)).ok_or_else(usage)
+            count.parse().ok().filter(|n| (1..=pannier_table::layout::MAX_WORKERS).contains(n)).ok_or_else(usage)
         }
         _ => Err(usage()),
     }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use pannier_decide::policy::{Policy, floor};
 use pannier_decide::schema::{self, Base, Endpoints, Lifecycle, Telemetry};
 use pannier_table::counters::Enrolment;
+use pannier_table::kind::Kind;
 use pannier_table::map::{Access, Mapping};
-use pannier_table::segments::Kind;
 use pannier_table::snapshot::{ReadError, Reader, SEGMENT_BYTES, Snapshot};
 use tokio::sync::Notify;
 

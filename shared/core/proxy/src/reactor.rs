@@ -6,9 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use pannier_table::clock;
-use pannier_table::counters::{Cell as Counter, Direction, WorkerCounters};
+use pannier_table::counters::{Cell as Counter, WorkerCounters};
 use pannier_table::hot::HotWords;
 use pannier_table::ring::Producer;
+use pannier_table::series::Direction;
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
@@ -107,15 +108,15 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, direction: Direction)
 
 /// Sweeps deadlines while there are any; else only says, twice a second, that the loop turns.
 async fn tick(worker: Rc<Worker>) {
-    let mut turns = 0_u32;
+    let mut purge_at = 0;
     loop {
+        let now = clock::monotonic_ms();
         worker.turn();
-        worker.timers.sweep(clock::monotonic_ms());
-        turns = turns.wrapping_add(1);
-        if turns.is_multiple_of(40) {
-            worker.pool.purge(clock::monotonic_ms());
+        worker.timers.sweep(now);
+        if now >= purge_at {
+            worker.pool.purge(now);
+            purge_at = now + 1_000;
         }
-        let busy = !worker.timers.is_empty() || worker.is_draining();
-        tokio::time::sleep(if busy { timers::TICK } else { Duration::from_millis(500) }).await;
+        worker.timers.wait(if worker.is_draining() { timers::TICK } else { Duration::from_millis(500) }).await;
     }
 }

@@ -22,9 +22,10 @@ use pannier_http::refusal::Refusal;
 use pannier_http::request::{self, Edits};
 use pannier_http::response::Asked;
 use pannier_table::clock;
-use pannier_table::counters::{Cell, Direction};
+use pannier_table::counters::Cell;
 use pannier_table::hot;
 use pannier_table::record::Flag;
+use pannier_table::series::Direction;
 
 use crate::account::{self, Finished};
 use crate::answer::{Answer, harmless};
@@ -116,6 +117,8 @@ impl Plan {
 
 /// What came of a request.
 struct Outcomes {
+    /// What was read with the end of the body and follows it.
+    following: Vec<u8>,
     status: u16,
     flag: Flag,
     upstream: Box<str>,
@@ -169,6 +172,7 @@ pub async fn serve_request(
         },
     );
     input.drain(..plan.consumed.min(input.len()));
+    input.extend_from_slice(&outcomes.following);
     worker.buffers.give(plan.out);
     outcomes.next
 }
@@ -414,6 +418,7 @@ async fn attempts(
         let request_bytes = plan.consumed as u64 + attempt.uploaded.get();
         let response_bytes = attempt.written.get();
         let failed = |flag, status| Outcomes {
+            following: Vec::new(),
             status,
             flag,
             upstream: label.clone(),
@@ -492,6 +497,7 @@ async fn complete(
     poolable: bool,
 ) -> Outcomes {
     outcomes.status = answered.status;
+    outcomes.following = answered.following;
     if let Some(early) = answered.upgraded {
         let (up, down) = pump::tunnel(caller, &mut upstream, after_body, &early).await;
         outcomes.request_bytes += up;
@@ -521,6 +527,7 @@ async fn say(
     let response_bytes = out.len() as u64;
     worker.buffers.give(out);
     Outcomes {
+        following: Vec::new(),
         status: answer.status,
         flag: answer.flag,
         upstream: "".into(),

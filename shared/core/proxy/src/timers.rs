@@ -11,6 +11,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use pannier_table::clock;
+use tokio::sync::Notify;
 
 /// How late a deadline may be noticed.
 pub const TICK: Duration = Duration::from_millis(25);
@@ -33,12 +34,15 @@ pub struct Timers {
     entries: RefCell<Vec<Entry>>,
     free: RefCell<Vec<usize>>,
     in_use: Cell<usize>,
+    first: Notify,
 }
 
 impl Timers {
     /// A deadline of one's own, unset.
     pub fn register(self: &Rc<Self>) -> Timer {
-        self.in_use.set(self.in_use.get() + 1);
+        if self.in_use.replace(self.in_use.get() + 1) == 0 {
+            self.first.notify_one();
+        }
         let index = self.free.borrow_mut().pop().unwrap_or_else(|| {
             let mut entries = self.entries.borrow_mut();
             entries.push(Entry::default());
@@ -49,9 +53,13 @@ impl Timers {
         timer
     }
 
-    /// Whether anybody may be waiting.
-    pub fn is_empty(&self) -> bool {
-        self.in_use.get() == 0
+    /// Waits for the next sweep: [`TICK`] while there is any deadline, else until there is, at most `quiet`.
+    pub async fn wait(&self, quiet: Duration) {
+        if self.in_use.get() == 0 {
+            let _ = tokio::time::timeout(quiet, self.first.notified()).await;
+        } else {
+            tokio::time::sleep(TICK).await;
+        }
     }
 
     /// Wakes everybody: a deadline that all of them share has moved.

@@ -193,4 +193,7 @@ class Rings:
 
     def __new__(cls, rings_fd: int, counters_fd: int) -> Rings: ...
     def drain(self, log_fd: int, spans: bool, limit: int = 4096) -> Drained:
-        """Take up to `limit` records; append their JSON lines to `log_fd` (-1 = none). May block, as writing does."""
+        """Take up to `limit` records of each ring; append their JSON lines to `log_fd` (-1 = none).
+
+        May block, as writing does.
+        """

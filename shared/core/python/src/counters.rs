@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pannier_table::counters::{self as cells, CounterReader, Direction, SEGMENT_BYTES};
+use pannier_table::counter_reader::CounterReader;
+use pannier_table::counters::{self as cells, SEGMENT_BYTES};
 use pannier_table::map::Access;
 use pannier_table::record::Flag;
+use pannier_table::series::Direction;
 use pyo3::prelude::*;
 
 use crate::tables::{map, translate};

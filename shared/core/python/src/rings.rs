@@ -5,7 +5,8 @@ use std::io::Write;
 use std::os::fd::BorrowedFd;
 
 use pannier_table::access_log;
-use pannier_table::counters::{CounterReader, SEGMENT_BYTES as COUNTER_BYTES};
+use pannier_table::counter_reader::CounterReader;
+use pannier_table::counters::SEGMENT_BYTES as COUNTER_BYTES;
 use pannier_table::map::Access;
 use pannier_table::record::AccessRecord;
 use pannier_table::ring::{Consumer, SEGMENT_BYTES};

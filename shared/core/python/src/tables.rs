@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use pannier_decide::policy;
+use pannier_table::kind::Kind;
 use pannier_table::map::{Access, Mapping};
-use pannier_table::segments::{self, Kind};
 use pannier_table::snapshot::{ReadError, Reader, SEGMENT_BYTES, Snapshot, Writer};
-use pannier_table::{Error, counters, hot, ring};
+use pannier_table::{Error, counters, hot, layout, ring, segments};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -57,7 +57,7 @@ pub fn initialise(name: &str, fd: i32) -> PyResult<()> {
     if bytes == 0 {
         return Err(PyValueError::new_err(format!("no segment is called {name:?}")));
     }
-    segments::initialise(map(fd, bytes, Access::Write)?.words(), name).map_err(translate)
+    layout::initialise(&map(fd, bytes, Access::Write)?, name).map_err(translate)
 }
 
 #[pyfunction]

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::map::Mapping;
-use crate::{Error, segments};
+use crate::{Error, layout};
 
 /// Endpoints that can have a word.
 pub const SLOTS: usize = 4096;
@@ -67,9 +67,9 @@ impl HotWords {
     /// `Layout` for a foreign segment.
     pub fn new(map: Mapping) -> Result<Self, Error> {
         if map.access() == crate::map::Access::Write {
-            segments::initialise(map.words(), "hot")?;
+            layout::initialise(&map, "hot")?;
         }
-        segments::check(map.words(), "hot")?;
+        layout::check(map.words(), "hot")?;
         Ok(HotWords(map))
     }
 

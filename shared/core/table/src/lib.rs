@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | [`snapshot`] | one *table* a kind | one sidecar (or the supervisor) → proxy |
 //! | [`hot`] | `hot` words | proxy, resilience ↔ proxy, resilience (CAS) |
-//! | [`counters`] | `counters` | each enrolled process its own region → sidecars |
+//! | [`counters`], [`counter_reader`] | `counters` | each enrolled process its own region → sidecars |
 //! | [`ring`] | `rings` | each enrolled worker its own ring → observability |
 //!
 //! Rules:
@@ -18,14 +18,18 @@
 
 pub mod access_log;
 pub mod clock;
+pub mod counter_reader;
 pub mod counters;
 pub mod histogram;
 pub mod hot;
+pub mod kind;
+pub mod layout;
 pub mod map;
 pub mod owner;
 pub mod record;
 pub mod ring;
 pub mod segments;
+pub mod series;
 pub mod snapshot;
 
 /// What can be wrong with a segment, in words an operator can act on.

@@ -11,7 +11,10 @@
 //!
 //! Texts longer than their limit are cut, and the record says so.
 
-use crate::ring::{LINE_WORDS, MAX_RECORD_LINES};
+use crate::layout::LINE_WORDS;
+
+/// Cache lines of the longest record.
+pub const MAX_RECORD_LINES: usize = 32;
 
 /// Envoy's response flags that we use, and our own; what `x-pannier-reason` and the access log show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]

@@ -11,16 +11,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::counters::{MAX_WORKERS, REGIONS};
+use crate::Error;
+use crate::layout::{self, LINE_WORDS, MAX_WORKERS, REGIONS, word};
 use crate::map::{Access, Mapping};
-use crate::{Error, segments};
+use crate::record::MAX_RECORD_LINES;
 
-/// Words of a cache line.
-pub const LINE_WORDS: usize = 8;
 /// Cache lines of one ring (a power of two).
 pub const LINES: u64 = 16_384;
-/// The longest record.
-pub const MAX_RECORD_LINES: usize = 32;
 
 const SEGMENT_HEADER: usize = 512;
 const RING_HEADER: usize = 512;
@@ -35,11 +32,6 @@ const PADDING: u64 = 0xff;
 fn ring(words: &[AtomicU64], index: usize) -> &[AtomicU64] {
     let from = SEGMENT_HEADER + index * RING_WORDS;
     words.get(from..from + RING_WORDS).unwrap_or(&[])
-}
-
-fn at(words: &[AtomicU64], i: usize) -> &AtomicU64 {
-    static ZERO: AtomicU64 = AtomicU64::new(0);
-    words.get(i).unwrap_or(&ZERO)
 }
 
 fn lines(ring: &[AtomicU64], position: u64, count: usize) -> &[AtomicU64] {
@@ -62,11 +54,11 @@ impl Producer {
     /// # Errors
     /// `Layout` for a foreign segment.
     pub fn new(map: Arc<Mapping>, region: usize, worker: usize) -> Result<Self, Error> {
-        segments::initialise(map.words(), "rings")?;
+        layout::initialise(&map, "rings")?;
         let index = region * MAX_WORKERS + worker;
         let words = ring(map.words(), index);
-        let head = at(words, HEAD).load(Ordering::Acquire);
-        let cached_tail = at(words, TAIL).load(Ordering::Acquire);
+        let head = word(words, HEAD).load(Ordering::Acquire);
+        let cached_tail = word(words, TAIL).load(Ordering::Acquire);
         Ok(Producer { map, index, head, cached_tail })
     }
 
@@ -81,22 +73,22 @@ impl Producer {
         let padding = if to_end < needed { to_end } else { 0 };
         let after = self.head.wrapping_add(padding + needed);
         if after.wrapping_sub(self.cached_tail) > LINES {
-            let tail = at(words, TAIL).load(Ordering::Acquire);
+            let tail = word(words, TAIL).load(Ordering::Acquire);
             let is_possible = self.head.wrapping_sub(tail) <= LINES;
             self.cached_tail = if is_possible { tail } else { self.head };
             if after.wrapping_sub(self.cached_tail) > LINES {
-                at(words, HEAD).store(self.head, Ordering::Release);
+                word(words, HEAD).store(self.head, Ordering::Release);
                 return false;
             }
         }
         if padding > 0 {
-            at(lines(words, self.head, 1), 0).store(padding << 8 | PADDING, Ordering::Relaxed);
+            word(lines(words, self.head, 1), 0).store(padding << 8 | PADDING, Ordering::Relaxed);
         }
         for (cell, word) in lines(words, self.head.wrapping_add(padding), needed as usize).iter().zip(record) {
             cell.store(*word, Ordering::Relaxed);
         }
         self.head = after;
-        at(words, HEAD).store(after, Ordering::Release);
+        word(words, HEAD).store(after, Ordering::Release);
         true
     }
 }
@@ -125,11 +117,11 @@ impl Consumer {
         if map.access() != Access::Write {
             return Err(Error::Layout("rings: the consumer needs to acknowledge; map it writable".into()));
         }
-        segments::initialise(map.words(), "rings")?;
+        layout::initialise(&map, "rings")?;
         Ok(Consumer { map })
     }
 
-    /// Hands up to `limit` records of the rings of the given regions to `each`, and acknowledges them.
+    /// Hands up to `limit` records of each ring of the given regions to `each`, and acknowledges them.
     pub fn drain(&self, regions: &[(usize, usize)], limit: usize, mut each: impl FnMut(&[u64])) -> Drained {
         let mut drained = Drained::default();
         for (region, workers) in regions {
@@ -142,15 +134,16 @@ impl Consumer {
 
     fn drain_one(&self, index: usize, limit: usize, drained: &mut Drained, each: &mut impl FnMut(&[u64])) {
         let words = ring(self.map.words(), index);
-        let head = at(words, HEAD).load(Ordering::Acquire);
-        let mut tail = at(words, TAIL).load(Ordering::Relaxed);
+        let head = word(words, HEAD).load(Ordering::Acquire);
+        let mut tail = word(words, TAIL).load(Ordering::Relaxed);
         let mut record = [0_u64; MAX_RECORD_LINES * LINE_WORDS];
         if head.wrapping_sub(tail) > LINES {
             drained.skipped += 1;
             tail = head;
         }
-        while tail != head && drained.records < limit {
-            let first = at(lines(words, tail, 1), 0).load(Ordering::Relaxed);
+        let enough = drained.records + limit;
+        while tail != head && drained.records < enough {
+            let first = word(lines(words, tail, 1), 0).load(Ordering::Relaxed);
             let is_padding = first & 0xff == PADDING;
             let count = if is_padding { first >> 8 } else { first & 0xff };
             let longest = if is_padding { LINES } else { MAX_RECORD_LINES as u64 };
@@ -171,6 +164,6 @@ impl Consumer {
             }
             tail = tail.wrapping_add(count);
         }
-        at(words, TAIL).store(tail, Ordering::Release);
+        word(words, TAIL).store(tail, Ordering::Release);
     }
 }

@@ -24,9 +24,11 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use rustix::thread::futex;
 
+use crate::kind::Kind;
+use crate::layout;
 use crate::map::{self, Mapping};
 use crate::owner::Owner;
-use crate::segments::{self, Kind};
+
 use crate::{Error, clock};
 
 /// Room for one snapshot.
@@ -127,8 +129,8 @@ impl Writer {
     /// # Errors
     /// `Layout` for a foreign segment.
     pub fn take_over(map: Mapping, kind: Kind) -> Result<Self, Error> {
+        layout::initialise(&map, &format!("table.{}", kind.name()))?;
         let view = View(map.words());
-        segments::initialise(view.0, &format!("table.{}", kind.name()))?;
         let current = view.word(CURRENT);
         let mut seen = current.load(Ordering::Acquire);
         loop {
@@ -211,7 +213,7 @@ impl Reader {
     /// # Errors
     /// `Layout` for a foreign or incompatible segment.
     pub fn new(map: Mapping, kind: Kind) -> Result<Self, Error> {
-        segments::check(map.words(), &format!("table.{}", kind.name()))?;
+        layout::check(map.words(), &format!("table.{}", kind.name()))?;
         Ok(Reader { map, seen: AtomicU64::new(0) })
     }
 

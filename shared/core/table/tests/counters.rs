@@ -9,11 +9,11 @@ use std::thread;
 
 use memory::{inherited, readable, segment, spawn, wait_until, writable};
 use pannier_table::Error;
-use pannier_table::counters::{
-    BLOCKS, Cell, CounterReader, Direction, Enrolment, Key, MAX_WORKERS, OVERFLOW, REGIONS, SEGMENT_BYTES, Sample,
-    Series, WorkerCounters,
-};
-use pannier_table::segments::Kind;
+use pannier_table::counter_reader::{CounterReader, Series};
+use pannier_table::counters::{BLOCKS, Cell, Enrolment, OVERFLOW, SEGMENT_BYTES, Sample, WorkerCounters};
+use pannier_table::kind::Kind;
+use pannier_table::layout::{MAX_WORKERS, REGIONS};
+use pannier_table::series::{Direction, Key};
 
 fn enrol(fd: &OwnedFd, workers: usize) -> Arc<Enrolment> {
     Arc::new(Enrolment::new(writable(fd, SEGMENT_BYTES), workers).unwrap())

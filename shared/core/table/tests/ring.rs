@@ -10,7 +10,9 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use memory::{inherited, readable, segment, spawn, wait_until, writable};
-use pannier_table::ring::{Consumer, Drained, LINE_WORDS, LINES, MAX_RECORD_LINES, Producer, SEGMENT_BYTES};
+use pannier_table::layout::LINE_WORDS;
+use pannier_table::record::MAX_RECORD_LINES;
+use pannier_table::ring::{Consumer, Drained, LINES, Producer, SEGMENT_BYTES};
 use proptest::prelude::*;
 
 const REGION: usize = 3;

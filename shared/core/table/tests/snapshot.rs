@@ -10,8 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use memory::{SOON, payload, readable, seed_of, segment, writable};
+use pannier_table::kind::Kind;
+use pannier_table::layout;
 use pannier_table::map::{Access, Mapping};
-use pannier_table::segments::{self, Kind};
 use pannier_table::snapshot::{ReadError, Reader, SEGMENT_BYTES, SLOT_BYTES, Snapshot, Writer};
 use pannier_table::{Error, hot};
 
@@ -250,10 +251,10 @@ fn foreign_segments_are_refused_in_words() {
     assert!(matches!(Writer::take_over(writable(&fd, SEGMENT_BYTES), Kind::Telemetry), Err(Error::Layout(_))));
 
     let raw = writable(&fd, SEGMENT_BYTES);
-    raw.words()[1].store(u64::from(segments::ABI_MAJOR + 1) << 32, Ordering::Release);
+    raw.words()[1].store(u64::from(layout::ABI_MAJOR + 1) << 32, Ordering::Release);
     assert!(refused(&fd, Kind::Base).contains("layout version 2"));
     assert!(matches!(Writer::take_over(writable(&fd, SEGMENT_BYTES), Kind::Base), Err(Error::Layout(_))));
-    raw.words()[1].store(u64::from(segments::ABI_MAJOR) << 32 | 7, Ordering::Release);
+    raw.words()[1].store(u64::from(layout::ABI_MAJOR) << 32 | 7, Ordering::Release);
     assert!(Reader::new(readable(&fd, SEGMENT_BYTES), Kind::Base).is_ok(), "a newer minor version is read");
 
     raw.words()[0].store(0x1234, Ordering::Release);

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use memory::{payload, readable, segment, writable};
 use pannier_table::Error;
+use pannier_table::kind::Kind;
 use pannier_table::map::Mapping;
-use pannier_table::segments::Kind;
 use pannier_table::snapshot::{ReadError, Reader, SEGMENT_BYTES, SLOT_BYTES, Snapshot, Writer};
 use proptest::prelude::*;
 

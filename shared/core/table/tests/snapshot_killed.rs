@@ -8,7 +8,7 @@ use std::process::Child;
 
 use memory::{Dice, inherited, payload, readable, seed_of, segment, spawn, wait_until, writable};
 use pannier_table::Error;
-use pannier_table::segments::Kind;
+use pannier_table::kind::Kind;
 use pannier_table::snapshot::{ReadError, Reader, SEGMENT_BYTES, Snapshot, Writer};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 

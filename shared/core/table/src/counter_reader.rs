@@ -1,0 +1,151 @@
+//! The reading end of the counters: every region added up, those of the dead included.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::counters::{
+    BLOCKS, BLOCKS_USED, Cell, HEARTBEAT, IN_FORCE, NAMES, OWNER, REJECTED, WORKERS, nth_block, region, worker,
+};
+use crate::kind::Kind;
+use crate::layout::{self, MAX_WORKERS, REGIONS, word};
+use crate::map::{Access, Mapping};
+use crate::owner::Owner;
+use crate::series::{Labels, block};
+use crate::{Error, histogram};
+
+/// A series, summed over workers and processes.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // the fields of a block, in its order
+pub struct Series {
+    pub labels: Labels,
+    pub count: u64,
+    pub sum_ns: u64,
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    pub conventional: Vec<u64>,
+    pub fine: Vec<u64>,
+}
+
+/// Who is enrolled, and how far it is.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Enrolled {
+    pub index: usize,
+    pub owner: Owner,
+    pub alive: bool,
+    pub workers: u64,
+    pub heartbeat_ms: u64,
+    pub rejected_tables: u64,
+    pub in_force: Vec<(Kind, u64)>,
+}
+
+/// The reading end.
+#[derive(Debug)]
+pub struct CounterReader(Mapping);
+
+impl CounterReader {
+    /// Over a mapping, read-only or not.
+    ///
+    /// # Errors
+    /// `Layout` for a foreign segment.
+    pub fn new(map: Mapping) -> Result<Self, Error> {
+        if map.access() == Access::Write {
+            layout::initialise(&map, "counters")?;
+        }
+        layout::check(map.words(), "counters")?;
+        Ok(CounterReader(map))
+    }
+
+    fn regions(&self) -> impl Iterator<Item = (usize, &[AtomicU64])> {
+        (0..REGIONS)
+            .map(|i| (i, region(self.0.words(), i)))
+            .filter(|(_, r)| word(r, OWNER).load(Ordering::Acquire) != 0)
+    }
+
+    fn workers(&self) -> impl Iterator<Item = (&[AtomicU64], usize)> {
+        self.regions().flat_map(|(_, region)| {
+            (0..MAX_WORKERS).map(move |i| {
+                let used = word(region, BLOCKS_USED + i).load(Ordering::Acquire) as usize;
+                (worker(region, i), used.min(BLOCKS))
+            })
+        })
+    }
+
+    /// Every series, summed; the order is that of first appearance.
+    #[must_use]
+    pub fn series(&self) -> Vec<Series> {
+        let mut index: HashMap<Labels, usize> = HashMap::new();
+        let mut all: Vec<Series> = Vec::new();
+        for (worker, used) in self.workers() {
+            for i in 0..used {
+                let block = nth_block(worker, i);
+                let Some(labels) = Labels::read(block) else {
+                    continue;
+                };
+                let slot = *index.entry(labels.clone()).or_insert(all.len());
+                if slot == all.len() {
+                    all.push(Series {
+                        labels,
+                        count: 0,
+                        sum_ns: 0,
+                        request_bytes: 0,
+                        response_bytes: 0,
+                        conventional: vec![0; histogram::CONVENTIONAL],
+                        fine: vec![0; histogram::FINE],
+                    });
+                }
+                if let Some(series) = all.get_mut(slot) {
+                    let read = |i| word(block, i).load(Ordering::Relaxed);
+                    series.count += read(block::COUNT);
+                    series.sum_ns += read(block::SUM_NS);
+                    series.request_bytes += read(block::REQUEST_BYTES);
+                    series.response_bytes += read(block::RESPONSE_BYTES);
+                    series.conventional.iter_mut().enumerate().for_each(|(i, n)| *n += read(block::CONVENTIONAL + i));
+                    series.fine.iter_mut().enumerate().for_each(|(i, n)| *n += read(block::FINE + i));
+                }
+            }
+        }
+        all
+    }
+
+    /// The fixed counters, summed.
+    #[must_use]
+    pub fn totals(&self) -> Vec<(&'static str, u64)> {
+        let mut sums = [0_u64; NAMES.len()];
+        for (worker, _) in self.workers() {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                *sum += word(worker, i).load(Ordering::Relaxed);
+            }
+        }
+        NAMES.into_iter().zip(sums).collect()
+    }
+
+    /// A number that moves whenever anything was counted: cheap enough to be asked 50 times a second.
+    #[must_use]
+    pub fn activity(&self) -> u64 {
+        let cell = Cell::RingRecords as usize;
+        self.workers().map(|(worker, _)| word(worker, cell).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+
+    /// Everybody who holds a region, alive or not.
+    #[must_use]
+    pub fn enrolled(&self) -> Vec<Enrolled> {
+        self.regions()
+            .map(|(index, region)| {
+                let owner = Owner(word(region, OWNER).load(Ordering::Acquire));
+                Enrolled {
+                    index,
+                    owner,
+                    alive: owner.is_alive(),
+                    workers: word(region, WORKERS).load(Ordering::Relaxed),
+                    heartbeat_ms: word(region, HEARTBEAT).load(Ordering::Relaxed),
+                    rejected_tables: word(region, REJECTED).load(Ordering::Relaxed),
+                    in_force: Kind::ALL
+                        .into_iter()
+                        .map(|kind| (kind, word(region, IN_FORCE + kind as usize).load(Ordering::Acquire)))
+                        .collect(),
+                }
+            })
+            .collect()
+    }
+}

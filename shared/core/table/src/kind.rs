@@ -1,0 +1,33 @@
+//! The kinds of table: which capability writes each.
+
+/// A kind of table: which capability writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The supervisor's own: listeners' duties, the app's address, static endpoints, floor timeouts.
+    Base,
+    /// The discovery sidecar's.
+    Endpoints,
+    /// The observability sidecar's.
+    Telemetry,
+}
+
+impl Kind {
+    /// Every kind, in the order of the `in_force` words of an enrolment.
+    pub const ALL: [Kind; 3] = [Kind::Base, Kind::Endpoints, Kind::Telemetry];
+
+    /// The name in `table.NAME` and in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Base => "base",
+            Kind::Endpoints => "endpoints",
+            Kind::Telemetry => "telemetry",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|k| k.name() == name)
+    }
+}
