@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+import msgspec
 import trio
 from pannier.shared.bus import open_bus
 from pannier.shared.errors import Unreachable
@@ -18,6 +24,7 @@ from pannier.shared.messages import Nothing, Process, Status
 
 PANNIER = Path(sys.executable).parent / "pannier"
 PATIENCE = 20.0
+Reply = TypeVar("Reply", bound=msgspec.Struct)
 
 APP = """
 import signal, socket, sys
@@ -72,24 +79,29 @@ class Host:
             check=False,
         )
 
-    def serve(self, name: str, port: int, *more: str, code: int = 0) -> subprocess.Popen[str]:
+    def serve(
+        self, name: str, port: int, *more: str, code: int = 0, command: Sequence[str] = (), **options: Any
+    ) -> subprocess.Popen[str]:
         """A service whose app listens on `port`; returns when it is ready."""
-        process = self.start(
-            *("run", "--name", name, "--app-port", str(port), *more),
-            *("--", sys.executable, str(self.app), str(port), str(code)),
-        )
-        until(lambda: self.ready(name))
+        command = command or (sys.executable, str(self.app), str(port), str(code))
+        process = self.start("run", "--name", name, "--app-port", str(port), *more, "--", *command, **options)
+        until(lambda: process.poll() is not None or self.ready(name))
+        assert process.poll() is None, process.communicate()
         return process
 
-    def processes(self, name: str) -> list[Process]:
-        """What `ps` shows, asked for directly: starting the command takes longer than most of what is tested."""
+    def ask(self, name: str, verb: str, body: msgspec.Struct, reply: type[Reply]) -> Reply:
+        """Asks the supervisor directly: starting a command takes longer than most of what is tested."""
 
-        async def ask() -> Status:
+        async def ask() -> Reply:
             async with open_bus(self.runtime / name / "bus.sock") as bus:
-                return await bus.request("supervisor", "status", Nothing(), Status)
+                return await bus.request("supervisor", verb, body, reply, timeout=PATIENCE)
 
+        return trio.run(ask)
+
+    def processes(self, name: str) -> list[Process]:
+        """What `ps` shows."""
         try:
-            return trio.run(ask).processes
+            return self.ask(name, "status", Nothing(), Status).processes
         except Unreachable:
             return []
 
@@ -100,11 +112,35 @@ class Host:
         found = self.processes(name)
         return bool(found) and all(process.ready for process in found)
 
+    def urls(self, name: str) -> dict[str, str]:
+        found: dict[str, str] = json.loads((self.runtime / name / "urls.json").read_text())
+        return found
+
+    def metric(self, name: str, metric: str) -> float:
+        """The sum of what `/metrics` says of that name, over all labels."""
+        connection = http.client.HTTPConnection(urlsplit(self.urls(name)["metrics"]).netloc, timeout=PATIENCE)
+        try:
+            connection.request("GET", "/metrics")
+            lines = connection.getresponse().read().decode().splitlines()
+        finally:
+            connection.close()
+        return sum(float(line.split()[-1]) for line in lines if re.match(rf"{metric}[ {{]", line))
+
     def orphaned(self, name: str) -> bool:
         return not self.processes(name) and (self.runtime / name / "keeper.sock").exists()
 
     def nothing_left(self) -> bool:
         return not any(entry.name != "registry" for entry in self.runtime.iterdir())
+
+    def survivors(self) -> list[int]:
+        """Every process that was started in this runtime folder, by whomever."""
+        mark = f"PANNIER_RUNTIME_DIR={self.runtime}".encode()
+        found = []
+        for environment in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if mark in environment.read_bytes().split(b"\0"):
+                    found.append(int(environment.parent.name))
+        return found
 
 
 def free_port() -> int:

@@ -1,0 +1,188 @@
+"""What fails in a service that is under load: nothing, unless it is the proxy or the app itself that dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+from pannier.shared.messages import Nothing, SidecarName
+
+from tests.bench.peers import nginx_frame
+from tests.system.host import PATIENCE, Host, free_port, until
+from tests.system.load import BODY, Load
+
+REQUESTS = "http_server_request_duration_seconds_count"
+CONNECTIONS = "pannier_proxy_connections_accepted_total"
+SIDECARS = ("discovery", "observability")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """nginx as an app: it answers in microseconds, so that what is slow or fails is ours."""
+
+    host: Host
+    nginx: str
+
+    def command(self, port: int, *, talks: bool = False) -> Sequence[str]:
+        """An app on `port`. With `talks` it prints 3 KiB a request, and waits where nobody takes them."""
+        folder = self.host.folder / f"nginx-{port}"
+        folder.mkdir()
+        log = "access_log /dev/stdout long;" if talks else ""
+        http = f"""\
+    log_format long "$request {"." * 3072}";
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        {log}
+        location / {{ return 200 "{BODY.strip()}\\n"; }}
+    }}"""
+        (folder / "nginx.conf").write_text(nginx_frame(folder, http))
+        return [self.nginx, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
+
+    def serve(self, name: str, *more: str, talks: bool = False) -> subprocess.Popen[str]:
+        port = free_port()
+        ports = ("--port", "0", "--outbound-port", "auto")
+        stdout = subprocess.DEVNULL if talks else subprocess.PIPE
+        return self.host.serve(name, port, *ports, *more, command=self.command(port, talks=talks), stdout=stdout)
+
+
+@pytest.fixture
+def origin(host: Host, require_peer: Callable[[str], str]) -> Origin:
+    return Origin(host, require_peer("nginx"))
+
+
+def test_capabilities_come_and_go(host: Host, origin: Origin) -> None:
+    origin.serve("orders")
+    before = host.pids("orders")
+    with Load(host.urls("orders")["inbound"], "orders") as load:
+        for name in ("observability", "discovery"):
+            host.ask("orders", "sidecar.rm", SidecarName(name), Nothing)
+            assert host.pids("orders").keys() == before.keys() - {name}
+            host.ask("orders", "sidecar.add", SidecarName(name), Nothing)
+    load.assert_all_answered()
+    after = host.pids("orders")
+    assert {**after, **dict.fromkeys(SIDECARS, 0)} == {**before, **dict.fromkeys(SIDECARS, 0)}
+    assert host.metric("orders", CONNECTIONS) == load.dialled, "none was closed and opened again"
+    until(lambda: host.metric("orders", REQUESTS) >= load.answered)
+    assert host.metric("orders", REQUESTS) == load.answered
+
+
+def test_sidecars_are_killed(host: Host, origin: Origin) -> None:
+    origin.serve("orders")
+    with Load(host.urls("orders")["inbound"], "orders") as load:
+        for victims in (SIDECARS[:1], SIDECARS[1:], SIDECARS):
+            before = host.pids("orders")
+            for victim in victims:
+                os.kill(before[victim], signal.SIGKILL)
+            until(lambda: host.ready("orders") and not _same(host.pids("orders"), before, victims), within=5.0)  # noqa: B023
+            assert {**host.pids("orders"), **dict.fromkeys(victims, 0)} == {**before, **dict.fromkeys(victims, 0)}
+    load.assert_all_answered()
+    assert host.metric("orders", CONNECTIONS) == load.dialled
+    until(lambda: host.metric("orders", REQUESTS) >= load.answered)
+    assert host.metric("orders", REQUESTS) == load.answered
+
+
+def _same(now: dict[str, int], before: dict[str, int], names: Sequence[str]) -> bool:
+    return any(now[name] == before[name] for name in names)
+
+
+def test_the_supervisor_is_killed_and_another_adopts(host: Host, origin: Origin) -> None:
+    first = origin.serve("orders", "--set", "orphan_grace=30s")
+    before = host.pids("orders")
+    with Load(host.urls("orders")["inbound"], "orders") as load:
+        first.kill()
+        until(lambda: host.orphaned("orders"))
+        host.start("run", "--name", "orders", "--app-port", str(free_port()), "--", "another", "command")
+        until(lambda: host.ready("orders"))
+    load.assert_all_answered()
+    after = host.pids("orders")
+    assert {**after, "supervisor": 0} == {**before, "supervisor": 0}
+    assert after["supervisor"] != before["supervisor"]
+    assert host.metric("orders", CONNECTIONS) == load.dialled
+
+
+def test_the_supervisor_is_killed_under_dev(host: Host, origin: Origin) -> None:
+    process = origin.serve("orders")
+    with Load(host.urls("orders")["inbound"], "orders"):
+        process.kill()
+        process.wait()
+        until(lambda: host.nothing_left() and not host.survivors(), within=2.0)
+
+
+def test_nobody_is_killed_while_the_supervisor_sleeps_or_when_it_wakes(host: Host, origin: Origin) -> None:
+    """It sleeps for longer than a sidecar may be silent, beside an app that fills its pipe many times over."""
+    process = origin.serve("orders", talks=True)
+    before = host.pids("orders")
+    with Load(host.urls("orders")["inbound"], "orders", rate=300) as load:
+        process.send_signal(signal.SIGSTOP)
+        asleep = time.monotonic()
+        until(lambda: time.monotonic() > asleep + 5.5)
+        process.send_signal(signal.SIGCONT)
+        until(lambda: host.ready("orders"))
+        awake = time.monotonic()
+        until(lambda: time.monotonic() > awake + 1.0)
+    load.assert_all_answered()
+    assert host.pids("orders") == before
+
+
+def test_a_sidecar_that_hangs_is_replaced(host: Host, origin: Origin) -> None:
+    origin.serve("orders")
+    before = host.pids("orders")
+    with Load(host.urls("orders")["inbound"], "orders") as load:
+        for name in SIDECARS:
+            os.kill(before[name], signal.SIGSTOP)
+        until(lambda: host.ready("orders") and not _same(host.pids("orders"), before, SIDECARS))
+    load.assert_all_answered()
+    assert {**host.pids("orders"), **dict.fromkeys(SIDECARS, 0)} == {**before, **dict.fromkeys(SIDECARS, 0)}
+    assert host.metric("orders", CONNECTIONS) == load.dialled
+
+
+def test_the_proxy_is_killed(host: Host, origin: Origin) -> None:
+    origin.serve("orders")
+    before = host.pids("orders")
+    with Load(host.urls("orders")["inbound"], "orders") as load:
+        counted = host.metric("orders", REQUESTS)
+        os.kill(before["proxy"], signal.SIGKILL)
+        assert host.metric("orders", REQUESTS) >= counted
+        until(lambda: host.ready("orders") and host.pids("orders")["proxy"] != before["proxy"], within=5.0)
+        assert host.metric("orders", REQUESTS) >= counted
+    assert load.failed <= load.connections
+    assert load.answered + load.failed == load.issued, "nobody was refused"
+    assert load.slowest_s < 1.0
+    assert {**host.pids("orders"), "proxy": 0} == {**before, "proxy": 0}
+    until(lambda: host.metric("orders", REQUESTS) >= load.answered - load.connections)
+    assert host.metric("orders", REQUESTS) <= load.issued
+
+
+def test_the_keeper_is_killed(host: Host, origin: Origin) -> None:
+    process = origin.serve("orders")
+    before = host.pids("orders")
+    with Load(host.urls("orders")["inbound"], "orders") as load:
+        os.kill(before["keeper"], signal.SIGKILL)
+        until(lambda: any(each.state == "degraded" for each in host.processes("orders")))
+        assert {**host.pids("orders"), "keeper": 0} == {**before, "keeper": 0}
+    load.assert_all_answered()
+    assert "degraded" in host.run("ps").stdout
+    assert host.run("down").returncode == 0
+    assert process.wait(PATIENCE) == 0
+    assert host.nothing_left()
+    assert not host.survivors()
+
+
+def test_a_full_disk_costs_lines_of_the_access_log(host: Host, origin: Origin) -> None:
+    process = origin.serve("orders", "--set", "sidecars.observability.access_log.path=/dev/full")
+    with Load(host.urls("orders")["inbound"], "orders") as load:
+        until(lambda: host.metric("orders", "pannier_access_log_errors_total") > load.rate)
+    load.assert_all_answered()
+    until(lambda: host.metric("orders", REQUESTS) == load.answered)
+    until(lambda: host.metric("orders", "pannier_access_log_errors_total") == load.answered)
+    process.terminate()
+    _, said = process.communicate(timeout=PATIENCE)
+    assert [line for line in said.splitlines() if "access log" in line and "cannot be written" in line] == [
+        line for line in said.splitlines() if "access log" in line
+    ]
+    assert said.count("access log") == 1
