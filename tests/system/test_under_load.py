@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pannier.shared.messages import Nothing, SidecarName
 
 from tests.bench.peers import nginx_frame
+from tests.proxy.wire import Wire, request
 from tests.system.host import PATIENCE, Host, free_port, until
 from tests.system.load import BODY, Load
 
 REQUESTS = "http_server_request_duration_seconds_count"
 CONNECTIONS = "pannier_proxy_connections_accepted_total"
 SIDECARS = ("discovery", "observability")
+
+
+SLOW_APP = """
+import pathlib, signal, sys, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+folder = pathlib.Path(sys.argv[2])
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        if self.path == "/slow":
+            (folder / f"slow-{self.client_address[1]}").touch()
+            while not (folder / "gate").exists():
+                time.sleep(0.01)
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"whole")
+    def log_message(self, *_):
+        pass
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
 
 
 @dataclass(frozen=True)
@@ -186,3 +215,102 @@ def test_a_full_disk_costs_lines_of_the_access_log(host: Host, origin: Origin) -
         line for line in said.splitlines() if "access log" in line
     ]
     assert said.count("access log") == 1
+
+
+def test_a_drain_answers_what_is_in_flight_and_whoever_still_comes(host: Host, port: int) -> None:
+    (host.folder / "slow.py").write_text(SLOW_APP)
+    command = (sys.executable, str(host.folder / "slow.py"), str(port), str(host.folder))
+    process = host.serve("orders", port, "--port", "0", command=command)
+    public = urlsplit(host.urls("orders")["inbound"])
+    with ExitStack() as stack:
+
+        def call() -> Wire:
+            return stack.enter_context(Wire(socket.create_connection((public.hostname, public.port), PATIENCE)))
+
+        def answered(wire: Wire) -> tuple[int, bytes, str | None]:
+            got = wire.read_answer()
+            return got.status, got.body, got.get("connection")
+
+        idle = call()
+        idle.send(request())
+        assert answered(idle) == (200, b"whole", None)
+        busy = [call() for _ in range(4)]
+        for wire in busy:
+            wire.send(request("/slow"))
+        until(lambda: len(list(host.folder.glob("slow-*"))) == len(busy))
+
+        process.send_signal(signal.SIGTERM)
+        assert idle.has_ended()
+        for late in (call(), call()):
+            late.send(request())
+            assert answered(late) == (200, b"whole", "close")
+            assert late.has_ended()
+        assert process.poll() is None
+        (host.folder / "gate").touch()
+        for wire in busy:
+            assert answered(wire) == (200, b"whole", "close")
+            assert wire.has_ended()
+    assert process.wait(PATIENCE) == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((public.hostname, public.port), PATIENCE)
+    assert host.nothing_left()
+    assert not host.survivors()
+
+
+def test_a_service_is_replaced_instance_by_instance(host: Host, origin: Origin) -> None:
+    """`shop` finds one instance of `orders` in the host's registry; the other one is registered with it."""
+    host.start("run", "--name", "shop", "--outbound-port", "auto", "--", "sleep", "600")
+    first = origin.serve("orders")
+    second = origin.serve("orders-two", "--set", 'inbound.hosts=["orders"]')
+    until(lambda: host.ready("shop") and _healthy(host) == 1)
+    with Load(host.urls("shop")["outbound"], "orders") as load:
+        public = urlsplit(host.urls("orders-two")["inbound"])
+        body = {"address": public.hostname, "port": public.port, "ttl": "1m"}
+        assert _api(host, request("/v1/instances/orders/two", method="PUT", body=json.dumps(body).encode()))[0] == 201
+        until(lambda: _healthy(host) == 2)
+        first.terminate()
+        assert first.wait(PATIENCE) == 0
+        until(lambda: _healthy(host) == 1)
+        origin.serve("orders")
+        until(lambda: _healthy(host) == 2)
+        assert _api(host, request("/v1/instances/orders/two", method="DELETE"))[0] == 200
+        until(lambda: _healthy(host) == 1)
+        taken = host.metric("orders-two", REQUESTS)
+        second.terminate()
+        assert second.wait(PATIENCE) == 0
+    load.assert_all_answered()
+    assert 0 < taken < load.answered
+
+
+def _api(host: Host, asked: bytes) -> tuple[int, Any]:
+    """What the registration socket of `shop` answers."""
+    connection = socket.socket(socket.AF_UNIX)
+    with Wire(connection) as wire:
+        connection.connect(str(host.runtime / "shop" / "api.sock"))
+        wire.send(asked)
+        got = wire.read_answer()
+    return got.status, json.loads(got.body)
+
+
+def _healthy(host: Host) -> int:
+    """How many instances of `orders` are known to `shop` and can be called."""
+    status, found = _api(host, request("/v1/services/orders"))
+    return sum(each["state"] == "UP" for each in found["endpoints"]) if status == 200 else 0
+
+
+def test_ctrl_c_ends_a_project_that_is_under_load(host: Host, origin: Origin) -> None:
+    public = {"one": free_port(), "two": free_port()}
+    tables = []
+    for name, at in public.items():
+        port = free_port()
+        tables.append(f"[apps.{name}]\ncommand = {json.dumps(origin.command(port))}\napp_port = {port}\nport = {at}\n")
+    (host.folder / "pannier.toml").write_text("\n".join(tables))
+    process = host.start("run", "-f", "pannier.toml")
+    until(lambda: host.ready("one") and host.ready("two"))
+    with Load(f"http://127.0.0.1:{public['one']}", "one"), Load(f"http://127.0.0.1:{public['two']}", "two"):
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert host.nothing_left()
+    assert not host.survivors()
+    assert not list(host.runtime.rglob("*.json"))
