@@ -30,18 +30,3 @@ def milliseconds(duration: str) -> int:
 def seconds(duration: str) -> float:
     """The length in seconds. Raises ValueError if the text is no GEP-2257 duration."""
     return milliseconds(duration) / 1000
-
-
-def format_milliseconds(length: int) -> str:
-    """The shortest text whose `milliseconds` is `length`: `90000` gives `1m30s`, `0` gives `0s`.
-
-    Raises ValueError for a negative length, or one of more than 99999 hours.
-    """
-    if length < 0 or length >= 100_000 * _UNIT_MS["h"]:
-        raise ValueError(f"{length} ms cannot be written as a duration: 0 to 99999h are possible")
-    text = ""
-    for unit, size in _UNIT_MS.items():
-        count, length = divmod(length, size)
-        if count:
-            text += f"{count}{unit}"
-    return text or "0s"

@@ -59,10 +59,6 @@ class Deadline:
         self._at = at
         self._open: set[trio.CancelScope] = set()
 
-    @property
-    def passed(self) -> bool:
-        return trio.current_time() >= self._at
-
     def now(self) -> None:
         self._at = min(self._at, trio.current_time())
         for scope in self._open:

@@ -1,7 +1,6 @@
 """The supervisor's part of the shared memory.
 
-It lays the segments out, writes table `base`, publishes the absence of what was removed, and folds a dead process's
-counters into the sum of the dead.
+It lays the segments out, writes table `base`, and publishes the absence of what was removed.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ class TableState(msgspec.Struct, frozen=True):
     kind: str
     generation: int
     absent: bool
-    writer_pid: int
     age_s: float | None
 
 
@@ -62,9 +60,9 @@ class Segments:
 
     def _state(self, kind: str, now_ms: int) -> TableState:
         reader = _native.TableReader(kind, self.descriptors[f"table.{kind}"])
-        pid, heartbeat = reader.writer()
+        _, heartbeat = reader.writer()
         age = max(0, now_ms - heartbeat) / 1000 if heartbeat else None
-        return TableState(kind, reader.generation(), reader.read() is None, pid, age)
+        return TableState(kind, reader.generation(), reader.read() is None, age)
 
     def close(self) -> None:
         for descriptor in self.descriptors.values():

@@ -16,7 +16,6 @@ SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 
 OTHER: Final = "_OTHER"
 INBOUND: Final = "inbound"
-OUTBOUND: Final = "outbound"
 
 METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"})
 

@@ -16,13 +16,12 @@ MAX_OPEN: Final = 64
 
 @dataclass(frozen=True)
 class Call:
-    """`asker` and `handler` are peers; `asked` is the id that the asker gave, `to` and `verb` what it wrote."""
+    """`asker` and `handler` are peers; `asked` is the id that the asker gave, `to` the role that it asked."""
 
     asker: int
     asked: int
     handler: int
     to: str
-    verb: str
 
 
 class Calls:

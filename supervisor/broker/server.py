@@ -369,7 +369,7 @@ class Broker:
             busy = Unreachable(f"`{request.to}` does not read its requests", hint="try again in a moment")
             self._answer(peer.number, envelope.failure_of(request.id, busy))
             return
-        call = Call(peer.number, request.id, handler.number, request.to, request.verb)
+        call = Call(peer.number, request.id, handler.number, request.to)
         number, displaced = self._calls.begin(call)
         if displaced is not None:
             self._fail(displaced, Unreachable(f"`{displaced.to}` has not answered, and newer requests came"))

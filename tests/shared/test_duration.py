@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pannier.shared.duration import Duration, format_milliseconds, milliseconds, seconds
+from pannier.shared.duration import Duration, milliseconds, seconds
 
 
 @pytest.mark.parametrize(
@@ -39,14 +37,3 @@ def test_decodes_as_a_field_without_hooks() -> None:
 
     assert seconds(msgspec.convert({"wait": "250ms"}, Settings).wait) == 0.25
     assert seconds(Settings().wait) == 1
-
-
-@given(st.integers(0, 99_999 * 3_600_000))
-def test_what_is_formatted_reads_back(length: int) -> None:
-    assert milliseconds(format_milliseconds(length)) == length
-
-
-@pytest.mark.parametrize("length", [-1, 100_000 * 3_600_000])
-def test_cannot_format_what_cannot_be_written(length: int) -> None:
-    with pytest.raises(ValueError, match="cannot be written"):
-        format_milliseconds(length)
