@@ -17,6 +17,7 @@ from pannier.shared.errors import Blame, PannierError, UsageError
 
 NAME_PATTERN = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 SOCKET_NAME_LIMIT = 107
+"""Bytes of a socket's path that `sockaddr_un` holds, its terminator aside."""
 LONGEST_SOCKET = "keeper.sock"
 REGISTRY = "registry"
 

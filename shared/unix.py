@@ -14,13 +14,11 @@ import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import trio
 from pannier.shared.errors import Blame, PannierError, Unreachable
+from pannier.shared.runtime import SOCKET_NAME_LIMIT
 
-MAX_PATH: Final = 107
-"""Bytes of a socket's path that `sockaddr_un` holds, its terminator aside."""
 _BACKLOG = 128
 _UCRED = struct.Struct("=iII")
 
@@ -31,12 +29,12 @@ class Credentials:
 
     pid: int
     uid: int
-    gid: int
 
 
 def credentials(sock: trio.socket.SocketType) -> Credentials:
     """Credentials of the process at the other end of a connected Unix socket."""
-    return Credentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return Credentials(pid, uid)
 
 
 def listen_unix(path: Path) -> trio.SocketListener:
@@ -85,9 +83,9 @@ async def connect_unix(path: Path) -> trio.SocketStream:
 
 def _check_length(path: Path) -> None:
     length = len(os.fsencode(path))
-    if length > MAX_PATH:
+    if length > SOCKET_NAME_LIMIT:
         raise PannierError(
-            f"{path} takes {length} bytes; a socket's path holds {MAX_PATH}",
+            f"{path} takes {length} bytes; a socket's path holds {SOCKET_NAME_LIMIT}",
             hint="set PANNIER_RUNTIME_DIR to a shorter folder",
             blame=Blame.CONFIG,
         )

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 from pannier.shared.errors import Blame, PannierError
+from pannier.supervisor.hold import exit_of
 from pannier.supervisor.keeper import NOTE_MAX, Keeper, KeeperError, Listing
 from pannier.supervisor.plan import Arguments, Plan
 from pannier.supervisor.restart import Exit
@@ -41,8 +42,7 @@ def found(listing: Listing) -> Found:
     ended = {}
     for process in listing.processes:
         if (end := process.exited) is not None:
-            how = Exit(end.code or 0) if end.signal is None else Exit.by_signal(end.signal)
-            ended[process.name] = (process.pid, how)
+            ended[process.name] = (process.pid, exit_of(end))
     return Found({process.name: process.pid for process in listing.processes if process.running}, ended)
 
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import trio
 from pannier.shared.errors import Blame, PannierError
-from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone
+from pannier.supervisor.keeper import Exited, Keeper, KeeperError, KeeperGone
 from pannier.supervisor.plan import ProcessPlan
 from pannier.supervisor.restart import Exit
 
@@ -74,8 +74,7 @@ class Hold:
     async def report(self) -> None:
         """Passes the keeper's events on; returns when the keeper is gone."""
         async for exited in self._keeper.events():
-            end = Exit(exited.code or 0) if exited.signal is None else Exit.by_signal(exited.signal)
-            self._ended(exited.name, exited.pid, end)
+            self._ended(exited.name, exited.pid, exit_of(exited))
         self.keeper_lost = True
 
     def watch(self, name: str, pid: int) -> None:
@@ -93,6 +92,11 @@ class Hold:
         finally:
             os.close(descriptor)
         self._ended(name, pid, reap(pid))
+
+
+def exit_of(exited: Exited) -> Exit:
+    """The end of a process as the keeper tells it."""
+    return Exit(exited.code or 0) if exited.signal is None else Exit.by_signal(exited.signal)
 
 
 def kill_orphans() -> None:

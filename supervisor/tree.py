@@ -19,7 +19,7 @@ import msgspec
 import trio
 from pannier.shared.errors import Blame, PannierError, TimedOut
 from pannier.supervisor.child import Child, Holder, wait_listening
-from pannier.supervisor.ending import Cause, Deadline, Ending
+from pannier.supervisor.ending import SIDECAR_PATIENCE, Cause, Deadline, Ending
 from pannier.supervisor.lifecycle import SERVICE, ProcessState, ServiceEvent, ServiceState, step
 from pannier.supervisor.plan import Kind, Plan, ProcessPlan
 from pannier.supervisor.restart import Exit
@@ -27,7 +27,6 @@ from pannier.supervisor.watchdog import TICK, Watchdog
 
 EXTERNAL: Final = "app (external)"
 _TOLD: Final = 2.0  # seconds for an app that had Ctrl-C from the terminal, before it gets TERM from us
-_LEAVE: Final = 2.5  # seconds that a sidecar has after TERM; its own clean-up is limited to 2
 
 
 class Tree:
@@ -184,7 +183,7 @@ class Tree:
 
     async def remove(self, name: str) -> None:
         """Ends a sidecar and forgets it."""
-        await self.children[name].stop(patience=_LEAVE)
+        await self.children[name].stop(patience=SIDECAR_PATIENCE)
         del self.children[name]
         self._changed(None)
 

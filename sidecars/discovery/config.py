@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
 from pannier.shared.profile import Address
+from pannier.shared.runtime import SOCKET_NAME_LIMIT
 
 SERVICE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)"
 INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
@@ -17,7 +18,6 @@ CheckPath = Annotated[str, Meta(pattern=r"^/[!-~]{0,1023}$(?!\n)", description='
 Metadata = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=256)]], Meta(max_length=16)
 ]
-UNIX_PATH_BYTES = 107
 
 Count = Annotated[int, Meta(ge=1, le=100)]
 
@@ -25,8 +25,8 @@ Count = Annotated[int, Meta(ge=1, le=100)]
 def check_address(address: str) -> str:
     """Returns an `Address` that the proxy can connect to; raises ValueError for a port or path out of range."""
     if address.startswith("unix:"):
-        if len(address.removeprefix("unix:").encode()) > UNIX_PATH_BYTES:
-            raise ValueError(f"{address[:80]!r}: the path of a socket has at most {UNIX_PATH_BYTES} bytes")
+        if len(address.removeprefix("unix:").encode()) > SOCKET_NAME_LIMIT:
+            raise ValueError(f"{address[:80]!r}: the path of a socket has at most {SOCKET_NAME_LIMIT} bytes")
     elif not 1 <= int(address.rpartition(":")[2]) <= 65535:
         raise ValueError(f"{address!r}: a port is 1 to 65535")
     return address
