@@ -1,4 +1,5 @@
-from pannier.shared import sidecar
-from pannier.sidecars.discovery import config, service
+from pannier.shared.sidecar import main
+from pannier.sidecars.discovery.config import Config
+from pannier.sidecars.discovery.service import serve
 
-sidecar.main("discovery", config.Config, service.serve)
+main("discovery", Config, serve)

@@ -1,5 +1,5 @@
 from pannier.shared.sidecar import main
 from pannier.sidecars.observability.config import Config
-from pannier.sidecars.observability.service import run
+from pannier.sidecars.observability.service import serve
 
-main("observability", Config, run)
+main("observability", Config, serve)

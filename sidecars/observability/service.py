@@ -55,7 +55,7 @@ _DRAIN_STOP_SECONDS = 0.5
 _EXPORT_STOP_SECONDS = 1.3
 
 
-async def run(context: Context[Config]) -> None:
+async def serve(context: Context[Config]) -> None:
     """Runs until cancelled; then the rings are drained once more and the spans flushed, within two seconds."""
     from pannier import _native
 

@@ -29,7 +29,7 @@ from pannier.shared.messages import (
 )
 from pannier.shared.sidecar import Context
 from pannier.sidecars.observability.config import AccessLog, Config, Resource
-from pannier.sidecars.observability.service import run
+from pannier.sidecars.observability.service import serve
 
 READY = Lifecycle("orders", "dev", "ready", [ProcessState("proxy", "proxy", "ready", True)])
 
@@ -67,7 +67,7 @@ async def test_it_publishes_answers_and_reports(
             context = Context(
                 "observability", "orders", short_path, config, bus, {**bus.fds, "metrics.0": listener.fileno()}
             )
-            nursery.start_soon(run, context)
+            nursery.start_soon(serve, context)
             await broker.wait_seen("ready", "observability")
 
             reader = _native.TableReader("telemetry", worker.fds["table.telemetry"])
