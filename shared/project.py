@@ -45,6 +45,7 @@ from pannier.shared.profile import App, Profile, Settings
 from pannier.shared.runtime import NAME_PATTERN
 from pannier.shared.toml_position import Path, Positions, TooDeep, scan
 
+PROJECT_FILE = "pannier.toml"
 SIZE_LIMIT = 256 * 1024
 EXTENDS_LIMIT = 8
 
@@ -180,7 +181,7 @@ def validate_file(path: str | FilePath, *, sidecars: SidecarTypes) -> str:
     """Checks a profile or project file by itself and says which of them it is. Raises ConfigError with all problems."""
     path = FilePath(path).absolute()
     _, data = _read(path)
-    if {"apps", "profile"} & data.keys() or path.name == "pannier.toml":
+    if {"apps", "profile"} & data.keys() or path.name == PROJECT_FILE:
         project = load_project(path, sidecars=sidecars)
         for app in project.apps or [None]:
             resolve(sidecars=sidecars, project=project, app=app)

@@ -7,20 +7,18 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from pannier.shared.duration import seconds
 from pannier.shared.errors import UsageError
 from pannier.shared.profile import App
-from pannier.shared.project import Project, load_project, resolve
+from pannier.shared.project import PROJECT_FILE, Project, load_project, resolve
 from pannier.shared.runtime import check_name
 from pannier.supervisor.live import read_live
 from pannier.supervisor.plan import Arguments
 from pannier.supervisor.sidecar_types import sidecar_modules, sidecar_types
 from pannier.supervisor.supervise import Request
-
-PROJECT_FILE: Final = "pannier.toml"
 
 
 class Asked(msgspec.Struct, frozen=True):

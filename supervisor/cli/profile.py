@@ -12,12 +12,10 @@ import click
 import msgspec
 from pannier.shared.explain import ConfigError, Problem, dotted
 from pannier.shared.layers import Origin
-from pannier.shared.project import Project, load_project, profile_names, resolve, validate_file
+from pannier.shared.project import PROJECT_FILE, Project, load_project, profile_names, resolve, validate_file
 from pannier.shared.toml_position import Path
 from pannier.supervisor.cli.output import output_option, print_json, print_table
 from pannier.supervisor.sidecar_types import sidecar_types
-
-PROJECT_FILE = "pannier.toml"
 
 
 @click.group()
