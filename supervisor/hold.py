@@ -30,7 +30,11 @@ def become_subreaper() -> None:
     """From now on orphans of our descendants become our children. Raises PannierError where the kernel refuses."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise PannierError(f"prctl: {os.strerror(ctypes.get_errno())}", blame=Blame.PLATFORM)
+        raise PannierError(
+            f"this process may not take over orphans: prctl: {os.strerror(ctypes.get_errno())}",
+            hint="allow prctl(PR_SET_CHILD_SUBREAPER) in the container's seccomp profile",
+            blame=Blame.PLATFORM,
+        )
 
 
 class Hold:

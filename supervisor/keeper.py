@@ -289,7 +289,12 @@ async def connect_keeper(directory: Path) -> AsyncIterator[Keeper]:
     try:
         connection = _connect(directory)
     except BlockingIOError as error:
-        raise PannierError(f"the keeper in {directory} accepts nobody", blame=Blame.PLATFORM, retryable=True) from error
+        raise PannierError(
+            f"the keeper in {directory} accepts nobody",
+            hint="is it stopped? kill -CONT its process",
+            blame=Blame.PLATFORM,
+            retryable=True,
+        ) from error
     if connection is None:
         raise KeeperGone(f"no keeper runs in {directory}")
     greeting = await _greet(connection)
@@ -327,7 +332,11 @@ async def _reach(
                     connection = _connect(directory)
             if connection is not None:
                 return connection, await _greet(connection), child
-            reason = PannierError(f"the keeper in {directory} ended at once", blame=Blame.PLATFORM)
+            reason = PannierError(
+                f"the keeper in {directory} ended at once",
+                hint="its lines above say why; `pannier check` looks at this host",
+                blame=Blame.PLATFORM,
+            )
         except KeeperError as error:
             if error.errno != errno.ESHUTDOWN:
                 raise
@@ -335,7 +344,11 @@ async def _reach(
         except KeeperGone as error:
             reason = error
         except (BlockingIOError, FileNotFoundError) as error:
-            reason = PannierError(f"cannot reach the keeper in {directory}: {error.strerror}", blame=Blame.PLATFORM)
+            reason = PannierError(
+                f"cannot reach the keeper in {directory}: {error.strerror}",
+                hint="another `pannier run` of that name may be starting or stopping; try again in a moment",
+                blame=Blame.PLATFORM,
+            )
         if child is not None:
             _collect(child)
         if child is not None or trio.current_time() > deadline:
@@ -423,7 +436,9 @@ def _connect(directory: Path) -> trio.socket.SocketType | None:
         raise
     except OSError as error:
         connection.close()
-        raise PannierError(f"cannot connect to {path}: {error}", blame=Blame.PLATFORM) from error
+        raise PannierError(
+            f"cannot connect to {path}: {error.strerror}", hint=f"see what it is: ls -l {path}", blame=Blame.PLATFORM
+        ) from error
     except BaseException:
         connection.close()
         raise
@@ -444,7 +459,11 @@ def _start(directory: Path, orphan_grace_ms: int, own_group: bool) -> int:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise PannierError(f"cannot listen on {path}: {error}", blame=Blame.PLATFORM) from error
+            raise PannierError(
+                f"cannot listen on {path}: {error.strerror}",
+                hint="check that its folder exists and is yours",
+                blame=Blame.PLATFORM,
+            ) from error
         try:
             return os.posix_spawn(
                 command[0],

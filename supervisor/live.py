@@ -48,7 +48,11 @@ def write_live(service: str, layer: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         draft.replace(path)
     except OSError as error:
-        raise PannierError(f"cannot write the live layer {path}: {error.strerror}", blame=Blame.PLATFORM) from error
+        raise PannierError(
+            f"cannot write the live layer {path}: {error.strerror}",
+            hint="the change holds until the service stops; check the space and the rights of that folder",
+            blame=Blame.PLATFORM,
+        ) from error
 
 
 def switch_sidecar(service: str, name: str, *, on: bool) -> None:

@@ -36,7 +36,11 @@ def open_notify(path: Path) -> trio.socket.SocketType:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     except OSError as error:
         found.close()
-        raise PannierError(f"cannot listen on {path}: {error.strerror}", blame=Blame.PLATFORM) from error
+        raise PannierError(
+            f"cannot listen on {path}: {error.strerror}",
+            hint="check that its folder exists and is yours",
+            blame=Blame.PLATFORM,
+        ) from error
     return trio.socket.from_stdlib_socket(found)
 
 

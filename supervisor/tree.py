@@ -98,7 +98,11 @@ class Tree:
         if self.over.is_set():
             return
         if (error := self.proxy.spawn_error) is not None and not self.proxy.pid:
-            raise PannierError(f"cannot start {self.plan.proxy.argv[0]}: {error.strerror}", blame=Blame.PLATFORM)
+            raise PannierError(
+                f"cannot start {self.plan.proxy.argv[0]}: {error.strerror}",
+                hint="see what is wrong with it: pannier check",
+                blame=Blame.PLATFORM,
+            )
         if not self.proxy.ready and not running:
             raise TimedOut(
                 f"the proxy did not become ready within {self.plan.ready_timeout:g} s", hint="look at its lines above"
