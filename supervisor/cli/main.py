@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 import click
-from pannier.shared.errors import Blame, PannierError
+from pannier.shared.errors import PannierError
 from pannier.supervisor.cli.output import styled, talk
 
 INTERRUPTED = 130
@@ -118,7 +118,9 @@ def _only_cause(error: BaseException) -> BaseException:
 
 
 def _failed(error: PannierError, arguments: list[str]) -> int:
-    if error.blame is Blame.CONFIG and error.message.endswith(f"(exit {error.exit_code})"):
+    from pannier.shared.explain import ConfigError
+
+    if isinstance(error, ConfigError):
         talk(error.message)  # has its own places, a line each
     else:
         code = f" {error.code}" if error.code else ""

@@ -75,7 +75,7 @@ def _start(name: str, words: list[str], limit: float) -> int:
     if not word:
         code = process.wait()
         talk(_tail(log))
-        return code
+        return code if code >= 0 else 128 - code
     urls = json.loads((service_dir(name, create=False) / "urls.json").read_text(encoding="utf-8"))
     for key, url in urls.items():
         click.echo(f"{key} {url}")
