@@ -79,12 +79,12 @@ class Announcer:
         if self._state is not None and self._epoch and now >= self._due:
             self._announce(self._state, now)
 
-    def leave(self, *, draining: bool) -> None:
-        """Removes the file if the whole service ends: it said so, or the data path is `draining` already.
+    def leave(self, *, ending: bool) -> None:
+        """Removes the file if the whole service ends: it said so, or it is seen to be `ending`.
 
         If this sidecar alone ends, the instance lives on and the file stays.
         """
-        if self._epoch and (draining or is_leaving(self._lifecycle)):
+        if self._epoch and (ending or is_leaving(self._lifecycle)):
             self._registry.remove(self._key, self._epoch)
 
     def _step(self, now: float) -> None:

@@ -8,6 +8,7 @@ and tried again at the next tick.
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ SUSPECT_THRESHOLDS = Thresholds(failures=3)
 TABLE = f"table.{KIND}"
 BASE = "table.base"
 API_SOCKET = "api.sock"
+BUS_SOCKET = "bus.sock"
 
 
 async def serve(context: Context[Config]) -> None:
@@ -132,7 +134,7 @@ class Discovery:
             await bus.ready()
             await trio.sleep_forever()
         finally:
-            self._announcer.leave(draining=self._data_path_drains())
+            self._announcer.leave(ending=self._data_path_drains() or self._supervisor_is_dead())
             _unlink_own(path, inode)
 
     def _static_source(self, file: str, restored: Table) -> StaticSource:
@@ -147,6 +149,18 @@ class Discovery:
             return self._base is not None and drains(self._base.read())
         except RuntimeError:
             return False
+
+    def _supervisor_is_dead(self) -> bool:
+        """Whether nobody is left who could have ended this sidecar alone: then the keeper ends them all."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(str(self._context.directory / BUS_SOCKET))
+            except ConnectionRefusedError:
+                return True
+            except OSError:
+                return False
+        return False
 
     async def _listen(self, path: Path) -> trio.SocketListener:
         while True:
