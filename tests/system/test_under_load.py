@@ -140,6 +140,7 @@ def test_the_supervisor_is_killed_under_dev(host: Host, origin: Origin) -> None:
         process.kill()
         process.wait()
         until(lambda: host.nothing_left() and not host.survivors(), within=2.0)
+        assert not list(host.runtime.rglob("*.json"))
 
 
 def test_nobody_is_killed_while_the_supervisor_sleeps_or_when_it_wakes(host: Host, origin: Origin) -> None:
@@ -263,7 +264,7 @@ def test_a_service_is_replaced_instance_by_instance(host: Host, origin: Origin) 
     first = origin.serve("orders")
     second = origin.serve("orders-two", "--set", 'inbound.hosts=["orders"]')
     until(lambda: host.ready("shop") and _healthy(host) == 1)
-    with Load(host.urls("shop")["outbound"], "orders") as load:
+    with Load(host.urls("shop")["outbound"], "orders", method="POST") as load:
         public = urlsplit(host.urls("orders-two")["inbound"])
         body = {"address": public.hostname, "port": public.port, "ttl": "1m"}
         assert _api(host, request("/v1/instances/orders/two", method="PUT", body=json.dumps(body).encode()))[0] == 201
