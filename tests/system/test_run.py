@@ -16,18 +16,16 @@ import pytest
 from tests.system.host import PATIENCE, Host, alive, free_port, until
 
 
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [
-        (("sh", "-c", "exit 7"), 7),
-        (("sh", "-c", "kill -9 $$"), 137),
-        (("true",), 0),
-        (("/nowhere/to/be/found",), 127),
-        (("/etc/hostname",), 126),
-    ],
-)
-def test_the_exit_code_is_the_apps(host: Host, command: tuple[str, ...], code: int) -> None:
-    assert host.run("run", "--name", "codes", "--", *command).returncode == code
+def test_the_exit_code_is_the_apps(host: Host) -> None:
+    commands = {
+        7: ("sh", "-c", "exit 7"),
+        137: ("sh", "-c", "kill -9 $$"),
+        0: ("true",),
+        127: ("/nowhere/to/be/found",),
+        126: ("/etc/hostname",),
+    }
+    started = {code: host.start("run", "--name", f"code-{code}", "--", *words) for code, words in commands.items()}
+    assert {code: process.wait(PATIENCE) for code, process in started.items()} == {code: code for code in commands}
     assert host.nothing_left()
 
 
@@ -187,14 +185,14 @@ def test_sidecars_come_and_go_and_nothing_else_changes(host: Host, port: int) ->
     assert host.run("sidecar", "rm", "nobody").returncode == 4
 
 
-@pytest.mark.parametrize("victim", ["discovery", "observability", "proxy"])
-def test_governance_that_is_killed_comes_back_at_once(host: Host, port: int, victim: str) -> None:
+def test_governance_that_is_killed_comes_back_at_once(host: Host, port: int) -> None:
     host.serve("orders", port)
-    before = host.pids("orders")
-    os.kill(before[victim], signal.SIGKILL)
-    until(lambda: host.ready("orders") and host.pids("orders")[victim] != before[victim], within=5.0)
-    after = host.pids("orders")
-    assert {**after, victim: 0} == {**before, victim: 0}
+    for victim in ("discovery", "observability", "proxy"):
+        before = host.pids("orders")
+        os.kill(before[victim], signal.SIGKILL)
+        until(lambda: host.ready("orders") and host.pids("orders")[victim] != before[victim], within=5.0)  # noqa: B023
+        after = host.pids("orders")
+        assert {**after, victim: 0} == {**before, victim: 0}
 
 
 def test_without_its_keeper_a_service_is_degraded_and_still_stops(host: Host, port: int) -> None:
@@ -231,8 +229,9 @@ def test_up_says_why_it_failed(host: Host) -> None:
 
 
 def test_a_command_without_a_name_lists_the_choices(host: Host) -> None:
-    host.serve("one", free_port())
-    host.serve("two", free_port())
+    for name in ("one", "two"):
+        host.start("run", "--name", name, "--", "sleep", "60")
+    until(lambda: host.ready("one") and host.ready("two"))
     done = host.run("sidecar", "list")
     assert done.returncode == 2
     assert "one, two" in done.stderr
