@@ -150,7 +150,7 @@ def _sidecar(name: str, profile: Profile, arguments: Arguments, place: Place, kn
             config=msgspec.msgpack.encode(
                 _filled(profile.sidecars.get(name, known.settings), _facts(name, profile, arguments, place))
             ),
-            topics=("events", *_TOPICS.get(name, ())),
+            topics=_TOPICS.get(name, ()),
         ),
     )
 

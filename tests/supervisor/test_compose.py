@@ -96,7 +96,7 @@ def test_every_installed_sidecar_is_planned_and_the_profiles_run() -> None:
     third = plan.sidecars["third"]
     assert third.argv == (sys.executable, "-P", "-m", "somewhere.third")
     assert third.grant is not None
-    assert (third.grant.role, third.grant.descriptors, third.grant.topics) == ("third", (), ("events",))
+    assert (third.grant.role, third.grant.descriptors, third.grant.topics) == ("third", (), ())
     assert third.environment["PANNIER_TOKEN"] == third.grant.token == "token-third"
     assert (third.restart.policy, third.restart.prompt) == (Policy.PERMANENT, True)
 
