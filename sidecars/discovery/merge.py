@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
+import msgspec
 from pannier.sidecars.discovery.config import StaticEndpoint
 from pannier.sidecars.discovery.leases import Registration, State
 from pannier.sidecars.discovery.slots import Place, Slot
@@ -105,15 +106,4 @@ def _rows(
 def _with_slots(name: str, rows: Iterable[Endpoint], slots: Mapping[Place, Slot]) -> Iterable[Endpoint]:
     for row in rows:
         if (slot := slots.get((name, row.address))) is not None:
-            yield Endpoint(
-                id=row.id,
-                address=row.address,
-                weight=row.weight,
-                healthy=row.healthy,
-                slot=slot.number,
-                incarnation=slot.incarnation,
-                epoch=row.epoch,
-                source=row.source,
-                ttl_ms=row.ttl_ms,
-                metadata=row.metadata,
-            )
+            yield msgspec.structs.replace(row, slot=slot.number, incarnation=slot.incarnation)
