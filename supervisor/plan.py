@@ -79,7 +79,7 @@ class Listener(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What the bearer of `token` is on the bus: descriptors by name, configuration (msgpack), topics besides `events`."""
+    """What the bearer of `token` is on the bus: held descriptors, configuration (msgpack), topics besides `events`."""
 
     role: str
     token: str
