@@ -60,7 +60,7 @@ class Load:
 
     def assert_all_answered(self) -> None:
         """Fails unless each request got the right answer in time and none was refused a connection."""
-        assert (self.failed, self.trouble) == (0, [])
+        assert (self.failed, self.trouble) == (0, []), self
         assert self.answered == self.issued
         assert self.slowest_s < TOO_LATE_S
 

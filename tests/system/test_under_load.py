@@ -261,9 +261,10 @@ def test_a_drain_answers_what_is_in_flight_and_whoever_still_comes(host: Host, p
 def test_a_service_is_replaced_instance_by_instance(host: Host, origin: Origin) -> None:
     """`shop` finds one instance of `orders` in the host's registry; the other one is registered with it."""
     host.start("run", "--name", "shop", "--outbound-port", "auto", "--", "sleep", "600")
+    until(lambda: host.ready("shop"))
     first = origin.serve("orders")
     second = origin.serve("orders-two", "--set", 'inbound.hosts=["orders"]')
-    until(lambda: host.ready("shop") and _healthy(host) == 1)
+    until(lambda: _healthy(host) == 1)
     with Load(host.urls("shop")["outbound"], "orders", method="POST") as load:
         public = urlsplit(host.urls("orders-two")["inbound"])
         body = {"address": public.hostname, "port": public.port, "ttl": "1m"}
