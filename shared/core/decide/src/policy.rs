@@ -117,6 +117,7 @@ impl Policy {
             by_name.insert(name.clone(), clusters.len());
             clusters.push(Cluster { name, endpoints: all });
         }
+        check_timeouts(&base.timeouts)?;
         Ok(Policy {
             service: base.service.as_str().into(),
             lifecycle: base.lifecycle,
@@ -136,6 +137,22 @@ impl Policy {
     #[must_use]
     pub fn route_label(&self, path: &str) -> &str {
         self.telemetry.as_ref().map_or("", |t| t.labels.label(path))
+    }
+}
+
+/// No timeout is longer than a day: more is a mistake in a unit.
+fn check_timeouts(timeouts: &Timeouts) -> Result<(), String> {
+    let Timeouts { header_ms, idle_ms, connect_ms, request_ms, drain_ms } = *timeouts;
+    let all = [
+        ("header", header_ms),
+        ("idle", idle_ms),
+        ("connect", connect_ms),
+        ("request", request_ms),
+        ("drain", drain_ms),
+    ];
+    match all.into_iter().find(|(_, ms)| *ms > 86_400_000) {
+        Some((name, ms)) => Err(format!("timeouts.{name}_ms {ms} is longer than a day")),
+        None => Ok(()),
     }
 }
 

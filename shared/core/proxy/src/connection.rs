@@ -10,8 +10,9 @@ use pannier_table::counters::Cell;
 use pannier_table::series::Direction;
 use tokio::io::AsyncWriteExt;
 
+use crate::outcome::Next;
 use crate::pump;
-use crate::stack::{self, Arrived, Next};
+use crate::stack::{self, Arrived};
 use crate::stream::Stream;
 use crate::timers::{Timer, after};
 use crate::worker::Worker;
@@ -37,7 +38,6 @@ pub async fn serve(worker: Rc<Worker>, mut stream: Stream, direction: Direction)
             Ok(arrived) => stack::serve_request(&worker, &mut stream, &timer, &mut input, arrived, direction).await,
             Err(NoHead::Ended) => break,
             Err(NoHead::Refused(refusal, arrived)) => {
-                worker.count(Cell::RequestsMalformed);
                 stack::refuse(&worker, &mut stream, &timer, &arrived, direction, refusal).await
             }
         };

@@ -13,7 +13,7 @@ use pannier_http::response::{self, Asked, Toward};
 use pannier_table::clock;
 use pannier_table::record::Flag;
 
-use crate::pump::{self, Patience, PumpError};
+use crate::pump::{self, Flow, PumpError};
 use crate::stream::{ReadHalf, Stream, WriteHalf};
 use crate::timers::{NEVER, Timer, after};
 use crate::worker::Worker;
@@ -39,12 +39,28 @@ pub struct Attempt<'a> {
     pub keep_alive: bool,
     /// Leave `x-pannier-*` out of the answer: the upstream is the untrusted side.
     pub strip_ours: bool,
-    /// Bytes of the answer written to the caller so far. Not 0 = it is too late for another answer.
+    /// Bytes of the answer written to the caller so far, interim ones left out.
     pub written: Cell<u64>,
+    /// The status of the answer that is being written; 0 = none yet.
+    pub status: Cell<u16>,
+    /// An interim answer is being written.
+    pub in_interim: Cell<bool>,
     /// Bytes of the body sent on so far, beyond those that were sent with the head.
     pub uploaded: Cell<u64>,
-    /// The request has been sent to its end. An answer before that ends the connection, and must say so in its head.
-    pub sent_whole: Cell<bool>,
+    /// When the request had been sent to its end (ns since boot); 0 = it has not. An answer before that ends the connection,
+    /// must say so in its head, and tells nothing of the upstream's speed.
+    pub sent_ns: Cell<u64>,
+}
+
+impl Attempt<'_> {
+    /// Whether the caller has been told a part of something: then it is too late for an answer of our own.
+    pub fn is_answering(&self) -> bool {
+        self.written.get() > 0 || self.in_interim.get()
+    }
+
+    fn flow<'a>(&'a self, timer: &'a Timer, written: &'a Cell<u64>, minimum_rate: bool) -> Flow<'a> {
+        Flow { timer, idle_ms: self.timeouts.idle_ms, minimum_rate, written }
+    }
 }
 
 /// A complete answer.
@@ -52,8 +68,8 @@ pub struct Attempt<'a> {
 pub struct Answered {
     /// Its status.
     pub status: u16,
-    /// From the request's last byte (or its head's, if it streams) to the answer's head.
-    pub latency_ns: u64,
+    /// From the request's last byte to the answer's head; none if that came first.
+    pub latency_ns: Option<u64>,
     /// The upstream's connection may be used again.
     pub upstream_reusable: bool,
     /// The caller's connection may be used again.
@@ -87,11 +103,12 @@ pub async fn run(
 ) -> Result<Answered, Failure> {
     let (mut from_upstream, mut to_upstream) = upstream.split();
     let (mut from_caller, mut to_caller) = caller.split();
-    let idle_ms = attempt.timeouts.idle_ms;
+    let head_bytes = Cell::new(0);
     let Some(relay) = upload else {
-        if pump::write(attempt.timer, idle_ms, &mut to_upstream, head).await.is_err() {
+        if pump::write(&attempt.flow(attempt.timer, &head_bytes, false), &mut to_upstream, head).await.is_err() {
             return Err(Failure::Silent);
         }
+        attempt.sent_ns.set(clock::monotonic_ns());
         let deadline = Cell::new(after(attempt.timeouts.request_ms));
         return receive(attempt, &deadline, &mut from_upstream, &mut to_caller).await;
     };
@@ -100,24 +117,14 @@ pub async fn run(
     let upload_timer = attempt.worker.timers.register();
     let mut send = pin!(async {
         from_caller.acknowledge();
-        pump::write(&upload_timer, idle_ms, &mut to_upstream, head).await?;
+        pump::write(&attempt.flow(&upload_timer, &head_bytes, true), &mut to_upstream, head).await?;
         let (mut input, mut out) = (attempt.worker.buffers.take(), attempt.worker.buffers.take());
-        let patience = Patience { idle_ms, minimum_rate: true };
-        let uploaded = &attempt.uploaded;
-        let sent = pump::body(
-            &upload_timer,
-            patience,
-            &mut from_caller,
-            &mut to_upstream,
-            &mut input,
-            &mut out,
-            relay,
-            uploaded,
-        );
-        let sent = sent.await.map(|()| std::mem::take(&mut input));
+        let flow = attempt.flow(&upload_timer, &attempt.uploaded, true);
+        let sent = pump::body(&flow, &mut from_caller, &mut to_upstream, &mut input, &mut out, relay).await;
+        let following = if input.is_empty() { Vec::new() } else { std::mem::take(&mut input) };
         attempt.worker.buffers.give(input);
         attempt.worker.buffers.give(out);
-        sent
+        sent.map(|()| following)
     });
     let mut answer = pin!(receive(attempt, &deadline, &mut from_upstream, &mut to_caller));
     let mut sent: Option<Result<Vec<u8>, PumpError>> = None;
@@ -127,7 +134,7 @@ pub async fn run(
             done = &mut send, if sent.is_none() => {
                 match &done {
                     Ok(_) => {
-                        attempt.sent_whole.set(true);
+                        attempt.sent_ns.set(clock::monotonic_ns());
                         deadline.set(after(attempt.timeouts.request_ms));
                     }
                     Err(PumpError::WriteClosed | PumpError::WriteTimeout) => deadline.set(after(LAST_WORDS_MS)),
@@ -176,9 +183,7 @@ async fn receive_with(
     input: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<Answered, Failure> {
-    let began_ns = clock::monotonic_ns();
-    let idle_ms = attempt.timeouts.idle_ms;
-    let mut interim = 0;
+    let (mut interim, interim_bytes) = (0, Cell::new(0));
     let mut head = loop {
         let length = read_head(attempt, deadline, upstream, input, interim > 0).await?;
         let head = translate(attempt, input.get(..length).unwrap_or(&[]), out)
@@ -192,13 +197,20 @@ async fn receive_with(
             return Err(Failure::Upstream(Flag::UPE, 502, "too many interim answers"));
         }
         if attempt.version == 1 {
-            pump::write(attempt.timer, idle_ms, caller, out).await.map_err(|_| Failure::CallerGone)?;
+            attempt.in_interim.set(true);
+            let flow = attempt.flow(attempt.timer, &interim_bytes, false);
+            pump::write(&flow, caller, out).await.map_err(|_| Failure::CallerGone)?;
+            attempt.in_interim.set(false);
         }
         out.clear();
     };
+    attempt.status.set(head.status);
     let mut answered = Answered {
         status: head.status,
-        latency_ns: clock::monotonic_ns().saturating_sub(began_ns),
+        latency_ns: match attempt.sent_ns.get() {
+            0 => None,
+            sent => Some(clock::monotonic_ns().saturating_sub(sent)),
+        },
         upstream_reusable: head.upstream_reusable,
         caller_reusable: head.caller_reusable,
         upgraded: None,
@@ -207,10 +219,8 @@ async fn receive_with(
     if !head.relay.may_be_whole(input) {
         upstream.acknowledge();
     }
-    let patience = Patience { idle_ms, minimum_rate: false };
-    let relayed =
-        pump::body(attempt.timer, patience, upstream, caller, input, out, &mut head.relay, &attempt.written).await;
-    match relayed {
+    let flow = attempt.flow(attempt.timer, &attempt.written, false);
+    match pump::body(&flow, upstream, caller, input, out, &mut head.relay).await {
         Ok(()) => {}
         Err(PumpError::WriteClosed | PumpError::WriteTimeout) => return Err(Failure::CallerGone),
         Err(PumpError::ReadClosed) => {
@@ -270,7 +280,7 @@ fn translate(attempt: &Attempt<'_>, head: &[u8], out: &mut Vec<u8>) -> Result<He
     let mut room = fields::room();
     let answer = response::parse(head, &mut room, attempt.asked)?;
     let keep_alive = attempt.keep_alive
-        && attempt.sent_whole.get()
+        && attempt.sent_ns.get() != 0
         && answer.is_delimited(attempt.version)
         && !attempt.worker.is_draining();
     answer.write(out, &Toward { version: attempt.version, keep_alive, strip_ours: attempt.strip_ours });

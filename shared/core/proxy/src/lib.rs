@@ -12,6 +12,7 @@
 //! | `worker` | what the connections of one worker share |
 //! | `connection` | one caller: head after head |
 //! | `stack` | one request: the order of everything that happens to it |
+//! | `plan`, `attempts`, `outcome` | its parts: before anything is waited for, upstreams, what came of it |
 //! | `exchange` | one attempt at an upstream: request there, answer back |
 //! | `pump` | bodies and tunnels |
 //! | `pool`, `dial` | connections to upstreams |
@@ -24,12 +25,15 @@ use std::process::ExitCode;
 
 mod account;
 mod answer;
+mod attempts;
 mod buffers;
 mod connection;
 mod dial;
 mod exchange;
 mod inherited;
 mod notify;
+mod outcome;
+mod plan;
 mod policy_watch;
 mod pool;
 mod pump;

@@ -37,6 +37,8 @@ pub fn say_alive(
 ) -> Result<std::convert::Infallible, String> {
     let target = std::env::var_os("NOTIFY_SOCKET");
     let socket = UnixDatagram::unbound().map_err(|e| format!("notify socket: {e}"))?;
+    // A supervisor that is stopped does not read: its queue is full, and what is said is lost, not waited with.
+    socket.set_nonblocking(true).map_err(|e| format!("notify socket: {e}"))?;
     let say = |text: &str| {
         if let Some(path) = &target {
             let _ = socket.send_to(text.as_bytes(), path);
@@ -51,16 +53,16 @@ pub fn say_alive(
         let alive =
             |beat: &Arc<Beat>| clock::monotonic_ms().saturating_sub(beat.at_ms.load(Ordering::Relaxed)) < HUNG_MS;
         let drained = beats.iter().all(|beat| beat.drained.load(Ordering::Relaxed) == 1);
-        if Instant::now() >= next && beats.iter().all(alive) {
+        if Instant::now() >= next && beats.iter().all(alive) && watched.has_base() {
             enrolment.heartbeat();
-            say("READY=1\nWATCHDOG=1\n");
+            say(if drained { "READY=1\nWATCHDOG=1\nPANNIER_DRAINED=1\n" } else { "READY=1\nWATCHDOG=1\n" });
             next = Instant::now() + Duration::from_secs(1);
         }
         if drained && !was_drained {
             say("PANNIER_DRAINED=1\n");
         }
         was_drained = drained;
-        let starting = beats.iter().any(|beat| beat.at_ms.load(Ordering::Relaxed) == 0);
+        let starting = beats.iter().any(|beat| beat.at_ms.load(Ordering::Relaxed) == 0) || !watched.has_base();
         std::thread::sleep(if starting { Duration::from_millis(2) } else { watched.tick(TICK) });
     }
 }

@@ -19,8 +19,8 @@ use tokio::sync::Notify;
 
 use crate::inherited::{Inherited, Segments, descriptor};
 
-/// How long a watcher sleeps at most; it is woken by the writer, this only bounds a lost wake-up.
-const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+/// How long a watcher sleeps at most. The writer wakes it; damage rings no bell, and is looked at again as often.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 
 /// A worker's letter box for policies.
 #[derive(Debug)]
@@ -48,6 +48,9 @@ impl Policies {
 #[derive(Debug)]
 struct Central {
     tables: Mutex<Tables>,
+    /// Apart from the tables, since workers ask for it and must not wait for a compilation.
+    versions: Mutex<Versions>,
+    has_base: AtomicBool,
     enrolment: Arc<Enrolment>,
     workers: Mutex<Vec<Arc<Policies>>>,
     ended: AtomicBool,
@@ -59,7 +62,11 @@ struct Tables {
     base: Base,
     endpoints: Option<Endpoints>,
     telemetry: Option<Telemetry>,
-    version: u64,
+}
+
+#[derive(Debug, Default)]
+struct Versions {
+    newest: u64,
     /// Version → the generations that it was made of, until every worker has it.
     generations: BTreeMap<u64, [u64; Kind::ALL.len()]>,
     current: [u64; Kind::ALL.len()],
@@ -73,6 +80,11 @@ impl Watched {
     /// A watcher has ended, which only a bug can bring about.
     pub fn has_ended(&self) -> bool {
         self.0.ended.load(Ordering::Relaxed)
+    }
+
+    /// The supervisor's table is in force: before, there is nothing to serve by.
+    pub fn has_base(&self) -> bool {
+        self.0.has_base.load(Ordering::Relaxed)
     }
 
     /// How long to sleep before the next look: a drain is looked at often, nothing else is.
@@ -90,16 +102,11 @@ pub fn start(
     segments: &Segments,
     workers: usize,
 ) -> Result<(Vec<Arc<Policies>>, Watched), String> {
-    let tables = Tables {
-        base: floor(),
-        endpoints: None,
-        telemetry: None,
-        version: 0,
-        generations: BTreeMap::new(),
-        current: [0; Kind::ALL.len()],
-    };
+    let tables = Tables { base: floor(), endpoints: None, telemetry: None };
     let central = Arc::new(Central {
         tables: Mutex::new(tables),
+        versions: Mutex::default(),
+        has_base: AtomicBool::new(false),
         enrolment: segments.enrolment.clone(),
         workers: Mutex::default(),
         ended: AtomicBool::new(false),
@@ -122,7 +129,7 @@ pub fn start(
         let name = format!("table.{}", kind.name());
         let map = descriptor(inherited, &name).and_then(|fd| Mapping::new(fd, SEGMENT_BYTES, Access::Read));
         let reader = map.and_then(|map| Reader::new(map, kind)).map_err(|e| e.to_string())?;
-        let seen = central.take(kind, &reader);
+        let seen = central.take(kind, &reader, None);
         let central = central.clone();
         thread::Builder::new()
             .name(name)
@@ -145,31 +152,42 @@ impl Drop for SayEnded {
     }
 }
 
-fn watch(central: &Central, kind: Kind, reader: &Reader, mut seen: u64) -> ! {
+fn watch(central: &Central, kind: Kind, reader: &Reader, mut seen: Seen) -> ! {
     loop {
-        reader.wait(seen, LONGEST_SLEEP);
-        if reader.generation() != seen {
-            seen = central.take(kind, reader);
+        reader.wait(seen.generation, LONGEST_SLEEP);
+        if reader.generation() != seen.generation || seen.is_damaged {
+            seen = central.take(kind, reader, Some(seen));
         }
     }
 }
 
+/// What a watcher knows of its table.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    generation: u64,
+    /// It could not be read: memory was damaged, or half of it still is on its way.
+    is_damaged: bool,
+}
+
 impl Central {
-    /// Reads a snapshot and puts it in force, or rejects it; returns the generation that was dealt with.
-    fn take(&self, kind: Kind, reader: &Reader) -> u64 {
+    /// Reads a snapshot and puts it in force, or rejects it.
+    fn take(&self, kind: Kind, reader: &Reader, before: Option<Seen>) -> Seen {
         loop {
-            let before = reader.generation();
+            let generation = reader.generation();
             match reader.read() {
                 Ok((generation, snapshot)) => {
                     if let Err(reason) = self.apply(kind, generation, &snapshot) {
                         self.reject(kind, generation, &reason);
                     }
-                    return generation;
+                    return Seen { generation, is_damaged: false };
                 }
                 Err(ReadError::Lapped) => {}
                 Err(ReadError::Damaged) => {
-                    self.reject(kind, before, "its checksum does not hold");
-                    return before;
+                    let seen = Seen { generation, is_damaged: true };
+                    if before != Some(seen) {
+                        self.reject(kind, generation, "its checksum does not hold");
+                    }
+                    return seen;
                 }
             }
         }
@@ -194,12 +212,10 @@ impl Central {
         }
         let policy = Arc::new(Policy::compile(&candidate.0, candidate.1.as_ref(), candidate.2.as_ref())?);
         (tables.base, tables.endpoints, tables.telemetry) = candidate;
-        tables.version += 1;
-        if let Some(current) = tables.current.get_mut(kind as usize) {
-            *current = generation;
+        let version = self.note(kind, generation);
+        if kind == Kind::Base {
+            self.has_base.store(generation > 0, Ordering::Relaxed);
         }
-        let (version, current) = (tables.version, tables.current);
-        tables.generations.insert(version, current);
         self.draining.store(tables.base.lifecycle == Lifecycle::Draining, Ordering::Relaxed);
         for worker in self.workers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             *worker.latest.lock().unwrap_or_else(PoisonError::into_inner) = policy.clone();
@@ -209,17 +225,29 @@ impl Central {
         Ok(())
     }
 
+    /// The version of the policy that `generation` of a table makes.
+    fn note(&self, kind: Kind, generation: u64) -> u64 {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.newest += 1;
+        if let Some(current) = versions.current.get_mut(kind as usize) {
+            *current = generation;
+        }
+        let (version, current) = (versions.newest, versions.current);
+        versions.generations.insert(version, current);
+        version
+    }
+
     /// Writes down the generations that every worker has in force.
     fn report_in_force(&self) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let everywhere = workers.iter().map(|w| w.adopted.load(Ordering::Acquire)).min().unwrap_or(0);
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, generations)) = tables.generations.range(..=everywhere).next_back() else {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, generations)) = versions.generations.range(..=everywhere).next_back() else {
             return;
         };
         for (kind, generation) in Kind::ALL.into_iter().zip(*generations) {
             self.enrolment.set_in_force(kind, generation);
         }
-        tables.generations = tables.generations.split_off(&everywhere);
+        versions.generations = versions.generations.split_off(&everywhere);
     }
 }

@@ -12,11 +12,14 @@ use crate::buffers;
 use crate::stream::Stream;
 use crate::timers::{Timer, after};
 
-/// A large body is read in pieces of this size.
+/// A body that fills a buffer is read in pieces of this size from then on.
 const LARGE: usize = 64 << 10;
 /// What a caller must upload per second, after [`UPLOAD_GRACE_MS`]; else it is held to be attacking us slowly.
 const UPLOAD_BYTES_PER_SECOND: u64 = 240;
 const UPLOAD_GRACE_MS: u64 = 10_000;
+/// A tunnel through which nothing passes for so long is closed. Long, since its protocol is none of our business; a peer
+/// that vanished is found by TCP's own probes.
+const TUNNEL_IDLE_MS: u64 = 3_600_000;
 
 /// Why bytes stopped flowing.
 #[derive(Debug)]
@@ -33,13 +36,16 @@ pub enum PumpError {
     Malformed(Refusal),
 }
 
-/// How patient a pump is.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
+/// How bytes flow: whose deadline it is, how patient it is, and how many were written so far, whatever becomes of the rest.
+pub struct Flow<'a> {
+    /// Its deadline.
+    pub timer: &'a Timer,
     /// Longest pause on either side, milliseconds; 0 = any.
     pub idle_ms: u64,
     /// Also ask for [`UPLOAD_BYTES_PER_SECOND`].
     pub minimum_rate: bool,
+    /// Bytes written.
+    pub written: &'a Cell<u64>,
 }
 
 /// Reads more into `input`; 0 = the end.
@@ -50,16 +56,14 @@ pub async fn read<R: AsyncRead + Unpin>(reader: &mut R, input: &mut Vec<u8>) -> 
     reader.read_buf(input).await
 }
 
-/// Writes all of `bytes`; each pause may last as long as `idle_ms`.
-pub async fn write<W: AsyncWrite + Unpin>(
-    timer: &Timer,
-    idle_ms: u64,
-    writer: &mut W,
-    mut bytes: &[u8],
-) -> Result<(), PumpError> {
+/// Writes all of `bytes`.
+pub async fn write<W: AsyncWrite + Unpin>(flow: &Flow<'_>, writer: &mut W, mut bytes: &[u8]) -> Result<(), PumpError> {
     while !bytes.is_empty() {
-        match timer.until(after(idle_ms), writer.write(bytes)).await {
-            Ok(Ok(written)) if written > 0 => bytes = bytes.get(written..).unwrap_or(&[]),
+        match flow.timer.until(after(flow.idle_ms), writer.write(bytes)).await {
+            Ok(Ok(written)) if written > 0 => {
+                flow.written.set(flow.written.get() + written as u64);
+                bytes = bytes.get(written..).unwrap_or(&[]);
+            }
             Ok(_) => return Err(PumpError::WriteClosed),
             Err(_) => return Err(PumpError::WriteTimeout),
         }
@@ -68,48 +72,46 @@ pub async fn write<W: AsyncWrite + Unpin>(
 }
 
 /// Relays a body. `input` holds what was read of it already, `out` what is to be written before it (a head). What is
-/// left in `input` afterwards came after the body. Bytes written are added to `written`, also when it fails.
-#[allow(clippy::too_many_arguments)] // two ends, two buffers, and what is between them
+/// left in `input` afterwards came after the body.
 pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
-    timer: &Timer,
-    patience: Patience,
+    flow: &Flow<'_>,
     reader: &mut R,
     writer: &mut W,
     input: &mut Vec<u8>,
     out: &mut Vec<u8>,
     relay: &mut Relay,
-    written: &Cell<u64>,
 ) -> Result<(), PumpError> {
     let began_ms = clock::monotonic_ms();
     let mut received = 0_u64;
     loop {
+        let was_full = input.len() == input.capacity();
         let plain = if out.is_empty() { relay.plain(input.len()) } else { 0 };
         if plain > 0 {
-            write(timer, patience.idle_ms, writer, input.get(..plain).unwrap_or(&[])).await?;
+            write(flow, writer, input.get(..plain).unwrap_or(&[])).await?;
             relay.passed(plain);
-            written.set(written.get() + plain as u64);
             input.drain(..plain);
         } else {
             if !relay.is_done() {
                 let taken = relay.relay(input, out).map_err(PumpError::Malformed)?;
                 input.drain(..taken);
             }
-            write(timer, patience.idle_ms, writer, out).await?;
-            written.set(written.get() + out.len() as u64);
+            write(flow, writer, out).await?;
             out.clear();
         }
         if relay.is_done() {
             return Ok(());
         }
-        let mut at_ms = after(patience.idle_ms);
-        if patience.minimum_rate {
+        if was_full && input.capacity() < LARGE {
+            input.reserve(LARGE - input.len());
+        }
+        let mut at_ms = after(flow.idle_ms);
+        if flow.minimum_rate {
             at_ms = at_ms.min(began_ms + UPLOAD_GRACE_MS + received * 1_000 / UPLOAD_BYTES_PER_SECOND);
         }
-        match timer.until(at_ms, read(reader, input)).await {
+        match flow.timer.until(at_ms, read(reader, input)).await {
             Ok(Ok(n)) if n > 0 => received += n as u64,
             Ok(Ok(_)) if relay.close(out) => {
-                write(timer, patience.idle_ms, writer, out).await?;
-                written.set(written.get() + out.len() as u64);
+                write(flow, writer, out).await?;
                 out.clear();
                 return Ok(());
             }
@@ -119,15 +121,50 @@ pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     }
 }
 
-/// Relays bytes both ways until both sides have ended: a connection that was upgraded. Returns (to upstream, to caller).
-pub async fn tunnel(caller: &mut Stream, upstream: &mut Stream, to_upstream: &[u8], to_caller: &[u8]) -> (u64, u64) {
-    let early = async {
-        upstream.write_all(to_upstream).await?;
-        caller.write_all(to_caller).await
+/// Relays bytes both ways until both sides have ended, one has failed, or nothing passed for long: a connection that was
+/// upgraded. The slices are what was read already. Returns the bytes (to upstream, to caller).
+pub async fn tunnel(
+    timer: &Timer,
+    caller: &mut Stream,
+    upstream: &mut Stream,
+    to_upstream: &[u8],
+    to_caller: &[u8],
+) -> (u64, u64) {
+    caller.probe_peer();
+    upstream.probe_peer();
+    let (mut from_caller, mut into_caller) = caller.split();
+    let (mut from_upstream, mut into_upstream) = upstream.split();
+    let (up, down, moved_ms) = (Cell::new(0), Cell::new(0), Cell::new(clock::monotonic_ms()));
+    let both = async {
+        tokio::try_join!(
+            one_way(&mut from_caller, &mut into_upstream, to_upstream, &up, &moved_ms),
+            one_way(&mut from_upstream, &mut into_caller, to_caller, &down, &moved_ms),
+        )
     };
-    if early.await.is_err() {
-        return (0, 0);
+    let _ = timer.until_moving(|| moved_ms.get() + TUNNEL_IDLE_MS, both).await;
+    (up.get(), down.get())
+}
+
+async fn one_way<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    reader: &mut R,
+    writer: &mut W,
+    early: &[u8],
+    moved: &Cell<u64>,
+    moved_ms: &Cell<u64>,
+) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(buffers::SIZE);
+    buffer.extend_from_slice(early);
+    loop {
+        let mut rest = buffer.as_slice();
+        while !rest.is_empty() {
+            let written = writer.write(rest).await?;
+            moved.set(moved.get() + written as u64);
+            moved_ms.set(clock::monotonic_ms());
+            rest = rest.get(written..).unwrap_or(&[]);
+        }
+        buffer.clear();
+        if reader.read_buf(&mut buffer).await? == 0 {
+            return writer.shutdown().await;
+        }
     }
-    let (up, down) = tokio::io::copy_bidirectional(caller, upstream).await.unwrap_or((0, 0));
-    (up + to_upstream.len() as u64, down + to_caller.len() as u64)
 }

@@ -10,6 +10,7 @@ use pannier_table::counters::{Cell as Counter, WorkerCounters};
 use pannier_table::hot::HotWords;
 use pannier_table::ring::Producer;
 use pannier_table::series::Direction;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
@@ -19,7 +20,14 @@ use crate::notify::Beat;
 use crate::policy_watch::Policies;
 use crate::stream::Stream;
 use crate::timers;
-use crate::worker::Worker;
+use crate::worker::{Limits, Worker};
+
+/// Threads of a worker that resolve names; further names wait for one.
+const RESOLVERS: usize = 8;
+/// Descriptors for everything but connections.
+const RESERVED: usize = 64;
+/// How often a worker that holds as many connections as it may looks again.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
 
 /// Starts a thread a worker; returns their heartbeats.
 ///
@@ -31,6 +39,7 @@ pub fn start(
     policies: Vec<Arc<Policies>>,
 ) -> Result<Vec<Arc<Beat>>, String> {
     let mut beats = Vec::new();
+    let connections = descriptors().saturating_sub(RESERVED) / 2 / listeners.len().max(1);
     for (index, (listeners, policies)) in listeners.into_iter().zip(policies).enumerate() {
         let beat = Arc::new(Beat::default());
         let counters = WorkerCounters::new(segments.enrolment.clone(), index);
@@ -41,7 +50,7 @@ pub fn start(
             .name(format!("worker-{index}"))
             .spawn(move || {
                 let _end = EndProcess;
-                run(listeners, counters, ring, hot, &policies, its_beat);
+                run(listeners, connections, counters, ring, hot, &policies, its_beat);
             })
             .map_err(|e| format!("cannot start a worker: {e}"))?;
         beats.push(beat);
@@ -60,19 +69,33 @@ impl Drop for EndProcess {
     }
 }
 
+/// How many descriptors this process may open, after asking for as many as it can get.
+fn descriptors() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok()).unwrap_or(1 << 20)
+}
+
 fn run(
     listeners: Listeners,
+    connections: usize,
     counters: WorkerCounters,
     ring: Producer,
     hot: Arc<HotWords>,
     policies: &Policies,
     beat: Arc<Beat>,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(RESOLVERS)
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => return eprintln!("no reactor: {e}"),
     };
-    let worker = Rc::new(Worker::new(policies.adopt(), counters, ring, hot, listeners.own, beat));
+    let limits = Limits { connections, own: listeners.own };
+    let worker = Rc::new(Worker::new(policies.adopt(), counters, ring, hot, limits, beat));
     LocalSet::new().block_on(&runtime, async {
         for (direction, socket) in listeners.sockets {
             match TcpListener::from_std(socket) {
@@ -90,11 +113,18 @@ fn run(
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, direction: Direction) {
     loop {
+        while worker.is_full() {
+            tokio::time::sleep(FULL_PAUSE).await;
+        }
         match listener.accept().await {
             Ok((stream, _)) => {
                 let _ = stream.set_nodelay(true);
                 worker.count(Counter::ConnectionsAccepted);
-                tokio::task::spawn_local(connection::serve(worker.clone(), Stream::Tcp(stream), direction));
+                let (worker, held) = (worker.clone(), worker.hold_connection());
+                tokio::task::spawn_local(async move {
+                    connection::serve(worker, Stream::Tcp(stream), direction).await;
+                    drop(held);
+                });
             }
             Err(e) => {
                 worker.count(Counter::AcceptErrors);

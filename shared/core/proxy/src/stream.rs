@@ -3,7 +3,9 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use rustix::net::sockopt;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 
@@ -37,6 +39,16 @@ impl Stream {
     pub fn end_by_reset(&self) {
         if let Stream::Tcp(stream) = self {
             let _ = stream.set_zero_linger();
+        }
+    }
+
+    /// Has TCP find out within a minute and a half if the peer is gone without a word.
+    pub fn probe_peer(&self) {
+        if let Stream::Tcp(stream) = self {
+            let _ = sockopt::set_tcp_keepidle(stream, Duration::from_secs(60));
+            let _ = sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10));
+            let _ = sockopt::set_tcp_keepcnt(stream, 3);
+            let _ = sockopt::set_socket_keepalive(stream, true);
         }
     }
 
@@ -87,7 +99,7 @@ impl ReadHalf<'_> {
     /// a message in two pieces, with Nagle's algorithm on, holds the second one back until then.
     pub fn acknowledge(&self) {
         if let ReadHalf::Tcp(half) = self {
-            let _ = rustix::net::sockopt::set_tcp_quickack(half.as_ref(), true);
+            let _ = sockopt::set_tcp_quickack(half.as_ref(), true);
         }
     }
 }

@@ -136,5 +136,5 @@ impl Drop for Timer {
 
 /// `timeout_ms` from now; 0 = never.
 pub fn after(timeout_ms: u64) -> u64 {
-    if timeout_ms == 0 { NEVER } else { clock::monotonic_ms() + timeout_ms }
+    if timeout_ms == 0 { NEVER } else { clock::monotonic_ms().saturating_add(timeout_ms) }
 }

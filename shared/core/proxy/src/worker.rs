@@ -34,6 +34,16 @@ impl std::ops::Deref for InForce {
     }
 }
 
+/// What a worker must keep to.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Callers' connections at the same time: half of the descriptors that it may open, so that there is one for each
+    /// request's upstream. Further callers wait in the listener, and nobody who is connected suffers.
+    pub connections: usize,
+    /// Addresses that a passed-through request must not reach: our own.
+    pub own: Vec<std::net::SocketAddr>,
+}
+
 /// What the connections of one worker share.
 pub struct Worker {
     policy: RefCell<Rc<InForce>>,
@@ -56,6 +66,8 @@ pub struct Worker {
     /// Spare buffers.
     pub buffers: Buffers,
     in_flight: Cell<u64>,
+    connections: Cell<usize>,
+    most_connections: usize,
     /// When draining began; 0 = it did not.
     draining_since_ms: Cell<u64>,
     beat: Arc<Beat>,
@@ -68,7 +80,7 @@ impl Worker {
         counters: WorkerCounters,
         ring: Producer,
         hot: Arc<HotWords>,
-        own: Vec<std::net::SocketAddr>,
+        limits: Limits,
         beat: Arc<Beat>,
     ) -> Self {
         let seed = clock::unix_ns() ^ u64::from(std::process::id()) << 32 ^ std::ptr::from_ref(&*beat) as u64;
@@ -81,9 +93,11 @@ impl Worker {
             counters: RefCell::new(counters),
             ring: RefCell::new(ring),
             hot,
-            own,
+            own: limits.own,
             buffers: Buffers::default(),
             in_flight: Cell::new(0),
+            connections: Cell::new(0),
+            most_connections: limits.connections,
             draining_since_ms: Cell::new(0),
             beat,
         }
@@ -111,6 +125,17 @@ impl Worker {
             0 => timers::NEVER,
             since => since.max(waiting_since_ms) + DRAIN_IDLE_MS,
         }
+    }
+
+    /// As many callers are connected as may be.
+    pub fn is_full(&self) -> bool {
+        self.connections.get() >= self.most_connections
+    }
+
+    /// Counts a caller's connection in until the guard is dropped.
+    pub fn hold_connection(self: &Rc<Self>) -> Held {
+        self.connections.set(self.connections.get() + 1);
+        Held(self.clone())
     }
 
     /// Counts a request in until the guard is dropped.
@@ -152,5 +177,14 @@ pub struct InFlight(Rc<Worker>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get().saturating_sub(1));
+    }
+}
+
+/// A caller that is connected.
+pub struct Held(Rc<Worker>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get().saturating_sub(1));
     }
 }

@@ -123,9 +123,6 @@ class Counters:
     def totals(self) -> dict[str, int]:
         """The fixed counters by their names in CELLS."""
 
-    def activity(self) -> int:
-        """Moves whenever a record was offered to a ring; cheap."""
-
     def enrolled(self) -> list[Enrolment]: ...
 
 @final

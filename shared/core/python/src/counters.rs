@@ -91,10 +91,6 @@ impl Counters {
         self.reader.totals().into_iter().collect()
     }
 
-    fn activity(&self) -> u64 {
-        self.reader.activity()
-    }
-
     fn enrolled(&self) -> Vec<Enrolment> {
         self.reader
             .enrolled()

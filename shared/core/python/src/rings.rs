@@ -103,8 +103,7 @@ impl Rings {
         spans: bool,
         limit: usize,
     ) -> (pannier_table::ring::Drained, usize, usize, Vec<Span>) {
-        let regions: Vec<_> =
-            self.counters.enrolled().iter().map(|e| (e.index, usize::try_from(e.workers).unwrap_or(0))).collect();
+        let regions = self.counters.used_regions();
         let (mut found, mut lines, mut line_count, mut undecodable) = (Vec::new(), String::new(), 0, 0);
         let mut counts = self.consumer.drain(&regions, limit, |words| {
             let mut scratch = Vec::with_capacity(words.len() * 8);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::counters::{
-    BLOCKS, BLOCKS_USED, Cell, HEARTBEAT, IN_FORCE, NAMES, OWNER, REJECTED, WORKERS, nth_block, region, worker,
+    BLOCKS, BLOCKS_USED, HEARTBEAT, IN_FORCE, NAMES, OWNER, REJECTED, WORKERS, nth_block, region, worker,
 };
 use crate::kind::Kind;
 use crate::layout::{self, MAX_WORKERS, REGIONS, word};
@@ -120,11 +120,10 @@ impl CounterReader {
         NAMES.into_iter().zip(sums).collect()
     }
 
-    /// A number that moves whenever anything was counted: cheap enough to be asked 50 times a second.
+    /// The regions that somebody holds or held.
     #[must_use]
-    pub fn activity(&self) -> u64 {
-        let cell = Cell::RingRecords as usize;
-        self.workers().map(|(worker, _)| word(worker, cell).load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    pub fn used_regions(&self) -> Vec<usize> {
+        self.regions().map(|(index, _)| index).collect()
     }
 
     /// Everybody who holds a region, alive or not.

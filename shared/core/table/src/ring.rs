@@ -122,10 +122,10 @@ impl Consumer {
     }
 
     /// Hands up to `limit` records of each ring of the given regions to `each`, and acknowledges them.
-    pub fn drain(&self, regions: &[(usize, usize)], limit: usize, mut each: impl FnMut(&[u64])) -> Drained {
+    pub fn drain(&self, regions: &[usize], limit: usize, mut each: impl FnMut(&[u64])) -> Drained {
         let mut drained = Drained::default();
-        for (region, workers) in regions {
-            for worker in 0..(*workers).min(MAX_WORKERS) {
+        for region in regions {
+            for worker in 0..MAX_WORKERS {
                 self.drain_one(region * MAX_WORKERS + worker, limit, &mut drained, &mut each);
             }
         }

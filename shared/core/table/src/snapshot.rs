@@ -18,7 +18,8 @@
 //! one that does was damaged.
 //!
 //! A writer that dies at any store leaves *current* untouched, so readers keep the snapshot before. A new writer skips
-//! one generation, so that it does not fill the slot that a stopped predecessor may still be filling.
+//! one generation, so that its next two publishes do not touch the slot that a stopped predecessor may still be filling. One
+//! that wakes even later can spoil a slot: the checksum shows it, and the last good snapshot stays in force until the next.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
