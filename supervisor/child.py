@@ -97,7 +97,7 @@ class Child:
                 break  # a command that cannot be executed is no crash
             if self._again:
                 self._again = False
-                self._move(ProcessEvent.ENDED)
+                self._move(ProcessEvent.CRASHED)
             else:
                 now = trio.current_time()
                 ready_for = 0.0 if self._ready_at is None else now - self._ready_at

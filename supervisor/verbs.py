@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pannier.shared import messages
-from pannier.shared.errors import NoSuchSidecar, UsageError
+from pannier.shared.errors import Blame, NoSuchSidecar, PannierError, UsageError
 from pannier.shared.messages import LogLine, LogLines, LogRequest, Nothing, Sidecar, SidecarList, SidecarName, Urls
 from pannier.supervisor import live, status
 from pannier.supervisor.ending import Cause, Ending
@@ -67,6 +67,7 @@ class Verbs:
         name = self._installed(request.name)
         if name in self._service.tree.children:
             raise UsageError(f"the sidecar {name} runs already", hint=f"pannier sidecar restart {name}")
+        self._need_keeper()
         with self._change(name):
             await self._service.add_sidecar(name)
             live.switch_sidecar(self._service.plan.service, name, on=True)
@@ -79,6 +80,7 @@ class Verbs:
 
     async def restart(self, request: SidecarName) -> None:
         name = self._running(request.name)
+        self._need_keeper()
         with self._change(name):
             await self._service.tree.restart(name)
 
@@ -92,6 +94,14 @@ class Verbs:
         if self._installed(name) not in self._service.tree.children:
             raise NoSuchSidecar(f"the sidecar {name} does not run", hint=f"pannier sidecar add {name}")
         return name
+
+    def _need_keeper(self) -> None:
+        if self._service.tree.keeper_lost:
+            raise PannierError(
+                "the keeper is gone, so nothing can be started",
+                hint="end the service and start it again: pannier down",
+                blame=Blame.PLATFORM,
+            )
 
     @contextmanager
     def _change(self, name: str) -> Iterator[None]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -154,6 +155,18 @@ async def test_restart_is_a_new_life_whatever_the_policy_says() -> None:
         await child.restart()
         await wait_all_tasks_blocked()
         assert (child.state, child.pid, child.restarts) == ("ready", 2, 1)
+
+
+async def test_a_new_life_that_cannot_be_started_is_a_crash_and_not_a_bug(autojump_clock: MockClock) -> None:
+    holder = Holder()
+    async with governed(holder) as child:
+        holder.refuse = OSError(errno.EAGAIN, "no more processes just now")
+        await child.restart()
+        await wait_all_tasks_blocked()
+        assert child.state == "backoff"
+        holder.refuse = None
+        await trio.sleep(5)
+        assert (child.state, child.pid) == ("starting", 2)
 
 
 async def test_restart_ends_a_wait() -> None:
