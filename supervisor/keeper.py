@@ -306,14 +306,13 @@ async def connect_keeper(directory: Path) -> AsyncIterator[Keeper]:
 async def start_keeper(directory: Path, orphan_grace_ms: int, *, own_group: bool = True) -> AsyncIterator[Keeper]:
     """Controls the keeper of `directory`, and starts one if none lives; one that is just ending is waited for.
 
-    The grace is in milliseconds, or `NEVER`. `own_group`: a new keeper leaves our process group, so that a signal to
+    The grace is in milliseconds, or `NEVER`, and is a new keeper's: one that lives keeps what it was told, until its
+    controller has understood what it holds. `own_group`: a new keeper leaves our process group, so that a signal to
     the group, SIGKILL above all, spares whoever ends what is orphaned by it. Raises KeeperError EBUSY if another
     supervisor controls the keeper, and PannierError if none can be started.
     """
     connection, greeting, child = await _reach(directory, orphan_grace_ms, own_group)
     async with _conversation(Keeper(connection, greeting, adopted=child is None), child) as keeper:
-        if keeper.adopted:
-            await keeper.grace(orphan_grace_ms)
         yield keeper
 
 

@@ -96,6 +96,7 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
             if record is not None:
                 await _adopt(request, service, record)
             else:
+                await keeper.grace(plan.orphan_grace_ms)
                 await _refuse_foreign_app(plan)
                 await service.start()
             new = False

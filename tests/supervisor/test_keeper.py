@@ -360,8 +360,19 @@ class TestAdoption:
             assert await second.listen("public", "127.0.0.1:0", 1) == port
             await second.signal("lasting", signal.SIGKILL)
             assert (await exit_of(second, "lasting")).exit_code == 137
-            await second.aclose()
+            await second.shutdown(0)
             await ended(second.pid)
+
+    async def test_who_does_not_understand_what_it_finds_leaves_it_its_grace(self, directory: Path) -> None:
+        async with start_keeper(directory, NEVER) as first:
+            pid = await first.spawn("lasting", ["sleep", "60"], env=ENV)
+        async with start_keeper(directory, 0):
+            pass
+        await trio.sleep(0.3)
+        async with connect_keeper(directory) as third:
+            assert [process.pid for process in (await third.list()).processes if process.running] == [pid]
+            await third.shutdown(0)
+            await ended(third.pid)
 
     async def test_a_second_controller_is_told_who_is_first(self, keeper: Keeper, directory: Path) -> None:
         with pytest.raises(KeeperError, match=str(os.getpid())) as caught:
