@@ -45,8 +45,10 @@ from pannier.supervisor.keeper_protocol import (
     Reader,
     Stdio,
 )
+from pannier.supervisor.presence import answers
 
 __all__ = [
+    "BUS_NAME",
     "NEVER",
     "NOTE_MAX",
     "SOCKET_NAME",
@@ -63,6 +65,8 @@ __all__ = [
 ]
 
 SOCKET_NAME = "keeper.sock"
+BUS_NAME = "bus.sock"
+"""Where a living supervisor answers, with or without a keeper."""
 NEVER = -1
 """A grace that never ends."""
 
@@ -309,7 +313,7 @@ async def start_keeper(directory: Path, orphan_grace_ms: int, *, own_group: bool
     The grace is in milliseconds, or `NEVER`, and is a new keeper's: one that lives keeps what it was told, until its
     controller has understood what it holds. `own_group`: a new keeper leaves our process group, so that a signal to
     the group, SIGKILL above all, spares whoever ends what is orphaned by it. Raises KeeperError EBUSY if another
-    supervisor controls the keeper, and PannierError if none can be started.
+    supervisor controls the keeper or lives on without one, and PannierError if none can be started.
     """
     connection, greeting, child = await _reach(directory, orphan_grace_ms, own_group)
     async with _conversation(Keeper(connection, greeting, adopted=child is None), child) as keeper:
@@ -327,6 +331,8 @@ async def _reach(
             with _locked(directory):
                 connection = _connect(directory)
                 if connection is None:
+                    if answers(directory / BUS_NAME):
+                        raise KeeperError(errno.EBUSY, "its supervisor lives on without a keeper")
                     child = _start(directory, orphan_grace_ms, own_group)
                     connection = _connect(directory)
             if connection is not None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 from pannier.shared.errors import NotRunning, UsageError
 from pannier.shared.runtime import REGISTRY, check_name, runtime_dir
+from pannier.supervisor.presence import answers
 
 if TYPE_CHECKING:
     from pannier.shared.bus import Bus
@@ -18,19 +18,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 name_option = click.option("-n", "--name", help="The service (default: the only one that runs).")
-
-
-def answers(path: Path, kind: int = socket.SOCK_STREAM) -> bool:
-    """Whether somebody listens on that Unix socket."""
-    with socket.socket(socket.AF_UNIX, kind) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except BlockingIOError:
-            return True  # its backlog is full, so there is one
-        except OSError:
-            return False
-        return True
 
 
 def running() -> list[str]:

@@ -19,6 +19,7 @@ import trio
 import trio.testing
 from pannier.shared.inheritance import inherited_fds
 from pannier.supervisor.keeper import (
+    BUS_NAME,
     NEVER,
     SOCKET_NAME,
     Exited,
@@ -380,6 +381,16 @@ class TestAdoption:
                 pass
         assert caught.value.errno == errno.EBUSY
         assert (await keeper.hello()).pid == keeper.pid
+
+    async def test_where_a_supervisor_lives_without_a_keeper_none_is_started(self, directory: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as bus:
+            bus.bind(os.fspath(directory / BUS_NAME))
+            bus.listen()
+            with pytest.raises(KeeperError, match="without a keeper") as caught:
+                async with start_keeper(directory, 0):
+                    pass
+        assert caught.value.errno == errno.EBUSY
+        assert os.listdir(directory) == [BUS_NAME]
 
     async def test_of_two_starters_one_controls_and_no_second_keeper_runs(self, directory: Path) -> None:
         pids, refusals = set(), []
