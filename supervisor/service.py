@@ -24,7 +24,7 @@ from pannier.supervisor.child import Child
 from pannier.supervisor.compose import metrics_listener
 from pannier.supervisor.ending import APP_SHARE, PROXY_PATIENCE, SIDECAR_PATIENCE, Cause, Deadline, Ending
 from pannier.supervisor.hold import Hold, kill_orphans
-from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone, Stdio
+from pannier.supervisor.keeper import SOCKET_NAME, Keeper, KeeperError, KeeperGone, Stdio
 from pannier.supervisor.lifecycle import ALIVE, ProcessState
 from pannier.supervisor.plan import Kind, Plan
 from pannier.supervisor.ports import bind
@@ -55,6 +55,7 @@ class Service:
         self.keeper_gone = trio.Event()
         self.deadline: Deadline | None = None
         self._directory = Path(plan.place.directory)
+        self._keeper_socket = _identity(self._directory / SOCKET_NAME)
         self._nursery = nursery
         self._stdout, self._stderr = Sink(1), Sink(2)
         for sink in (self._stdout, self._stderr):
@@ -147,14 +148,17 @@ class Service:
             await self._stderr.wait_written()
 
     async def shut_down(self) -> None:
-        """Ends the keeper and all that it still has, and leaves no file."""
-        with suppress(KeeperGone, KeeperError):
+        """Ends the keeper and all that it still has, and leaves no file: what the keeper could not clear away is ours
+        to, unless a successor has begun in the same folder."""
+        in_order = False
+        with suppress(KeeperGone, KeeperError), trio.move_on_after(_KEEPER_PATIENCE):
             await self.keeper.shutdown(1000)
-            with trio.move_on_after(_KEEPER_PATIENCE):
-                await self.keeper_gone.wait()
+            await self.keeper_gone.wait()
+            in_order = True
         if self.tree.keeper_lost:
             kill_orphans()
-        if self.hold.keeper_lost and self._directory.is_dir():
+        socket = self._directory / SOCKET_NAME
+        if not in_order and self._keeper_socket is not None and _identity(socket) == self._keeper_socket:
             for entry in self._directory.iterdir():
                 with suppress(OSError):
                     entry.unlink()
@@ -331,6 +335,15 @@ class Service:
         draft = self._directory / "urls.json.new"
         draft.write_text(json.dumps(status.urls(self.plan), indent=2) + "\n", encoding="utf-8")
         draft.replace(self._directory / "urls.json")
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Tells a file from a later one of that name, whose inode may be the same number."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def now_ms() -> int:

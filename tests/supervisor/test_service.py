@@ -1,0 +1,143 @@
+"""A service over a keeper and memory that exist on paper: what it does at its end, and what it tells."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from pannier.shared.profile import Profile
+from pannier.supervisor.compose import compose
+from pannier.supervisor.keeper import SOCKET_NAME, Exited, KeeperGone
+from pannier.supervisor.plan import Arguments, Place
+from pannier.supervisor.service import Service
+from trio.testing import MockClock
+
+NOBODY = 1 << 22  # no PID of Linux is larger
+
+
+class Keeper:
+    """Its processes end by any signal; `lost` ends it unasked."""
+
+    def __init__(self) -> None:
+        self.pid = NOBODY
+        self.patience = math.inf
+        self.spawned: dict[str, int] = {}
+        self.sent: list[str] = []
+        self._exits, self._events = trio.open_memory_channel[Exited](math.inf)
+        self._gone = False
+
+    async def spawn(self, name: str, *_: object, **__: object) -> int:
+        await self._answer()
+        self.spawned[name] = NOBODY + 1 + len(self.spawned)
+        return self.spawned[name]
+
+    async def signal(self, name: str, number: int, **_: object) -> None:
+        await self._answer()
+        self.sent.append(name)
+        self.end(name, number)
+
+    async def shutdown(self, _: int) -> None:
+        await self._answer()
+        self.lose()
+
+    async def note_put(self, *_: object) -> None:
+        await self._answer()
+
+    async def fetch(self, _: str) -> int:
+        await self._answer()
+        raise KeeperGone("no streams here")
+
+    def events(self) -> trio.MemoryReceiveChannel[Exited]:
+        return self._events
+
+    def end(self, name: str, signal: int) -> None:
+        self._exits.send_nowait(Exited(name, self.spawned[name], signal=signal))
+
+    def lose(self) -> None:
+        self._gone = True
+        self._exits.close()
+
+    async def _answer(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self._gone:
+            raise KeeperGone("gone")
+
+
+class Segments:
+    def __init__(self) -> None:
+        self.descriptors: dict[str, int] = {}
+
+    def publish_base(self, payload: Mapping[str, Any], *, draining: bool = False) -> None: ...
+
+    def beat(self) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def no_orphans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pannier.supervisor.service.kill_orphans", lambda: None)
+
+
+def is_there(path: Path) -> bool:
+    return os.path.exists(path)
+
+
+@pytest.fixture
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("s")
+    (directory / SOCKET_NAME).touch()
+    return directory
+
+
+@asynccontextmanager
+async def served(directory: Path) -> AsyncIterator[tuple[Service, Keeper]]:
+    """A service whose proxy and app are ready."""
+    keeper = Keeper()
+    place = Place(str(directory), {}, "/bin/pannierd", 2, {"inbound": 1, "outbound": 2})
+    plan = compose(Profile(), Arguments(name="orders", command=("serve",)), place, {})
+    async with trio.open_nursery() as nursery:
+        service = Service(keeper, plan, Segments(), nursery)  # type: ignore[arg-type]
+        nursery.start_soon(_say_ready, service)
+        await service.start()
+        await service.tree.wait_ready()
+        yield service, keeper
+        nursery.cancel_scope.cancel()
+
+
+async def _say_ready(service: Service) -> None:
+    while True:
+        await trio.sleep(0.1)
+        proxy = service.tree.proxy
+        proxy.said_ready(proxy.pid)
+        proxy.beat()
+
+
+async def test_what_a_lost_keeper_could_not_clear_away_is_cleared_away(
+    directory: Path, autojump_clock: MockClock
+) -> None:
+    async with served(directory) as (service, keeper):
+        keeper.lose()
+        await service.keeper_gone.wait()
+        await service.shut_down()
+    assert not is_there(directory)
+
+
+async def test_the_files_of_a_successor_are_left_alone(directory: Path, autojump_clock: MockClock) -> None:
+    async with served(directory) as (service, keeper):
+        keeper.lose()
+        await service.keeper_gone.wait()
+        (directory / SOCKET_NAME).unlink()
+        (directory / SOCKET_NAME).touch()
+        await service.shut_down()
+    assert is_there(directory / SOCKET_NAME)
+
+
+async def test_a_keeper_that_ends_in_order_clears_away_itself(directory: Path, autojump_clock: MockClock) -> None:
+    async with served(directory) as (service, _):
+        await service.shut_down()
+    assert is_there(directory / SOCKET_NAME), "this one did not, and then the folder may be a successor's"
