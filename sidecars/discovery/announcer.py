@@ -2,13 +2,21 @@
 
 A registry that cannot be written is said once; the own table has the instance all the same, and each heartbeat tries
 again. What `own.py` decides is done here at once, heartbeats follow each third of the TTL.
+
+Leaving, two ways:
+- The service ends: DRAINING stands in the registry long enough for the others to have read it, then the file goes.
+- This sidecar ends alone, to come back at once (`sidecar restart`) or never (`sidecar rm`), and cannot know which: it
+  leaves DRAINING behind, good for `HANDOVER_SECONDS`. Nobody who has only this instance loses it meanwhile; a successor
+  says UP within that time, and without one all others drop it, since nobody vouches for it any more.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
+import trio
 from pannier.shared.duration import milliseconds, seconds
 from pannier.shared.errors import PannierError
 from pannier.shared.messages import Lifecycle
@@ -17,8 +25,10 @@ from pannier.sidecars.discovery.epochs import Epochs
 from pannier.sidecars.discovery.health import Condition, Health, Thresholds
 from pannier.sidecars.discovery.leases import Key, Leases, State, Verdict
 from pannier.sidecars.discovery.own import is_leaving, own_state
-from pannier.sidecars.discovery.registry import Record, Registry
+from pannier.sidecars.discovery.registry import SHOWN_SECONDS, Record, Registry
 from pannier.sidecars.discovery.voice import Voice
+
+HANDOVER_SECONDS = 5.0
 
 
 class Announcer:
@@ -49,6 +59,7 @@ class Announcer:
         self._ttl_ms = milliseconds(config.lease_ttl)
         self._epoch = 0
         self._due = 0.0
+        self._stood_since = 0.0
         self._lifecycle: Lifecycle | None = None
         restored = leases.get(self._key)
         self._state: State | None = restored.registration.state if restored else None
@@ -60,8 +71,8 @@ class Announcer:
         return self._config.health.path is not None and self._config.app is not None
 
     def is_own(self, key: Key) -> bool:
-        """Whether this process speaks for `key`, and not the file that lies in the registry."""
-        return key == self._key and self._epoch > 0
+        """Whether this process speaks for `key`, and not the file that an older life left in the registry."""
+        return key == self._key and self._config.register and self._config.instance.address is not None
 
     def lifecycle(self, lifecycle: Lifecycle, now: float) -> None:
         """The supervisor says where the service stands."""
@@ -79,13 +90,25 @@ class Announcer:
         if self._state is not None and self._epoch and now >= self._due:
             self._announce(self._state, now)
 
-    def leave(self, *, ending: bool) -> None:
-        """Removes the file if the whole service ends: it said so, or it is seen to be `ending`.
+    async def leave(self, now: float, *, ending: bool) -> None:
+        """Takes leave of the others, as above: the whole service ends if it said so, or is seen to be `ending`.
 
-        If this sidecar alone ends, the instance lives on and the file stays.
+        Takes up to `SHOWN_SECONDS`, also if cancelled; no time if nobody else is in the registry.
         """
-        if self._epoch and (ending or is_leaving(self._lifecycle)):
+        if not self._epoch or self._state is None:
+            return
+        leaving = State.DRAINING if self._state is State.UP else self._state
+        if ending or is_leaving(self._lifecycle):
+            if leaving is not self._state:
+                self._announce(leaving, now)
+            if self._registry.has_others(self._key):
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(max(0.0, self._stood_since + SHOWN_SECONDS - now))
             self._registry.remove(self._key, self._epoch)
+        elif (address := self._config.instance.address) is not None:
+            ttl_ms = min(self._ttl_ms, round(HANDOVER_SECONDS * 1000))
+            with contextlib.suppress(PannierError):
+                self._registry.write(self._record(address, leaving, ttl_ms))
 
     def _step(self, now: float) -> None:
         state = own_state(self._state, self._lifecycle, self._health)
@@ -97,23 +120,25 @@ class Announcer:
         if not self._config.register or address is None:
             return
         self._due = now + seconds(self._config.lease_ttl) / 3
+        if state is not self._state:
+            self._stood_since = now
         self._state = state
         try:
             if not self._epoch:
                 self._epoch = self._next_epoch()
-            self._registry.write(self._record(address, state))
+            self._registry.write(self._record(address, state, self._ttl_ms))
             self._voice.settled("registry.own", "this instance is in the registry again")
         except PannierError as error:
             self._voice.say("registry.own", f"other services cannot find this one: {error.message}")
             self._epoch = self._epoch or self._local_epoch()
-        verdict = self._leases.register(self._record(address, state).registration(), now)
+        verdict = self._leases.register(self._record(address, state, self._ttl_ms).registration(), now)
         if verdict is Verdict.STALE:
             self._voice.say("own", f"{'/'.join(self._key)} is registered elsewhere, by a newer epoch", severity="error")
         if verdict.changes:
             self._changed()
 
-    def _record(self, address: str, state: State) -> Record:
-        return Record(*self._key, address, self._epoch, state, self._ttl_ms, self._config.instance.metadata)
+    def _record(self, address: str, state: State, ttl_ms: int) -> Record:
+        return Record(*self._key, address, self._epoch, state, ttl_ms, self._config.instance.metadata)
 
     def _next_epoch(self) -> int:
         at_least = max(self._registry.last_epoch(self._key) + 1, self._local_epoch())

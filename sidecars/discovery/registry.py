@@ -6,8 +6,11 @@ Rules:
   third of the TTL, and removes it on a clean stop. Only its owner writes it; anybody may delete it when long dead.
 - A change of the file is the heartbeat, timed by the *reader's* monotonic clock: wall clocks jump. Only the first
   sight of a file compares its mtime with the file system's own now, so that corpses are not announced.
-- A file that vanished after it said DRAINING, or while others are still there, was removed deliberately. When all
-  vanish at once the folder was wiped: the instances are doubted, not dropped.
+- A file that vanished was removed deliberately if its instance was UP no more: whoever leaves says DRAINING first, and
+  gives the others the time of a look to read it (`SHOWN_SECONDS`). Any other file was wiped, also if some are left or
+  written anew: its instance is doubted, not dropped.
+- Who was not UP and does not renew for twice its TTL has left (`announcer.py`: a sidecar that ends alone): whoever sees
+  its file buries it.
 - A look that did not see everything (no descriptor left, too many files) ends nobody.
 - Files of other users, links, torn or oversized files, and names that do not match are ignored and counted.
 - The epoch of an instance grows across restarts (`epochs.py`); a file never gives way to an older one.
@@ -41,6 +44,8 @@ from pannier.sidecars.discovery.leases import Key, Registration, State
 
 FILES_LIMIT = 4096
 DEAD_SECONDS = 600.0
+SHOWN_SECONDS = 0.7
+"""How long the state of an instance stands before its file may go: longer than readers take from look to look."""
 TTL_MAX_MS = 3_600_000
 _CLOCK_TOLERANCE_SECONDS = 2.0
 _SUFFIX = ".json"
@@ -119,7 +124,7 @@ class Registry:
                 continue
             seen = self._seen.get(key)
             if seen is not None and seen.stamp == stamp:
-                if now - seen.since > DEAD_SECONDS:
+                if now - seen.since > _patience(seen.record):
                     self._bury(key)
                 continue
             try:
@@ -135,7 +140,11 @@ class Registry:
                 if abs(age) > record.ttl_ms / 1000 + _CLOCK_TOLERANCE_SECONDS:
                     continue
             beats.append(record.registration())
-        return self._gone(found, beats) if self._complete else Scan(tuple(beats))
+        return self._missing(found, beats) if self._complete else Scan(tuple(beats))
+
+    def has_others(self, key: Key) -> bool:
+        """Whether the last look saw instances besides `key`, whose owners may want to know about it."""
+        return any(other != key and seen.record is not None for other, seen in self._seen.items())
 
     def write(self, record: Record) -> None:
         """Writes the file of an instance of ours. Raises PannierError if that is not possible."""
@@ -197,17 +206,17 @@ class Registry:
                     left -= 1
                     yield (service.name, name), file
 
-    def _gone(self, found: set[Key], beats: list[Registration]) -> Scan:
+    def _missing(self, found: set[Key], beats: list[Registration]) -> Scan:
         removed: list[tuple[Key, int]] = []
         wiped: list[Key] = []
         for key in [key for key in self._seen if key not in found]:
             record = self._seen.pop(key).record
             if record is None:
                 continue
-            if found or record.state is not State.UP:
-                removed.append((key, record.epoch))
-            else:
+            if record.state is State.UP:
                 wiped.append(key)
+            else:
+                removed.append((key, record.epoch))
         return Scan(tuple(beats), tuple(removed), tuple(wiped))
 
     def _load(self, key: Key, path: Path) -> Record | None:
@@ -267,6 +276,10 @@ def _found_or_made(folder: Path) -> os.stat_result:
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         return folder.lstat()
+
+
+def _patience(record: Record | None) -> float:
+    return DEAD_SECONDS if record is None or record.state is State.UP else 2 * record.ttl_ms / 1000
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int, int]:

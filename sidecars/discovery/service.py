@@ -134,8 +134,9 @@ class Discovery:
             await bus.ready()
             await trio.sleep_forever()
         finally:
-            self._announcer.leave(ending=self._data_path_drains() or self._supervisor_is_dead())
             _unlink_own(path, inode)
+            ending = self._data_path_drains() or self._supervisor_is_dead()
+            await self._announcer.leave(trio.current_time(), ending=ending)
 
     def _static_source(self, file: str, restored: Table) -> StaticSource:
         # What explains a broken file is a tenth of this process; most services have no such file.
@@ -207,7 +208,9 @@ class Discovery:
         if any(verdict.changes for verdict in verdicts):
             self._publisher.changed()
         if doubted := leases.suspect(key for key in scan.wiped if not self._announcer.is_own(key)):
-            self._voice.say("registry.wiped", f"the registry was emptied; {_names(doubted)} stay until probes fail")
+            self._voice.say(
+                "registry.wiped", f"gone from the registry without a word: {_names(doubted)}; used until probes fail"
+            )
 
     def _look_at_file(self) -> None:
         if self._file is not None:

@@ -2,9 +2,11 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from pannier.shared.errors import PannierError
 from pannier.sidecars.discovery.files import FILE_LIMIT
@@ -12,6 +14,7 @@ from pannier.sidecars.discovery.leases import State
 from pannier.sidecars.discovery.registry import DEAD_SECONDS, Record, Registry
 
 ORDERS = Record("orders", "o-1", "127.0.0.1:8001", 5, State.UP, 10_000, {"zone": "a"})
+DRAINING = msgspec.structs.replace(ORDERS, state=State.DRAINING)
 PAYMENTS = Record("payments", "p-1", "127.0.0.1:8002", 7, State.UP, 10_000)
 
 
@@ -46,11 +49,13 @@ def test_two_find_each_other_and_only_changes_beat(root: Path) -> None:
     assert beat.ttl == 10
 
 
-def test_a_removed_file_is_a_deliberate_end(root: Path) -> None:
+def test_a_file_removed_after_it_said_draining_is_a_deliberate_end(root: Path) -> None:
     first, second = Registry(root), Registry(root)
     first.write(ORDERS)
     second.write(PAYMENTS)
     second.scan(0)
+    first.write(DRAINING)
+    second.scan(0.5)
     first.remove(("orders", "o-1"), 5)
     assert second.scan(1).removed == ((("orders", "o-1"), 5),)
     assert second.scan(2).removed == ()
@@ -77,11 +82,39 @@ def test_a_wiped_folder_doubts_instead_of_ending(root: Path) -> None:
     assert set(scan.wiped) == {("orders", "o-1"), ("payments", "p-1")}
 
 
+def test_a_wiped_folder_doubts_also_when_one_owner_has_renewed_first(root: Path) -> None:
+    owner, reader = Registry(root), Registry(root)
+    owner.write(ORDERS)
+    owner.write(PAYMENTS)
+    reader.scan(0)
+    shutil.rmtree(root)
+    owner.write(ORDERS)
+    scan = reader.scan(1)
+    assert [beat.id for beat in scan.beats] == ["o-1"]
+    assert scan.removed == ()
+    assert scan.wiped == (("payments", "p-1"),)
+
+
+def test_who_left_a_last_word_and_never_came_back_is_buried(root: Path) -> None:
+    registry = Registry(root)
+    registry.write(DRAINING)
+    registry.write(PAYMENTS)
+    assert not registry.has_others(("payments", "p-1"))
+    registry.scan(0)
+    assert registry.has_others(("payments", "p-1"))
+    registry.scan(20)
+    assert file_of(root, ORDERS).exists()
+    registry.scan(21)
+    assert not file_of(root, ORDERS).exists()
+    assert registry.scan(22).removed == ((("orders", "o-1"), 5),)
+    assert file_of(root, PAYMENTS).exists()
+
+
 def test_the_only_instance_may_leave_after_it_said_draining(root: Path) -> None:
     registry, other = Registry(root), Registry(root)
     registry.write(ORDERS)
     other.scan(0)
-    registry.write(Record("orders", "o-1", "127.0.0.1:8001", 5, State.DRAINING, 10_000))
+    registry.write(DRAINING)
     other.scan(1)
     registry.remove(("orders", "o-1"), 5)
     assert other.scan(2).removed == ((("orders", "o-1"), 5),)

@@ -141,6 +141,7 @@ async def test_a_sidecar_that_ends_alone_leaves_its_instance_announced(broker, s
     async with start(config) as running:
         await running.wait_for(lambda: running.rows("orders"))
     record = json.loads((short_path / "registry/orders/o-1.json").read_bytes())
+    assert (record["state"], record["ttl_ms"]) == ("DRAINING", 5000)
     async with start(config) as running:
         await running.wait_for(lambda: running.rows("orders")["127.0.0.1:8001"].epoch > record["epoch"])
 
@@ -203,6 +204,8 @@ async def test_two_services_on_a_host_find_each_other(broker, start, short_path:
         await running.wait_for(lambda: running.rows("payments"))
         assert running.rows("payments")["127.0.0.1:8002"].epoch == 4
         (other / "p-1.json").unlink()
+        await trio.sleep(2 * service.TICK_SECONDS)
+        assert set(running.rows("payments")) == {"127.0.0.1:8002"}
         await running.wait_for(lambda: running.rows("payments") == {})
 
 
