@@ -77,8 +77,10 @@ class Catalogue:
         return self._statics
 
     def use_file(self, services: Mapping[str, tuple[StaticEndpoint, ...]]) -> None:
-        """Takes the content of the file of static endpoints."""
+        """Takes the content of the file of static endpoints. What is not in it any more is forgotten, with its health."""
         self._statics = join_statics(self._configured, services)
+        places = {(name, endpoint.address) for name, endpoints in self._statics.items() for endpoint in endpoints}
+        self._health = {place: health for place, health in self._health.items() if place in places}
 
     def checks(self) -> dict[Place, str]:
         """The static endpoints that are to be checked, with the path to ask for."""

@@ -30,6 +30,19 @@ def test_nothing_is_accepted_until_the_first_success() -> None:
     assert [one.checked(("payments", "h:1"), False) for _ in range(3)] == [False, False, True]
 
 
+def test_an_address_that_was_taken_out_is_not_healthy_again_without_a_check() -> None:
+    one = catalogue()
+    checked = {"stock": (StaticEndpoint("h:2", health="/healthz"),)}
+    one.use_file(checked)
+    one.checked(("payments", "h:1"), True)
+    one.checked(("stock", "h:2"), True)
+    assert rows(one.table())["stock"][0].healthy
+    one.use_file({"stock": ()})
+    one.use_file(checked)
+    assert not rows(one.table())["stock"][0].healthy
+    assert rows(one.table())["payments"][0].healthy
+
+
 def test_a_restart_changes_nothing() -> None:
     before = catalogue()
     before.checked(("payments", "h:1"), True)
