@@ -26,6 +26,7 @@ from pannier.supervisor.ports import split_address
 from pannier.supervisor.restart import LONGEST_WAIT, Exit, History, Verdict, verdict
 from pannier.supervisor.watchdog import Watchdog
 
+KILLED: Final = 2.0  # seconds until a process that we may kill is gone; who is not, may be another user's
 PROBE_EVERY: Final = 0.05  # seconds between two looks at an address that does not answer yet
 
 
@@ -154,13 +155,14 @@ class Child:
             self._pause.cancel()
 
     async def stop(self, number: int = signal.SIGTERM, *, patience: float = math.inf) -> None:
-        """Sends `number`, KILL after `patience` seconds, and returns when it is gone for good."""
+        """Sends `number`, KILL after `patience` seconds, and returns when it is gone for good, or cannot be killed."""
         await self.ask_to_stop(number)
         with trio.move_on_after(patience):
             await self._done.wait()
             return
         await self.kill()
-        await self._done.wait()
+        with trio.move_on_after(KILLED):
+            await self._done.wait()
 
     async def ask_to_stop(self, number: int) -> None:
         """Sends `number` (0: it has been told already), and lets nobody start it again."""

@@ -99,6 +99,8 @@ class Keeper:
         self.started_ms = greeting.started_ms
         self.adopted = adopted
         """Whether the keeper was running before: then it may hold what an earlier supervisor left."""
+        self.patience = math.inf
+        """Seconds for an answer; a keeper that takes longer is stopped or stuck, and is killed."""
         self._connection = connection
         self._sending = trio.Lock()
         self._waiting: dict[int, _Waiter] = {}
@@ -211,6 +213,13 @@ class Keeper:
         """Exits as they happen, for one reader; ends when the keeper is gone. Those before the first read are kept."""
         return self._events
 
+    def kill(self) -> None:
+        """Ends a keeper that does not answer, SIGSTOP or not; what it started runs on."""
+        if not self._gone:
+            with suppress(OSError):
+                os.kill(self.pid, signals.SIGKILL)
+            self._close()
+
     async def aclose(self) -> None:
         """Ends the connection, not the keeper: its grace begins."""
         self._close()
@@ -231,12 +240,15 @@ class Keeper:
             raise self._farewell()
         self._waiting[sequence] = waiter
         try:
-            async with self._sending:
-                try:
-                    await self._connection.send(message)
-                except (OSError, trio.ClosedResourceError) as error:
-                    raise self._farewell() from error
-            await waiter.answered.wait()
+            with trio.move_on_after(self.patience) as waiting:
+                async with self._sending:
+                    try:
+                        await self._connection.send(message)
+                    except (OSError, trio.ClosedResourceError) as error:
+                        raise self._farewell() from error
+                await waiter.answered.wait()
+            if waiting.cancelled_caught:
+                self.kill()
         except BaseException:
             if waiter.fd is not None:
                 os.close(waiter.fd)

@@ -35,6 +35,7 @@ from pannier.supervisor.tree import Tree, with_sidecars
 
 LAST_WORDS: Final = 1.0  # seconds for what the app printed last to reach our own output
 _KEEPER_PATIENCE: Final = 3.0
+_ANSWER_PATIENCE: Final = 2.0  # seconds for each answer of the keeper, once the service ends
 _HEARTBEAT: Final = 1.0
 
 
@@ -126,6 +127,7 @@ class Service:
     async def stop(self, ending: Ending) -> None:
         """Ends everything in order, by one deadline; afterwards nothing of the service is left."""
         self.deadline = Deadline(trio.current_time() + self.plan.drain)
+        self.keeper.patience = _ANSWER_PATIENCE
         app = self.tree.app
         self.tree.drain()
         self.segments.publish_base(self.plan.base, draining=True)
@@ -155,6 +157,9 @@ class Service:
             await self.keeper.shutdown(1000)
             await self.keeper_gone.wait()
             in_order = True
+        if not in_order:
+            self.keeper.kill()
+            await self.keeper_gone.wait()
         if self.tree.keeper_lost:
             kill_orphans()
         socket = self._directory / SOCKET_NAME

@@ -90,7 +90,7 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
         async with trio.open_nursery() as nursery:
             plan = record.plan if record else await _plan(request, keeper, directory)
             service = Service(keeper, plan, segments, nursery)
-            nursery.start_soon(_obey, signals, service)
+            nursery.start_soon(_obey, signals, service, nursery)
             _watch_for_ends(request, service, nursery)
             serve_verbs(service)
             if record is not None:
@@ -163,12 +163,12 @@ async def _end_with(lifeline: int, service: Service) -> None:
     service.tree.end(Ending(Cause.LIFELINE))
 
 
-async def _obey(signals: AsyncIterator[int], service: Service) -> None:
+async def _obey(signals: AsyncIterator[int], service: Service, nursery: trio.Nursery) -> None:
     terminal = service.plan.arguments.terminal
     async for number in signals:
         if number in _FORWARDED:
             if (app := service.tree.app) is not None:
-                await app.signal(number)
+                nursery.start_soon(app.signal, number)  # a keeper that does not answer must not deafen us
         elif service.tree.ending is None:
             told = terminal and number == signal.SIGINT
             service.tree.end(Ending(Cause.SIGNAL, 0 if told and service.tree.app is not None else number))

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 import trio
 from pannier.shared.errors import Blame, PannierError, TimedOut
-from pannier.supervisor.child import Child, Holder, wait_listening
+from pannier.supervisor.child import KILLED, Child, Holder, wait_listening
 from pannier.supervisor.ending import SIDECAR_PATIENCE, Cause, Deadline, Ending
 from pannier.supervisor.lifecycle import SERVICE, ProcessState, ServiceEvent, ServiceState, step
 from pannier.supervisor.plan import Kind, Plan, ProcessPlan
@@ -160,7 +160,8 @@ class Tree:
             await app.wait_gone()
             return
         await app.kill()
-        await app.wait_gone()
+        with trio.move_on_after(KILLED):
+            await app.wait_gone()
 
     async def stop_all(self, children: Iterable[Child], *, patience: float) -> None:
         """TERM to all of them at once, KILL after `patience` seconds."""

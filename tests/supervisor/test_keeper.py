@@ -549,6 +549,17 @@ class TestEnd:
             await successor.aclose()
             await ended(successor.pid)
 
+    async def test_a_stopped_keeper_is_killed_when_its_answer_takes_too_long(self, directory: Path) -> None:
+        async with start_keeper(directory, NEVER) as keeper:
+            pid = await keeper.spawn("app", ["sleep", "60"], env=ENV)
+            os.kill(keeper.pid, signal.SIGSTOP)
+            keeper.patience = 0.1
+            with trio.fail_after(PATIENCE), pytest.raises(KeeperGone):
+                await keeper.signal("app", signal.SIGTERM)
+            assert [exited async for exited in keeper.events()] == []
+        assert not exists(keeper.pid)
+        os.kill(pid, signal.SIGKILL)
+
     async def test_sigterm_is_an_orderly_end(self, directory: Path) -> None:
         async with start_keeper(directory, NEVER) as keeper:
             pid = await keeper.spawn("app", ["sleep", "60"], env=ENV)

@@ -13,6 +13,7 @@ import pytest
 import trio
 from pannier.shared.profile import Profile
 from pannier.supervisor.compose import compose
+from pannier.supervisor.ending import Cause, Ending
 from pannier.supervisor.keeper import SOCKET_NAME, Exited, KeeperGone
 from pannier.supervisor.plan import Arguments, Place
 from pannier.supervisor.service import Service
@@ -31,6 +32,7 @@ class Keeper:
         self.sent: list[str] = []
         self._exits, self._events = trio.open_memory_channel[Exited](math.inf)
         self._gone = False
+        self.stopped = False
 
     async def spawn(self, name: str, *_: object, **__: object) -> int:
         await self._answer()
@@ -63,8 +65,14 @@ class Keeper:
         self._gone = True
         self._exits.close()
 
+    def kill(self) -> None:
+        self.lose()
+
     async def _answer(self) -> None:
         await trio.lowlevel.checkpoint()
+        if self.stopped and not self._gone:
+            await trio.sleep(self.patience)
+            self.lose()
         if self._gone:
             raise KeeperGone("gone")
 
@@ -141,3 +149,14 @@ async def test_a_keeper_that_ends_in_order_clears_away_itself(directory: Path, a
     async with served(directory) as (service, _):
         await service.shut_down()
     assert is_there(directory / SOCKET_NAME), "this one did not, and then the folder may be a successor's"
+
+
+async def test_a_keeper_that_is_stopped_does_not_keep_the_service_from_ending(
+    directory: Path, autojump_clock: MockClock
+) -> None:
+    async with served(directory) as (service, keeper):
+        keeper.stopped = True
+        start = trio.current_time()
+        await service.stop(Ending(Cause.APP))
+        assert trio.current_time() - start < 5
+    assert not is_there(directory)
