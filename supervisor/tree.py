@@ -114,14 +114,14 @@ class Tree:
             self._nursery.start_soon(self._await_external, address)
 
     async def watch(self) -> None:
-        """Kills whoever is silent for too long; runs until cancelled."""
+        """Kills whoever is silent for too long and can be started again; runs until cancelled."""
         while True:
             await trio.sleep(TICK)
             for name in self.watchdog.tick(trio.current_time()):
                 child = self.children.get(name)
                 if child is None or (child.plan.kind is Kind.APP and not self._app_was_ready):
                     self._not_ready()
-                else:
+                elif not self.keeper_lost:
                     await child.kill()
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:

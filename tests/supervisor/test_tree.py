@@ -157,6 +157,16 @@ async def test_who_is_silent_is_killed_and_comes_back(autojump_clock: MockClock)
         await tree.wait_ready()
 
 
+async def test_without_a_keeper_nobody_is_killed_for_silence(autojump_clock: MockClock) -> None:
+    async with governed() as (tree, host):
+        await tree.start({})
+        await tree.wait_ready()
+        tree.lose_keeper()
+        host.silent.add("discovery")
+        await trio.sleep(30)
+        assert not [entry for entry in host.log if entry.endswith("SIGKILL")]
+
+
 async def test_the_app_that_ends_ends_the_service(autojump_clock: MockClock) -> None:
     async with governed() as (tree, host):
         await tree.start({})
