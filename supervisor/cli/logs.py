@@ -8,6 +8,8 @@ from contextlib import suppress
 import click
 from pannier.shared.errors import Unreachable
 from pannier.shared.messages import LOGS, LogLine, LogLines, LogRequest
+from pannier.shared.runtime import service_dir
+from pannier.supervisor.cli import access_log
 from pannier.supervisor.cli.services import bus_of, name_option, the_one
 
 
@@ -15,11 +17,17 @@ from pannier.supervisor.cli.services import bus_of, name_option, the_one
 @name_option
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option("--tail", type=click.IntRange(0, 500), default=100, help="How many lines to begin with (default: 100).")
-def command(*, name: str | None, follow: bool, tail: int) -> None:
+@click.option("--access", is_flag=True, help="The requests instead, one short line each.")
+def command(*, name: str | None, follow: bool, tail: int, access: bool) -> None:
     """Show what a service and its sidecars write."""
     import trio
 
-    trio.run(_show, the_one(name), follow, tail)
+    service = the_one(name)
+    if access:
+        for line in access_log.lines(service_dir(service) / "access.log", tail=tail, follow=follow):
+            click.echo(access_log.readable(line))
+    else:
+        trio.run(_show, service, follow, tail)
 
 
 async def _show(name: str, follow: bool, tail: int) -> None:

@@ -8,7 +8,7 @@
 //! | [`ring`] | `rings` | each enrolled worker its own ring → observability |
 //!
 //! Rules:
-//! - all `unsafe` of the data path is in [`map`]: everything else works on `&[AtomicU64]`;
+//! - all `unsafe` of this crate is in [`map`]: everything else works on `&[AtomicU64]`;
 //! - no lock lives in shared memory, so nobody's death can hold one;
 //! - memory that another process writes is only ever read as relaxed atomic words, never as `&[u8]`;
 //! - every number read from a segment is range-checked before it is used.
