@@ -25,7 +25,7 @@ from pannier.supervisor.compose import metrics_listener
 from pannier.supervisor.ending import APP_SHARE, PROXY_PATIENCE, SIDECAR_PATIENCE, Cause, Deadline, Ending
 from pannier.supervisor.hold import Hold, kill_orphans
 from pannier.supervisor.keeper import SOCKET_NAME, Keeper, KeeperError, KeeperGone, Stdio
-from pannier.supervisor.lifecycle import ALIVE, ProcessState
+from pannier.supervisor.lifecycle import ProcessState
 from pannier.supervisor.plan import Kind, Plan
 from pannier.supervisor.ports import bind
 from pannier.supervisor.relay import Line, Sink, Tail, relay
@@ -193,8 +193,8 @@ class Service:
         async with trio.open_nursery() as nursery:
             if app is not None:
                 nursery.start_soon(_then_cancel, app.wait_gone, nursery.cancel_scope)
-            if self.tree.proxy.state in ALIVE:
-                await self.drained.wait()
+            nursery.start_soon(_then_cancel, self.tree.proxy.wait_gone, nursery.cancel_scope)
+            await self.drained.wait()
             nursery.cancel_scope.cancel()
 
     async def _on_ready(self, role: str, pid: int) -> None:

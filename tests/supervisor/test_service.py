@@ -160,3 +160,14 @@ async def test_a_keeper_that_is_stopped_does_not_keep_the_service_from_ending(
         await service.stop(Ending(Cause.APP))
         assert trio.current_time() - start < 5
     assert not is_there(directory)
+
+
+async def test_a_proxy_that_dies_while_it_drains_is_not_waited_for(directory: Path, autojump_clock: MockClock) -> None:
+    async with served(directory) as (service, keeper):
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(service.stop, Ending(Cause.ORDER))
+            await trio.sleep(1)
+            assert keeper.sent == [], "the app goes on while the proxy drains"
+            keeper.end("proxy", 9)
+        assert trio.current_time() - start < 2
