@@ -67,6 +67,7 @@ class Child:
         self._began = began
         self._governed = False
         self._stop_signal = 0
+        self._draining = False
         self._again = False
         self._ready_at: float | None = None
         self._ends: dict[int, Exit] = {}
@@ -89,10 +90,10 @@ class Child:
         """Starts the process (or takes over PID `adopted`) and restarts it, until it has ended for good."""
         self._governed = True
         pid = adopted
-        while not self._stopping():
+        while not self._leaving():
             exit_ = await self._live(pid)
             pid = None
-            if self._stopping() or self.state is ProcessState.DRAINING:
+            if self._leaving():
                 break
             if self.spawn_error is not None and self.plan.kind is Kind.APP:
                 break  # a command that cannot be executed is no crash
@@ -139,7 +140,9 @@ class Child:
             self._watchdog.alive(self.name, trio.current_time())
 
     def drain(self) -> None:
-        """It is asked to take no new work; how, is the caller's business."""
+        """It is asked to take no new work (how, is the caller's business), and nobody starts it again."""
+        self._draining = True
+        self._pause.cancel()
         if self.state is not ProcessState.PENDING:
             self._move(ProcessEvent.DRAIN)
 
@@ -202,6 +205,8 @@ class Child:
         self._move(ProcessEvent.SPAWNED)
         self._watchdog.expect(self.name, self.plan.ready_within, trio.current_time())
         self._began(self)
+        if self._draining:
+            self._move(ProcessEvent.DRAIN)
         if self._stop_signal:
             await self.ask_to_stop(self._stop_signal)
         async with trio.open_nursery() as life:
@@ -224,8 +229,8 @@ class Child:
             await wait_listening(self._address)
         self.said_ready(pid)
 
-    def _stopping(self) -> bool:
-        return self._stop_signal != 0
+    def _leaving(self) -> bool:
+        return self._stop_signal != 0 or self._draining
 
     def _move(self, event: ProcessEvent) -> None:
         self.state = step(PROCESS, self.state, event)

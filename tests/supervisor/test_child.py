@@ -143,6 +143,17 @@ async def test_stop_during_a_back_off_ends_it() -> None:
         assert (child.state, holder.spawned, holder.sent) == ("stopped", 1, [])
 
 
+async def test_who_waits_for_its_restart_is_not_started_while_the_service_drains(autojump_clock: MockClock) -> None:
+    holder = Holder()
+    slow = msgspec.structs.replace(PLAN, restart=RestartSettings(Policy.PERMANENT))
+    async with governed(holder, slow) as child:
+        child.ended(1, Exit(1))
+        await wait_all_tasks_blocked()
+        child.drain()
+        await child.wait_gone()
+        assert (child.state, holder.spawned) == ("stopped", 1)
+
+
 async def test_stop_before_the_start() -> None:
     child = Child(PLAN, Holder(), Watchdog(0.0))
     await child.stop()
