@@ -38,10 +38,19 @@ def become_subreaper() -> None:
 
 
 class Hold:
-    """A `child.Holder`. `ended(name, pid, exit)` is called for every end, whoever noticed it."""
+    """A `child.Holder`. `ended(name, pid, exit)` is called for every end, whoever noticed it; `refused(name, pid)` once
+    for a process that may not be signalled, such as one under sudo."""
 
-    def __init__(self, keeper: Keeper, nursery: trio.Nursery, ended: Callable[[str, int, Exit], None]) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        nursery: trio.Nursery,
+        ended: Callable[[str, int, Exit], None],
+        refused: Callable[[str, int], None] = lambda *_: None,
+    ) -> None:
         self.keeper_lost = False
+        self._refused = refused
+        self._told: set[int] = set()
         self._keeper = keeper
         self._nursery = nursery
         self._ended = ended
@@ -69,11 +78,22 @@ class Hold:
         try:
             await self._keeper.signal(name, number, whole_group=group)
         except KeeperError as error:
-            if error.errno != errno.ESRCH:
+            if error.errno == errno.EPERM:
+                self._refuse(name, pid)
+            elif error.errno != errno.ESRCH:
                 raise
         except KeeperGone:
-            with suppress(ProcessLookupError):
+            try:
                 (os.killpg if group else os.kill)(pid, signal.Signals(number))
+            except ProcessLookupError:
+                pass
+            except PermissionError:
+                self._refuse(name, pid)
+
+    def _refuse(self, name: str, pid: int) -> None:
+        if pid not in self._told:
+            self._told.add(pid)
+            self._refused(name, pid)
 
     async def report(self) -> None:
         """Passes the keeper's events on; returns when the keeper is gone."""
@@ -108,7 +128,7 @@ def kill_orphans() -> None:
     with suppress(OSError):
         text = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
         for pid in map(int, text.split()):
-            with suppress(ProcessLookupError, ChildProcessError):
+            with suppress(OSError):  # gone already, or another user's
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
 

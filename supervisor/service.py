@@ -49,7 +49,7 @@ class Service:
         self.meter = status.Meter()
         self.grants = Grants()
         self.broker = Broker(service=plan.service, grants=self.grants, on_ready=self._on_ready, on_beat=self._on_beat)
-        self.hold = Hold(keeper, nursery, self._ended)
+        self.hold = Hold(keeper, nursery, self._ended, self._refused)
         self.tree = Tree(plan, self.hold, nursery, changed=self._changed, began=self._began)
         self.tail = Tail(now_ms, self._publish_lines)
         self.drained = trio.Event()
@@ -61,7 +61,7 @@ class Service:
         self._stdout, self._stderr = Sink(1), Sink(2)
         for sink in (self._stdout, self._stderr):
             nursery.start_soon(sink.run)
-        self._last_words: list[trio.Event] = []
+        self._last_words: set[trio.Event] = set()
         self._revision = 1
         self._news = trio.Event()
         self._happenings: list[messages.Happening] = []
@@ -136,7 +136,7 @@ class Service:
                 await self._wait_drained(app)
         await self.tree.stop_app(ending.signal, self.deadline)
         with trio.move_on_after(LAST_WORDS):
-            for last in self._last_words:
+            for last in tuple(self._last_words):
                 await last.wait()
         await self.tree.stop_all(self.tree.sidecars, patience=SIDECAR_PATIENCE)
         await self.tree.stop_all([self.tree.proxy], patience=PROXY_PATIENCE)
@@ -225,6 +225,10 @@ class Service:
     def _ended(self, name: str, pid: int, exit_: Exit) -> None:
         self.tree.ended(name, pid, exit_)
 
+    def _refused(self, name: str, pid: int) -> None:
+        text = f"{name} (pid {pid}) takes no signals from us: it runs as another user"
+        self._happen(name, "not_permitted", text, "error")
+
     async def _report(self) -> None:
         await self.hold.report()
         self.keeper_gone.set()
@@ -249,7 +253,7 @@ class Service:
         is_app = child.plan.kind is Kind.APP
         last = trio.Event()
         if is_app:
-            self._last_words.append(last)
+            self._last_words.add(last)
         sink = self._stdout if is_app and stream == "stdout" else self._stderr
         prefix = None if is_app else f"{child.name} | ".encode()
         try:
@@ -259,6 +263,7 @@ class Service:
             return
         finally:
             last.set()
+            self._last_words.discard(last)
 
     def _changed(self, child: Child | None) -> None:
         if child is not None and child.state in {ProcessState.BACKOFF, ProcessState.FAILED}:

@@ -102,9 +102,23 @@ async def test_a_signal_to_who_has_ended_does_nothing() -> None:
     async with trio.open_nursery() as nursery:
         hold = Hold(Keeper(KeeperError(errno.ESRCH, "ended")), nursery, lambda *_: None)  # type: ignore[arg-type]
         await hold.signal("app", 1, signal.SIGTERM, group=False)
-        refused = Hold(Keeper(KeeperError(errno.EPERM, "no")), nursery, lambda *_: None)  # type: ignore[arg-type]
+        refused = Hold(Keeper(KeeperError(errno.EINVAL, "no")), nursery, lambda *_: None)  # type: ignore[arg-type]
         with pytest.raises(KeeperError):
             await refused.signal("app", 1, signal.SIGTERM, group=False)
+
+
+@pytest.mark.parametrize("error", [KeeperError(errno.EPERM, "no"), KeeperGone("gone")])
+async def test_who_may_not_be_signalled_is_told_once(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(pid: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr(os, "kill", forbidden)
+    told: list[tuple[str, int]] = []
+    async with trio.open_nursery() as nursery:
+        hold = Hold(Keeper(error), nursery, lambda *_: None, lambda *who: told.append(who))  # type: ignore[arg-type]
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            await hold.signal("app", 1, number, group=False)
+    assert told == [("app", 1)]
 
 
 def test_the_end_of_somebody_elses_child_is_unknown() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -14,7 +15,7 @@ import trio
 from pannier.shared.profile import Profile
 from pannier.supervisor.compose import compose
 from pannier.supervisor.ending import Cause, Ending
-from pannier.supervisor.keeper import SOCKET_NAME, Exited, KeeperGone
+from pannier.supervisor.keeper import SOCKET_NAME, Exited, KeeperError, KeeperGone
 from pannier.supervisor.plan import Arguments, Place
 from pannier.supervisor.service import Service
 from trio.testing import MockClock
@@ -33,6 +34,7 @@ class Keeper:
         self._exits, self._events = trio.open_memory_channel[Exited](math.inf)
         self._gone = False
         self.stopped = False
+        self.forbidden: set[str] = set()
 
     async def spawn(self, name: str, *_: object, **__: object) -> int:
         await self._answer()
@@ -41,6 +43,8 @@ class Keeper:
 
     async def signal(self, name: str, number: int, **_: object) -> None:
         await self._answer()
+        if name in self.forbidden:
+            raise KeeperError(errno.EPERM, "not yours")
         self.sent.append(name)
         self.end(name, number)
 
@@ -171,3 +175,15 @@ async def test_a_proxy_that_dies_while_it_drains_is_not_waited_for(directory: Pa
             assert keeper.sent == [], "the app goes on while the proxy drains"
             keeper.end("proxy", 9)
         assert trio.current_time() - start < 2
+
+
+async def test_an_app_that_may_not_be_signalled_does_not_keep_the_service_from_ending(
+    directory: Path, autojump_clock: MockClock
+) -> None:
+    async with served(directory) as (service, keeper):
+        keeper.forbidden.add("app")
+        start = trio.current_time()
+        await service.stop(Ending(Cause.TIME))
+        assert trio.current_time() - start < service.plan.drain + 5
+        said = [line.text for line in service.tail.last(10)]
+        assert len([text for text in said if "runs as another user" in text]) == 1
