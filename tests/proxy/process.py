@@ -74,21 +74,28 @@ class Proxy:
         assert self.process is not None
         return self.process.pid
 
-    def start(self) -> None:
-        """Starts the process; returns once it has said that it serves."""
+    def start(self, *, descriptors: int | None = None) -> None:
+        """Starts the process, which may open only so many descriptors; returns once it has said that it serves."""
+        self.spawn(descriptors=descriptors)
+        self.wait_notified("READY=1")
+
+    def spawn(self, *, descriptors: int | None = None) -> None:
+        """Starts the process and waits for nothing."""
+        command = [binary(), "proxy", "--workers", str(self.workers)]
+        if descriptors is not None:
+            command = ["/bin/sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
         environment = {
             "PANNIER_FDS": ",".join(f"{name}={fd}" for name, fd in self.fds.items()),
             "NOTIFY_SOCKET": self._notify_path,
         }
         with self._stderr.open("ab") as stderr:
             self.process = subprocess.Popen(
-                [binary(), "proxy", "--workers", str(self.workers)],
+                command,
                 env=environment,
                 pass_fds=list(self.fds.values()),
                 stdin=subprocess.DEVNULL,
                 stderr=stderr,
             )
-        self.wait_notified("READY=1")
 
     def kill(self) -> None:
         """Ends the process as its worst death would, and forgets what it said."""
@@ -96,11 +103,7 @@ class Proxy:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
             self.process = None
-        self._notify.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                self._notify.recv(4096)
-        self._notify.settimeout(PATIENCE_S)
+        self.notified()
 
     def close(self) -> None:
         """Ends everything."""
@@ -113,6 +116,27 @@ class Proxy:
         """Waits until the process says this line on its notify socket."""
         while line not in self._notify.recv(4096).decode().splitlines():
             pass
+
+    def notified(self) -> list[str]:
+        """Takes what the process has said on its notify socket and nobody waited for; waits for nothing."""
+        lines: list[str] = []
+        self._notify.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                lines += self._notify.recv(4096).decode().splitlines()
+        self._notify.settimeout(PATIENCE_S)
+        return lines
+
+    def fill_notify_socket(self) -> None:
+        """Leaves no room for what the process says, as a supervisor does that is stopped."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, contextlib.suppress(BlockingIOError):
+            sender.setblocking(False)
+            while True:
+                sender.sendto(b"x", self._notify_path)
+
+    def heartbeat_ms(self) -> int:
+        """When the process wrote last that it lives: ms since the epoch."""
+        return self._enrolment().heartbeat_ms
 
     def stderr(self) -> str:
         """What the process said on its standard error."""
@@ -180,6 +204,12 @@ class Proxy:
         self._writers[kind] = _native.TableWriter(kind, self.fds[f"table.{kind}"])
         return generation
 
+    def mend(self, kind: str, generation: int) -> None:
+        """Mends the checksum of a snapshot that was published damaged, where it stands."""
+        at = (18 + generation % 3 * 8) * 8
+        with mmap.mmap(self.fds[f"table.{kind}"], _native.SEGMENTS[f"table.{kind}"]) as mapped:
+            mapped[at] ^= 1
+
     def set_hot_word(self, slot: int, state: int, incarnation: int, until_ms: int) -> None:
         """Writes a hot word, by the layout of `table/src/hot.rs`; `until_ms` is in milliseconds since boot."""
         word = state << 56 | incarnation << 40 | until_ms
@@ -189,6 +219,15 @@ class Proxy:
     def call(self, *, outbound: bool = False) -> Wire:
         """A new connection to one of its listeners."""
         return Wire(socket.create_connection(self.outbound if outbound else self.inbound, PATIENCE_S))
+
+    def call_narrow(self) -> Wire:
+        """A new connection to its inbound listener whose kernel buffers hold a few KiB towards the caller."""
+        with socket.socket(fileno=os.dup(self.fds["inbound.0"])) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        sock.connect(self.inbound)
+        return Wire(sock)
 
     def fetch(self, target: str = "/", *fields: str, outbound: bool = False, **rest: Any) -> Message:
         """The answer to one request on a connection of its own; takes what `request` takes."""

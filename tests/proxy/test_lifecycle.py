@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -84,6 +85,46 @@ def test_a_proxy_that_starts_into_a_drain(start_proxy: StartProxy) -> None:
 def test_it_says_again_and_again_that_it_lives(proxy: Proxy) -> None:
     for _ in range(2):
         proxy.wait_notified("WATCHDOG=1")
+
+
+def test_it_says_that_it_serves_only_once_it_knows_what(short_path: Path, origin: Origin) -> None:
+    """Whoever waits for READY sends requests next, and an app that nobody told it of cannot be reached."""
+    with closing(Proxy(short_path)) as proxy:
+        proxy.spawn()
+        assert proxy.fetch().status == 503
+        wait_until(lambda: proxy.pid in [e.pid for e in proxy.counters.enrolled()])
+        proxy.publish_endpoints(up=[{"address": origin.address}])
+        assert proxy.notified() == []
+        proxy.publish_base(app=origin.address)
+        proxy.wait_notified("READY=1")
+        assert proxy.fetch().status == 200
+
+
+def test_a_supervisor_that_does_not_listen_holds_nothing_up(proxy: Proxy) -> None:
+    proxy.fill_notify_socket()
+    before = proxy.heartbeat_ms()
+    wait_until(lambda: proxy.heartbeat_ms() > before + 1_500)
+    assert proxy.fetch().status == 200
+
+
+def test_strangers_that_are_idle_do_not_starve_who_is_served(proxy: Proxy, origin: Origin) -> None:
+    """Each caller may need an upstream; descriptors for these are never spent on further callers, who wait instead."""
+    proxy.kill()
+    proxy.start(descriptors=256)
+    origin.answer = lambda _: answer(b"hello", "Connection: close")
+    with ExitStack() as stack:
+        caller = stack.enter_context(proxy.call())
+        strangers = [stack.enter_context(proxy.call()) for _ in range(300)]
+        wait_until(lambda: proxy.totals("connections_accepted") >= (256 - 64) // 2)
+        for _ in range(30):
+            caller.send(request(method="POST", body=b"x"))
+            assert caller.read_answer().status == 200
+        assert proxy.totals("accept_errors") == 0
+        *leaving, last = strangers
+        last.send(request())
+        for stranger in leaving:
+            stranger.close()
+        assert last.read_answer().status == 200
 
 
 def test_every_worker_accepts(start_proxy: StartProxy) -> None:
@@ -216,6 +257,25 @@ def test_a_damaged_table_leaves_the_one_before(proxy: Proxy) -> None:
     wait_until(lambda: proxy.in_force()["base"] == generation)
     assert proxy.fetch().status == 503
     assert proxy.rejected_tables() == 1
+
+
+def test_damage_that_is_mended_is_read_after_all(proxy: Proxy) -> None:
+    """Half of a snapshot may be on its way when it is looked at; no bell rings for the rest."""
+    good = msgspec.msgpack.encode(proxy.base | {"app": None})
+    generation = proxy.publish_unchecked("base", good, damage=True)
+    wait_until(lambda: proxy.rejected_tables() == 1)
+    assert proxy.fetch().status == 200
+    proxy.mend("base", generation)
+    wait_until(lambda: proxy.in_force()["base"] == generation)
+    assert proxy.fetch().status == 503
+    assert proxy.rejected_tables() == 1
+
+
+def test_a_damaged_table_can_be_published_anew(proxy: Proxy) -> None:
+    proxy.publish_unchecked("base", msgspec.msgpack.encode(proxy.base), damage=True)
+    wait_until(lambda: proxy.rejected_tables() == 1)
+    proxy.publish_base(app=None)
+    assert proxy.fetch().status == 503
 
 
 def test_publications_without_pause_end_with_the_last(start_proxy: StartProxy, origin: Origin) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.proxy.conftest import StartProxy
 from tests.proxy.origin import Origin
 from tests.proxy.process import Proxy, wait_until
-from tests.proxy.wire import PATIENCE_S, Message, answer, request
+from tests.proxy.wire import PATIENCE_S, Message, Wire, answer, request
 
 StartOrigin = Callable[..., Origin]
 OPEN = 1
@@ -236,6 +236,61 @@ def test_p2c_spreads_what_is_in_flight(proxy: Proxy, three: list[Origin]) -> Non
 def test_p2c_tries_an_endpoint_that_is_new(proxy: Proxy, three: list[Origin]) -> None:
     proxy.publish_endpoints(up=[{"address": o.address} for o in three])
     assert set(spread(proxy, 60)) == {b"0", b"1", b"2"}
+
+
+def read_and(last_words: bytes) -> Callable[[Origin, Wire], None]:
+    """Reads one request, says something and ends."""
+
+    def converse(origin: Origin, wire: Wire) -> None:
+        origin.take(wire.read_request())
+        wire.send(last_words)
+
+    return converse
+
+
+QUICK_FAILURES = {
+    "it ends without an answer": (502, b""),
+    "it says that it cannot": (503, answer(status="503 Service Unavailable")),
+    "it says that it may not": (429, answer(status="429 Too Many Requests")),
+    "it speaks another protocol": (502, b"nonsense\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("failure", QUICK_FAILURES)
+def test_an_endpoint_that_fails_quickly_attracts_no_load(proxy: Proxy, start_origin: StartOrigin, failure: str) -> None:
+    """It is always the first to be done, which is no merit."""
+    bad, good, slowly = start_origin(), start_origin(), threading.Event()
+
+    def answer_slowly(_: Message) -> bytes:
+        assert not slowly.wait(0.005)
+        return answer()
+
+    good.answer = answer_slowly
+    status, last_words = QUICK_FAILURES[failure]
+    bad.converse = read_and(last_words)
+    proxy.publish_endpoints(up=[{"address": bad.address}, {"address": good.address}])
+    statuses = Counter(proxy.fetch(host="up", outbound=True, method="POST", body=b"").status for _ in range(30))
+    assert statuses[200] + statuses[status] == 30
+    assert 1 <= statuses[status] <= 2, statuses
+
+
+def test_a_slow_upload_is_not_held_against_its_endpoint(proxy: Proxy, three: list[Origin]) -> None:
+    quick, slow, _ = three
+    pause = threading.Event()
+
+    def answer_slowly(_: Message) -> bytes:
+        assert not pause.wait(0.1)
+        return answer(b"1")
+
+    slow.answer = answer_slowly
+    proxy.publish_endpoints(up=[{"address": quick.address}, {"address": slow.address}])
+    assert spread(proxy, 4)[b"0"] >= 3
+    with proxy.call(outbound=True) as caller:
+        caller.send(request("/", "Content-Length: 10", method="POST", host="up") + b"first")
+        assert not pause.wait(0.3)
+        caller.send(b"later")
+        assert caller.read_answer().body == b"0"
+    assert spread(proxy, 20)[b"0"] > 15
 
 
 def test_an_unhealthy_endpoint_is_left_out(start_proxy: StartProxy, three: list[Origin]) -> None:

@@ -6,6 +6,7 @@ A refusal closes the connection, reaches no origin, is counted once, and disturb
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -194,6 +195,29 @@ def test_a_body_that_becomes_malformed_on_its_way_is_cut(proxy: Proxy, origin: O
     origin.wait(lambda: origin.ended == 1)
     assert origin.requests == [], "it saw the beginning of a request that never ended"
     assert proxy.totals("requests_malformed") == 1
+
+
+def test_a_body_that_becomes_malformed_within_its_answer_ends_both(proxy: Proxy, origin: Origin) -> None:
+    """A status line of ours in the middle of another answer would be read as a part of it."""
+
+    def converse(origin: Origin, wire: Wire) -> None:
+        origin.take(wire.read_head())
+        wire.send(answer(b"y" * 15_000))
+        wire.read_to_end()
+
+    origin.converse = converse
+    with proxy.call_narrow() as caller:
+        caller.send(CHUNKED + chunk(b"good"))
+        assert caller.socket.recv(1, socket.MSG_PEEK) == b"H", "the answer is on its way, and does not fit"
+        caller.send(b"bad\n")
+        with pytest.raises(ConnectionError):
+            caller.read_to_end()
+        assert caller.buffer.count(b"HTTP/1.1") == 1
+        assert caller.buffer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\n\r\ny" in caller.buffer
+    (series,) = proxy.wait_counted(1)
+    assert (series.status, series.flag) == (200, "DPE")
+    assert 0 < series.response_bytes < 15_000, "it was half written"
 
 
 def test_a_request_after_a_good_one_is_refused_alone(proxy: Proxy, origin: Origin) -> None:

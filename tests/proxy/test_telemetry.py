@@ -177,6 +177,42 @@ def test_every_kind_of_end_is_a_line(start_proxy: StartProxy, origin: Origin) ->
     ]
 
 
+def test_a_truncated_answer_is_recorded_as_its_caller_saw_it(proxy: Proxy, origin: Origin) -> None:
+    proxy.publish_telemetry()
+
+    def converse(origin: Origin, wire: Wire) -> None:
+        origin.take(wire.read_request())
+        wire.send(b"HTTP/1.1 206 Partial Content\r\nContent-Length: 100\r\n\r\nabc")
+
+    origin.converse = converse
+    with proxy.call() as caller:
+        caller.send(request("/cut"))
+        assert caller.read_head().status == 206
+        with pytest.raises(ConnectionError):
+            caller.read(100)
+    (series,) = proxy.wait_counted(1)
+    assert (series.status, series.flag) == (206, "UC")
+    (line,), _ = proxy.drain(1)
+    assert (line["path"], line["status"], line["flags"]) == ("/cut", 206, "UC")
+
+
+def test_a_target_without_a_path_has_the_path_of_the_root(proxy: Proxy, origin: Origin) -> None:
+    proxy.publish_telemetry(routes=("/",))
+    assert proxy.fetch("http://localhost").status == 200
+    assert origin.only.target == "/"
+    (line,), (span,) = proxy.drain(1)
+    assert (line["path"], line["route"], span.path) == ("/", "/", "/")
+
+
+def test_a_request_whose_first_chunk_is_malformed_is_recorded_by_name(proxy: Proxy) -> None:
+    proxy.publish_telemetry()
+    with proxy.call() as caller:
+        caller.send(request("/odd", "Transfer-Encoding: chunked", method="POST") + b"bad\n")
+        assert caller.read_answer().status == 400
+    (line,), _ = proxy.drain(1)
+    assert (line["method"], line["path"], line["status"], line["flags"]) == ("POST", "/odd", 400, "DPE")
+
+
 def test_no_request_can_forge_a_line(proxy: Proxy) -> None:
     proxy.publish_telemetry()
     targets = ['/"},{"status":200', "/\\u0022\\", "/%0a%0d", "/\xc2\x85\xe2\x80\xa8", "/" + "x" * 8000]

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import pytest
+
 from tests.proxy.conftest import StartProxy
 from tests.proxy.origin import Origin
 from tests.proxy.wire import PATIENCE_S, Ended, Wire, answer, chunk, request
@@ -166,6 +168,23 @@ def test_a_caller_that_stops_reading_is_cut(start_proxy: StartProxy, origin: Ori
         assert done.wait(PATIENCE_S)
         (series,) = proxy.wait_counted(1)
         assert series.flag == "DC"
+
+
+def test_a_stalled_caller_of_http_1_0_does_not_see_an_end(start_proxy: StartProxy, origin: Origin) -> None:
+    """To it the connection's end is the answer's, so what it missed must be missed by a reset."""
+    proxy = start_proxy(timeouts={"idle_ms": 100})
+
+    def converse(origin: Origin, wire: Wire) -> None:
+        origin.take(wire.read_request())
+        wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(bytes(64 << 20)) + chunk(b""))
+
+    origin.converse = converse
+    with proxy.call() as caller:
+        caller.send(request(version="1.0"))
+        (series,) = proxy.wait_counted(1)
+        assert (series.status, series.flag) == (200, "DC")
+        with pytest.raises(ConnectionError):
+            caller.read_to_end()
 
 
 def test_nothing_is_late_while_nothing_is_slow(start_proxy: StartProxy, origin: Origin) -> None:

@@ -72,6 +72,52 @@ def test_the_end_of_either_side_ends_the_tunnel(proxy: Proxy, origin: Origin) ->
         caller.read_to_end()
 
 
+def test_a_tunnel_that_is_reset_keeps_its_byte_counts(proxy: Proxy, origin: Origin) -> None:
+    arrived = threading.Event()
+
+    def converse(origin: Origin, wire: Wire) -> None:
+        origin.take(wire.read_request())
+        wire.send(SWITCH + b"z" * 3000)
+        wire.read(5000)
+        arrived.set()
+        wire.read_to_end()
+
+    origin.converse = converse
+    with proxy.call() as caller:
+        caller.send(request("/chat", *ASK))
+        assert caller.read_answer().status == 101
+        assert len(caller.read(3000)) == 3000
+        caller.send(b"a" * 5000)
+        assert arrived.wait(10)
+        caller.reset()
+    (series,) = proxy.wait_counted(1)
+    assert (series.status, series.count) == (101, 1)
+    assert 5000 < series.request_bytes < 6000
+    assert 3000 < series.response_bytes < 4000
+    origin.wait(lambda: origin.ended == 1)
+
+
+def test_an_origin_that_ends_its_side_goes_on_listening(proxy: Proxy, origin: Origin) -> None:
+    heard = []
+
+    def converse(origin: Origin, wire: Wire) -> None:
+        origin.take(wire.read_request())
+        wire.send(SWITCH + b"bye;")
+        wire.finish()
+        heard.append(wire.read_to_end())
+
+    origin.converse = converse
+    with proxy.call() as caller:
+        caller.send(request("/chat", *ASK))
+        assert caller.read_answer().status == 101
+        assert caller.read_to_end() == b"bye;"
+        for word in (b"still ", b"talking"):
+            caller.send(word)
+        caller.finish()
+        origin.wait(lambda: origin.ended == 1)
+    assert heard == [b"still talking"]
+
+
 def test_bytes_before_101_are_only_tunnelled_after_it(proxy: Proxy, origin: Origin) -> None:
     """They were sent in the hope of a tunnel; if there is one they belong to it, and nobody saw them before."""
     seen_early = []
