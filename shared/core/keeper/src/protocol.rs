@@ -1,6 +1,6 @@
 //! What a controller and the keeper say to each other. Pure: bytes in, requests out, and back.
 //!
-//! One message is one SEQPACKET datagram of at most 64 KiB. A request is `u8 op, u32 seq, body`, its reply
+//! One message is one SEQPACKET datagram of at most 192 KiB. A request is `u8 op, u32 seq, body`, its reply
 //! `u8 op|0x80, u32 seq, i32 status, body`; a status other than 0 is an errno and its body the reason in words. An event
 //! (op 64, seq 0) is never asked for. A request that cannot be read is refused with EINVAL under its own op and seq.
 //!
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use crate::wire::{Malformed, Reader, Writer};
 
 /// The longest message either side sends.
-pub const MESSAGE_MAX: usize = 64 * 1024;
+pub const MESSAGE_MAX: usize = 192 * 1024;
 /// The longest value of a note.
 pub const NOTE_MAX: usize = 60 * 1024;
 /// The protocol that a controller has to name in its HELLO.
@@ -188,7 +188,7 @@ pub fn reply(head: Head, result: Result<Vec<u8>, Refusal>) -> Vec<u8> {
             message.extend_from_slice(&body);
             return message;
         }
-        Ok(_) => (start, Refusal::new(Errno::MSGSIZE, "the answer does not fit a message of 64 KiB")),
+        Ok(_) => (start, Refusal::new(Errno::MSGSIZE, "the answer does not fit a message of 192 KiB")),
         Err(refusal) => (start, refusal),
     };
     let message: String = refusal.message.chars().take(REASON_MAX).collect();

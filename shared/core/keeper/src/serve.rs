@@ -240,7 +240,7 @@ impl Keeper {
         let message = self.buffer.get(..length.min(MESSAGE_MAX)).unwrap_or_default();
         let head = protocol::head(message);
         let request = if length > MESSAGE_MAX {
-            Err(Refusal::new(Errno::INVAL, "a message longer than 64 KiB"))
+            Err(Refusal::new(Errno::INVAL, "a message longer than 192 KiB"))
         } else {
             protocol::decode(message).map_err(Refusal::from)
         };
