@@ -1,15 +1,14 @@
 """The live layer of a service: what commands changed while it ran, in `<state>/live/NAME.toml`.
 
 It is the topmost layer of the configuration. It survives the supervisor's death, since a change that was made by hand
-must not vanish with a crash; a clean stop clears it, since the next run begins as the profile says.
+must not vanish with a crash; a clean stop clears it, since the next run begins as the profile says. It needs not
+survive the host, where nothing of the service does: hence no fsync, for which the supervisor would stand still.
 """
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +41,7 @@ def write_live(service: str, layer: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         draft = path.with_suffix(".new")
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(tomlkit.dumps(layer))
-            file.flush()
-            os.fsync(file.fileno())
+        draft.write_text(tomlkit.dumps(layer), encoding="utf-8")
         draft.replace(path)
     except OSError as error:
         raise PannierError(
@@ -66,5 +62,13 @@ def switch_sidecar(service: str, name: str, *, on: bool) -> None:
 
 
 def clear_live(service: str) -> None:
-    with suppress(FileNotFoundError):
-        live_path(service).unlink()
+    """Takes the layer away. Raises PannierError if it is still there."""
+    path = live_path(service)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise PannierError(
+            f"cannot remove the live layer {path}: {error.strerror}",
+            hint="the next run takes it up again, unless you remove it",
+            blame=Blame.PLATFORM,
+        ) from error

@@ -191,7 +191,10 @@ async def _finish(service: Service) -> int:
         if ending.hint:
             await service.say(f"  try: {ending.hint}")
     await service.stop(ending)
-    live.clear_live(service.plan.service)
+    try:
+        live.clear_live(service.plan.service)
+    except PannierError as error:
+        await service.say(f"{error.message}; {error.hint}")
     # As for any program: who reads our output slowly is waited for, unless somebody wants us to end.
     await service.say_last(patience=math.inf if ending.cause is Cause.APP else LAST_WORDS)
     app = service.tree.app

@@ -41,3 +41,9 @@ def test_a_broken_layer_says_where_it_is() -> None:
 def test_no_other_file_is_left_behind() -> None:
     switch_sidecar("orders", "discovery", on=False)
     assert [path.name for path in live_path("orders").parent.iterdir()] == ["orders.toml"]
+
+
+def test_a_layer_that_cannot_be_removed_is_an_error_of_the_host() -> None:
+    live_path("orders").mkdir(parents=True)
+    with pytest.raises(PannierError, match="cannot remove"):
+        clear_live("orders")

@@ -1,4 +1,4 @@
-"""What a fault of the keeper may not cost: an end in order, and whoever runs."""
+"""What a fault of the keeper, or of the folder of state, may not cost: an end in order, and whoever runs."""
 
 from __future__ import annotations
 
@@ -27,3 +27,12 @@ def test_a_second_run_of_a_degraded_service_is_refused(host: Host, port: int) ->
     assert done.returncode == 1
     assert "already running" in done.stderr
     assert {**host.pids("orders"), "keeper": before["keeper"]} == before
+
+
+def test_a_live_layer_that_cannot_be_removed_costs_no_exit_code(host: Host, port: int) -> None:
+    process = host.serve("orders", port, code=6)
+    (host.folder / "s" / "live" / "orders.toml").mkdir(parents=True)
+    process.terminate()
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 6
+    assert said.count("cannot remove the live layer") == 1
