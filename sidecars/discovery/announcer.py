@@ -134,6 +134,8 @@ class Announcer:
         verdict = self._leases.register(self._record(address, state, self._ttl_ms).registration(), now)
         if verdict is Verdict.STALE:
             self._voice.say("own", f"{'/'.join(self._key)} is registered elsewhere, by a newer epoch", severity="error")
+        else:
+            self._voice.settled("own")
         if verdict.changes:
             self._changed()
 

@@ -77,7 +77,7 @@ class Catalogue:
         return self._statics
 
     def use_file(self, services: Mapping[str, tuple[StaticEndpoint, ...]]) -> None:
-        """Takes the content of the file of static endpoints. What is not in it any more is forgotten, with its health."""
+        """Takes the content of the file of static endpoints; the health of what is in it no more is forgotten."""
         self._statics = join_statics(self._configured, services)
         places = {(name, endpoint.address) for name, endpoints in self._statics.items() for endpoint in endpoints}
         self._health = {place: health for place, health in self._health.items() if place in places}

@@ -18,6 +18,7 @@ from pannier.sidecars.discovery.table import Table, TableWriter, encode, without
 from pannier.sidecars.discovery.voice import Voice
 
 CONFLATE_SECONDS = 0.02
+REASONS_SHOWN = 5
 
 
 class Publisher:
@@ -80,9 +81,12 @@ class Publisher:
             self._writer.publish(payload)
         except ValueError:
             left, refused = without_refused(table, self._validate)
-            for reason in refused:
-                self._voice.say("endpoint.refused", f"left out of the table: {reason}", severity="error")
+            shown = "; ".join(refused[:REASONS_SHOWN])
+            more = f"; and {len(refused) - REASONS_SHOWN} more" if len(refused) > REASONS_SHOWN else ""
+            self._voice.say("endpoint.refused", f"left out of the table: {shown}{more}", severity="error")
             self._writer.publish(encode(left))
+        else:
+            self._voice.settled("endpoint.refused")
 
     async def _tell(self, services: Services) -> None:
         try:
@@ -91,6 +95,7 @@ class Publisher:
             self._voice.say("services", f"the list of services cannot be told to the other sidecars: {error}")
             return
         self._told = services
+        self._voice.settled("services")
 
 
 def _fenced(error: RuntimeError) -> PannierError:

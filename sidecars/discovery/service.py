@@ -208,7 +208,7 @@ class Discovery:
         if any(verdict.changes for verdict in verdicts):
             self._publisher.changed()
         if doubted := leases.suspect(key for key in scan.wiped if not self._announcer.is_own(key)):
-            self._voice.say(
+            self._voice.tell(
                 "registry.wiped", f"gone from the registry without a word: {_names(doubted)}; used until probes fail"
             )
 
@@ -216,6 +216,7 @@ class Discovery:
         if self._file is not None:
             look = self._file.look()
             if look.complaint:
+                self._voice.settled("file")
                 self._voice.say("file", look.complaint, severity="error")
             self._catalogue.use_file(self._file.services)
             if look.changed:
@@ -228,7 +229,7 @@ class Discovery:
         expiry = leases.expire(now)
         if expiry.evicted:
             self._publisher.changed()
-            self._voice.say("lease.expired", f"not renewed in time: {_names(expiry.evicted)}", severity="info")
+            self._voice.tell("lease.expired", f"not renewed in time: {_names(expiry.evicted)}", severity="info")
         if leases.preserving:
             self._voice.say("preservation", "too many renewals vanished at once: eviction stops until they are back")
         else:
@@ -243,13 +244,13 @@ class Discovery:
             return
         self._suspects[key] = health = health.after(not reason, SUSPECT_THRESHOLDS)
         if health.condition is Condition.DOWN and self._catalogue.leases.confirm_gone(key):
-            self._voice.say("lease.gone", f"{_names([key])} is gone: not renewed, and {reason}")
+            self._voice.tell("lease.gone", f"{_names([key])} is gone: not renewed, and {reason}")
             self._publisher.changed()
 
     def _static_checked(self, place: Place, reason: str) -> None:
         if self._catalogue.checked(place, not reason):
             said = f"{place[0]} at {place[1]} is {'unhealthy: ' + reason if reason else 'healthy'}"
-            self._voice.say(f"health.{place[0]}.{place[1]}", said, severity="warning" if reason else "info")
+            self._voice.tell(f"health.{place[0]}.{place[1]}", said, severity="warning" if reason else "info")
             self._publisher.changed()
 
     def _own_checked(self, _: str, reason: str) -> None:

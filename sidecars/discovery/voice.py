@@ -1,4 +1,8 @@
-"""Says what an operator may want to know: once, in the log and on the topic `events`, until it changes."""
+"""Says what an operator may want to know, in the log and on the topic `events`.
+
+A trouble that lasts is said once, until it changes or is settled (`say`); something that happened is said each time
+(`tell`). The subjects of `say` are a handful, none of them made of a name from outside: they are remembered.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,10 @@ class Voice:
         if self._last.get(subject) == message:
             return
         self._last[subject] = message
+        self.tell(subject, message, severity=severity)
+
+    def tell(self, subject: str, message: str, *, severity: str = "warning") -> None:
+        """Says that something happened."""
         _log.log(logging.WARNING if severity != "info" else logging.INFO, "%s", message)
         happening = Happening("discovery", subject, message, severity, round(self._wall_clock() * 1000))
         try:

@@ -250,11 +250,14 @@ async def test_a_static_endpoint_with_a_path_is_healthy_while_it_answers(start) 
         nursery.cancel_scope.cancel()
 
 
-async def test_an_expired_last_instance_goes_when_probes_confirm_it(start) -> None:
-    async with start(Config()) as running:
-        await running.put("/v1/instances/stock/s-1", {"address": "127.0.0.1", "port": 1, "ttl": "1s"})
-        await running.wait_for(lambda: running.rows("stock"))
-        await running.wait_for(lambda: running.rows("stock") == {})
+async def test_an_expired_last_instance_goes_when_probes_confirm_it_and_that_is_said_each_time(broker, start) -> None:
+    async with broker.join() as cli, cli.subscribe(EVENTS, Happening) as events, start(Config()) as running:
+        for _ in range(2):
+            await running.put("/v1/instances/stock/s-1", {"address": "127.0.0.1", "port": 1, "ttl": "1s"})
+            await running.wait_for(lambda: running.rows("stock"))
+            await running.wait_for(lambda: running.rows("stock") == {})
+            with trio.fail_after(5):
+                assert (await anext(events)).kind == "lease.gone"
 
 
 async def test_a_bad_address_does_not_freeze_the_others(broker, start) -> None:
