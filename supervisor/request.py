@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from pannier.shared.duration import seconds
@@ -19,6 +19,8 @@ from pannier.supervisor.live import read_live
 from pannier.supervisor.plan import Arguments
 from pannier.supervisor.sidecar_types import sidecar_modules, sidecar_types
 from pannier.supervisor.supervise import Request
+
+_OF_ONE: Final = ("name", "port", "outbound_port", "metrics_port")
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -47,10 +49,21 @@ def project_of(asked: Asked, types: Mapping[str, type]) -> Project | None:
 
 
 def runs_many(asked: Asked) -> bool:
-    """Whether a whole project is asked for, and not one app."""
+    """Whether a whole project is asked for, and not one app, which `--app`, its name or what to run tell.
+
+    Raises UsageError for options that only one app can have, ConfigError for a project that is none.
+    """
     if asked.app is not None or asked.command or asked.app_port is not None:
         return False
-    return asked.file is not None or Path(PROJECT_FILE).is_file()
+    project = project_of(asked, sidecar_types())
+    if project is None or asked.name in project.apps:
+        return False
+    if given := [f"--{field.replace('_', '-')}" for field in _OF_ONE if getattr(asked, field) is not None]:
+        raise UsageError(
+            f"{', '.join(given)}: for one app, and a project is run here ({', '.join(project.apps) or 'no apps'})",
+            hint="choose one with --app, or say what to run behind `--`",
+        )
+    return True
 
 
 def request_for(asked: Asked, environment: Mapping[str, str]) -> Request:

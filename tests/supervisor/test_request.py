@@ -95,6 +95,7 @@ def test_options_win_over_the_project(folder: Path) -> None:
         (Asked(), True),
         (Asked(file="pannier.toml"), True),
         (Asked(file="pannier.toml", app="orders"), False),
+        (Asked(name="orders", port=1), False),
         (Asked(command=("x",)), False),
         (Asked(app_port="8080"), False),
     ],
@@ -102,6 +103,14 @@ def test_options_win_over_the_project(folder: Path) -> None:
 def test_when_a_whole_project_is_meant(folder: Path, asked: Asked, many: bool) -> None:
     project(folder)
     assert runs_many(asked) is many
+
+
+def test_options_of_one_app_are_not_dropped_for_all(folder: Path) -> None:
+    project(folder)
+    with pytest.raises(UsageError) as caught:
+        runs_many(Asked(name="other", port=1, outbound_port="auto", metrics_port="9000"))
+    assert caught.value.message.startswith("--name, --port, --outbound-port, --metrics-port: ")
+    assert "orders, stock" in caught.value.message
 
 
 def test_each_app_gets_the_options_of_all() -> None:
