@@ -22,14 +22,20 @@ Address = Annotated[
         description='an address such as "127.0.0.1:8080" or "unix:/run/app.sock"',
     ),
 ]
+CheckPath = Annotated[str, Meta(pattern=r"^/[!-~]{0,1023}$(?!\n)", description='a path such as "/healthz"')]
 Text = Annotated[str, Meta(max_length=1024)]
 
 
 class Endpoint(Struct, frozen=True, forbid_unknown_fields=True):
-    """One place where a service answers; weights are relative to those of the service's other endpoints."""
+    """One place where a service answers; weights are relative to those of the service's other endpoints.
+
+    With `health`, discovery asks for that path, and the endpoint is healthy only while it answers 2xx or 3xx. Without
+    discovery nobody asks.
+    """
 
     address: Address
     weight: Annotated[int, Meta(ge=1, le=1000)] = 1
+    health: CheckPath | None = None
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):

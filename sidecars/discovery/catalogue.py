@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pannier.shared import messages
-from pannier.sidecars.discovery.config import StaticEndpoint
+from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.sidecars.discovery.health import Condition, Health, Thresholds
 from pannier.sidecars.discovery.leases import Leases, Registration, State
 from pannier.sidecars.discovery.merge import join_statics, merge

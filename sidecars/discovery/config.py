@@ -6,7 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
-from pannier.shared.profile import Address
+from pannier.shared.profile import Address, CheckPath
+from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.runtime import SOCKET_NAME_LIMIT
 
 SERVICE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)"
@@ -14,7 +15,6 @@ INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
 
 ServiceName = Annotated[str, Meta(pattern=SERVICE_PATTERN, description='a service name such as "orders"')]
 InstanceId = Annotated[str, Meta(pattern=INSTANCE_PATTERN, description='an instance id such as "host-18080"')]
-CheckPath = Annotated[str, Meta(pattern=r"^/[!-~]{0,1023}$(?!\n)", description='a path such as "/healthz"')]
 Metadata = Annotated[
     dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=256)]], Meta(max_length=16)
 ]
@@ -30,14 +30,6 @@ def check_address(address: str) -> str:
     elif not 1 <= int(address.rpartition(":")[2]) <= 65535:
         raise ValueError(f"{address!r}: a port is 1 to 65535")
     return address
-
-
-class StaticEndpoint(Struct, frozen=True, forbid_unknown_fields=True):
-    """One place where a service answers. With `health`, it is healthy only while that path answers 2xx or 3xx."""
-
-    address: Address
-    weight: Annotated[int, Meta(ge=1, le=1000)] = 1
-    health: CheckPath | None = None
 
 
 class StaticFile(Struct, frozen=True, forbid_unknown_fields=True):

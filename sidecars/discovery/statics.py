@@ -23,8 +23,9 @@ from pannier.shared.check import check
 from pannier.shared.explain import SYNTAX, UNREADABLE, ConfigError, Problem, problem
 from pannier.shared.explain import Place as TextPlace
 from pannier.shared.layers import Document, line_of
+from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.toml_position import Positions, TooDeep, scan
-from pannier.sidecars.discovery.config import StaticEndpoint, StaticFile
+from pannier.sidecars.discovery.config import StaticFile
 
 SIZE_LIMIT = 1 << 20
 _TOML_AT = re.compile(r" \(at line (\d+), column (\d+)\)$")

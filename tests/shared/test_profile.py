@@ -61,6 +61,16 @@ def test_static_endpoints() -> None:
     assert resolve("own", sidecars=SIDECARS).profile.services == {"web": [Endpoint("127.0.0.1:80", 3)]}
 
 
+def test_a_static_endpoint_of_a_project_file_may_have_a_health_check() -> None:
+    project = write("pannier.toml", '[[services.web]]\naddress = "127.0.0.1:80"\nhealth = "/healthz"\n')
+    resolved = resolve("plain", sidecars=SIDECARS, project=load_project(project, sidecars=SIDECARS))
+    assert resolved.profile.services == {"web": [Endpoint("127.0.0.1:80", health="/healthz")]}
+    write("pannier.toml", '[[services.web]]\naddress = "127.0.0.1:80"\nhealth = "healthz"\n')
+    with pytest.raises(ConfigError) as caught:
+        load_project(project, sidecars=SIDECARS)
+    assert errors(caught) == ["pannier.toml:3:10 PAN0104 services.web[0].health"]
+
+
 def test_every_layer_lies_over_the_one_before_and_keeps_its_origin() -> None:
     write("profiles/parent.toml", 'ready_timeout = "1s"\norphan_grace = "1s"\n[sidecars.traffic]\nnames = ["a", "b"]\n')
     write(

@@ -1,7 +1,7 @@
 """What the catalogue makes of everything, and what of it survives a restart."""
 
+from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.sidecars.discovery.catalogue import KNOWN_LIMIT, Catalogue
-from pannier.sidecars.discovery.config import StaticEndpoint
 from pannier.sidecars.discovery.health import Thresholds
 from pannier.sidecars.discovery.leases import Registration, State
 from pannier.sidecars.discovery.table import Cluster, Endpoint, Table, decode, encode, without_refused

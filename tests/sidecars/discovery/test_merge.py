@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from hypothesis import given
 from hypothesis import strategies as st
-from pannier.sidecars.discovery.config import StaticEndpoint
+from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.sidecars.discovery.leases import Registration, State
 from pannier.sidecars.discovery.merge import join_statics, merge
 from pannier.sidecars.discovery.slots import Slots

@@ -17,10 +17,11 @@ from pannier import _native
 from pannier.shared import framing
 from pannier.shared.bus import Bus
 from pannier.shared.messages import EVENTS, LIFECYCLE, SERVICES, Happening, Lifecycle, Nothing, ProcessState, Services
+from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.sidecar import Context
 from pannier.shared.unix import connect_unix, listen_unix
 from pannier.sidecars.discovery import service
-from pannier.sidecars.discovery.config import Config, Health, Instance, StaticEndpoint
+from pannier.sidecars.discovery.config import Config, Health, Instance
 from pannier.sidecars.discovery.table import Endpoint, decode
 
 TABLE = "table.endpoints"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pannier.shared.explain import ConfigError
-from pannier.sidecars.discovery.config import StaticEndpoint
+from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.sidecars.discovery.statics import SIZE_LIMIT, Look, StaticSource, parse
 
 GOOD = """
