@@ -76,7 +76,7 @@ class Happening(msgspec.Struct, frozen=True):
 
 
 class LogLine(msgspec.Struct, frozen=True):
-    """Topic `logs`: one line that a process of the service wrote. `stream`: stdout or stderr."""
+    """One line that a process of the service wrote. `stream`: stdout or stderr."""
 
     source: str
     stream: str
@@ -91,6 +91,8 @@ class LogRequest(msgspec.Struct, frozen=True):
 
 
 class LogLines(msgspec.Struct, frozen=True):
+    """Topic `logs`: what was written at once; also the answer of the verb `logs`."""
+
     lines: list[LogLine]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -21,6 +21,7 @@ import trio
 
 KEPT: Final = 500  # lines
 LONGEST: Final = 8192  # bytes of a line; longer ones are cut into several
+BATCH: Final = 4 * LONGEST  # characters of the lines in one message
 CHUNK: Final = 1 << 20  # bytes; what the keeper's pipes hold
 HELD_BACK: Final = 64 << 20  # bytes
 
@@ -139,6 +140,20 @@ def latest(data: bytes) -> bytes:
     """The end of `data`, which holds at most `KEPT` whole lines: older ones of one chunk would be forgotten at once."""
     pieces = data.rsplit(b"\n", KEPT + 1)
     return b"\n".join(pieces[1:]) if len(pieces) == KEPT + 2 else data
+
+
+def batches(lines: Sequence[Line]) -> Iterator[list[Line]]:
+    """The lines in as few messages as fit the bus: characters of at most 4 bytes, and a limit of 256 KiB."""
+    batch: list[Line] = []
+    size = 0
+    for line in lines:
+        if size + len(line.text) > BATCH or len(batch) == KEPT:
+            yield batch
+            batch, size = [], 0
+        batch.append(line)
+        size += len(line.text)
+    if batch:
+        yield batch
 
 
 async def relay(fd: int, process: str, stream: str, *, sink: Sink, tail: Tail, prefix: bytes | None) -> None:

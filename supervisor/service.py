@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -28,7 +29,7 @@ from pannier.supervisor.keeper import SOCKET_NAME, Keeper, KeeperError, KeeperGo
 from pannier.supervisor.lifecycle import ProcessState
 from pannier.supervisor.plan import Kind, Plan
 from pannier.supervisor.ports import bind
-from pannier.supervisor.relay import Line, Sink, Tail, relay
+from pannier.supervisor.relay import Line, Sink, Tail, batches, relay
 from pannier.supervisor.restart import Exit
 from pannier.supervisor.tables import Segments
 from pannier.supervisor.tree import Tree, with_sidecars
@@ -316,9 +317,10 @@ class Service:
         )
 
     async def _publish_lines(self, lines: list[Line]) -> None:
-        for line in lines:
-            body = messages.LogLine(line.process, line.stream, line.text, line.at)
-            await self.broker.publish(messages.LOGS, body)
+        if not self.broker.read(messages.LOGS):
+            return
+        for batch in batches(lines):
+            await self.broker.publish(messages.LOGS, log_lines(batch))
 
     async def _withdraw(self, name: str) -> None:
         """Publishes that the capability is gone, and closes the listener that only this sidecar had."""
@@ -354,6 +356,10 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+def log_lines(lines: Iterable[Line]) -> messages.LogLines:
+    return messages.LogLines([messages.LogLine(line.process, line.stream, line.text, line.at) for line in lines])
 
 
 def now_ms() -> int:

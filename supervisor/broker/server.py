@@ -158,6 +158,10 @@ class Broker:
         self._publish(topic, SUPERVISOR, framing.encode(body), retain=retain)
         await trio.lowlevel.checkpoint()
 
+    def read(self, topic: str) -> bool:
+        """Whether anybody listens to `topic`: what costs much to say need not be said to nobody."""
+        return self._topics.read(topic)
+
     async def serve(self, listener: trio.SocketListener) -> None:
         """Accepts peers until cancelled, then closes `listener`. Only errors of callbacks come out of here."""
         async with trio.open_nursery() as nursery:

@@ -35,6 +35,10 @@ class Topics:
             if not self._readers[topic]:
                 del self._readers[topic]
 
+    def read(self, topic: str) -> bool:
+        """Whether anybody listens."""
+        return topic in self._readers
+
     def publish(self, topic: str, sender: str, body: bytes, *, retain: bool) -> tuple[Event, frozenset[int]]:
         """The event that this makes, and who gets it."""
         sequence = self._sequences[topic] = self._sequences.get(topic, 0) + 1

@@ -31,15 +31,14 @@ def command(*, name: str | None, follow: bool, tail: int, access: bool) -> None:
 
 
 async def _show(name: str, follow: bool, tail: int) -> None:
-    async with bus_of(name) as bus, bus.subscribe(LOGS, LogLine) as lines:
+    async with bus_of(name) as bus, bus.subscribe(LOGS, LogLines) as news:
         begin = (await bus.request("supervisor", "logs", LogRequest(tail), LogLines)).lines
         _print(begin)
         if follow:
             shown = set(begin)  # what was written between the two questions is in both answers
             with suppress(Unreachable):
-                async for line in lines:
-                    if line not in shown:
-                        _print([line])
+                async for written in news:
+                    _print(line for line in written.lines if line not in shown)
 
 
 def _print(lines: Iterable[LogLine]) -> None:

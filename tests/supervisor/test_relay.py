@@ -4,7 +4,9 @@ import os
 
 import pytest
 import trio
-from pannier.supervisor.relay import KEPT, LONGEST, Line, Sink, Splitter, Tail, latest, relay
+from pannier.shared.framing import encode
+from pannier.supervisor.relay import KEPT, LONGEST, Line, Sink, Splitter, Tail, batches, latest, relay
+from pannier.supervisor.service import log_lines
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
@@ -117,3 +119,13 @@ def test_of_a_flood_only_the_last_lines_are_looked_at() -> None:
     assert latest(data).split(b"\n")[0] == str(KEPT).encode()
     assert Splitter().feed(latest(data)) == [str(number) for number in range(KEPT, 2 * KEPT)]
     assert latest(b"short\nand") == b"short\nand"
+
+
+@pytest.mark.parametrize("text", ["", "x", "\N{REPLACEMENT CHARACTER}" * LONGEST])
+def test_lines_travel_in_few_messages_that_fit_the_bus(text: str) -> None:
+    lines = [Line(number, "app", "stdout", text) for number in range(KEPT + 1)]
+    found = list(batches(lines))
+    assert [line for batch in found for line in batch] == lines
+    for batch in found:
+        assert encode(log_lines(batch))
+    assert len(found) == (2 if len(text) < 2 else -(-len(lines) // 4))

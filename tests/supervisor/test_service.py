@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
+from pannier.shared.messages import LOGS
 from pannier.shared.profile import Profile
 from pannier.supervisor.compose import compose
 from pannier.supervisor.ending import Cause, Ending
@@ -187,3 +189,21 @@ async def test_an_app_that_may_not_be_signalled_does_not_keep_the_service_from_e
         assert trio.current_time() - start < service.plan.drain + 5
         said = [line.text for line in service.tail.last(10)]
         assert len([text for text in said if "runs as another user" in text]) == 1
+
+
+async def test_lines_are_told_to_who_listens_and_to_nobody_else(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    async with served(directory) as (service, _):
+        told: list[str] = []
+
+        async def publish(topic: str, body: msgspec.Struct, *, retain: bool = False) -> None:
+            await trio.lowlevel.checkpoint()
+            told.append(topic)
+
+        monkeypatch.setattr(service.broker, "publish", publish)
+        await service.tail.add("app", "stdout", ["one", "two"])
+        assert LOGS not in told
+        monkeypatch.setattr(service.broker, "read", lambda topic: topic == LOGS)
+        await service.tail.add("app", "stdout", ["three", "four"])
+        assert told.count(LOGS) == 1
