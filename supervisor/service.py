@@ -48,6 +48,7 @@ class Service:
         self.keeper = keeper
         self.segments = segments
         self.meter = status.Meter()
+        self._measuring = trio.CapacityLimiter(1)
         self.grants = Grants()
         self.broker = Broker(service=plan.service, grants=self.grants, on_ready=self._on_ready, on_beat=self._on_beat)
         self.hold = Hold(keeper, nursery, self._ended, self._refused)
@@ -171,14 +172,16 @@ class Service:
             with suppress(OSError):
                 self._directory.rmdir()
 
-    def status(self) -> messages.Status:
+    async def status(self) -> messages.Status:
+        pids = [self.keeper.pid, os.getpid(), *(child.pid for child in self.tree.children.values())]
+        usage = await trio.to_thread.run_sync(self.meter.measure, pids, limiter=self._measuring)
         return messages.Status(
             name=self.plan.service,
             profile=self.plan.profile,
             supervisor_pid=os.getpid(),
             processes=status.processes(
                 self.tree.children.values(),
-                self.meter,
+                usage,
                 supervisor_state=self.tree.state.value,
                 keeper_pid=self.keeper.pid,
                 keeper_lost=self.tree.keeper_lost,

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from pannier.shared.messages import Process
 from pannier.supervisor.child import Child
 from pannier.supervisor.plan import Kind, Plan
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """`cpu_percent` of one core."""
+
+    pss_bytes: int = 0
+    cpu_percent: float = 0.0
 
 
 class Meter:
@@ -32,10 +40,13 @@ class Meter:
         self._seen[pid] = (used, now)
         return round(100 * (used - before) / (now - at), 1) if now > at and used >= before else 0.0
 
-    def keep(self, pids: Iterable[int]) -> None:
-        """Forgets all others."""
-        alive = set(pids)
-        self._seen = {pid: seen for pid, seen in self._seen.items() if pid in alive}
+    def measure(self, pids: Iterable[int]) -> dict[int, Usage]:
+        """What each of them takes; all others are forgotten. Reading this may take the kernel milliseconds a process:
+        call it in a thread, one call at a time."""
+        now = seconds_since_boot()
+        found = {pid: Usage(pss_bytes(pid), self.cpu_percent(pid, now)) for pid in pids if pid}
+        self._seen = {pid: seen for pid, seen in self._seen.items() if pid in found}
+        return found
 
 
 def cpu_times(pid: int) -> tuple[float, float] | None:
@@ -65,22 +76,19 @@ def seconds_since_boot() -> float:
 
 
 def processes(
-    children: Iterable[Child], meter: Meter, *, supervisor_state: str, keeper_pid: int, keeper_lost: bool
+    children: Iterable[Child], usage: Mapping[int, Usage], *, supervisor_state: str, keeper_pid: int, keeper_lost: bool
 ) -> list[Process]:
     """The rows of `ps`: keeper and supervisor first, then in the order of their start."""
-    now = seconds_since_boot()
 
     def row(name: str, kind: Kind, pid: int, state: str, *, restarts: int = 0, ready: bool) -> Process:
-        pss, cpu = (pss_bytes(pid), meter.cpu_percent(pid, now)) if pid else (0, 0.0)
-        return Process(name, kind.value, pid, state, restarts, pss, cpu, ready)
+        used = usage.get(pid, Usage())
+        return Process(name, kind.value, pid, state, restarts, used.pss_bytes, used.cpu_percent, ready)
 
-    rows = [
+    return [
         row("keeper", Kind.KEEPER, 0 if keeper_lost else keeper_pid, _keeper_state(keeper_lost), ready=not keeper_lost),
         row("supervisor", Kind.SUPERVISOR, os.getpid(), supervisor_state, ready=supervisor_state == "ready"),
         *(row(c.name, c.plan.kind, c.pid, c.state.value, restarts=c.restarts, ready=c.ready) for c in children),
     ]
-    meter.keep(row.pid for row in rows)
-    return rows
 
 
 def _keeper_state(lost: bool) -> str:
@@ -88,14 +96,15 @@ def _keeper_state(lost: bool) -> str:
 
 
 def urls(plan: Plan) -> dict[str, str]:
-    """Where everything of a service is reached."""
+    """Where everything of a service that runs is reached."""
     ports = plan.place.ports
     found = {
         "inbound": f"http://127.0.0.1:{ports['inbound']}",
         "outbound": f"http://127.0.0.1:{ports['outbound']}",
-        "api": f"unix:{plan.place.inside('api.sock')}",
         "bus": f"unix:{plan.place.inside('bus.sock')}",
     }
+    if "discovery" in plan.enabled:
+        found["api"] = f"unix:{plan.place.inside('api.sock')}"
     if "metrics" in ports:
         base = f"http://127.0.0.1:{ports['metrics']}"
         found |= {name: f"{base}/{name}" for name in ("metrics", "livez", "readyz", "startupz")}

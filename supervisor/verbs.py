@@ -37,7 +37,7 @@ class Verbs:
         self._changing: set[str] = set()
 
     async def status(self, _: Nothing) -> messages.Status:
-        return self._service.status()
+        return await self._service.status()
 
     async def stop(self, _: Nothing) -> None:
         self._service.tree.end(Ending(Cause.ORDER))

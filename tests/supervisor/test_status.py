@@ -9,7 +9,7 @@ from pannier.shared.profile import Profile
 from pannier.supervisor.child import Child
 from pannier.supervisor.compose import compose
 from pannier.supervisor.plan import Arguments, Place, Plan, ProcessPlan
-from pannier.supervisor.status import Meter, cpu_times, processes, pss_bytes, seconds_since_boot, urls
+from pannier.supervisor.status import Meter, Usage, cpu_times, processes, pss_bytes, seconds_since_boot, urls
 from pannier.supervisor.watchdog import Watchdog
 
 PORTS = {"inbound": 18080, "outbound": 15001}
@@ -33,6 +33,13 @@ def test_numbers_of_this_process() -> None:
     assert 0 < used[1] < seconds_since_boot()
 
 
+def test_what_is_measured_is_what_runs() -> None:
+    found = Meter().measure([0, os.getpid(), gone()])
+    assert found[os.getpid()].pss_bytes > 1_000_000
+    assert 0 not in found
+    assert sum(used == Usage() for used in found.values()) == 1
+
+
 def test_who_is_gone_shows_as_zero() -> None:
     pid = gone()
     assert pss_bytes(pid) == 0
@@ -52,7 +59,7 @@ def test_cpu_is_measured_between_two_calls() -> None:
         if used[0] - before[0] >= 0.05:
             break
     assert 2.5 <= meter.cpu_percent(pid, now + 2.0) <= 20.0
-    meter.keep([])
+    assert meter.measure([]) == {}
     assert meter.cpu_percent(pid, used[1] + 1e9) < 1.0, "a forgotten process is measured over its whole life"
 
 
@@ -70,7 +77,7 @@ def rows(*, keeper_lost: bool) -> list[tuple[str, str, str, bool]]:
     children = [Child(each, Nobody(), Watchdog(0.0)) for each in (plan.proxy, plan.app)]
     found = processes(
         children,
-        Meter(),
+        {os.getpid(): Usage(4096, 1.5)},
         supervisor_state="degraded" if keeper_lost else "ready",
         keeper_pid=os.getpid(),
         keeper_lost=keeper_lost,
@@ -92,7 +99,7 @@ def test_the_rows_of_ps() -> None:
 
 
 def test_the_keys_of_ps_are_pinned() -> None:
-    found = processes([], Meter(), supervisor_state="ready", keeper_pid=0, keeper_lost=True)
+    found = processes([], {}, supervisor_state="ready", keeper_pid=0, keeper_lost=True)
     expected = {"name", "kind", "pid", "state", "restarts", "pss_bytes", "cpu_percent", "ready"}
     assert {frozenset(msgspec.to_builtins(row)) for row in found} == {frozenset(expected)}
 
@@ -101,10 +108,15 @@ def test_urls() -> None:
     assert urls(planned(metrics=9000)) == {
         "inbound": "http://127.0.0.1:18080",
         "outbound": "http://127.0.0.1:15001",
-        "api": "unix:/run/orders/api.sock",
         "bus": "unix:/run/orders/bus.sock",
         "metrics": "http://127.0.0.1:9000/metrics",
         "livez": "http://127.0.0.1:9000/livez",
         "readyz": "http://127.0.0.1:9000/readyz",
         "startupz": "http://127.0.0.1:9000/startupz",
     }
+
+
+def test_the_api_is_there_while_discovery_is() -> None:
+    plan = planned()
+    assert "api" not in urls(plan)
+    assert urls(msgspec.structs.replace(plan, enabled=("discovery",)))["api"] == "unix:/run/orders/api.sock"
