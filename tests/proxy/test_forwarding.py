@@ -126,6 +126,22 @@ def test_an_answer_that_ends_with_its_connection_is_chunked_for_the_caller(proxy
     assert origin.connections == 2
 
 
+def test_a_large_body_moves_in_large_pieces(proxy: Proxy, origin: Origin) -> None:
+    """Each piece that the proxy reads of an answer without a length becomes a chunk, so the caller sees their sizes."""
+
+    def converse(origin: Origin, wire: Wire) -> None:
+        origin.take(wire.read_request())
+        wire.send(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(4 << 20))
+
+    origin.converse = converse
+    with proxy.call() as caller:
+        caller.send(request())
+        assert caller.read_head().get("transfer-encoding") == "chunked"
+        sizes = [len(piece) for piece in iter(caller.read_chunk, b"")]
+    assert sum(sizes) == 4 << 20
+    assert max(sizes) > 32 << 10
+
+
 @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked", "X-None: until close"])
 def test_a_truncated_answer_never_looks_whole(proxy: Proxy, origin: Origin, framing: str) -> None:
     def converse(origin: Origin, wire: Wire) -> None:

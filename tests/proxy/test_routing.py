@@ -250,8 +250,8 @@ def read_and(last_words: bytes) -> Callable[[Origin, Wire], None]:
 
 QUICK_FAILURES = {
     "it ends without an answer": (502, b""),
-    "it says that it cannot": (503, answer(status="503 Service Unavailable")),
-    "it says that it may not": (429, answer(status="429 Too Many Requests")),
+    "it says that it cannot": (503, answer(b"", "Connection: close", status="503 Service Unavailable")),
+    "it says that it may not": (429, answer(b"", "Connection: close", status="429 Too Many Requests")),
     "it speaks another protocol": (502, b"nonsense\r\n\r\n"),
 }
 
