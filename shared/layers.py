@@ -7,15 +7,18 @@ with its settings, `true` adds it as it is below or with its defaults: TOML has 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pannier.shared.explain import SYNTAX, ConfigError, Finding, Place, Problem, Source, problem
-from pannier.shared.toml_position import DEPTH_LIMIT, Path, Positions
+from pannier.shared.toml_position import DEPTH_LIMIT, Path, Positions, TooDeep, scan
 
 ENVIRONMENT_PREFIX = "PANNIER__"
+_TOML_AT = re.compile(r" \(at line (\d+), column (\d+)\)$")
+_TOML_END = " (at end of document)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,27 @@ class Assignments:
             if label := self.labels.get(path[:length]):
                 return Place(label)
         return Place(self.fallback)
+
+
+def parse_toml(name: str, text: str) -> tuple[Document, dict[str, Any]]:
+    """A TOML text as a source, and what it says. Raises ConfigError with the place of the error."""
+    try:
+        return Document(name, text, scan(text)), tomllib.loads(text)
+    except TooDeep as error:
+        raise syntax_error(name, text, str(error), error.position.line, error.position.column) from error
+    except (ValueError, RecursionError) as error:  # ValueError: also a number with more digits than Python reads
+        message, lines = str(error), text.split("\n")
+        if at := _TOML_AT.search(message):
+            raise syntax_error(name, text, message[: at.start()], int(at[1]), int(at[2])) from error
+        if message.endswith(_TOML_END):
+            message = message.removesuffix(_TOML_END)
+            raise syntax_error(name, text, message, len(lines), len(lines[-1]) + 1) from error
+        raise syntax_error(name, text, message, 1, 1) from error
+
+
+def syntax_error(name: str, text: str, message: str, line: int, column: int) -> ConfigError:
+    """A text that is not what its name says, from `line` and `column` on."""
+    return ConfigError([Problem(line_of(name, text, line, column), SYNTAX, "", message)])
 
 
 def line_of(name: str, text: str, line: int, column: int) -> Place:

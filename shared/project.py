@@ -8,7 +8,6 @@ file, may point at a path ending in `.toml`. Files are limited in size and nesti
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -39,11 +38,12 @@ from pannier.shared.layers import (
     environment_layer,
     line_of,
     merge,
+    parse_toml,
     set_layer,
 )
 from pannier.shared.profile import App, Profile, Settings
 from pannier.shared.runtime import NAME_PATTERN
-from pannier.shared.toml_position import Path, Positions, TooDeep, scan
+from pannier.shared.toml_position import Path
 
 PROJECT_FILE = "pannier.toml"
 SIZE_LIMIT = 256 * 1024
@@ -293,26 +293,7 @@ def _read(file: FilePath | Traversable) -> tuple[Document, dict[str, Any]]:
         before = raw[: error.start].decode()
         place = line_of(name, before, before.count("\n") + 1, len(before) - before.rfind("\n"))
         raise ConfigError([Problem(place, SYNTAX, "", "no UTF-8 text")]) from error
-    positions, data = _parse(name, text)
-    return Document(name, text, positions), data
-
-
-def _parse(name: str, text: str) -> tuple[Positions, dict[str, Any]]:
-    try:
-        return scan(text), tomllib.loads(text)
-    except TooDeep as error:
-        place = line_of(name, text, error.position.line, error.position.column)
-        raise ConfigError([Problem(place, SYNTAX, "", str(error))]) from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        message, line, column = _syntax_error(str(error), text)
-        raise ConfigError([Problem(line_of(name, text, line, column), SYNTAX, "", message)]) from error
-
-
-def _syntax_error(message: str, text: str) -> tuple[str, int, int]:
-    if found := re.search(r" \(at line (\d+), column (\d+)\)$", message):
-        return message[: found.start()], int(found[1]), int(found[2])
-    lines = text.split("\n")
-    return message.removesuffix(" (at end of document)"), len(lines), len(lines[-1]) + 1
+    return parse_toml(name, text)
 
 
 def _shown(file: FilePath | Traversable) -> str:

@@ -32,7 +32,7 @@ def runtime_dir() -> Path:
     if path is None:
         path = Path("/run/pannier") if os.geteuid() == 0 else Path(f"/tmp/pannier-{os.geteuid()}")
     _check_length(path / "x")
-    return _private(path, "PANNIER_RUNTIME_DIR")
+    return private_dir(path)
 
 
 def service_dir(name: str, *, create: bool = True) -> Path:
@@ -45,7 +45,7 @@ def service_dir(name: str, *, create: bool = True) -> Path:
     _check_length(path)
     if not create and not os.path.lexists(path):
         return path
-    return _private(path, "PANNIER_RUNTIME_DIR")
+    return private_dir(path)
 
 
 def state_dir() -> Path:
@@ -57,7 +57,7 @@ def state_dir() -> Path:
     path = _first_of("PANNIER_STATE_DIR", "XDG_STATE_HOME")
     if path is None:
         path = Path("/var/lib/pannier") if os.geteuid() == 0 else Path.home() / ".local/state/pannier"
-    return _private(path, "PANNIER_STATE_DIR")
+    return private_dir(path, "PANNIER_STATE_DIR")
 
 
 def check_name(name: str) -> str:
@@ -96,7 +96,11 @@ def _check_length(service: Path) -> None:
         )
 
 
-def _private(path: Path, variable: str) -> Path:
+def private_dir(path: Path, variable: str = "PANNIER_RUNTIME_DIR") -> Path:
+    """A folder that is ours alone to write into, created if missing (0700).
+
+    Raises PannierError if it cannot be made or trusted; `variable` is what the hint says to set.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):

@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from pathlib import Path
 import msgspec
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.profile import Address
+from pannier.shared.runtime import private_dir
 from pannier.sidecars.discovery.config import (
     INSTANCE_PATTERN,
     SERVICE_PATTERN,
@@ -111,7 +111,7 @@ class Registry:
 
     def scan(self, now: float) -> Scan:
         """Looks at every file; `now` is monotonic. Raises PannierError if the folder cannot be trusted or read."""
-        self._check(self._root)
+        private_dir(self._root)
         self._complete = True
         found: set[Key] = set()
         beats: list[Registration] = []
@@ -149,15 +149,15 @@ class Registry:
     def write(self, record: Record) -> None:
         """Writes the file of an instance of ours. Raises PannierError if that is not possible."""
         folder = self._root / record.service
-        self._check(self._root)
-        self._check(folder)
+        private_dir(self._root)
+        private_dir(folder)
         path, data = folder / (record.id + _SUFFIX), msgspec.json.encode(record) + b"\n"
         try:
             try:
                 replace(path, data)
             except FileNotFoundError:  # the last other instance left meanwhile, and took the folder away
-                self._check(self._root)
-                self._check(folder)
+                private_dir(self._root)
+                private_dir(folder)
                 replace(path, data)
         except OSError as error:
             raise _unusable(folder, error) from error
@@ -248,34 +248,6 @@ class Registry:
         finally:
             with contextlib.suppress(OSError):
                 probe.unlink()
-
-    def _check(self, folder: Path) -> None:
-        try:
-            found = _found_or_made(folder)
-        except OSError as error:
-            raise _unusable(folder, error) from error
-        if not stat.S_ISDIR(found.st_mode):
-            reason = "it is a link or a file, not a folder"
-        elif found.st_uid != os.geteuid():
-            reason = f"it belongs to uid {found.st_uid}"
-        elif found.st_mode & 0o022:
-            reason = f"others may write into it (mode {stat.S_IMODE(found.st_mode):04o})"
-        else:
-            return
-        raise PannierError(
-            f"the registry {folder} is not safe to use: {reason}",
-            hint=f"look at what is in it, then remove it: rm -r {folder}",
-            blame=Blame.PLATFORM,
-        )
-
-
-def _found_or_made(folder: Path) -> os.stat_result:
-    try:
-        return folder.lstat()
-    except FileNotFoundError:
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        return folder.lstat()
 
 
 def _patience(record: Record | None) -> float:

@@ -12,44 +12,25 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from pannier.shared.check import check
-from pannier.shared.explain import SYNTAX, UNREADABLE, ConfigError, Problem, problem
+from pannier.shared.explain import UNREADABLE, ConfigError, Problem, problem
 from pannier.shared.explain import Place as TextPlace
-from pannier.shared.layers import Document, line_of
+from pannier.shared.layers import Document, parse_toml, syntax_error
 from pannier.shared.profile import Endpoint as StaticEndpoint
-from pannier.shared.toml_position import Positions, TooDeep, scan
+from pannier.shared.toml_position import Positions
 from pannier.sidecars.discovery.config import StaticFile
 
 SIZE_LIMIT = 1 << 20
-_TOML_AT = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
 def parse(name: str, text: str) -> dict[str, tuple[StaticEndpoint, ...]]:
     """The services in a TOML text (JSON if `name` ends with `.json`). Raises ConfigError with every reason."""
-    is_json = name.endswith(".json")
-    try:
-        positions = Positions() if is_json else scan(text)
-        data: Any = json.loads(text) if is_json else tomllib.loads(text)
-    except json.JSONDecodeError as error:
-        raise _syntax_error(name, text, error.msg, error.lineno, error.colno) from error
-    except tomllib.TOMLDecodeError as error:
-        lines = text.split("\n")
-        at = _TOML_AT.search(str(error))
-        line, column = (int(at[1]), int(at[2])) if at else (len(lines), len(lines[-1]) + 1)
-        message = _TOML_AT.sub("", str(error)).removesuffix(" (at end of document)")
-        raise _syntax_error(name, text, message, line, column) from error
-    except TooDeep as error:
-        raise _syntax_error(name, text, str(error), error.position.line, error.position.column) from error
-    except (RecursionError, ValueError) as error:
-        raise _syntax_error(name, text, str(error), 1, 1) from error
-    document = Document(name, text, positions)
+    document, data = _parse_json(name, text) if name.endswith(".json") else parse_toml(name, text)
     if findings := check(data, [StaticFile]):
         raise ConfigError([problem(document, finding) for finding in findings])
     return msgspec.convert(data, StaticFile).services
@@ -108,5 +89,10 @@ class StaticSource:
             raise ConfigError([Problem(TextPlace(name, line, 1), UNREADABLE, "", "not UTF-8")]) from error
 
 
-def _syntax_error(name: str, text: str, message: str, line: int, column: int) -> ConfigError:
-    return ConfigError([Problem(line_of(name, text, line, column), SYNTAX, "", message)])
+def _parse_json(name: str, text: str) -> tuple[Document, Any]:
+    try:
+        return Document(name, text, Positions()), json.loads(text)
+    except json.JSONDecodeError as error:
+        raise syntax_error(name, text, error.msg, error.lineno, error.colno) from error
+    except (RecursionError, ValueError) as error:
+        raise syntax_error(name, text, str(error), 1, 1) from error

@@ -71,6 +71,13 @@ def test_a_static_endpoint_of_a_project_file_may_have_a_health_check() -> None:
     assert errors(caught) == ["pannier.toml:3:10 PAN0104 services.web[0].health"]
 
 
+def test_a_number_that_python_refuses_is_a_problem_of_the_file() -> None:
+    write("profiles/own.toml", f"[proxy]\nworkers = {'1' * 5000}\n")
+    with pytest.raises(ConfigError) as caught:
+        resolve("own", sidecars=SIDECARS)
+    assert [p.code for p in caught.value.problems] == ["PAN0101"]
+
+
 def test_every_layer_lies_over_the_one_before_and_keeps_its_origin() -> None:
     write("profiles/parent.toml", 'ready_timeout = "1s"\norphan_grace = "1s"\n[sidecars.traffic]\nnames = ["a", "b"]\n')
     write(
