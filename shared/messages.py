@@ -60,9 +60,9 @@ class Cluster(msgspec.Struct, frozen=True):
 
 
 class Services(msgspec.Struct, frozen=True):
-    """Topic `services`, retained, and the answer of discovery's verb `services`."""
+    """Topic `services`, retained, and the answer of discovery's verb `services`. Without discovery it is empty."""
 
-    clusters: list[Cluster]
+    clusters: list[Cluster] = []
 
 
 class Happening(msgspec.Struct, frozen=True):

@@ -162,6 +162,18 @@ class Broker:
         """Whether anybody listens to `topic`: what costs much to say need not be said to nobody."""
         return self._topics.read(topic)
 
+    def clear(self, role: str) -> None:
+        """Forgets the retained values of a role that was removed for good; revoke its token first.
+
+        Who listens gets a last body without fields: in such a topic that decodes as the empty state. A connection that
+        the role still has is cut, so that nothing it sent before its end brings a value back.
+        """
+        if (peer := self._roles.get(role)) is not None:
+            peer.cut(_Refused("token", f"`{role}` was removed"))
+        for event, readers in self._topics.clear(role, framing.encode(None)):
+            for number in readers:
+                self._peers[number].link.post_state(event.topic, frame(event))
+
     async def serve(self, listener: trio.SocketListener) -> None:
         """Accepts peers until cancelled, then closes `listener`. Only errors of callbacks come out of here."""
         async with trio.open_nursery() as nursery:

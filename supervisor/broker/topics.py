@@ -12,7 +12,8 @@ MAX_NAME: Final = 128
 
 
 class Topics:
-    """Peers are numbers here. A retained value outlives its publisher: state stands until its owner says otherwise."""
+    """Peers are numbers here. A retained value outlives its publisher: state stands until its owner says otherwise, or
+    is gone for good."""
 
     def __init__(self) -> None:
         self._readers: dict[str, set[int]] = {}
@@ -46,3 +47,11 @@ class Topics:
         if retain:
             self._retained[topic] = event
         return event, frozenset(self._readers.get(topic, ()))
+
+    def clear(self, sender: str, body: bytes) -> list[tuple[Event, frozenset[int]]]:
+        """Forgets what `sender` has retained: the last events of those topics, with `body`, and who gets them."""
+        topics = [topic for topic, event in self._retained.items() if event.sender == sender]
+        last = [self.publish(topic, sender, body, retain=True) for topic in topics]
+        for topic in topics:
+            del self._retained[topic]
+        return last

@@ -30,7 +30,7 @@ from pannier.shared.envelope import (
 from pannier.shared.errors import Unreachable
 from pannier.shared.framing import frame
 from pannier.shared.link import Link
-from pannier.shared.messages import Nothing
+from pannier.shared.messages import Cluster, Nothing, Services
 from pannier.shared.unix import connect_unix, listen_unix
 from pannier.supervisor.broker import Broker, Grants, server
 from pannier.supervisor.broker.calls import MAX_OPEN
@@ -269,6 +269,24 @@ async def test_a_late_joiner_gets_the_last_value_only(broker, bystander):
         message = await peer.hear()
         assert isinstance(message, Event)
         assert (message.topic, message.sequence, message.sender) == ("lifecycle", 3, "supervisor")
+
+
+async def test_the_state_of_a_role_that_was_removed_is_cleared(broker, bystander):
+    async with bystander.subscribe("services", Services) as services:
+        async with wire(broker, "traffic", ["services"]) as peer:
+            told = Services([Cluster("stock", [])])
+            await peer.say(Publish("services", framing.encode(told), True))
+            assert await anext(services) == told
+            await broker.broker.publish("lifecycle", Number(1), retain=True)
+            broker.grants.revoke("traffic")
+            broker.broker.clear("traffic")
+            assert await peer.hear_verdict() == "token"
+        assert await anext(services) == Services([])
+    async with wire(broker) as late:
+        await late.say(Subscribe(["services", "lifecycle"]))
+        message = await late.hear()
+        assert isinstance(message, Event)
+        assert message.topic == "lifecycle"
 
 
 async def test_state_outlives_its_publisher(broker):
