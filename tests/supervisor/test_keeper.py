@@ -369,7 +369,6 @@ class TestAdoption:
             pid = await first.spawn("lasting", ["sleep", "60"], env=ENV)
         async with start_keeper(directory, 0):
             pass
-        await trio.sleep(0.3)
         async with connect_keeper(directory) as third:
             assert [process.pid for process in (await third.list()).processes if process.running] == [pid]
             await third.shutdown(0)
