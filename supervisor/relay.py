@@ -22,6 +22,7 @@ import trio
 KEPT: Final = 500  # lines
 LONGEST: Final = 8192  # bytes of a line; longer ones are cut into several
 BATCH: Final = 4 * LONGEST  # characters of the lines in one message
+NEWEST: Final = 160 << 10  # bytes of the lines in one answer
 CHUNK: Final = 1 << 20  # bytes; what the keeper's pipes hold
 HELD_BACK: Final = 64 << 20  # bytes
 
@@ -143,7 +144,7 @@ def latest(data: bytes) -> bytes:
 
 
 def batches(lines: Sequence[Line]) -> Iterator[list[Line]]:
-    """The lines in as few messages as fit the bus: characters of at most 4 bytes, and a limit of 256 KiB."""
+    """The lines in a few messages that fit the bus: characters of at most 4 bytes, and a limit of 256 KiB."""
     batch: list[Line] = []
     size = 0
     for line in lines:
@@ -154,6 +155,16 @@ def batches(lines: Sequence[Line]) -> Iterator[list[Line]]:
         size += len(line.text)
     if batch:
         yield batch
+
+
+def newest(lines: Sequence[Line]) -> Sequence[Line]:
+    """As many of the last lines as fit one message."""
+    size = 0
+    for count, line in enumerate(reversed(lines)):
+        size += len(line.text.encode())
+        if size > NEWEST:
+            return lines[len(lines) - count :]
+    return lines
 
 
 async def relay(fd: int, process: str, stream: str, *, sink: Sink, tail: Tail, prefix: bytes | None) -> None:

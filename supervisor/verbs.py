@@ -10,6 +10,7 @@ from pannier.shared.errors import Blame, NoSuchSidecar, PannierError, UsageError
 from pannier.shared.messages import LogLines, LogRequest, Nothing, Sidecar, SidecarList, SidecarName, Urls
 from pannier.supervisor import live, status
 from pannier.supervisor.ending import Cause, Ending
+from pannier.supervisor.relay import newest
 from pannier.supervisor.service import Service, log_lines, now_ms
 from pannier.supervisor.tables import TableStates
 
@@ -49,7 +50,7 @@ class Verbs:
         return self._service.segments.states(now_ms())
 
     async def logs(self, request: LogRequest) -> LogLines:
-        return log_lines(self._service.tail.last(request.tail))
+        return log_lines(newest(self._service.tail.last(request.tail)))
 
     async def list_sidecars(self, _: Nothing) -> SidecarList:
         children = self._service.tree.children

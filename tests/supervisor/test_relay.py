@@ -5,7 +5,7 @@ import os
 import pytest
 import trio
 from pannier.shared.framing import encode
-from pannier.supervisor.relay import KEPT, LONGEST, Line, Sink, Splitter, Tail, batches, latest, relay
+from pannier.supervisor.relay import KEPT, LONGEST, Line, Sink, Splitter, Tail, batches, latest, newest, relay
 from pannier.supervisor.service import log_lines
 
 
@@ -129,3 +129,5 @@ def test_lines_travel_in_few_messages_that_fit_the_bus(text: str) -> None:
     for batch in found:
         assert encode(log_lines(batch))
     assert len(found) == (2 if len(text) < 2 else -(-len(lines) // 4))
+    assert encode(log_lines(newest(lines[:KEPT])))
+    assert newest(lines)[-1] == lines[-1]
