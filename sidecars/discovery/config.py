@@ -49,7 +49,7 @@ class Instance(Struct, frozen=True, forbid_unknown_fields=True):
     metadata: Metadata = {}
 
 
-class Health(Struct, frozen=True, forbid_unknown_fields=True):
+class HealthChecks(Struct, frozen=True, forbid_unknown_fields=True):
     """Active checks. `path` is that of the own app; without it the app is healthy while the supervisor says it is."""
 
     path: CheckPath | None = None
@@ -71,5 +71,5 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     register: bool = True
     instance: Instance = field(default_factory=Instance)
     app: Address | None = None
-    health: Health = field(default_factory=Health)
+    health: HealthChecks = field(default_factory=HealthChecks)
     lease_ttl: Duration = "10s"

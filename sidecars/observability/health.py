@@ -55,7 +55,7 @@ def _reason(check: Check) -> str:
     return f"{check.name} {what}" + ("" if check.required else " (informational)")
 
 
-class Health:
+class Readiness:
     """Remembers the last lifecycle, and whether the service was ever ready."""
 
     def __init__(self) -> None:

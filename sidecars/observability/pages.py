@@ -6,16 +6,16 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qs
 
 from pannier.shared.http_server import Request, Response, error_response
-from pannier.sidecars.observability.health import Health, Verdict
+from pannier.sidecars.observability.health import Readiness, Verdict
 
 
 class Pages:
     """A handler for `serve_http`. `metrics` renders for an `Accept` header; `bus` says whether the bus is connected."""
 
     def __init__(
-        self, health: Health, metrics: Callable[[str], Awaitable[tuple[bytes, str]]], bus: Callable[[], bool]
+        self, readiness: Readiness, metrics: Callable[[str], Awaitable[tuple[bytes, str]]], bus: Callable[[], bool]
     ) -> None:
-        self._health = health
+        self._readiness = readiness
         self._metrics = metrics
         self._bus = bus
 
@@ -27,11 +27,11 @@ class Pages:
                 body, content_type = await self._metrics(request.header("accept"))
                 return Response(200, body, content_type)
             case "/livez":
-                return _answer(self._health.livez(), request)
+                return _answer(self._readiness.livez(), request)
             case "/readyz":
-                return _answer(self._health.readyz(bus=self._bus()), request)
+                return _answer(self._readiness.readyz(bus=self._bus()), request)
             case "/startupz":
-                return _answer(self._health.startupz(bus=self._bus()), request)
+                return _answer(self._readiness.startupz(bus=self._bus()), request)
         return error_response(404, "no such page", hint="there are /metrics, /livez, /readyz?verbose and /startupz")
 
 

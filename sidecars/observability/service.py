@@ -35,7 +35,7 @@ from pannier.sidecars.observability.config import Config
 from pannier.sidecars.observability.drain import Drain
 from pannier.sidecars.observability.exemplars import Exemplars
 from pannier.sidecars.observability.export import Export, Exporter
-from pannier.sidecars.observability.health import Health
+from pannier.sidecars.observability.health import Readiness
 from pannier.sidecars.observability.messages import stat_reply, telemetry_table
 from pannier.sidecars.observability.native import Counters, Span, TableWriter
 from pannier.sidecars.observability.pages import Pages
@@ -68,7 +68,7 @@ async def serve(context: Context[Config]) -> None:
     )
     tally = Tally()
     window = Window(_native.FINE_BOUNDS_SECONDS)
-    health = Health()
+    readiness = Readiness()
     exemplars = Exemplars(_native.BUCKET_BOUNDS_SECONDS, config.max_series)
     scrape = _Scrape(context, counters, exemplars, tally, resource)
     export = _export(config, tally, resource)
@@ -85,7 +85,7 @@ async def serve(context: Context[Config]) -> None:
         return stat_reply(window, now, request.window_s)
 
     context.bus.serve("stat", StatRequest, stat)
-    pages = Pages(health, scrape.render, lambda: context.bus.statistics().connected)
+    pages = Pages(readiness, scrape.render, lambda: context.bus.statistics().connected)
     window.tick(trio.current_time(), counters.series())
     async with AsyncExitStack() as stack:
         lifecycles = await stack.enter_async_context(context.bus.subscribe(LIFECYCLE, Lifecycle))
@@ -96,7 +96,7 @@ async def serve(context: Context[Config]) -> None:
         nursery.start_soon(_run_threads, drain, export)
         await context.bus.ready()
         async for lifecycle in lifecycles:
-            health.learn(lifecycle)
+            readiness.learn(lifecycle)
 
 
 async def _each_second(writer: TableWriter, window: Window, counters: Counters) -> None:

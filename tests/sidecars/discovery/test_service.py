@@ -21,7 +21,7 @@ from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.sidecar import Context
 from pannier.shared.unix import connect_unix, listen_unix
 from pannier.sidecars.discovery import service
-from pannier.sidecars.discovery.config import Config, Health, Instance
+from pannier.sidecars.discovery.config import Config, HealthChecks, Instance
 from pannier.sidecars.discovery.table import Endpoint, decode
 
 TABLE = "table.endpoints"
@@ -238,7 +238,7 @@ async def test_a_static_endpoint_with_a_path_is_healthy_while_it_answers(start) 
     address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
     config = Config(
         services={"payments": (StaticEndpoint(address, health="/healthz"),)},
-        health=Health(interval="20ms", timeout="1s"),
+        health=HealthChecks(interval="20ms", timeout="1s"),
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, handler, [listener])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pannier.shared.http_server import Request
 from pannier.shared.messages import Lifecycle, ProcessState
-from pannier.sidecars.observability.health import Health
+from pannier.sidecars.observability.health import Readiness
 from pannier.sidecars.observability.pages import Pages
 
 
@@ -12,13 +12,13 @@ async def metrics(accept: str) -> tuple[bytes, str]:
 
 
 @pytest.fixture
-def health() -> Health:
-    return Health()
+def readiness() -> Readiness:
+    return Readiness()
 
 
 @pytest.fixture
-def pages(health: Health) -> Pages:
-    return Pages(health, metrics, lambda: True)
+def pages(readiness: Readiness) -> Pages:
+    return Pages(readiness, metrics, lambda: True)
 
 
 async def test_metrics_are_rendered_for_the_accept_header(pages: Pages) -> None:
@@ -26,10 +26,10 @@ async def test_metrics_are_rendered_for_the_accept_header(pages: Pages) -> None:
     assert (response.status, response.body, response.content_type) == (200, b"# a/b", "text/x")
 
 
-async def test_ready_is_200_and_unready_503(pages: Pages, health: Health) -> None:
+async def test_ready_is_200_and_unready_503(pages: Pages, readiness: Readiness) -> None:
     for target in ("/readyz", "/startupz", "/readyz?verbose"):
         assert (await pages(Request("GET", target))).status == 503
-    health.learn(Lifecycle("orders", "dev", "ready", [ProcessState("proxy", "proxy", "ready", True)]))
+    readiness.learn(Lifecycle("orders", "dev", "ready", [ProcessState("proxy", "proxy", "ready", True)]))
     for target in ("/readyz", "/startupz", "/livez", "/livez?verbose"):
         assert (await pages(Request("GET", target))).status == 200
     assert (await pages(Request("GET", "/readyz"))).body == b"ok\n"
