@@ -207,7 +207,7 @@ class _Peer:
         head = await self._read_head()
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers)
         if sum(len(name) + len(value) + 4 for name, value in headers) + len(head.target) > self._limits.header_bytes:
-            raise _Refused(431, f"the header is longer than {self._limits.header_bytes} bytes")
+            raise self._header_too_long()
         names = {name for name, _ in headers}
         if {"content-length", "transfer-encoding"} <= names:
             raise _Refused(400, "both content-length and transfer-encoding")
@@ -236,6 +236,9 @@ class _Peer:
             return bytes(body)
         raise _Refused(408, f"the request's body took longer than {self._limits.body_seconds:g} s")
 
+    def _header_too_long(self) -> _Refused:
+        return _Refused(431, f"the header is longer than {self._limits.header_bytes} bytes")
+
     def _too_long(self) -> _Refused:
         return _Refused(413, f"the body is longer than {self._limits.body_bytes} bytes")
 
@@ -244,6 +247,8 @@ class _Peer:
             try:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
+                if error.error_status_hint == 431:
+                    raise self._header_too_long() from error
                 raise _Refused(error.error_status_hint, str(error)) from error
             if event is not h11.NEED_DATA:
                 return event

@@ -125,6 +125,8 @@ class Api:
             if request.method == "PUT":
                 return self._register(key, _REGISTERING.decode(request.body))
             return self._deregister(key, _leaving(request))
+        except msgspec.DecodeError as error:
+            return _not_understood(request, error)
         except ValueError as error:
             return error_response(400, str(error))
 
@@ -170,6 +172,12 @@ def _not_allowed(allowed: str) -> Response:
     return error_response(405, f"only {allowed} here", headers=(("allow", allowed),))
 
 
+def _not_understood(request: Request, error: msgspec.DecodeError) -> Response:
+    wrong = "does not fit" if isinstance(error, msgspec.ValidationError) else "is no JSON"
+    body = '{"address": "127.0.0.1", "port": 8080}' if request.method == "PUT" else '{"epoch": 1}, or ?epoch=1'
+    return error_response(400, f"what was sent {wrong}: {error}", hint=f"send such as {body}")
+
+
 def _key(service: str, instance: str) -> Key:
     if re.match(SERVICE_PATTERN, service) is None:
         raise ValueError(f"{service[:80]!r} is no service name: use up to 63 of a-z, 0-9, '-', '.' and '_'")
@@ -179,10 +187,12 @@ def _key(service: str, instance: str) -> Key:
 
 
 def _leaving(request: Request) -> Leaving:
+    if request.body and request.query:
+        raise ValueError("the epoch comes in the body or in the query, not in both")
     if request.body:
         return _LEAVING.decode(request.body)
-    values = parse_qs(request.query).get("epoch")
-    return msgspec.convert({"epoch": values[0]} if values else {}, Leaving, strict=False)
+    query = {name: values[0] for name, values in parse_qs(request.query, keep_blank_values=True).items()}
+    return msgspec.convert(query, Leaving, strict=False)
 
 
 def _address(body: Registering) -> str:

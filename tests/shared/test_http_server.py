@@ -125,6 +125,7 @@ async def test_what_cannot_be_read_is_refused_and_the_connection_ends(autojump_c
     async with server(Limits(header_bytes=1000, body_bytes=100)) as listener:
         answer = await exchange(listener, wire)
     assert answer.startswith(b"HTTP/1.1 %d " % status)
+    assert (status == 431) == (b"the header is longer than 1000 bytes" in answer)
     assert b"connection: close" in answer
     assert b'{"error":' in answer
 

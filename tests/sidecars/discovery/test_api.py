@@ -163,6 +163,21 @@ async def test_what_is_wrong_is_said(client: Client, method: str, target: str, b
     assert len(client.catalogue.leases) == 0
 
 
+@pytest.mark.parametrize(("target", "body"), [("?epcoh=5", None), ("?epoch=", None), ("?epoch=5", {})])
+async def test_who_leaves_is_not_misunderstood(client: Client, target: str, body: object) -> None:
+    await client.ask("PUT", INSTANCE, {"address": "h:1", "epoch": 5})
+    assert (await client.ask("DELETE", INSTANCE + target, body))[0] == 400
+    assert len(client.catalogue.leases) == 1
+
+
+async def test_a_body_that_is_no_json_or_does_not_fit_is_told_apart(client: Client) -> None:
+    for body, error in ((b"", "is no JSON"), (b"{", "is no JSON"), ({"address": 5}, "does not fit: Expected `str`")):
+        status, answer = await client.ask("PUT", INSTANCE, body)
+        assert status == 400
+        assert error in str(answer["error"])
+        assert '"port": 8080' in str(answer["hint"])
+
+
 async def test_another_kind_of_body_is_415(client: Client) -> None:
     assert (await client.ask("PUT", INSTANCE, b"address=h", kind="application/x-www-form-urlencoded"))[0] == 415
     assert (await client.ask("PUT", INSTANCE, {"address": "h:1"}, kind="application/json; charset=utf-8"))[0] == 201
