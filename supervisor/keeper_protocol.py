@@ -17,7 +17,7 @@ from enum import IntEnum
 from pannier.shared.errors import Blame, PannierError
 
 MESSAGE_MAX = 192 * 1024
-NOTE_MAX = 60 * 1024
+NOTE_MAX = 180 * 1024
 REPLY = 0x80
 PROTOCOL = 1
 

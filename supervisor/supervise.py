@@ -25,6 +25,7 @@ from pannier.shared.errors import PannierError
 from pannier.shared.profile import Profile, grace_milliseconds
 from pannier.shared.runtime import service_dir
 from pannier.supervisor import adoption, live
+from pannier.supervisor.adoption import Record
 from pannier.supervisor.child import accepts
 from pannier.supervisor.compose import compose, listeners
 from pannier.supervisor.ending import Cause, Ending, exit_code
@@ -89,6 +90,7 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
     try:
         async with trio.open_nursery() as nursery:
             plan = record.plan if record else await _plan(request, keeper, directory)
+            adoption.encode(Record(plan))  # refused now if it cannot be left for a successor
             service = Service(keeper, plan, segments, nursery)
             nursery.start_soon(_obey, signals, service, nursery)
             _watch_for_ends(request, service, nursery)

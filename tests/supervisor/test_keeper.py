@@ -319,11 +319,11 @@ class TestHeld:
 
     async def test_notes_are_kept(self, keeper: Keeper) -> None:
         await keeper.note_put("plan", b"first")
-        await keeper.note_put("plan", bytes(60 * 1024))
-        assert await keeper.note_get("plan") == bytes(60 * 1024)
+        await keeper.note_put("plan", bytes(180 * 1024))
+        assert await keeper.note_get("plan") == bytes(180 * 1024)
         assert (await keeper.list()).notes == ("plan",)
         assert await refused(keeper.note_get("nothing")) == errno.ENOENT
-        assert await refused(keeper.note_put("plan", bytes(60 * 1024 + 1))) == errno.EMSGSIZE
+        assert await refused(keeper.note_put("plan", bytes(180 * 1024 + 1))) == errno.EMSGSIZE
 
 
 class TestOutput:
@@ -652,7 +652,7 @@ async def test_a_used_keeper_is_small(keeper: Keeper) -> None:
     for number in range(8):
         await keeper.spawn(f"app-{number}", ["sleep", "60"], env=ENV, stdout=Stdio.PIPE)
         await keeper.memfd(f"memory-{number}", 16 << 20)
-    await keeper.note_put("plan", bytes(60 * 1024))
+    await keeper.note_put("plan", bytes(180 * 1024))
     assert resident_kib(keeper.pid) <= 3 * 1024
 
 

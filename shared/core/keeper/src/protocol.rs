@@ -16,7 +16,7 @@ use crate::wire::{Malformed, Reader, Writer};
 /// The longest message either side sends.
 pub const MESSAGE_MAX: usize = 192 * 1024;
 /// The longest value of a note.
-pub const NOTE_MAX: usize = 60 * 1024;
+pub const NOTE_MAX: usize = 180 * 1024;
 /// The protocol that a controller has to name in its HELLO.
 pub const PROTOCOL: u32 = 1;
 

@@ -311,7 +311,7 @@ impl Keeper {
             Request::Release { name } => self.held.release(&name).map(|()| done()),
             Request::NotePut { key, value } => {
                 if value.len() > NOTE_MAX {
-                    return Err(Refusal::new(Errno::MSGSIZE, "a note holds 60 KiB at most"));
+                    return Err(Refusal::new(Errno::MSGSIZE, "a note holds 180 KiB at most"));
                 }
                 self.notes.insert(key, value);
                 Ok(done())
