@@ -329,6 +329,7 @@ class Service:
         """Publishes that the capability is gone, and closes the listener that only this sidecar had."""
         plan = self.plan.sidecars[name]
         self.grants.revoke(name)
+        self.broker.clear(name)
         for kind in plan.writes:
             self.segments.withdraw(kind)
         self._replan(ports={key: port for key, port in self.plan.place.ports.items() if key not in plan.held})

@@ -1,7 +1,9 @@
 //! One caller's connection: head after head, until either side has had enough.
 
-use std::io::ErrorKind;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use pannier_http::head::{HeadScanner, leading_blank};
 use pannier_http::refusal::Refusal;
@@ -72,10 +74,10 @@ async fn next_head(
             }
             *input = worker.buffers.take();
             // Readiness is a guess until something was read: an accepted connection begins with it.
-            match stream.try_read(input) {
-                Ok(n) if n > 0 => break,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => worker.buffers.give(std::mem::take(input)),
-                _ => return Err(NoHead::Ended),
+            match poll_once(pump::read(stream, input)).await {
+                Some(Ok(n)) if n > 0 => break,
+                None => worker.buffers.give(std::mem::take(input)),
+                Some(_) => return Err(NoHead::Ended),
             }
         }
     }
@@ -109,6 +111,19 @@ async fn next_head(
             }
         }
     }
+}
+
+/// What a future gives without waiting. (`try_read` would do here, but leaves tokio believing that there is more to read
+/// after a read that took all: a system call in vain for each request.)
+async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    poll_fn(|context| {
+        Poll::Ready(match future.as_mut().poll(context) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 /// Ends our side, then reads and drops what the caller still sends, within bounds.

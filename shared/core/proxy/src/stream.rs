@@ -74,14 +74,6 @@ impl Stream {
         }
     }
 
-    /// Reads what there is into `input`, waiting for nothing; 0 = the end.
-    pub fn try_read(&self, input: &mut Vec<u8>) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.try_read_buf(input),
-            Stream::Unix(stream) => stream.try_read_buf(input),
-        }
-    }
-
     /// Whether an idle connection is still good: nothing has arrived on it, not even its end. Costs no system call while
     /// the reactor has seen nothing.
     pub fn is_quiet(&self) -> bool {
