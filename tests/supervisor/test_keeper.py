@@ -652,7 +652,7 @@ async def test_a_used_keeper_is_small(keeper: Keeper) -> None:
     for number in range(8):
         await keeper.spawn(f"app-{number}", ["sleep", "60"], env=ENV, stdout=Stdio.PIPE)
         await keeper.memfd(f"memory-{number}", 16 << 20)
-    await keeper.note_put("plan", bytes(60 * 1024))  # a plan takes a third of that
+    await keeper.note_put("plan", bytes(60 * 1024))  # a plan takes about 2 KiB
     assert resident_kib(keeper.pid) <= 3 * 1024
 
 
