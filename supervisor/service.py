@@ -25,7 +25,8 @@ from pannier.supervisor.child import Child
 from pannier.supervisor.compose import metrics_listener
 from pannier.supervisor.ending import APP_SHARE, PROXY_PATIENCE, SIDECAR_PATIENCE, Cause, Deadline, Ending
 from pannier.supervisor.hold import Hold, kill_orphans
-from pannier.supervisor.keeper import SOCKET_NAME, Keeper, KeeperError, KeeperGone, Stdio
+from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone, Stdio
+from pannier.supervisor.keeper_start import SOCKET_NAME
 from pannier.supervisor.lifecycle import ProcessState
 from pannier.supervisor.plan import Kind, Plan
 from pannier.supervisor.ports import bind

@@ -30,7 +30,8 @@ from pannier.supervisor.child import accepts
 from pannier.supervisor.compose import compose, listeners
 from pannier.supervisor.ending import Cause, Ending, exit_code
 from pannier.supervisor.hold import become_subreaper
-from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone, start_keeper
+from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone
+from pannier.supervisor.keeper_start import start_keeper
 from pannier.supervisor.lifecycle import ServiceState
 from pannier.supervisor.plan import Arguments, Installed, Place, Plan
 from pannier.supervisor.ports import bind, split_address, taken

@@ -49,7 +49,7 @@ async def _stop(name: str, timeout: float) -> None:
 
 
 async def _stop_orphans(directory: Path) -> None:
-    from pannier.supervisor.keeper import connect_keeper
+    from pannier.supervisor.keeper_start import connect_keeper
     from pannier.supervisor.live import clear_live
 
     async with connect_keeper(directory) as keeper:

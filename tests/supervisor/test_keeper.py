@@ -18,18 +18,8 @@ import pytest
 import trio
 import trio.testing
 from pannier.shared.inheritance import inherited_fds
-from pannier.supervisor.keeper import (
-    BUS_NAME,
-    NEVER,
-    SOCKET_NAME,
-    Exited,
-    Keeper,
-    KeeperError,
-    KeeperGone,
-    Stdio,
-    connect_keeper,
-    start_keeper,
-)
+from pannier.supervisor.keeper import NEVER, Exited, Keeper, KeeperError, KeeperGone, Stdio
+from pannier.supervisor.keeper_start import BUS_NAME, SOCKET_NAME, connect_keeper, start_keeper
 
 PATIENCE = 5.0
 ENV = {"PATH": "/usr/bin:/bin"}
