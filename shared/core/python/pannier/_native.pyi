@@ -16,6 +16,9 @@ BUCKET_BOUNDS_SECONDS: list[float]
 #: Upper bounds of `Series.fine`, which has one more entry.
 FINE_BOUNDS_SECONDS: list[float]
 
+def monotonic_ms() -> int:
+    """The clock of hot words: milliseconds since boot, suspended time included."""
+
 def initialise(name: str, fd: int) -> None:
     """Lay out a fresh segment; idempotent. Raises RuntimeError for a foreign one, ValueError for an unknown name."""
 
@@ -115,6 +118,71 @@ class Enrolment:
         """Table kind -> the generation that every worker of it has in force."""
 
 @final
+class EndpointCounts:
+    """Calls to one endpoint in one incarnation, summed over workers and processes; never goes back."""
+
+    @property
+    def calls(self) -> int: ...
+    @property
+    def failures(self) -> int:
+        """Answers of 5xx, and calls that got no answer (`local`)."""
+    @property
+    def local(self) -> int:
+        """No connection, no answer in time, or a connection that broke."""
+    @property
+    def refused(self) -> int:
+        """Answers of 429."""
+    @property
+    def slow(self) -> int:
+        """Answers that took longer than the `slow_ms` of table `limits`."""
+    @property
+    def sum_seconds(self) -> float:
+        """Time until the answers' heads, of those that came."""
+
+@final
+class Gauge:
+    """How much of a limit is in use. `limit` is `connections`, `pending`, `requests`, `retries`, `bulkhead`, `shedding`."""
+
+    @property
+    def service(self) -> str:
+        """The service called; empty for inbound."""
+    @property
+    def limit(self) -> str: ...
+    @property
+    def used(self) -> int: ...
+    @property
+    def most(self) -> int: ...
+
+@final
+class HotWord:
+    """What is known of an endpoint, or of a service as a whole, right now."""
+
+    @property
+    def state(self) -> str:
+        """`closed`, `open` or `half_open`; `open` with `until_ms` in the past waits for a request that tries it."""
+    @property
+    def until_ms(self) -> int:
+        """As `monotonic_ms`; 0 where closed."""
+    @property
+    def failures(self) -> int:
+        """Failures in a row."""
+    @property
+    def times(self) -> int:
+        """How often it was taken out lately; the next time is so much longer."""
+
+@final
+class HotWords:
+    """The segment `hot`; every change is one compare-and-swap. A word of another incarnation reads as closed."""
+
+    def __new__(cls, fd: int) -> HotWords: ...
+    def read(self, slot: int, incarnation: int) -> HotWord: ...
+    def open(self, slot: int, incarnation: int, until_ms: int) -> bool:
+        """Takes it out until then and counts that in `times`; False if it is out already, or somebody was faster."""
+
+    def close(self, slot: int, incarnation: int) -> bool:
+        """Takes it back in, with no failures and no `times`; False if it was not out, or somebody was faster."""
+
+@final
 class Counters:
     """Reads the counters; raises RuntimeError for a foreign segment."""
 
@@ -124,6 +192,11 @@ class Counters:
         """The fixed counters by their names in CELLS."""
 
     def enrolled(self) -> list[Enrolment]: ...
+    def endpoints(self, places: list[tuple[int, int]]) -> list[EndpointCounts]:
+        """What was counted about each (slot, incarnation), in the order asked for."""
+
+    def gauges(self) -> list[Gauge]:
+        """What the living proxy has in use, at most half a second old."""
 
 @final
 class Span:
