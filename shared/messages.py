@@ -16,6 +16,9 @@ CONFIG_REVISION: Final = "config.revision"
 SERVICES: Final = "services"
 EVENTS: Final = "events"
 LOGS: Final = "logs"
+EJECTIONS: Final = "ejections"
+CANARY: Final = "canary.progress"
+CONFIGURE: Final = "configure"
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -45,6 +48,20 @@ class ConfigRevision(msgspec.Struct, frozen=True):
     profile: str
 
 
+class Configure(msgspec.Struct, frozen=True):
+    """Verb `configure` of every sidecar, for the supervisor alone: its new configuration, as msgpack. With `dry_run` it
+    is checked by the sidecar's own type and nothing changes."""
+
+    config: bytes
+    dry_run: bool = False
+
+
+class Configured(msgspec.Struct, frozen=True):
+    """`live`: the sidecar takes a configuration while it runs. If not, nothing has changed: it wants a new process."""
+
+    live: bool
+
+
 class ServiceEndpoint(msgspec.Struct, frozen=True):
     """One instance. `source`: file, lease or registry."""
 
@@ -63,6 +80,45 @@ class Services(msgspec.Struct, frozen=True):
     """Topic `services`, retained, and the answer of discovery's verb `services`. Without discovery it is empty."""
 
     clusters: list[Cluster] = []
+
+
+class Ejection(msgspec.Struct, frozen=True):
+    """An endpoint that gets no calls, or its one try. `state`: open or half_open; `until_ms` as `monotonic_ms`;
+    `times`: how often it was out lately. `endpoint` is its address, empty for the service as a whole."""
+
+    service: str
+    endpoint: str
+    state: str
+    reason: str
+    until_ms: int
+    times: int
+
+
+class Ejections(msgspec.Struct, frozen=True):
+    """Topic `ejections`, retained: all that are out now. Without resilience it is empty."""
+
+    endpoints: list[Ejection] = []
+
+
+class CanaryProgress(msgspec.Struct, frozen=True):
+    """One shift of traffic on its way. `weight` and `target` in per cent of the calls; `reason` says why it stands
+    where it does. `step_success` in 0…1, None while too little was asked; `next_step_in_s` None where no step follows.
+    """
+
+    service: str
+    subset: str
+    weight: float
+    target: float
+    state: str
+    reason: str
+    step_success: float | None = None
+    next_step_in_s: float | None = None
+
+
+class Canaries(msgspec.Struct, frozen=True):
+    """Topic `canary.progress`, retained: every shift that has not been undone. Without traffic it is empty."""
+
+    canaries: list[CanaryProgress] = []
 
 
 class Happening(msgspec.Struct, frozen=True):

@@ -5,6 +5,8 @@ A sidecar is a function of its `Context`; processes, signals, reconnecting and e
 - Fail static: when the supervisor dies, the service goes on and the bus comes back by itself.
 - SIGTERM cancels the service, which cleans up in `finally` under a shield of at most 2 s; the bus outlives it.
 - SIGINT is ignored: a terminal sends it to all processes at once, and the supervisor stops them in order.
+- A new configuration comes over the bus, so that a process keeps what it knows. A service that cannot take one while it
+  runs says nothing: the shell answers for it, and the supervisor gives it a new process.
 - What the supervisor hands over (`PANNIER_BUS`, `PANNIER_TOKEN`, `PANNIER_FDS`) is read once. The token leaves the
   environment, so that nothing the sidecar might start can speak for it.
 """
@@ -17,7 +19,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Generic, NoReturn, TypeVar
@@ -29,16 +31,18 @@ from pannier.shared.backoff import full_jitter
 from pannier.shared.bus import RECONNECT_BASE_SECONDS, RECONNECT_CAP_SECONDS, Bus, open_bus
 from pannier.shared.errors import PannierError, Unreachable, UsageError
 from pannier.shared.inheritance import inherited_fds
+from pannier.shared.messages import CONFIGURE, Configure, Configured
 
 C = TypeVar("C", bound=msgspec.Struct)
 
 _EMPTY = framing.encode(None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Context(Generic[C]):
-    """All that a service has. `directory` is the service's runtime directory; `fds` are the inherited listeners and the
-    tables granted by the supervisor, by name; their numbers stay valid while the service runs."""
+    """All that a service has. `directory` is the service's runtime directory; `config` is the one in force; `fds` are
+    the inherited listeners and the tables granted by the supervisor, by name; their numbers stay valid while the
+    service runs."""
 
     name: str
     service: str
@@ -46,6 +50,28 @@ class Context(Generic[C]):
     config: C
     bus: Bus
     fds: Mapping[str, int]
+    _take: Callable[[C], Awaitable[None]] | None = field(default=None, init=False, repr=False)
+    _taking: trio.Lock = field(default_factory=trio.Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.bus.serve(CONFIGURE, Configure, self._configure)
+
+    def on_config(self, handler: Callable[[C], Awaitable[None]]) -> None:
+        """Takes new configurations from now on, so call it before `bus.ready`.
+
+        `handler` puts one in force, or raises PannierError to refuse it; then what held goes on to hold. They come one
+        at a time; `config` is the new one once the handler has returned.
+        """
+        self._take = handler
+
+    async def _configure(self, request: Configure) -> Configured:
+        config = framing.decode(request.config or _EMPTY, type(self.config))
+        if self._take is None or request.dry_run:
+            return Configured(live=self._take is not None)
+        async with self._taking:
+            await self._take(config)
+            self.config = config
+        return Configured(live=True)
 
 
 def main(name: str, config: type[C], service: Callable[[Context[C]], Awaitable[None]]) -> NoReturn:

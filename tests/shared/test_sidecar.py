@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
+import pytest
 import trio
 from pannier.shared import framing
-from pannier.shared.errors import Unreachable
-from pannier.shared.messages import Happening
+from pannier.shared.errors import PannierError, Unreachable
+from pannier.shared.messages import CONFIGURE, Configure, Configured, Happening
 
 PROGRAM = """
 import msgspec, os, sys, trio
@@ -37,7 +38,13 @@ async def service(context):
     async def seen(_):
         return Seen(context.name, context.service, str(context.directory), context.config.greeting,
                     dict(context.fds), "PANNIER_TOKEN" in os.environ)
+    async def take(config):
+        if config.greeting == "rude":
+            raise PannierError("nobody says that", hint="be kind")
+
     context.bus.serve("seen", Nothing, seen)
+    if context.config.ending != "restart":
+        context.on_config(take)
     await context.bus.ready()
     match context.config.ending:
         case "return": return
@@ -64,6 +71,10 @@ class Seen(msgspec.Struct, frozen=True):
     greeting: str
     fds: dict[str, int]
     token: bool
+
+
+def configured(greeting: str, *, dry_run: bool = False) -> Configure:
+    return Configure(framing.encode(Config(greeting)), dry_run)
 
 
 @asynccontextmanager
@@ -104,6 +115,38 @@ async def test_without_configuration_the_defaults_hold(broker):
     async with sidecar(broker), broker.join() as cli:
         await broker.wait_seen("ready", "tap")
         assert (await cli.request("tap", "seen", None, Seen)).greeting == "hello"
+
+
+async def test_a_new_configuration_is_taken_by_the_service_that_runs(broker):
+    async with sidecar(broker, Config("moin")), broker.join() as cli:
+        await broker.wait_seen("ready", "tap")
+        assert await cli.request("tap", CONFIGURE, configured("hej", dry_run=True), Configured) == Configured(live=True)
+        assert (await cli.request("tap", "seen", None, Seen)).greeting == "moin"
+        assert await cli.request("tap", CONFIGURE, configured("hej"), Configured) == Configured(live=True)
+        assert (await cli.request("tap", "seen", None, Seen)).greeting == "hej"
+
+
+@pytest.mark.parametrize(
+    ("configure", "text"),
+    [
+        (configured("rude"), "nobody says that"),
+        (Configure(framing.encode(Happening("a", "b", "c", "d", 0))), "unknown field"),
+        (Configure(b"\xc1"), "not allowed"),
+    ],
+)
+async def test_a_configuration_that_is_refused_changes_nothing(broker, configure, text):
+    async with sidecar(broker, Config("moin")), broker.join() as cli:
+        await broker.wait_seen("ready", "tap")
+        with pytest.raises(PannierError, match=text):
+            await cli.request("tap", CONFIGURE, configure, Configured)
+        assert (await cli.request("tap", "seen", None, Seen)).greeting == "moin"
+
+
+async def test_a_service_that_takes_none_says_so_and_goes_on(broker):
+    async with sidecar(broker, Config("moin", ending="restart")), broker.join() as cli:
+        await broker.wait_seen("ready", "tap")
+        assert await cli.request("tap", CONFIGURE, configured("hej"), Configured) == Configured(live=False)
+        assert (await cli.request("tap", "seen", None, Seen)).greeting == "moin"
 
 
 async def test_sigterm_ends_it_in_order_and_sigint_does_not(broker):
