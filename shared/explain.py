@@ -2,6 +2,7 @@
 
 All problems are reported at once, each on two lines: `FILE:LINE:COLUMN CODE error PATH: WHAT`, then the line as it was
 written with what would be right. Where a value was written is the business of its `Source`: a file, or an option.
+An error refuses the configuration; a warning says that it cannot be meant, and lets it pass.
 Text from outside is printed without control characters: a hostile file must not drive the operator's terminal.
 """
 
@@ -11,7 +12,7 @@ import difflib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.toml_position import Path
@@ -23,6 +24,8 @@ WRONG_TYPE = "PAN0103"
 BAD_VALUE = "PAN0104"
 UNKNOWN_NAME = "PAN0105"
 MISSING = "PAN0106"
+
+Severity: TypeAlias = Literal["error", "warning"]
 
 EX_CONFIG = 65
 _SHOWN = 96
@@ -39,6 +42,7 @@ class Finding:
     expectation: str = ""
     near: str = ""
     at_key: bool = False
+    severity: Severity = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One error of a configuration: a finding and its place."""
+    """One thing wrong with a configuration: a finding and its place."""
 
     place: Place
     code: str
@@ -72,10 +76,11 @@ class Problem:
     message: str
     expectation: str = ""
     near: str = ""
+    severity: Severity = "error"
 
     def __str__(self) -> str:
         subject = f"{self.path}: " if self.path else ""
-        first = f"{self.place}  {self.code} error  {subject}{self.message}"
+        first = f"{self.place}  {self.code} {self.severity}  {subject}{self.message}"
         remark = f'did you mean "{self.near}"?' if self.near else self.expectation
         if self.place.line:
             second = f"{self.place.line:>5} | {printable(self.place.text.strip(), _SHOWN)}     {printable(remark)}"
@@ -84,16 +89,18 @@ class Problem:
 
 
 class ConfigError(PannierError):
-    """A configuration that cannot be used; `problems` has every reason, in the order of the text."""
+    """A configuration that cannot be used; `problems` has every reason, at least one of them an error, in the order of
+    the text."""
 
     exit_code = EX_CONFIG
     blame = Blame.CONFIG
 
     def __init__(self, problems: Sequence[Problem], *, hint: str = "") -> None:
-        ordered = sorted(problems, key=lambda problem: (problem.place.source, problem.place.line, problem.place.column))
-        self.problems = tuple(ordered)
+        self.problems = in_order(problems)
         super().__init__(
-            "\n".join([*map(str, ordered), _count(ordered)]), hint=hint, code=ordered[0].code if ordered else ""
+            "\n".join([*map(str, self.problems), f"{count(problems)} (exit {EX_CONFIG})"]),
+            hint=hint,
+            code=next(problem.code for problem in self.problems if problem.severity == "error"),
         )
 
 
@@ -106,7 +113,26 @@ def problem(source: Source, finding: Finding) -> Problem:
         finding.message,
         finding.expectation,
         finding.near,
+        finding.severity,
     )
+
+
+def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The problems in the order of the texts that they are about."""
+    return tuple(sorted(problems, key=lambda one: (one.place.source, one.place.line, one.place.column)))
+
+
+def count(problems: Sequence[Problem]) -> str:
+    """How many of which severity in how many places: `2 errors, 1 warning in 1 file`."""
+    kinds = [problem.severity for problem in problems]
+    found = [
+        f"{number} {severity}{'s' * (number != 1)}"
+        for severity in ("error", "warning")
+        if (number := kinds.count(severity))
+    ]
+    places = {problem.place.source for problem in problems}
+    noun = "file" if all(problem.place.line for problem in problems) else "place"
+    return f"{', '.join(found)} in {len(places)} {noun}{'s' * (len(places) != 1)}"
 
 
 def dotted(path: Path) -> str:
@@ -130,12 +156,3 @@ def printable(text: str, limit: int | None = None) -> str:
     if limit is not None and len(text) > limit:
         text = text[: limit - 1] + "…"
     return "".join(c if c.isprintable() or (c == "\n" and limit is None) else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _count(problems: Sequence[Problem]) -> str:
-    places = {problem.place.source for problem in problems}
-    noun = "file" if all(problem.place.line for problem in problems) else "place"
-    return (
-        f"{len(problems)} error{'s' * (len(problems) != 1)} in "
-        f"{len(places)} {noun}{'s' * (len(places) != 1)} (exit {EX_CONFIG})"
-    )

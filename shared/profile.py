@@ -24,18 +24,22 @@ Address = Annotated[
 ]
 CheckPath = Annotated[str, Meta(pattern=r"^/[!-~]{0,1023}$(?!\n)", description='a path such as "/healthz"')]
 Text = Annotated[str, Meta(max_length=1024)]
+Metadata = Annotated[
+    dict[Annotated[str, Meta(min_length=1, max_length=64)], Annotated[str, Meta(max_length=256)]], Meta(max_length=16)
+]
 
 
 class Endpoint(Struct, frozen=True, forbid_unknown_fields=True):
     """One place where a service answers; weights are relative to those of the service's other endpoints.
 
-    With `health`, discovery asks for that path, and the endpoint is healthy only while it answers 2xx or 3xx. Without
-    discovery nobody asks.
+    `metadata` is what others select endpoints by: `version`, `zone`. With `health`, discovery asks for that path, and
+    the endpoint is healthy only while it answers 2xx or 3xx. Without discovery nobody asks.
     """
 
     address: Address
     weight: Annotated[int, Meta(ge=1, le=1000)] = 1
     health: CheckPath | None = None
+    metadata: Metadata = {}
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,11 +82,15 @@ class RestartSettings(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
-    """What any layer may set: a profile, a project file, an app in it, the environment, an option."""
+    """What any layer may set: a profile, a project file, an app in it, the environment, an option.
+
+    With `confirm`, a change of the running service is taken back unless it is confirmed within that time.
+    """
 
     description: Text = ""
     orphan_grace: Grace = "0s"
     ready_timeout: Duration = "30s"
+    confirm: Duration | None = None
     proxy: ProxySettings = ProxySettings()
     inbound: InboundSettings = InboundSettings()
     outbound: OutboundSettings = OutboundSettings()

@@ -21,8 +21,8 @@ from msgspec import Meta
 from pannier.shared.duration import milliseconds
 from pannier.shared.http_server import Request, Response, error_response, json_response
 from pannier.shared.messages import Services
-from pannier.shared.profile import Address
-from pannier.sidecars.discovery.config import INSTANCE_PATTERN, SERVICE_PATTERN, Metadata, check_address
+from pannier.shared.profile import Address, Metadata
+from pannier.sidecars.discovery.config import INSTANCE_PATTERN, SERVICE_PATTERN, check_address
 from pannier.sidecars.discovery.leases import Key, Leases, Registration, Verdict
 
 TTL_SECONDS = (1.0, 3600.0)

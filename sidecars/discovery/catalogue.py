@@ -64,7 +64,7 @@ class Catalogue:
         for cluster in table.clusters:
             known = {endpoint.address for endpoint in self._configured.get(cluster.name, ())}
             left = tuple(
-                StaticEndpoint(row.address, row.weight)
+                StaticEndpoint(row.address, row.weight, metadata=dict(row.metadata))
                 for row in cluster.endpoints
                 if row.source == "file" and row.address not in known
             )

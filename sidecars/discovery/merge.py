@@ -3,6 +3,8 @@
 Rules:
 - An address appears once in a service. Who registered wins over who was only written down, UP over any other
   state, then the greater epoch: a file knows where a service should be, a lease knows that it is there.
+- At an address that is both, weight and metadata were written down by whoever runs the place; what the instance says of
+  itself is laid over that metadata.
 - STARTING and DOWN instances are not in the table; a DRAINING one is, not healthy, so that it is used only when nobody
   else is left. A static endpoint whose instance says that it is not UP is not healthy either.
 - A service that was ever in the table keeps its cluster, empty if need be: "nobody is there" must not read as "never
@@ -81,24 +83,25 @@ def _rows(
             epoch=0,
             source="file",
             ttl_ms=0,
-            metadata={},
+            metadata=dict(sorted(endpoint.metadata.items())),
         )
         for endpoint in statics
     }
-    weights = {endpoint.address: endpoint.weight for endpoint in statics}
+    written = {endpoint.address: endpoint for endpoint in statics}
     for address, registration in registered.items():
         if registration.state in (State.UP, State.DRAINING):
+            static = written.get(address, StaticEndpoint(address))
             rows[address] = Endpoint(
                 id=registration.id,
                 address=address,
-                weight=weights.get(address, 1),
+                weight=static.weight,
                 healthy=registration.state is State.UP,
                 slot=0,
                 incarnation=0,
                 epoch=registration.epoch,
                 source=registration.source,
                 ttl_ms=round(registration.ttl * 1000),
-                metadata=dict(sorted(registration.metadata.items())),
+                metadata=dict(sorted({**static.metadata, **registration.metadata}.items())),
             )
     return [rows[address] for address in sorted(rows)]
 

@@ -29,13 +29,12 @@ from pathlib import Path
 
 import msgspec
 from pannier.shared.errors import Blame, PannierError
-from pannier.shared.profile import Address
+from pannier.shared.profile import Address, Metadata
 from pannier.shared.runtime import private_dir
 from pannier.sidecars.discovery.config import (
     INSTANCE_PATTERN,
     SERVICE_PATTERN,
     InstanceId,
-    Metadata,
     ServiceName,
     check_address,
 )

@@ -147,6 +147,14 @@ def test_renders_place_code_path_source_and_near_match() -> None:
     assert (error.exit_code, error.code) == (65, "PAN0103")
 
 
+def test_a_warning_says_that_it_is_one_and_is_counted_apart() -> None:
+    warning = Problem(Place("a.toml", 2, 1, "a = 1"), "PAN0211", "a", "cannot be meant", severity="warning")
+    error = ConfigError([warning, Problem(Place("a.toml", 3, 1, "b"), "PAN0101", "", "no TOML")])
+    assert str(error).splitlines()[0] == "a.toml:2:1  PAN0211 warning  a: cannot be meant"
+    assert str(error).endswith("\n1 error, 1 warning in 1 file (exit 65)")
+    assert error.code == "PAN0101"
+
+
 def test_keeps_control_characters_from_the_terminal() -> None:
     problem = Problem(
         Place("\x1b[2Jx.toml", 1, 1, "a = '\x1b]0;title\x07" + "x" * 500), "PAN0102", "a\x1b", "unknown field"

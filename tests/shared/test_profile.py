@@ -57,8 +57,10 @@ def test_presence_of_its_name_makes_a_sidecar_run() -> None:
 
 
 def test_static_endpoints() -> None:
-    write("profiles/own.toml", '[[services.web]]\naddress = "127.0.0.1:80"\nweight = 3\n')
-    assert resolve("own", sidecars=SIDECARS).profile.services == {"web": [Endpoint("127.0.0.1:80", 3)]}
+    text = '[[services.web]]\naddress = "127.0.0.1:80"\nweight = 3\nmetadata = { version = "v2" }\n'
+    write("profiles/own.toml", text)
+    services = {"web": [Endpoint("127.0.0.1:80", 3, metadata={"version": "v2"})]}
+    assert resolve("own", sidecars=SIDECARS).profile.services == services
 
 
 def test_a_static_endpoint_of_a_project_file_may_have_a_health_check() -> None:

@@ -209,4 +209,4 @@ def test_structs_print_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     from pannier.shared.profile import Endpoint
 
     print_json([Endpoint("a:1")])
-    assert json.loads(capsys.readouterr().out) == [{"address": "a:1", "weight": 1, "health": None}]
+    assert json.loads(capsys.readouterr().out) == [{"address": "a:1", "weight": 1, "health": None, "metadata": {}}]

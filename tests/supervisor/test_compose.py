@@ -109,7 +109,7 @@ def test_discovery_is_told_what_only_the_supervisor_knows_unless_the_profile_say
     assert discovery.grant is not None
     assert discovery.grant.descriptors == ("table.endpoints", "table.base", "hot")
     assert msgpack.unpackb(discovery.grant.config) == {
-        "services": {"stock": [{"address": "127.0.0.1:9000", "weight": 3, "health": None}]},
+        "services": {"stock": [{"address": "127.0.0.1:9000", "weight": 3, "health": None, "metadata": {}}]},
         "app": "127.0.0.1:8080",
         "instance": {"address": "127.0.0.1:18080"},
         "resource": {},

@@ -60,8 +60,11 @@ def test_a_restart_changes_nothing() -> None:
 
 def test_the_file_keeps_its_last_word_across_a_restart() -> None:
     before = catalogue()
-    before.use_file({"payments": (StaticEndpoint("h:1"), StaticEndpoint("h:2", weight=3))})
-    assert catalogue().file_rows(before.table()) == {"payments": (StaticEndpoint("h:2", weight=3),)}
+    second = StaticEndpoint("h:2", weight=3, metadata={"version": "v2"})
+    before.use_file({"payments": (StaticEndpoint("h:1"), second)})
+    table = decode(encode(before.table()))
+    assert rows(table)["payments"][1].metadata == {"version": "v2"}
+    assert catalogue().file_rows(table) == {"payments": (second,)}
 
 
 def test_who_gets_no_traffic_is_listed_all_the_same() -> None:

@@ -18,8 +18,11 @@ weight = 3
 [[services.orders]]
 address = "127.0.0.1:8002"
 health = "/healthz"
+metadata = { version = "v2" }
 """
-PARSED = {"orders": (StaticEndpoint("127.0.0.1:8001", 3), StaticEndpoint("127.0.0.1:8002", 1, "/healthz"))}
+PARSED = {
+    "orders": (StaticEndpoint("127.0.0.1:8001", 3), StaticEndpoint("127.0.0.1:8002", 1, "/healthz", {"version": "v2"}))
+}
 
 
 def test_toml_and_json_have_the_same_shape() -> None:
@@ -28,7 +31,7 @@ def test_toml_and_json_have_the_same_shape() -> None:
         parse(
             "a.json",
             '{"services": {"orders": [{"address": "127.0.0.1:8001", "weight": 3},'
-            ' {"address": "127.0.0.1:8002", "health": "/healthz"}]}}',
+            ' {"address": "127.0.0.1:8002", "health": "/healthz", "metadata": {"version": "v2"}}]}}',
         )
         == PARSED
     )
