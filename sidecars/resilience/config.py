@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
 from pannier.shared.explain import Finding
 
@@ -107,7 +107,9 @@ class Retry(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     attempts: Annotated[int, Meta(ge=0, le=10)] = 1
-    on: list[Literal["gateway-error", "5xx", "reset", "timeout", "429"]] = ["gateway-error", "reset"]
+    on: list[Literal["gateway-error", "5xx", "reset", "timeout", "429"]] = field(
+        default_factory=lambda: ["gateway-error", "reset"]
+    )
     backoff_min: Duration = "25ms"
     backoff_max: Duration = "250ms"
     body_limit: Annotated[int, Meta(ge=0, le=1 << 20)] = 64 * 1024

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
 from pannier.shared.explain import Finding
 
@@ -182,7 +182,9 @@ class Cors(Struct, frozen=True, forbid_unknown_fields=True):
     """Answers preflights, and marks answers to allowed origins. `*` is any origin, without credentials."""
 
     origins: list[FieldValue]
-    methods: list[Annotated[str, Meta(pattern=r"^[A-Z]{1,16}$(?!\n)")]] = ["GET", "HEAD", "POST"]
+    methods: list[Annotated[str, Meta(pattern=r"^[A-Z]{1,16}$(?!\n)")]] = field(
+        default_factory=lambda: ["GET", "HEAD", "POST"]
+    )
     headers: list[FieldName] = []
     expose: list[FieldName] = []
     credentials: bool = False
@@ -202,7 +204,7 @@ class Route(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: ServiceName
     side: Literal["outbound", "inbound"] = "outbound"
-    hosts: list[FieldValue] = ["*"]
+    hosts: list[FieldValue] = field(default_factory=lambda: ["*"])
     matches: list[Match] = []
     to: dict[Target, Weight] = {}
     rewrite: Rewrite | None = None
