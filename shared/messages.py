@@ -196,6 +196,69 @@ class SidecarList(msgspec.Struct, frozen=True):
     sidecars: list[Sidecar]
 
 
+class LiveSetting(msgspec.Struct, frozen=True):
+    """One setting of the live layer; `path` from the root (`sidecars`, `traffic`, …), `value` as msgpack of plain data,
+    None takes the setting away."""
+
+    path: list[str]
+    value: bytes | None = None
+
+
+class LiveChange(msgspec.Struct, frozen=True):
+    """Verb `live.set` of the supervisor: all of `changes` are in force when it answers `Changed`, or none is.
+
+    With `dry_run` it only says what would happen. `confirm_s`: it is undone after so long unless `profile.confirm`
+    comes (0: it stands at once, None: as the profile says).
+    """
+
+    changes: list[LiveSetting]
+    dry_run: bool = False
+    confirm_s: float | None = 0.0
+
+
+class LiveReset(msgspec.Struct, frozen=True):
+    """Verb `live.reset` of the supervisor: takes everything under these paths out of the live layer; without a path,
+    all of it. The rest as for `LiveChange`."""
+
+    paths: list[list[str]] = []
+    dry_run: bool = False
+    confirm_s: float | None = 0.0
+
+
+class Use(msgspec.Struct, frozen=True):
+    """Verb `profile.use` of the supervisor: what all layers below the live one come to, as msgpack of plain data.
+
+    `profile` is its name; `assignments` are the `--set` options among those layers. The rest as for `LiveChange`.
+    """
+
+    profile: str
+    settings: bytes
+    assignments: list[str] = []
+    dry_run: bool = False
+    confirm_s: float | None = None
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """What a change does, a line each, in the order in which it does it; none: nothing is different. `confirm_s`:
+    seconds left for `profile.confirm`, 0 if none is needed. `live`: how many settings of the live layer hold."""
+
+    lines: list[str]
+    confirm_s: float = 0.0
+    live: int = 0
+
+
+class ProfileInForce(msgspec.Struct, frozen=True):
+    """Verb `profile.in_force` of the supervisor: what a command needs to resolve another profile for this service. All
+    as the service was started; `variables` are those of its environment that are settings."""
+
+    profile: str
+    project: str | None
+    app: str | None
+    variables: dict[str, str]
+    assignments: list[str]
+    confirm_s: float = 0.0
+
+
 class Urls(msgspec.Struct, frozen=True):
     """Verb `urls` of the supervisor: what `urls.json` holds."""
 
