@@ -2,7 +2,8 @@
 
 msgspec stops at the first error and names map keys `[...]`. This pass walks the data beside the types and collects
 every `Finding`. A struct whose fields are all well is converted as a proof, so what a `__post_init__` refuses is in the
-same list. The data has passed a parser's limit on nesting; the walk only goes as deep as the types do.
+same list; a layer's struct with holes, in it or below, waits for the proof of the whole. The data has passed a parser's
+limit on nesting; the walk only goes as deep as the types do.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class _Walk:
     def __init__(self, tables: Mapping[str, Mapping[str, type]], partial: bool) -> None:
         self.tables = tables
         self.partial = partial
+        self.holes = 0
         self.findings: list[Finding] = []
 
     def add(self, path: Path, code: str, message: str, expectation: str = "", **more: Any) -> None:
@@ -59,7 +61,7 @@ class _Walk:
         if not isinstance(data, Mapping):
             self.wrong(data, "a table", path)
             return
-        before = len(self.findings)
+        before = len(self.findings), self.holes
         fields = {field.encode_name: field for node in nodes for field in node.fields}
         tags = {node.tag_field for node in nodes if node.tag_field}
         for key, value in data.items():
@@ -70,10 +72,12 @@ class _Walk:
                 known = "" if near or len(fields) > 12 else f"known here: {', '.join(fields)}"
                 self.add((*path, key), UNKNOWN_FIELD, "unknown field", known, near=near, at_key=True)
         missing = [name for name, field in fields.items() if field.required and name not in data]
-        if not self.partial:
+        if self.partial:
+            self.holes += len(missing)
+        else:
             for name in missing:
                 self.add((*path, name), MISSING, "missing", f"expected {_describe(fields[name].type)}", at_key=True)
-        if len(self.findings) == before and not missing:
+        if (len(self.findings), self.holes) == before:
             self.proof(data, nodes, path)
 
     def proof(self, data: Mapping[str, Any], nodes: Sequence[inspect.StructType], path: Path) -> None:
@@ -140,6 +144,7 @@ class _Walk:
             attempt = _Walk(self.tables, self.partial)
             attempt.value(data, choice, path)
             if not attempt.findings:
+                self.holes += attempt.holes
                 return
             attempts.append(attempt)
         inside = next((a for a in attempts if any(len(f.path) > len(path) for f in a.findings)), None)

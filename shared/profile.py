@@ -53,9 +53,13 @@ class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ProxySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """The data path. `workers` 0 means one a core, and at most two."""
+    """The data path. `workers` 0 means one a core, and at most two.
+
+    With a `seed`, the random choices of each worker are the same in every run; without, they differ.
+    """
 
     workers: Annotated[int, Meta(ge=0, le=64)] = 0
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
     balance: Literal["p2c_ewma", "round_robin"] = "p2c_ewma"
     timeouts: Timeouts = Timeouts()
 

@@ -16,6 +16,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import msgspec
+from pannier.profiles import STAGES
 from pannier.shared.check import check
 from pannier.shared.errors import UsageError
 from pannier.shared.explain import (
@@ -83,9 +84,8 @@ class Resolved:
 
 
 def builtin_profiles() -> list[str]:
-    """The names of the profiles that come with Pannier."""
-    found = resources.files("pannier.profiles").iterdir()
-    return sorted(entry.name.removesuffix(".toml") for entry in found if entry.name.endswith(".toml"))
+    """The names of the profiles that come with Pannier, in the order of the stages."""
+    return list(STAGES)
 
 
 def profile_names(folder: FilePath | None = None) -> dict[str, str]:

@@ -13,10 +13,16 @@ from pannier.shared.profile import Endpoint, grace_milliseconds
 from pannier.shared.project import SIZE_LIMIT, load_project, profile_names, resolve, validate_file
 
 
+class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    most: int
+    enforced: int = 100
+
+
 class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     wait: Duration = "1s"
     names: list[str] = []
+    limit: Limit | None = None
 
 
 class Discovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,6 +124,16 @@ def test_every_layer_lies_over_the_one_before_and_keeps_its_origin() -> None:
         "sidecars.traffic.names": ("--set", "--set sidecars.traffic.names"),
         "proxy.workers": ("live", "live layer"),
     }
+
+
+def test_a_layer_may_say_a_part_of_what_only_makes_sense_whole() -> None:
+    write("profiles/parent.toml", "[sidecars.traffic.limit]\nmost = 5\n")
+    write("profiles/child.toml", 'extends = "parent"\n[sidecars.traffic.limit]\nenforced = 0\n')
+    assert resolve("child", sidecars=SIDECARS).profile.sidecars["traffic"].limit == Limit(5, 0)
+    write("profiles/child.toml", "[sidecars.traffic.limit]\nenforced = 0\n")
+    with pytest.raises(ConfigError) as caught:
+        resolve("child", sidecars=SIDECARS)
+    assert errors(caught) == ["profiles/child.toml:2:12 PAN0106 sidecars.traffic.limit.most"]
 
 
 def test_a_sidecar_is_switched_by_a_boolean() -> None:
