@@ -83,7 +83,7 @@ class Services(msgspec.Struct, frozen=True):
 
 
 class Ejection(msgspec.Struct, frozen=True):
-    """An endpoint that gets no calls, or its one try. `state`: open or half_open; `until_ms` as `monotonic_ms`;
+    """An endpoint that gets no calls, or its one try. `state`: open or half_open; `until_ms` since epoch;
     `times`: how often it was out lately. `endpoint` is its address, empty for the service as a whole."""
 
     service: str
@@ -290,3 +290,60 @@ class StatReply(msgspec.Struct, frozen=True):
 
     window_s: float
     rows: list[StatRow]
+
+
+class BreakerState(msgspec.Struct, frozen=True):
+    """What is held against an endpoint, or with an empty `endpoint` against a service as a whole. `state`: closed, open or
+    half_open; `until_ms` since epoch, 0 where closed; `failures` in a row; `times`: how often it was out lately."""
+
+    service: str
+    endpoint: str
+    state: str
+    reason: str
+    until_ms: int
+    times: int
+    failures: int
+
+
+class BreakerStates(msgspec.Struct, frozen=True):
+    """Verb `breakers` of resilience: what `resilience breakers -o json` prints. Nothing is held against the others."""
+
+    breakers: list[BreakerState]
+
+
+class LimitState(msgspec.Struct, frozen=True):
+    """How much of a limit is in use; `service` is empty for what others ask of us, `used` is None for a rate limit.
+    `reason` names the setting that the limit comes from."""
+
+    service: str
+    limit: str
+    used: int | None
+    most: int
+    reason: str
+
+
+class LimitStates(msgspec.Struct, frozen=True):
+    """Verb `limits` of resilience: what `resilience limits -o json` prints."""
+
+    limits: list[LimitState]
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """Verb `reset` of resilience: takes back in what is out of a service; without an `endpoint` all of it."""
+
+    service: str
+    endpoint: str | None = None
+
+
+class ResetDone(msgspec.Struct, frozen=True):
+    """What is in again: addresses, an empty one for the service as a whole."""
+
+    endpoints: list[str]
+
+
+class TakeOut(msgspec.Struct, frozen=True):
+    """Verb `open` of resilience: takes an endpoint out by hand."""
+
+    service: str
+    endpoint: str
+    for_ms: int
