@@ -121,6 +121,45 @@ class Canaries(msgspec.Struct, frozen=True):
     canaries: list[CanaryProgress] = []
 
 
+class TrafficService(msgspec.Struct, frozen=True):
+    """One callee that traffic has settings for. `subsets`: how many endpoints each has now; `split`: the weights in
+    force, none where all endpoints are alike."""
+
+    name: str
+    subsets: dict[str, int]
+    split: dict[str, int]
+
+
+class TrafficMirror(msgspec.Struct, frozen=True):
+    """Where copies go: of the calls to `service`, or of what `route` matches; the other one is empty."""
+
+    service: str
+    route: str
+    to: str
+    percent: float
+
+
+class TrafficFault(msgspec.Struct, frozen=True):
+    """An injected fault, for the calls to `service` or what `route` matches. `until` in seconds since the epoch; it may
+    have passed, None is without an end."""
+
+    service: str
+    route: str
+    delay: str | None
+    abort: int | None
+    percent: float
+    until: float | None
+
+
+class TrafficStatus(msgspec.Struct, frozen=True):
+    """Verb `status` of traffic: what is done with calls at this moment."""
+
+    services: list[TrafficService] = []
+    canaries: list[CanaryProgress] = []
+    mirrors: list[TrafficMirror] = []
+    faults: list[TrafficFault] = []
+
+
 class Happening(msgspec.Struct, frozen=True):
     """Topic `events`: what an operator may want to know. `severity`: info, warning or error; `at_ms` since epoch."""
 
@@ -293,8 +332,8 @@ class StatReply(msgspec.Struct, frozen=True):
 
 
 class BreakerState(msgspec.Struct, frozen=True):
-    """What is held against an endpoint, or with an empty `endpoint` against a service as a whole. `state`: closed, open or
-    half_open; `until_ms` since epoch, 0 where closed; `failures` in a row; `times`: how often it was out lately."""
+    """What is held against an endpoint, or with an empty `endpoint` against a service as a whole. `state`: closed, open
+    or half_open; `until_ms` since epoch, 0 where closed; `failures` in a row; `times`: how often it was out lately."""
 
     service: str
     endpoint: str
