@@ -161,8 +161,18 @@ def resolve(
     above = [
         environment_layer(environment or {}, sidecars),
         set_layer(assignments, sidecars),
-        Layer("live", live or {}, Assignments({}, "live layer")),
+        live_layer(live or {}),
     ]
+    return settle(name, layers, above, sidecars=sidecars)
+
+
+def live_layer(data: Mapping[str, Any]) -> Layer:
+    """What commands have changed at run time, as the topmost layer."""
+    return Layer("live", data, Assignments({}, "live layer"))
+
+
+def settle(name: str, below: Sequence[Layer], above: Sequence[Layer], *, sidecars: SidecarTypes) -> Resolved:
+    """What all layers come to; those `above` were not checked yet. Raises ConfigError with all problems."""
     problems = [
         problem(layer.source, finding)
         for layer in above
@@ -170,7 +180,7 @@ def resolve(
     ]
     if problems:
         raise ConfigError(problems)
-    data, origins = merge([*layers, *above])
+    data, origins = merge([*below, *above])
     whole = check(data, (Profile,), tables={"sidecar": sidecars})
     if whole:
         raise ConfigError([problem(_Merged(origins, name), finding) for finding in whole])
