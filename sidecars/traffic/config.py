@@ -1,9 +1,9 @@
 """What a profile may say under `sidecars.traffic`: where calls go, and what happens to them on the way.
 
 Two kinds of statement. A *service* says how one callee is called whenever it is called: balancing, subsets, the split
-between them, a canary under way, mirroring, an injected fault. A *route* matches requests, the first match in file order
-wins, and may send them elsewhere or change them. Words are those of Istio's DestinationRule and VirtualService and of
-Gateway API's HTTPRoute. A target is `SERVICE` or `SERVICE/SUBSET`.
+between them, a canary under way, mirroring, an injected fault. A *route* matches requests, the first match in file
+order wins, and may send them elsewhere or change them. Words are those of Istio's DestinationRule and VirtualService
+and of Gateway API's HTTPRoute. A target is `SERVICE` or `SERVICE/SUBSET`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Shift(Struct, frozen=True, forbid_unknown_fields=True):
     """A canary under way: every `every`, `step` percentage points more go to the subset `to`, until `until`.
 
     `abort_on` is a condition on the canary alone, measured over the step: `success<99%`. If it holds for at least
-    `min_requests`, everything goes back to where it went before.
+    `min_requests`, everything goes back to where it went before, and stays there while the shift is the same. `started`
+    (seconds since the epoch) tells one shift from an older one with the same settings.
     """
 
     to: SubsetName
@@ -90,14 +91,15 @@ class Shift(Struct, frozen=True, forbid_unknown_fields=True):
         Meta(pattern=r"^success<[0-9]{1,3}(\.[0-9]{1,3})?%$(?!\n)", description='a condition such as "success<99%"'),
     ] = "success<99%"
     min_requests: Annotated[int, Meta(ge=1, le=1_000_000)] = 20
+    started: Annotated[float, Meta(ge=0)] | None = None
 
 
 class Service(Struct, frozen=True, forbid_unknown_fields=True):
     """How one callee is called, whoever's route leads there.
 
-    `subsets` select endpoints by their metadata. `split` shares the calls among them by weight; without it all endpoints
-    are equal. `slow_start` warms a new endpoint up over that time, from 10 % of its weight. `locality` prefers endpoints
-    in our zone (from 6 endpoints up) or first those on this host.
+    `subsets` select endpoints by their metadata. `split` shares the calls among them by weight; without it all
+    endpoints are equal. `slow_start` warms a new endpoint up over that time, from 10 % of its weight. `locality`
+    prefers endpoints in our zone (from 6 endpoints up) or first those on this host.
     """
 
     balance: Literal["p2c_ewma", "least_request", "round_robin", "random", "ring_hash", "maglev"] | None = None

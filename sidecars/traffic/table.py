@@ -1,8 +1,8 @@
 """The payload of the table `routes`: the configuration as the data path reads it. Pure.
 
 Durations become milliseconds, absent things are left out, and everything else keeps its name, so that
-`shared/core/decide/src/schema/routes.rs` reads like `config.py`. The data path's own code validates and builds the payload
-before it is published: what a regular expression means is decided there alone.
+`shared/core/decide/src/schema/routes.rs` reads like `config.py`. The data path's own code validates and builds the
+payload before it is published: what a regular expression means is decided there alone.
 """
 
 from __future__ import annotations
