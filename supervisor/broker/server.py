@@ -6,6 +6,7 @@ Rules:
 - No peer can make another wait. Whatever goes to a peer goes into its bounded outbox, never directly to its socket.
 - A role has one connection; a newer one with the same valid token takes its place.
 - The callbacks are the supervisor's own code. What they raise is a bug and ends the supervisor loudly.
+- A sidecar is configured by the supervisor alone, which has the whole; nobody else reaches that verb.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from pannier.shared.envelope import (
     Subscribe,
     Welcome,
 )
-from pannier.shared.errors import Blame, PannierError, Unreachable
+from pannier.shared.errors import Blame, PannierError, TimedOut, Unreachable, UsageError
 from pannier.shared.framing import FramingError, frame
 from pannier.shared.link import Link
-from pannier.shared.messages import EVENTS
+from pannier.shared.messages import CONFIGURE, EVENTS
 from pannier.shared.outbox import OutboxStatistics
 from pannier.supervisor.broker.calls import Call, Calls
 from pannier.supervisor.broker.grants import Grant, Grants
@@ -56,6 +57,8 @@ MAX_BACKLOG: Final = 4 * 1024 * 1024
 """Bytes of requests and answers that may wait for one peer."""
 MAX_OWN_CALLS: Final = 64
 """Requests to the supervisor that are answered at the same time."""
+_SUPERVISOR: Final = 0
+"""The number of the supervisor as an asker; peers have others."""
 
 
 async def _nothing(*_: object) -> None:
@@ -113,6 +116,14 @@ class _Peer:
         self.scope.cancel()
 
 
+class _Awaited:
+    """A question of the supervisor's own, until it is answered."""
+
+    def __init__(self) -> None:
+        self.answered = trio.Event()
+        self.answer: Reply | Failure | None = None
+
+
 class Broker:
     """Serves the bus of `service`.
 
@@ -141,6 +152,8 @@ class Broker:
         self._calls = Calls()
         self._handlers: dict[str, tuple[type[Any], Callable[[Any], Awaitable[msgspec.Struct | None]]]] = {}
         self._own_calls = 0
+        self._asked = count(1)
+        self._awaited: dict[int, _Awaited] = {}
         self._connections = self._welcomed = self._refused = 0
         self._ended = OutboxStatistics()
 
@@ -157,6 +170,25 @@ class Broker:
         """Publishes as the supervisor, without waiting for readers. Works before `serve` runs, too."""
         self._publish(topic, SUPERVISOR, framing.encode(body), retain=retain)
         await trio.lowlevel.checkpoint()
+
+    async def request(
+        self, to: str, verb: str, body: msgspec.Struct | None, reply: type[T], *, timeout: float = 5
+    ) -> T:
+        """Asks the role `to` as the supervisor; errors as those of `Bus.request`."""
+        request = Request(next(self._asked), to, verb, framing.encode(body))
+        awaited = self._awaited[request.id] = _Awaited()
+        try:
+            self._pass_on(_SUPERVISOR, request)
+            with trio.move_on_after(timeout):
+                await awaited.answered.wait()
+        finally:
+            del self._awaited[request.id]
+        match awaited.answer:
+            case Failure() as failure:
+                raise envelope.error_of(failure)
+            case Reply(body=answer):
+                return framing.decode(answer, reply)
+        raise TimedOut(f"`{to}` did not answer `{verb}` within {timeout:g} s", hint="`pannier ps` shows its state")
 
     def read(self, topic: str) -> bool:
         """Whether anybody listens to `topic`: what costs much to say need not be said to nobody."""
@@ -372,6 +404,13 @@ class Broker:
                 self._own_calls += 1
                 nursery.start_soon(self._answer_myself, peer.number, request)
             return
+        if request.verb == CONFIGURE:
+            mine = UsageError(f"`{CONFIGURE}` is the supervisor's alone", hint="pannier profile set PATH=VALUE")
+            self._answer(peer.number, envelope.failure_of(request.id, mine))
+            return
+        self._pass_on(peer.number, request)
+
+    def _pass_on(self, asker: int, request: Request) -> None:
         handler = self._roles.get(request.to)
         if handler is None:
             here = ", ".join(sorted({SUPERVISOR, *self._roles}))
@@ -379,14 +418,13 @@ class Broker:
                 f"`{request.to}` is not connected",
                 hint=f"connected now: {here}; `pannier sidecar list` shows more",
             )
-            self._answer(peer.number, envelope.failure_of(request.id, missing))
+            self._answer(asker, envelope.failure_of(request.id, missing))
             return
         if handler.link.outbox.control_bytes > MAX_BACKLOG:
             busy = Unreachable(f"`{request.to}` does not read its requests", hint="try again in a moment")
-            self._answer(peer.number, envelope.failure_of(request.id, busy))
+            self._answer(asker, envelope.failure_of(request.id, busy))
             return
-        call = Call(peer.number, request.id, handler.number, request.to)
-        number, displaced = self._calls.begin(call)
+        number, displaced = self._calls.begin(Call(asker, request.id, handler.number, request.to))
         if displaced is not None:
             self._fail(displaced, Unreachable(f"`{displaced.to}` has not answered, and newer requests came"))
         handler.link.post(msgspec.structs.replace(request, id=number))
@@ -401,6 +439,11 @@ class Broker:
         self._answer(call.asker, envelope.failure_of(call.asked, error))
 
     def _answer(self, asker: int, answer: Reply | Failure) -> None:
+        if asker == _SUPERVISOR:
+            if (awaited := self._awaited.get(answer.id)) is not None:
+                awaited.answer = answer
+                awaited.answered.set()
+            return
         peer = self._peers.get(asker)
         if peer is None:
             return

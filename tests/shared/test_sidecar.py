@@ -120,9 +120,11 @@ async def test_without_configuration_the_defaults_hold(broker):
 async def test_a_new_configuration_is_taken_by_the_service_that_runs(broker):
     async with sidecar(broker, Config("moin")), broker.join() as cli:
         await broker.wait_seen("ready", "tap")
-        assert await cli.request("tap", CONFIGURE, configured("hej", dry_run=True), Configured) == Configured(live=True)
+        assert await broker.broker.request("tap", CONFIGURE, configured("hej", dry_run=True), Configured) == Configured(
+            live=True
+        )
         assert (await cli.request("tap", "seen", None, Seen)).greeting == "moin"
-        assert await cli.request("tap", CONFIGURE, configured("hej"), Configured) == Configured(live=True)
+        assert await broker.broker.request("tap", CONFIGURE, configured("hej"), Configured) == Configured(live=True)
         assert (await cli.request("tap", "seen", None, Seen)).greeting == "hej"
 
 
@@ -138,14 +140,14 @@ async def test_a_configuration_that_is_refused_changes_nothing(broker, configure
     async with sidecar(broker, Config("moin")), broker.join() as cli:
         await broker.wait_seen("ready", "tap")
         with pytest.raises(PannierError, match=text):
-            await cli.request("tap", CONFIGURE, configure, Configured)
+            await broker.broker.request("tap", CONFIGURE, configure, Configured)
         assert (await cli.request("tap", "seen", None, Seen)).greeting == "moin"
 
 
 async def test_a_service_that_takes_none_says_so_and_goes_on(broker):
     async with sidecar(broker, Config("moin", ending="restart")), broker.join() as cli:
         await broker.wait_seen("ready", "tap")
-        assert await cli.request("tap", CONFIGURE, configured("hej"), Configured) == Configured(live=False)
+        assert await broker.broker.request("tap", CONFIGURE, configured("hej"), Configured) == Configured(live=False)
         assert (await cli.request("tap", "seen", None, Seen)).greeting == "moin"
 
 

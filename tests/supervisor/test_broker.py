@@ -27,10 +27,10 @@ from pannier.shared.envelope import (
     Subscribe,
     Welcome,
 )
-from pannier.shared.errors import Unreachable
+from pannier.shared.errors import TimedOut, Unreachable, UsageError
 from pannier.shared.framing import frame
 from pannier.shared.link import Link
-from pannier.shared.messages import Cluster, Nothing, Services
+from pannier.shared.messages import CONFIGURE, Cluster, Configure, Configured, Nothing, Services
 from pannier.shared.unix import connect_unix, listen_unix
 from pannier.supervisor.broker import Broker, Grants, server
 from pannier.supervisor.broker.calls import MAX_OPEN
@@ -177,6 +177,51 @@ async def test_the_command_line_may_ask_and_listen_only(broker, bystander, messa
         await peer.say(message)
         assert await peer.hear_verdict() == code
     assert all(role != "cli" for _, role in broker.seen)
+
+
+async def test_the_supervisor_asks_as_any_peer_does(broker):
+    async def double(number: Number) -> Number:
+        if number.value < 0:
+            raise UsageError("negative", hint="give another")
+        if number.value == 0:
+            await trio.sleep_forever()
+        return Number(2 * number.value)
+
+    async def ask(value: int, *, to: str = "traffic", timeout: float = 5) -> Number:
+        return await broker.broker.request(to, "double", Number(value), Number, timeout=timeout)
+
+    async with broker.join("traffic") as bus:
+        bus.serve("double", Number, double)
+        assert await ask(4) == Number(8)
+        with pytest.raises(UsageError, match="negative"):
+            await ask(-1)
+        with pytest.raises(TimedOut):
+            await ask(0, timeout=0.01)
+        assert await ask(5) == Number(10)
+        with pytest.raises(Unreachable, match="not connected"):
+            await ask(1, to="resilience")
+    async with wire(broker, "traffic") as peer, trio.open_nursery() as nursery:
+
+        async def leave() -> None:
+            assert isinstance(await peer.hear(), Request)
+            await peer.stream.aclose()
+
+        nursery.start_soon(leave)
+        with pytest.raises(Unreachable, match="went away"):
+            await ask(0)
+    assert broker.broker.statistics().open_calls == 0
+
+
+async def test_only_the_supervisor_configures_a_sidecar(broker, bystander):
+    async def take(_: Configure) -> Configured:
+        return Configured(live=True)
+
+    async with broker.join("traffic") as bus, broker.join() as cli:
+        bus.serve(CONFIGURE, Configure, take)
+        for asker in (cli, bystander):
+            with pytest.raises(UsageError, match="supervisor's alone"):
+                await asker.request("traffic", CONFIGURE, Configure(b""), Configured)
+        assert await broker.broker.request("traffic", CONFIGURE, Configure(b""), Configured) == Configured(live=True)
 
 
 async def test_a_role_publishes_its_own_topics_only(broker, bystander):
