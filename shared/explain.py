@@ -117,6 +117,13 @@ def problem(source: Source, finding: Finding) -> Problem:
     )
 
 
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raises ConfigError with all of the problems if one of them is an error."""
+    found = list(problems)
+    if any(problem.severity == "error" for problem in found):
+        raise ConfigError(found)
+
+
 def in_order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """The problems in the order of the texts that they are about."""
     return tuple(sorted(problems, key=lambda one: (one.place.source, one.place.line, one.place.column)))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pannier.shared.explain import SYNTAX, ConfigError, Finding, Place, Problem, Source, problem
-from pannier.shared.toml_position import DEPTH_LIMIT, Path, Positions, TooDeep, scan
+from pannier.shared.toml_position import DEPTH_LIMIT, Path, Position, Positions, TooDeep, scan
 
 ENVIRONMENT_PREFIX = "PANNIER__"
 _TOML_AT = re.compile(r" \(at line (\d+), column (\d+)\)$")
@@ -32,10 +32,15 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which layer gave a value, and where it is written there."""
+    """Which layer gave the value of `path`; `source` knows where it is written, and what is below it."""
 
     layer: str
-    place: Place
+    path: Path
+    source: Source = field(repr=False)
+
+    @property
+    def place(self) -> Place:
+        return self.source.place(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +48,14 @@ class Document:
     """A file as a source. `under` is the table of the file that the layer is about."""
 
     name: str
-    text: str = field(repr=False)
+    lines: Sequence[str] = field(repr=False)
     positions: Positions = field(repr=False)
     under: Path = ()
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         whole = (*self.under, *path)
-        position = self.positions.key(whole) if key else self.positions.value(whole)
-        if position is None:
-            return line_of(self.name, self.text, 1, 1)
-        return line_of(self.name, self.text, position.line, position.column)
+        position = (self.positions.key(whole) if key else self.positions.value(whole)) or Position(1, 1)
+        return line_of(self.name, self.lines, position.line, position.column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,30 +72,52 @@ class Assignments:
         return Place(self.fallback)
 
 
+class Merged:
+    """What layers came to, as a source: a path is written where the layer that gave it has it.
+
+    What no layer has (a default) is nowhere; `fallback` says what it is about.
+    """
+
+    def __init__(self, origins: Mapping[Path, Origin], fallback: str) -> None:
+        self._origins = origins
+        self._fallback = fallback
+        self._inside: dict[Path, Origin] = {}
+        for path, origin in origins.items():
+            for length in range(1, len(path)):
+                self._inside.setdefault(path[:length], origin)
+
+    def place(self, path: Path, *, key: bool = False) -> Place:
+        for length in range(len(path), 0, -1):
+            origin = self._origins.get(path[:length]) or self._inside.get(path[:length])
+            if origin is not None:
+                return origin.source.place(path, key=key)
+        return Place(self._fallback)
+
+
 def parse_toml(name: str, text: str) -> tuple[Document, dict[str, Any]]:
     """A TOML text as a source, and what it says. Raises ConfigError with the place of the error."""
+    lines = text.split("\n")
     try:
-        return Document(name, text, scan(text)), tomllib.loads(text)
+        return Document(name, lines, scan(text)), tomllib.loads(text)
     except TooDeep as error:
-        raise syntax_error(name, text, str(error), error.position.line, error.position.column) from error
+        raise syntax_error(name, lines, str(error), error.position.line, error.position.column) from error
     except (ValueError, RecursionError) as error:  # ValueError: also a number with more digits than Python reads
-        message, lines = str(error), text.split("\n")
+        message = str(error)
         if at := _TOML_AT.search(message):
-            raise syntax_error(name, text, message[: at.start()], int(at[1]), int(at[2])) from error
+            raise syntax_error(name, lines, message[: at.start()], int(at[1]), int(at[2])) from error
         if message.endswith(_TOML_END):
             message = message.removesuffix(_TOML_END)
-            raise syntax_error(name, text, message, len(lines), len(lines[-1]) + 1) from error
-        raise syntax_error(name, text, message, 1, 1) from error
+            raise syntax_error(name, lines, message, len(lines), len(lines[-1]) + 1) from error
+        raise syntax_error(name, lines, message, 1, 1) from error
 
 
-def syntax_error(name: str, text: str, message: str, line: int, column: int) -> ConfigError:
+def syntax_error(name: str, lines: Sequence[str], message: str, line: int, column: int) -> ConfigError:
     """A text that is not what its name says, from `line` and `column` on."""
-    return ConfigError([Problem(line_of(name, text, line, column), SYNTAX, "", message)])
+    return ConfigError([Problem(line_of(name, lines, line, column), SYNTAX, "", message)])
 
 
-def line_of(name: str, text: str, line: int, column: int) -> Place:
+def line_of(name: str, lines: Sequence[str], line: int, column: int) -> Place:
     """The place in a text, with its source line."""
-    lines = text.split("\n")
     return Place(name, line, column, lines[line - 1] if line <= len(lines) else "")
 
 
@@ -112,33 +137,31 @@ def _lay(
         here = (*path, key)
         switched = path == ("sidecars",) and isinstance(given, bool)
         if switched and not given:
-            below.pop(key, None)
-            _forget(origins, here)
+            _forget(origins, here, below.pop(key, None))
             continue
         value = {} if switched else given
         if isinstance(value, Mapping):
             inner = below.get(key)
             if not isinstance(inner, dict):
-                _forget(origins, here)
+                origins.pop(here, None)
                 inner = below[key] = {}
             if value:
                 origins.pop(here, None)
                 _lay(inner, origins, value, here, layer)
             elif not inner:
-                origins[here] = _origin(layer, here)
+                origins[here] = Origin(layer.name, here, layer.source)
         else:
-            _forget(origins, here)
+            _forget(origins, here, below.get(key))
             below[key] = value
-            origins[here] = _origin(layer, here)
+            origins[here] = Origin(layer.name, here, layer.source)
 
 
-def _forget(origins: dict[Path, Origin], path: Path) -> None:
-    for known in [known for known in origins if known[: len(path)] == path]:
-        del origins[known]
-
-
-def _origin(layer: Layer, path: Path) -> Origin:
-    return Origin(layer.name, layer.source.place(path))
+def _forget(origins: dict[Path, Origin], path: Path, held: Any) -> None:
+    """Takes away the origins of what was `held` at `path`."""
+    origins.pop(path, None)
+    if isinstance(held, dict):
+        for key, inner in held.items():
+            _forget(origins, (*path, key), inner)
 
 
 def environment_layer(environment: Mapping[str, str], sidecars: Iterable[str]) -> Layer:

@@ -90,9 +90,10 @@ class StaticSource:
 
 
 def _parse_json(name: str, text: str) -> tuple[Document, Any]:
+    lines = text.split("\n")
     try:
-        return Document(name, text, Positions()), json.loads(text)
+        return Document(name, lines, Positions()), json.loads(text)
     except json.JSONDecodeError as error:
-        raise syntax_error(name, text, error.msg, error.lineno, error.colno) from error
+        raise syntax_error(name, lines, error.msg, error.lineno, error.colno) from error
     except (RecursionError, ValueError) as error:
-        raise syntax_error(name, text, str(error), 1, 1) from error
+        raise syntax_error(name, lines, str(error), 1, 1) from error

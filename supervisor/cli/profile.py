@@ -12,7 +12,8 @@ import click
 import msgspec
 from pannier.shared.explain import ConfigError, Problem, dotted
 from pannier.shared.layers import Origin
-from pannier.shared.project import PROJECT_FILE, Project, load_project, profile_names, resolve, validate_file
+from pannier.shared.profile_files import profile_names
+from pannier.shared.project import PROJECT_FILE, Project, load_project, resolve, resolve_file
 from pannier.shared.toml_position import Path
 from pannier.supervisor.cli.output import output_option, print_json, print_table
 from pannier.supervisor.sidecar_types import sidecar_types
@@ -95,7 +96,7 @@ def validate(files: tuple[str, ...]) -> None:
     problems: list[Problem] = []
     for file in files:
         try:
-            click.echo(f"{file}: a good {validate_file(file, sidecars=types)}")
+            click.echo(f"{file}: a good {resolve_file(file, sidecars=types)[0]}")
         except ConfigError as error:
             problems += error.problems
     if problems:

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 from pannier.shared.profile import Profile
-from pannier.shared.project import builtin_profiles, resolve
+from pannier.shared.profile_files import builtin_profiles
+from pannier.shared.project import resolve
 from pannier.supervisor.sidecar_types import sidecar_modules, sidecar_types
 
 THREE = {"discovery", "observability", "traffic"}

@@ -7,10 +7,11 @@ import msgspec
 import pytest
 from pannier.shared.duration import Duration
 from pannier.shared.errors import UsageError
-from pannier.shared.explain import ConfigError
+from pannier.shared.explain import ConfigError, Finding
 from pannier.shared.layers import parse_value
 from pannier.shared.profile import Endpoint, grace_milliseconds
-from pannier.shared.project import SIZE_LIMIT, load_project, profile_names, resolve, validate_file
+from pannier.shared.profile_files import SIZE_LIMIT, profile_names
+from pannier.shared.project import load_project, resolve, resolve_file
 
 
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,10 +24,22 @@ class Traffic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait: Duration = "1s"
     names: list[str] = []
     limit: Limit | None = None
+    split: list[dict[str, int]] = []
+
+    def contradictions(self) -> list[Finding]:
+        found = [
+            Finding(("split", number, "v2"), "PAN0999", "is 0")
+            for number, weights in enumerate(self.split)
+            if weights.get("v2") == 0
+        ]
+        if self.wait == "0s":
+            found.append(Finding(("wait",), "PAN0998", "waits for nothing", severity="warning"))
+        return found
 
 
 class Discovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: str = ""
+    limit: Limit | None = None
 
 
 SIDECARS = {"traffic": Traffic, "discovery": Discovery}
@@ -133,7 +146,48 @@ def test_a_layer_may_say_a_part_of_what_only_makes_sense_whole() -> None:
     write("profiles/child.toml", "[sidecars.traffic.limit]\nenforced = 0\n")
     with pytest.raises(ConfigError) as caught:
         resolve("child", sidecars=SIDECARS)
-    assert errors(caught) == ["profiles/child.toml:2:12 PAN0106 sidecars.traffic.limit.most"]
+    assert errors(caught) == ["profiles/child.toml:1:19 PAN0106 sidecars.traffic.limit.most"]
+
+
+def test_what_a_sidecar_finds_contradictory_is_refused_where_it_is_written() -> None:
+    write("profiles/parent.toml", '[sidecars.traffic]\nwait = "0s"\n')
+    write(
+        "profiles/child.toml",
+        'extends = "parent"\n[[sidecars.traffic.split]]\nv2 = 1\n[[sidecars.traffic.split]]\nv1 = 1\nv2 = 0\n',
+    )
+    with pytest.raises(ConfigError) as caught:
+        resolve("child", sidecars=SIDECARS)
+    assert errors(caught) == [
+        "profiles/child.toml:6:6 PAN0999 sidecars.traffic.split[1].v2",
+        "profiles/parent.toml:2:8 PAN0998 sidecars.traffic.wait",
+    ]
+    assert str(caught.value).endswith("1 error, 1 warning in 2 files (exit 65)")
+
+
+def test_contradictions_are_looked_for_beside_what_is_missing_elsewhere() -> None:
+    write("profiles/own.toml", "[sidecars.traffic]\nsplit = [{ v2 = 0 }]\n[sidecars.discovery.limit]\nenforced = 1\n")
+    with pytest.raises(ConfigError) as caught:
+        resolve("own", sidecars=SIDECARS)
+    assert errors(caught) == [
+        "profiles/own.toml:2:17 PAN0999 sidecars.traffic.split[0].v2",
+        "profiles/own.toml:3:21 PAN0106 sidecars.discovery.limit.most",
+    ]
+
+
+def test_a_warning_lets_the_configuration_pass() -> None:
+    resolved = resolve("plain", sidecars=SIDECARS, assignments=["traffic.wait=0s"])
+    (warning,) = resolved.warnings
+    assert (str(warning.place), warning.severity) == ("--set traffic.wait", "warning")
+    where = resolved.problem(Finding(("sidecars", "traffic", "wait"), "PAN0997", "across"))
+    assert str(where.place) == "--set traffic.wait"
+    assert str(resolved.problem(Finding(("proxy", "workers"), "PAN0997", "")).place) == "profile plain"
+
+
+def test_what_is_wrong_for_every_app_is_said_once() -> None:
+    write("pannier.toml", 'profile = "plain"\n[sidecars.traffic]\nsplit = [{ v2 = 0 }]\n[apps.a]\n[apps.b]\n')
+    with pytest.raises(ConfigError) as caught:
+        resolve_file("pannier.toml", sidecars=SIDECARS)
+    assert errors(caught) == ["pannier.toml:3:17 PAN0999 sidecars.traffic.split[0].v2"]
 
 
 def test_a_sidecar_is_switched_by_a_boolean() -> None:
@@ -290,11 +344,11 @@ def test_what_cannot_be_read_is_said() -> None:
 
 def test_a_file_is_validated_for_what_it_is() -> None:
     write("pannier.toml", 'profile = "plain"\n[apps.web]\nport = 1\n')
-    assert validate_file("pannier.toml", sidecars=SIDECARS) == "project"
-    assert validate_file("profiles/plain.toml", sidecars=SIDECARS) == "profile"
+    assert resolve_file("pannier.toml", sidecars=SIDECARS)[0] == "project"
+    assert resolve_file("profiles/plain.toml", sidecars=SIDECARS)[0] == "profile"
     write("profiles/plain.toml", "nonsense = 1\n")
     with pytest.raises(ConfigError):
-        validate_file("pannier.toml", sidecars=SIDECARS)
+        resolve_file("pannier.toml", sidecars=SIDECARS)
 
 
 def test_grace() -> None:
