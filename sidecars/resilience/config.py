@@ -1,8 +1,9 @@
 """What a profile may say under `sidecars.resilience`: how much is tried, and when no more is.
 
 `services` is about calls to others, by the service that is called; the entry `*` holds for every service without one of
-its own. `inbound` is about what others ask of us. Defaults are those of the system that each mechanism is known from: Envoy
-(outlier ejection, resource limits), Linkerd (endpoint breaker, retry budget), resilience4j (service breaker, bulkhead).
+its own. `inbound` is about what others ask of us. Defaults are those of the system that each mechanism is known from:
+Envoy (outlier ejection, resource limits), Linkerd (endpoint breaker, retry budget), resilience4j (service breaker,
+bulkhead).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
 from pannier.shared.explain import Finding
+
+EVERY = "*"
 
 ServiceName = Annotated[
     str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9._-]{0,62})$(?!\n)", description='a service name such as "orders", or "*"')
@@ -26,8 +29,8 @@ class Breaker(Struct, frozen=True, forbid_unknown_fields=True):
     """Endpoint breaker (Linkerd): opens after `consecutive_failures`, for a penalty that doubles from `penalty_min` to
     `penalty_max`, with so much jitter. Then one real request may try it: success closes, failure opens again.
 
-    `success_rate` > 0 is the unified mode: it also opens below that rate over `window`, from `min_requests` up; 429 counts
-    as a failure there.
+    `success_rate` > 0 is the unified mode: it also opens below that rate over `window`, from `min_requests` up; 429
+    counts as a failure there.
     """
 
     consecutive_failures: Failures = 7
@@ -42,8 +45,9 @@ class Breaker(Struct, frozen=True, forbid_unknown_fields=True):
 class Outlier(Struct, frozen=True, forbid_unknown_fields=True):
     """Outlier ejection (Envoy): an endpoint is out for `base_ejection` times how often it was, at most `max_ejection`.
 
-    The `enforcing_*` percentages say how often a detection has a consequence. Success rate: below mean − `stdev_factor` σ
-    over `interval`, where at least `success_rate_hosts` had `success_rate_requests` each. `failure_percentage` 0 = off.
+    The `enforcing_*` percentages say how often a detection has a consequence. Success rate: below the mean less
+    `stdev_factor` standard deviations over `interval`, where at least `success_rate_hosts` had `success_rate_requests`
+    each. `failure_percentage` 0 = off.
     """
 
     consecutive_5xx: Failures = 5
@@ -91,19 +95,20 @@ class Resources(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Budget(Struct, frozen=True, forbid_unknown_fields=True):
-    """Retry budget (Linkerd, GEP-3388): retries within 10 s are at most `percent` of the requests plus `min_per_second`."""
+    """Retry budget (Linkerd, GEP-3388): retries within 10 s are at most `percent` of the requests plus
+    `min_per_second`."""
 
     percent: Percent = 20.0
     min_per_second: Annotated[int, Meta(ge=0, le=10_000)] = 10
 
 
 class Retry(Struct, frozen=True, forbid_unknown_fields=True):
-    """`attempts` retries at the most, of what can be repeated without harm: a request of an idempotent method, no byte of
-    whose answer has been passed on. A refused connection is always tried elsewhere.
+    """`attempts` retries at the most, of what can be repeated without harm: a request of an idempotent method, no byte
+    of whose answer has been passed on. A refused connection is always tried elsewhere.
 
-    `on`: an answer 502, 503 or 504 (`gateway-error`), any 5xx (`5xx`), a connection that ended without an answer (`reset`),
-    an attempt's timeout (`timeout`), a 429 (`429`). Back-off: full jitter from `backoff_min`, doubling to `backoff_max`;
-    the answer's `Retry-After` is obeyed. Bodies up to `body_limit` are kept for a second attempt.
+    `on`: an answer 502, 503 or 504 (`gateway-error`), any 5xx (`5xx`), a connection that ended without an answer
+    (`reset`), an attempt's timeout (`timeout`), a 429 (`429`). Back-off: full jitter from `backoff_min`, doubling to
+    `backoff_max`; the answer's `Retry-After` is obeyed. Bodies up to `body_limit` are kept for a second attempt.
     """
 
     attempts: Annotated[int, Meta(ge=0, le=10)] = 1
@@ -119,8 +124,8 @@ class Retry(Struct, frozen=True, forbid_unknown_fields=True):
 class RateLimit(Struct, frozen=True, forbid_unknown_fields=True):
     """A token bucket: `max` tokens, `fill` more every `interval`; without one 429 `RL` with `RateLimit-*`.
 
-    `enabled` percent of the requests take a token, `enforced` percent of those without one are refused: 0 is shadow mode,
-    in which the refusals are only counted.
+    `enabled` percent of the requests take a token, `enforced` percent of those without one are refused: 0 is shadow
+    mode, in which the refusals are only counted.
     """
 
     max: Count
@@ -138,8 +143,8 @@ class Bulkhead(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Shedding(Struct, frozen=True, forbid_unknown_fields=True):
-    """Load shedding by criticality: of `requests` under way, `sheddable` ones may use that share, default ones that; the
-    rest is kept for critical ones. Beyond it 503 `SH`.
+    """Load shedding by criticality: of `requests` under way, `sheddable` ones may use that share, default ones that;
+    the rest is kept for critical ones. Beyond it 503 `SH`.
 
     A request says what it is in `x-pannier-criticality`. From outside, only `sheddable` is believed, unless `trust`.
     """
@@ -152,8 +157,8 @@ class Shedding(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Service(Struct, frozen=True, forbid_unknown_fields=True):
-    """Calls to one service. `failure_policy` says who takes an endpoint out: the `breaker` or `outlier` ejection, not both,
-    since an ejection at 5 failures would hide a breaker at 7."""
+    """Calls to one service. `failure_policy` says who takes an endpoint out: the `breaker` or `outlier` ejection, not
+    both, since an ejection at 5 failures would hide a breaker at 7."""
 
     failure_policy: Literal["breaker", "outlier", "none"] = "breaker"
     breaker: Breaker = Breaker()
@@ -178,6 +183,10 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     services: dict[ServiceName, Service] = {}
     inbound: Inbound = Inbound()
+
+    def service(self, name: str) -> Service:
+        """What holds for calls to `name`: its own entry, else that of `*`, else the defaults."""
+        return self.services.get(name) or self.services.get(EVERY) or Service()
 
     def contradictions(self) -> list[Finding]:
         """What this says that cannot all hold, or cannot be meant; paths are relative to this part of the profile."""

@@ -11,18 +11,20 @@ from typing import Any
 
 import msgspec
 from pannier.shared.duration import milliseconds
-from pannier.sidecars.resilience.config import Bulkhead, Config, Inbound, RateLimit, Retry, Service, Shedding
+from pannier.sidecars.resilience.config import EVERY, Bulkhead, Config, Inbound, RateLimit, Retry, Service, Shedding
 
 KIND = "limits"
-EVERY = "*"
 
 
 def limits_table(config: Config, slots: Mapping[str, tuple[int, int]]) -> bytes:
-    """The payload. `slots`: service → (slot, incarnation) of its breaker's hot word, where it has one."""
-    services = config.services if EVERY in config.services else {**config.services, EVERY: Service()}
+    """The payload. `slots`: service → (slot, incarnation) of its breaker's hot word, where it has one.
+
+    Such a service has an entry of its own even if it is configured by `*`: one word for all would close all for one.
+    """
+    names = dict.fromkeys([*config.services, EVERY, *slots])
     return msgspec.msgpack.encode(
         {
-            "services": {name: _service(service, slots.get(name)) for name, service in services.items()},
+            "services": {name: _service(config.service(name), slots.get(name)) for name in names},
             "inbound": _inbound(config.inbound),
         }
     )
