@@ -1,0 +1,54 @@
+"""Standings as others see them: the topic `ejections` and the verb `breakers`. Pure.
+
+At most `LISTED` are told: more would not fit into one message, and nobody reads on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from pannier.shared.messages import BreakerState, BreakerStates, Ejection, Ejections
+from pannier.sidecars.resilience.config import Config, Service
+from pannier.sidecars.resilience.inventory import Member
+from pannier.sidecars.resilience.native import HotWord
+from pannier.sidecars.resilience.rules import Look
+from pannier.sidecars.resilience.watch import Standing
+
+LISTED: Final = 800
+
+
+def ejections(standings: Mapping[Member, Standing]) -> Ejections:
+    """All that are out."""
+    return Ejections(
+        [
+            Ejection(member.service, member.address, one.state, one.reason, one.until_unix_ms, one.times)
+            for member, one in sorted(standings.items())
+        ][:LISTED]
+    )
+
+
+def breaker_states(standings: Mapping[Member, Standing], look: Look, config: Config) -> BreakerStates:
+    """All that are out, then all that have failed lately."""
+    out = [
+        BreakerState(member.service, member.address, one.state, one.reason, one.until_unix_ms, one.times, one.failures)
+        for member, one in sorted(standings.items())
+    ]
+    failing = [
+        BreakerState(name, member.address, "closed", _so_far(word, config.service(name)), 0, word.times, word.failures)
+        for name, members in sorted(look.members.items())
+        for member in members
+        if member not in standings and ((word := look.words[member.place]).failures or word.times)
+    ]
+    return BreakerStates([*out, *failing][:LISTED])
+
+
+def _so_far(word: HotWord, rule: Service) -> str:
+    if not word.failures:
+        return f"was out {word.times} times lately"
+    row = f"{word.failures} failures in a row"
+    if rule.failure_policy == "breaker" and rule.breaker.consecutive_failures:
+        return f"{row}, opens at {rule.breaker.consecutive_failures}"
+    if rule.failure_policy == "outlier" and rule.outlier.consecutive_5xx:
+        return f"{row}, ejected at {rule.outlier.consecutive_5xx}"
+    return row
