@@ -50,7 +50,7 @@ def test_help_lists_the_verbs_in_their_order_and_imports_none(capsys: pytest.Cap
     assert run("--help") == 0
     lines = capsys.readouterr().out.splitlines()
     listed = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :]]
-    assert listed == ["run", "up", "down", "ps", "stat", "logs", "sidecar", "profile", "check", "version"]
+    assert listed == ["run", "up", "down", "ps", "stat", "logs", "sidecar", "resilience", "profile", "check", "version"]
     probe = "import sys, pannier.supervisor.cli.main as m\ntry: m.main(['--help'])\nexcept SystemExit: pass\n"
     probe += (
         "heavy = {'trio', 'msgspec', 'msgpack', 'opentelemetry', 'prometheus_client', 'tomlkit'} & sys.modules.keys()\n"
