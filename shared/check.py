@@ -3,7 +3,7 @@
 msgspec stops at the first error and names map keys `[...]`. This pass walks the data beside the types and collects
 every `Finding`. A struct whose fields are all well is converted as a proof, so what a `__post_init__` refuses is in the
 same list; a layer's struct with holes, in it or below, waits for the proof of the whole. The data has passed a parser's
-limit on nesting; the walk only goes as deep as the types do.
+limit on nesting; the walk only goes as deep as the types do, and ends when more is wrong than anybody reads.
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import inspect
 from pannier.shared.explain import (
     BAD_VALUE,
+    FINDINGS_LIMIT,
     MISSING,
     UNKNOWN_FIELD,
     UNKNOWN_NAME,
     WRONG_TYPE,
     Finding,
+    bounded,
     near_match,
     printable,
 )
@@ -36,15 +40,23 @@ def check(
     at: Path = (),
     partial: bool = False,
 ) -> list[Finding]:
-    """Everything that keeps `data` from being decoded into the struct `types`, whose fields it may mix.
+    """What keeps `data` from being decoded into the struct `types`, whose fields it may mix: everything, up to a bound.
 
     `tables` gives the type of each entry of a field that is marked `Meta(extra={"typed_by": NAME})`: NAME → key → type.
     `partial` leaves out missing fields of `types` and of the tables in them: a layer need not be whole.
     """
     walk = _Walk(tables or {}, partial)
-    nodes = [node for node in map(inspect.type_info, types) if isinstance(node, inspect.StructType)]
-    walk.struct(data, nodes, at)
-    return walk.findings
+    nodes = [node for node in map(_type_info, types) if isinstance(node, inspect.StructType)]
+    with suppress(_EnoughError):
+        walk.struct(data, nodes, at)
+    return bounded(walk.findings)
+
+
+_type_info = cache(inspect.type_info)
+
+
+class _EnoughError(Exception):
+    pass
 
 
 class _Walk:
@@ -56,6 +68,8 @@ class _Walk:
 
     def add(self, path: Path, code: str, message: str, expectation: str = "", **more: Any) -> None:
         self.findings.append(Finding(path, code, message, expectation, **more))
+        if len(self.findings) > FINDINGS_LIMIT:
+            raise _EnoughError
 
     def struct(self, data: Any, nodes: Sequence[inspect.StructType], path: Path) -> None:
         if not isinstance(data, Mapping):
@@ -125,7 +139,7 @@ class _Walk:
                 near = near_match(key, types)
                 self.add((*path, key), UNKNOWN_NAME, f"unknown {what}", known, near=near, at_key=True)
             elif not isinstance(value, bool):
-                node = inspect.type_info(types[key])
+                node = _type_info(types[key])
                 self.value(value, node, (*path, key))
 
     def union(self, data: Any, node: inspect.UnionType, words: str, path: Path) -> None:
@@ -142,7 +156,8 @@ class _Walk:
         attempts = []
         for choice in node.types:
             attempt = _Walk(self.tables, self.partial)
-            attempt.value(data, choice, path)
+            with suppress(_EnoughError):
+                attempt.value(data, choice, path)
             if not attempt.findings:
                 self.holes += attempt.holes
                 return

@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeAlias
 
 from pannier.shared.errors import Blame, PannierError
@@ -24,11 +24,15 @@ WRONG_TYPE = "PAN0103"
 BAD_VALUE = "PAN0104"
 UNKNOWN_NAME = "PAN0105"
 MISSING = "PAN0106"
+TOO_MANY = "PAN0107"
 
 Severity: TypeAlias = Literal["error", "warning"]
 
 EX_CONFIG = 65
+FINDINGS_LIMIT = 100
 _SHOWN = 96
+_PATH_SHOWN = 200
+_MESSAGE_SHOWN = 400
 _BARE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
@@ -79,8 +83,8 @@ class Problem:
     severity: Severity = "error"
 
     def __str__(self) -> str:
-        subject = f"{self.path}: " if self.path else ""
-        first = f"{self.place}  {self.code} {self.severity}  {subject}{self.message}"
+        subject = f"{printable(self.path, _PATH_SHOWN)}: " if self.path else ""
+        first = f"{self.place}  {self.code} {self.severity}  {subject}{printable(self.message, _MESSAGE_SHOWN)}"
         remark = f'did you mean "{self.near}"?' if self.near else self.expectation
         if self.place.line:
             second = f"{self.place.line:>5} | {printable(self.place.text.strip(), _SHOWN)}     {printable(remark)}"
@@ -102,6 +106,16 @@ class ConfigError(PannierError):
             hint=hint,
             code=next(problem.code for problem in self.problems if problem.severity == "error"),
         )
+
+
+def bounded(findings: Sequence[Finding]) -> list[Finding]:
+    """Errors before warnings, and no more than FINDINGS_LIMIT of them: one after these says that there are more."""
+    ordered = sorted(findings, key=lambda finding: finding.severity != "error")
+    if len(ordered) <= FINDINGS_LIMIT:
+        return ordered
+    left = ordered[FINDINGS_LIMIT]
+    message = f"more than {FINDINGS_LIMIT} findings: from here on they are left out"
+    return [*ordered[:FINDINGS_LIMIT], replace(left, code=TOO_MANY, message=message, expectation="", near="")]
 
 
 def problem(source: Source, finding: Finding) -> Problem:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from typing import Any, Literal
@@ -11,7 +11,17 @@ from typing import Any, Literal
 import msgspec
 from pannier.shared.check import check
 from pannier.shared.errors import UsageError
-from pannier.shared.explain import BAD_VALUE, ConfigError, Finding, Problem, in_order, near_match, problem, refuse
+from pannier.shared.explain import (
+    BAD_VALUE,
+    ConfigError,
+    Finding,
+    Problem,
+    bounded,
+    in_order,
+    near_match,
+    problem,
+    refuse,
+)
 from pannier.shared.layers import Assignments, Layer, Merged, Origin, environment_layer, merge, set_layer
 from pannier.shared.profile import App, Profile, Settings
 from pannier.shared.profile_files import SidecarTypes, profile_layers, read_document, shown
@@ -19,6 +29,7 @@ from pannier.shared.runtime import NAME_PATTERN
 from pannier.shared.toml_position import Path
 
 PROJECT_FILE = "pannier.toml"
+APPS_LIMIT = 64
 
 
 class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,9 +65,10 @@ class Resolved:
     origins: Mapping[Path, Origin] = field(repr=False)
     warnings: tuple[Problem, ...] = ()
 
-    def problem(self, finding: Finding) -> Problem:
-        """The finding with the place where the layers have it."""
-        return problem(Merged(self.origins, f"profile {self.name}"), finding)
+    def problems(self, findings: Sequence[Finding]) -> list[Problem]:
+        """The findings with the places where the layers have them."""
+        source = Merged(self.origins, f"profile {self.name}")
+        return [problem(source, finding) for finding in bounded(findings)]
 
 
 def load_project(path: str | FilePath, *, sidecars: SidecarTypes) -> Project:
@@ -69,12 +81,15 @@ def load_project(path: str | FilePath, *, sidecars: SidecarTypes) -> Project:
     if not isinstance(tables, dict):
         findings += check({"apps": tables}, (_Head,), partial=True)
         tables = {}
+    if len(tables) > APPS_LIMIT:
+        findings.append(Finding(("apps",), BAD_VALUE, f"has {len(tables)} apps", f"expected at most {APPS_LIMIT}"))
+        tables = {}
     for name, table in tables.items():
         at = ("apps", name)
         if re.fullmatch(NAME_PATTERN, name) is None:
             findings.append(Finding(at, BAD_VALUE, "no service name", "expected 1 to 63 of a-z, 0-9, -", at_key=True))
         findings += check(table, (App, Settings), tables={"sidecar": sidecars}, at=at, partial=True)
-    refuse(problem(document, finding) for finding in findings)
+    refuse(problem(document, finding) for finding in bounded(findings))
     shared = _fields(App)
     return Project(
         path=path,
@@ -147,7 +162,7 @@ def settle(name: str, below: Sequence[Layer], above: Sequence[Layer], *, sidecar
             found: list[Finding] = contradictions()
             findings += [replace(finding, path=("sidecars", sidecar, *finding.path)) for finding in found]
     source = Merged(origins, f"profile {name}")
-    problems = [problem(source, finding) for finding in findings]
+    problems = [problem(source, finding) for finding in bounded(findings)]
     refuse(problems)
     plain = msgspec.convert({key: value for key, value in data.items() if key != "sidecars"}, Profile)
     profile = msgspec.structs.replace(plain, sidecars=configs)
@@ -162,36 +177,51 @@ def _configs(tables: Any, findings: Sequence[Finding], sidecars: SidecarTypes) -
     return {name: msgspec.convert(table, sidecars[name]) for name, table in tables.items() if (name,) not in malformed}
 
 
-def resolve_file(
-    path: str | FilePath, *, sidecars: SidecarTypes
-) -> tuple[Literal["profile", "project"], list[Resolved]]:
-    """Which of them a file is, and what it comes to by itself: a project once for each app.
+def examine(
+    path: str | FilePath, *, sidecars: SidecarTypes, look: Callable[[Profile], Sequence[Finding]] = lambda _: ()
+) -> tuple[Literal["profile", "project"], list[Problem]]:
+    """Which of them a file is, and everything wrong with it by itself: a project once with each app.
 
-    Raises ConfigError with all problems.
+    `look` may find more in what it comes to.
     """
     path = FilePath(path).absolute()
-    _, data = read_document(path)
-    if not ({"apps", "profile"} & data.keys() or path.name == PROJECT_FILE):
+    kind: Literal["profile", "project"] = "project" if path.name == PROJECT_FILE else "profile"
+    try:
+        _, data = read_document(path)
+        if {"apps", "profile"} & data.keys():
+            kind = "project"
+        if kind == "project":
+            return kind, examine_apps(load_project(path, sidecars=sidecars), sidecars=sidecars, look=look)
         folder = path.parent.parent if path.parent.name == "profiles" else path.parent
         layers = profile_layers(str(path), path.parent, folder, sidecars)
-        return "profile", [settle(path.stem, layers, [], sidecars=sidecars)]
-    return "project", resolve_apps(load_project(path, sidecars=sidecars), sidecars=sidecars)
+        return kind, _seen(settle(path.stem, layers, [], sidecars=sidecars), look)
+    except ConfigError as error:
+        return kind, list(error.problems)
 
 
-def resolve_apps(project: Project, profile: str | None = None, *, sidecars: SidecarTypes) -> list[Resolved]:
-    """What each app of the project comes to with the profile (else the project's own), or the project if it has none.
+def examine_apps(
+    project: Project,
+    profile: str | None = None,
+    *,
+    sidecars: SidecarTypes,
+    look: Callable[[Profile], Sequence[Finding]] = lambda _: (),
+) -> list[Problem]:
+    """Everything wrong with what the apps of the project come to with the profile (else the project's own).
 
-    Raises ConfigError with all problems; what is wrong for several apps in the same way is said once.
+    What is wrong for several apps in the same way is said once.
     """
-    resolved: list[Resolved] = []
     problems: dict[Problem, None] = {}
     for app in project.apps or [None]:
         try:
-            resolved.append(resolve(profile, sidecars=sidecars, project=project, app=app))
+            found = _seen(resolve(profile, sidecars=sidecars, project=project, app=app), look)
         except ConfigError as error:
-            problems |= dict.fromkeys(error.problems)
-    refuse(problems)
-    return resolved
+            found = list(error.problems)
+        problems |= dict.fromkeys(found)
+    return list(problems)
+
+
+def _seen(resolved: Resolved, look: Callable[[Profile], Sequence[Finding]]) -> list[Problem]:
+    return [*resolved.warnings, *resolved.problems(look(resolved.profile))]
 
 
 def _overlay(project: Project, app: str) -> Layer:

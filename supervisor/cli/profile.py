@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 import msgspec
-from pannier.shared.explain import ConfigError, Problem, dotted
+from pannier.shared.explain import ConfigError, Problem, dotted, refuse
 from pannier.shared.layers import Origin
 from pannier.shared.profile_files import profile_names
-from pannier.shared.project import PROJECT_FILE, Project, load_project, resolve, resolve_file
+from pannier.shared.project import PROJECT_FILE, Project, examine, load_project, resolve
 from pannier.shared.toml_position import Path
 from pannier.supervisor.cli.output import output_option, print_json, print_table
 from pannier.supervisor.sidecar_types import sidecar_types
@@ -95,12 +95,11 @@ def validate(files: tuple[str, ...]) -> None:
     types = sidecar_types()
     problems: list[Problem] = []
     for file in files:
-        try:
-            click.echo(f"{file}: a good {resolve_file(file, sidecars=types)[0]}")
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
+        kind, found = examine(file, sidecars=types)
+        if not any(problem.severity == "error" for problem in found):
+            click.echo(f"{file}: a good {kind}")
+        problems += found
+    refuse(problems)
 
 
 def _project(file: str | None, types: Mapping[str, type]) -> Project | None:

@@ -11,7 +11,7 @@ from pannier.shared.explain import ConfigError, Finding
 from pannier.shared.layers import parse_value
 from pannier.shared.profile import Endpoint, grace_milliseconds
 from pannier.shared.profile_files import SIZE_LIMIT, profile_names
-from pannier.shared.project import load_project, resolve, resolve_file
+from pannier.shared.project import APPS_LIMIT, examine, load_project, resolve
 
 
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -178,16 +178,14 @@ def test_a_warning_lets_the_configuration_pass() -> None:
     resolved = resolve("plain", sidecars=SIDECARS, assignments=["traffic.wait=0s"])
     (warning,) = resolved.warnings
     assert (str(warning.place), warning.severity) == ("--set traffic.wait", "warning")
-    where = resolved.problem(Finding(("sidecars", "traffic", "wait"), "PAN0997", "across"))
-    assert str(where.place) == "--set traffic.wait"
-    assert str(resolved.problem(Finding(("proxy", "workers"), "PAN0997", "")).place) == "profile plain"
+    across = [Finding(("sidecars", "traffic", "wait"), "PAN0997", ""), Finding(("proxy", "workers"), "PAN0997", "")]
+    assert [str(one.place) for one in resolved.problems(across)] == ["--set traffic.wait", "profile plain"]
 
 
 def test_what_is_wrong_for_every_app_is_said_once() -> None:
     write("pannier.toml", 'profile = "plain"\n[sidecars.traffic]\nsplit = [{ v2 = 0 }]\n[apps.a]\n[apps.b]\n')
-    with pytest.raises(ConfigError) as caught:
-        resolve_file("pannier.toml", sidecars=SIDECARS)
-    assert errors(caught) == ["pannier.toml:3:17 PAN0999 sidecars.traffic.split[0].v2"]
+    _, problems = examine("pannier.toml", sidecars=SIDECARS)
+    assert [str(problem.place) for problem in problems] == ["pannier.toml:3:17"]
 
 
 def test_a_sidecar_is_switched_by_a_boolean() -> None:
@@ -342,13 +340,38 @@ def test_what_cannot_be_read_is_said() -> None:
         load_project("profiles", sidecars=SIDECARS)
 
 
-def test_a_file_is_validated_for_what_it_is() -> None:
+def test_a_file_is_examined_for_what_it_is() -> None:
     write("pannier.toml", 'profile = "plain"\n[apps.web]\nport = 1\n')
-    assert resolve_file("pannier.toml", sidecars=SIDECARS)[0] == "project"
-    assert resolve_file("profiles/plain.toml", sidecars=SIDECARS)[0] == "profile"
+    assert examine("pannier.toml", sidecars=SIDECARS) == ("project", [])
+    assert examine("profiles/plain.toml", sidecars=SIDECARS) == ("profile", [])
     write("profiles/plain.toml", "nonsense = 1\n")
-    with pytest.raises(ConfigError):
-        resolve_file("pannier.toml", sidecars=SIDECARS)
+    assert [problem.code for problem in examine("pannier.toml", sidecars=SIDECARS)[1]] == ["PAN0102"]
+    assert [problem.code for problem in examine("absent.toml", sidecars=SIDECARS)[1]] == ["PAN0100"]
+
+
+def test_whoever_examines_may_look_for_more() -> None:
+    write("pannier.toml", 'profile = "plain"\n[apps.web]\nproxy.workers = 3\n[apps.db]\n')
+    _, problems = examine(
+        "pannier.toml",
+        sidecars=SIDECARS,
+        look=lambda profile: [Finding(("proxy", "workers"), "PAN0997", f"{profile.proxy.workers}")],
+    )
+    assert [f"{p.place} {p.message}" for p in problems] == ["pannier.toml:3:17 3", "profile plain 0"]
+
+
+def test_a_project_has_so_many_apps_at_the_most() -> None:
+    write("pannier.toml", "".join(f"[apps.a{number}]\nprot = 1\n" for number in range(APPS_LIMIT + 1)))
+    with pytest.raises(ConfigError) as caught:
+        load_project("pannier.toml", sidecars=SIDECARS)
+    assert errors(caught) == ["pannier.toml:1:2 PAN0104 apps"]
+
+
+def test_more_errors_than_anybody_reads_are_counted_as_more() -> None:
+    write("profiles/own.toml", "".join(f"k{number} = 1\n" for number in range(1000)))
+    with pytest.raises(ConfigError) as caught:
+        resolve("own", sidecars=SIDECARS)
+    assert errors(caught)[-1] == "profiles/own.toml:101:1 PAN0107 k100"
+    assert len(caught.value.problems) == 101
 
 
 def test_grace() -> None:
