@@ -16,7 +16,8 @@ Converse = Callable[["Origin", Wire], None]
 def keep_answering(origin: Origin, wire: Wire) -> None:
     """The plain server: whatever `origin.answer` says to each request, until the peer ends the connection."""
     while True:
-        wire.send(origin.answer(origin.take(wire.read_request())))
+        request = origin.take(wire.read_request())
+        wire.send(origin.answer(request))
 
 
 class Origin:
