@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from typing import Annotated, Any
 
 import msgspec
@@ -27,9 +26,9 @@ from pannier.shared.explain import (
     Finding,
     bounded,
     near_match,
-    printable,
 )
 from pannier.shared.toml_position import Path
+from pannier.shared.type_words import bare, choices, describe, mixes, shown, struct_nodes, type_info, typed_by
 
 
 def check(
@@ -43,16 +42,14 @@ def check(
     """What keeps `data` from being decoded into the struct `types`, whose fields it may mix: everything, up to a bound.
 
     `tables` gives the type of each entry of a field that is marked `Meta(extra={"typed_by": NAME})`: NAME → key → type.
+    Each entry of a field that is marked `Meta(extra={"mixes": TYPES})` may mix the fields of these structs.
     `partial` leaves out missing fields of `types` and of the tables in them: a layer need not be whole.
     """
     walk = _Walk(tables or {}, partial)
-    nodes = [node for node in map(_type_info, types) if isinstance(node, inspect.StructType)]
+    nodes = struct_nodes(types)
     with suppress(_EnoughError):
         walk.struct(data, nodes, at)
     return bounded(walk.findings)
-
-
-_type_info = cache(inspect.type_info)
 
 
 class _EnoughError(Exception):
@@ -90,7 +87,7 @@ class _Walk:
             self.holes += len(missing)
         else:
             for name in missing:
-                self.add((*path, name), MISSING, "missing", f"expected {_describe(fields[name].type)}", at_key=True)
+                self.add((*path, name), MISSING, "missing", f"expected {describe(fields[name].type)}", at_key=True)
         if (len(self.findings), self.holes) == before:
             self.proof(data, nodes, path)
 
@@ -100,7 +97,7 @@ class _Walk:
             own = {
                 f.encode_name: data[f.encode_name]
                 for f in node.fields
-                if f.encode_name in data and not _typed_by(f.type)
+                if f.encode_name in data and not typed_by(f.type)
             }
             if node.tag_field:
                 own[node.tag_field] = node.tag
@@ -110,11 +107,9 @@ class _Walk:
                 self.add(path, BAD_VALUE, str(error).split(" - at `", 1)[0])
 
     def value(self, data: Any, node: inspect.Type, path: Path) -> None:
-        words = ""
-        table = ""
+        words, table, mixed = "", typed_by(node), mixes(node)
         while isinstance(node, inspect.Metadata):
             words = words or (node.extra_json_schema or {}).get("description", "")
-            table = table or (node.extra or {}).get("typed_by", "")
             node = node.type
         if table:
             self.table(data, self.tables.get(table, {}), table, path)
@@ -123,11 +118,11 @@ class _Walk:
         elif isinstance(node, inspect.StructType):
             self.struct(data, [node], path)
         elif isinstance(node, inspect.DictType):
-            self.mapping(data, node, path)
+            self.mapping(data, node, path, mixed)
         elif isinstance(node, (inspect.ListType, inspect.SetType, inspect.FrozenSetType, inspect.VarTupleType)):
             self.sequence(data, node, words, path)
         elif (code := _refuses(data, node)) is not None:
-            self.wrong(data, words or _describe(node), path, code, _choices(node))
+            self.wrong(data, words or describe(node), path, code, choices(node))
 
     def table(self, data: Any, types: Mapping[str, type], what: str, path: Path) -> None:
         if not isinstance(data, Mapping):
@@ -139,7 +134,7 @@ class _Walk:
                 near = near_match(key, types)
                 self.add((*path, key), UNKNOWN_NAME, f"unknown {what}", known, near=near, at_key=True)
             elif not isinstance(value, bool):
-                node = _type_info(types[key])
+                node = type_info(types[key])
                 self.value(value, node, (*path, key))
 
     def union(self, data: Any, node: inspect.UnionType, words: str, path: Path) -> None:
@@ -168,16 +163,19 @@ class _Walk:
         else:
             codes = {finding.code for attempt in attempts for finding in attempt.findings}
             code = BAD_VALUE if BAD_VALUE in codes else WRONG_TYPE
-            self.wrong(data, words or _describe(node), path, code, _choices(node))
+            self.wrong(data, words or describe(node), path, code, choices(node))
 
-    def mapping(self, data: Any, node: inspect.DictType, path: Path) -> None:
+    def mapping(self, data: Any, node: inspect.DictType, path: Path, mixed: Sequence[inspect.StructType] = ()) -> None:
         if not isinstance(data, Mapping):
             self.wrong(data, "a table", path)
             return
         for key, value in data.items():
-            if _refuses(key, _bare(node.key_type)) is not None:
-                self.add((*path, key), BAD_VALUE, "bad name", f"expected {_describe(node.key_type)}", at_key=True)
-            self.value(value, node.value_type, (*path, key))
+            if _refuses(key, bare(node.key_type)) is not None:
+                self.add((*path, key), BAD_VALUE, "bad name", f"expected {describe(node.key_type)}", at_key=True)
+            if mixed:
+                self.struct(value, mixed, (*path, key))
+            else:
+                self.value(value, node.value_type, (*path, key))
 
     def sequence(self, data: Any, node: Any, words: str, path: Path) -> None:
         if not isinstance(data, list):
@@ -196,7 +194,7 @@ class _Walk:
         near = near_match(data, choices) if isinstance(data, str) else ""
         remark = "" if near else f"expected {expected}"
         what = "wrong type" if code == WRONG_TYPE else "bad value"
-        self.add(path, code, f"{what}: {_shown(data)}", remark, near=near)
+        self.add(path, code, f"{what}: {shown(data)}", remark, near=near)
 
 
 def _refuses(data: Any, node: inspect.Type) -> str | None:
@@ -231,66 +229,3 @@ _SCALARS: dict[type, type] = {
 
 
 _LIMITS = ("gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern")
-
-
-def _bare(node: inspect.Type) -> inspect.Type:
-    while isinstance(node, inspect.Metadata):
-        node = node.type
-    return node
-
-
-def _typed_by(node: inspect.Type) -> str:
-    return str((node.extra or {}).get("typed_by", "")) if isinstance(node, inspect.Metadata) else ""
-
-
-def _describe(node: inspect.Type) -> str:
-    words = "another kind of value"
-    match node:
-        case inspect.Metadata():
-            words = str((node.extra_json_schema or {}).get("description", "")) or _describe(node.type)
-        case inspect.UnionType():
-            words = " or ".join(_describe(choice) for choice in node.types if not isinstance(choice, inspect.NoneType))
-        case inspect.LiteralType():
-            words = " or ".join(json.dumps(value) for value in node.values)
-        case inspect.BoolType():
-            words = "true or false"
-        case inspect.IntType():
-            words = f"a whole number{_range(node)}"
-        case inspect.FloatType():
-            words = f"a number{_range(node)}"
-        case inspect.StrType():
-            words = f"a text matching {node.pattern}" if node.pattern else "a text"
-        case inspect.StructType() | inspect.DictType():
-            words = "a table"
-        case inspect.ListType():
-            words = f"a list, each entry {_describe(node.item_type)}"
-    return words
-
-
-def _choices(node: inspect.Type) -> list[str]:
-    """The texts that a literal, or a union with one, allows."""
-    if isinstance(node, inspect.UnionType):
-        return [text for choice in node.types for text in _choices(choice)]
-    return [value for value in node.values if isinstance(value, str)] if isinstance(node, inspect.LiteralType) else []
-
-
-def _range(node: inspect.IntType | inspect.FloatType) -> str:
-    words = [
-        f" {word} {limit:g}"
-        for word, limit in (("≥", node.ge), (">", node.gt), ("≤", node.le), ("<", node.lt))
-        if limit is not None
-    ]
-    return " and".join(words)
-
-
-def _shown(data: Any) -> str:
-    if isinstance(data, Mapping):
-        return "a table"
-    if isinstance(data, list):
-        return "a list"
-    if isinstance(data, bool):
-        return str(data).lower()
-    if isinstance(data, (int, float)) and not -(10**20) < data < 10**20:
-        return "a number out of range"
-    text = json.dumps(data, ensure_ascii=False) if isinstance(data, (str, int, float)) else str(data)
-    return printable(text, 48)

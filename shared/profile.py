@@ -59,7 +59,7 @@ class ProxySettings(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     workers: Annotated[int, Meta(ge=0, le=64)] = 0
-    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
+    seed: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | None = None
     balance: Literal["p2c_ewma", "round_robin"] = "p2c_ewma"
     timeouts: Timeouts = Timeouts()
 

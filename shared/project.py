@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 from pannier.shared.check import check
 from pannier.shared.errors import UsageError
 from pannier.shared.explain import (
@@ -32,9 +32,14 @@ PROJECT_FILE = "pannier.toml"
 APPS_LIMIT = 64
 
 
-class _Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+AppName = Annotated[str, Meta(pattern=f"^{NAME_PATTERN}$(?!\\n)", description="a name of 1 to 63 of a-z, 0-9, -")]
+
+
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a project file has besides settings: the profile that they are laid over, and the apps."""
+
     profile: str = "dev"
-    apps: dict[str, Any] = {}
+    apps: Annotated[dict[AppName, Any], Meta(extra={"mixes": (App, Settings)})] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,30 +80,20 @@ def load_project(path: str | FilePath, *, sidecars: SidecarTypes) -> Project:
     """Reads a project file and checks all of it. Raises ConfigError with every problem in it."""
     path = FilePath(path).absolute()
     document, data = read_document(path)
-    own = {key: value for key, value in data.items() if key != "apps"}
-    findings = check(own, (Settings, _Head), tables={"sidecar": sidecars}, partial=True)
-    tables = data.get("apps", {})
-    if not isinstance(tables, dict):
-        findings += check({"apps": tables}, (_Head,), partial=True)
-        tables = {}
-    if len(tables) > APPS_LIMIT:
-        findings.append(Finding(("apps",), BAD_VALUE, f"has {len(tables)} apps", f"expected at most {APPS_LIMIT}"))
-        tables = {}
-    for name, table in tables.items():
-        at = ("apps", name)
-        if re.fullmatch(NAME_PATTERN, name) is None:
-            findings.append(Finding(at, BAD_VALUE, "no service name", "expected 1 to 63 of a-z, 0-9, -", at_key=True))
-        findings += check(table, (App, Settings), tables={"sidecar": sidecars}, at=at, partial=True)
-    refuse(problem(document, finding) for finding in bounded(findings))
+    findings = check(data, (Settings, Head), tables={"sidecar": sidecars}, partial=True)
+    tables = data.pop("apps", {})
+    if isinstance(tables, dict) and len(tables) > APPS_LIMIT:
+        findings = [Finding(("apps",), BAD_VALUE, f"has {len(tables)} apps", f"expected at most {APPS_LIMIT}")]
+    refuse(problem(document, finding) for finding in findings)
     shared = _fields(App)
     return Project(
         path=path,
-        profile=own.pop("profile", "dev"),
+        profile=data.pop("profile", "dev"),
         apps={
             name: msgspec.convert({key: table[key] for key in table.keys() & shared}, App)
             for name, table in tables.items()
         },
-        layer=Layer(document.name, own, document),
+        layer=Layer(document.name, data, document),
         overlays={
             name: Layer(
                 f"apps.{name}",

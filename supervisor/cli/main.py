@@ -31,8 +31,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "stat": ("stat:command", "Show requests, success rate and latency by route."),
     "logs": ("logs:command", "Show what a service and its sidecars write."),
     "sidecar": ("sidecar:command", "List, add, remove and restart the sidecars of a running service."),
+    "traffic": ("traffic:command", "Split, shift and mirror calls, inject faults, and see where calls go."),
     "resilience": ("resilience:command", "Show who is out and what room limits leave; take endpoints out."),
     "profile": ("profile:command", "List, show and validate profiles."),
+    "analyze": ("analyze:command", "Find errors and contradictions in profile and project files."),
+    "explain": ("explain:command", "Explain the code of a finding, or a field of the configuration."),
     "check": ("check:command", "Check that this host can run Pannier, and what runs on it."),
     "version": ("version:command", "Show the version."),
 }

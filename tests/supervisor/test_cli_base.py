@@ -49,8 +49,8 @@ def raising(error: BaseException):  # type: ignore[no-untyped-def]
 def test_help_lists_the_verbs_in_their_order_and_imports_none(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     lines = capsys.readouterr().out.splitlines()
-    listed = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :]]
-    assert listed == ["run", "up", "down", "ps", "stat", "logs", "sidecar", "resilience", "profile", "check", "version"]
+    listed = [line.split()[0] for line in lines[lines.index("Commands:") + 1 :] if line[2] != " "]
+    assert listed == list(cli.COMMANDS)
     probe = "import sys, pannier.supervisor.cli.main as m\ntry: m.main(['--help'])\nexcept SystemExit: pass\n"
     probe += (
         "heavy = {'trio', 'msgspec', 'msgpack', 'opentelemetry', 'prometheus_client', 'tomlkit'} & sys.modules.keys()\n"
