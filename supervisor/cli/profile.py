@@ -102,6 +102,14 @@ def validate(files: tuple[str, ...]) -> None:
     refuse(problems)
 
 
+@command.command()
+def schema() -> None:
+    """Print a JSON Schema of profile and project files, with all installed sidecars, for an editor."""
+    from pannier.shared.schema import schema as of
+
+    print_json(of(sidecar_types()))
+
+
 def _project(file: str | None, types: Mapping[str, type]) -> Project | None:
     if file is None and not FilePath(PROJECT_FILE).is_file():
         return None
