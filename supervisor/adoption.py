@@ -16,18 +16,30 @@ import msgspec
 from pannier.shared.errors import Blame, PannierError
 from pannier.supervisor.hold import exit_of
 from pannier.supervisor.keeper import NOTE_MAX, Keeper, KeeperError, Listing
-from pannier.supervisor.plan import Arguments, Plan
+from pannier.supervisor.plan import Arguments, Plan, Said
 from pannier.supervisor.restart import Exit
 
 KEY: Final = "plan"
 
 
+class Pending(msgspec.Struct, frozen=True):
+    """A change that is taken back at `until` (seconds since boot) unless somebody confirms it: then `arguments` and
+    `said`, which held before, hold again."""
+
+    until: float
+    arguments: Arguments
+    said: Said
+
+
 class Record(msgspec.Struct, frozen=True):
-    """`restarts` by process; `revision` of the configuration in force."""
+    """`restarts` by process; `revision` of the configuration in force. `changing` are sidecars that a change was just
+    about to touch: they may be as `plan` does not say."""
 
     plan: Plan
     restarts: dict[str, int] = {}
     revision: int = 1
+    changing: tuple[str, ...] = ()
+    pending: Pending | None = None
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -52,7 +64,7 @@ def encode(record: Record) -> bytes:
     if len(note) > NOTE_MAX:
         raise PannierError(
             f"the plan takes {len(note)} bytes, the keeper's note holds {NOTE_MAX}",
-            hint="start with a smaller environment: env -i PATH=… pannier run …",
+            hint="make the profile smaller, or the environment: env -i PATH=… pannier run …",
             blame=Blame.PLATFORM,
         )
     return note

@@ -74,6 +74,7 @@ class Child:
         self._news = trio.Event()
         self._done = trio.Event()
         self._pause = trio.CancelScope()
+        self._pausing = False
 
     def __repr__(self) -> str:
         return f"<Child {self.plan.name} {self.state} pid={self.pid} restarts={self.restarts}>"
@@ -113,7 +114,9 @@ class Child:
                 if decided.after is None:
                     break
                 with trio.CancelScope() as self._pause:
+                    self._pausing = True
                     await trio.sleep(decided.after)
+                self._pausing = False
             self.restarts += 1
         if self.state is not ProcessState.STOPPED:
             self._move(ProcessEvent.ENDED)
@@ -147,15 +150,16 @@ class Child:
             self._move(ProcessEvent.DRAIN)
 
     async def restart(self) -> None:
-        """Ends this life and begins the next at once, whatever the policy says."""
-        self._again = True
+        """Ends this life, one that is just being started included, and begins the next at once, whatever the policy
+        says."""
         self.history = History()
+        if self._pausing:
+            self._pause.cancel()
+            return
+        self._again = True
         if self.state in ALIVE:
             await self.signal(signal.SIGTERM)
             self._watchdog.expect(self.name, self.plan.ready_within, trio.current_time())
-        else:
-            self._again = False
-            self._pause.cancel()
 
     async def stop(self, number: int = signal.SIGTERM, *, patience: float = math.inf) -> None:
         """Sends `number`, KILL after `patience` seconds, and returns when it is gone for good, or cannot be killed."""
@@ -209,6 +213,8 @@ class Child:
             self._move(ProcessEvent.DRAIN)
         if self._stop_signal:
             await self.ask_to_stop(self._stop_signal)
+        elif self._again:
+            await self.signal(signal.SIGTERM)
         async with trio.open_nursery() as life:
             if self.plan.readiness is Readiness.LISTENING:
                 life.start_soon(self._probe, pid)

@@ -19,7 +19,18 @@ import msgspec
 from pannier.shared.duration import milliseconds, seconds
 from pannier.shared.profile import Profile, grace_milliseconds
 from pannier.supervisor.keeper import Stdio
-from pannier.supervisor.plan import Arguments, Grant, Installed, Kind, Listener, Place, Plan, ProcessPlan, Readiness
+from pannier.supervisor.plan import (
+    Arguments,
+    Grant,
+    Installed,
+    Kind,
+    Listener,
+    Place,
+    Plan,
+    ProcessPlan,
+    Readiness,
+    Said,
+)
 from pannier.supervisor.restart import Policy, RestartSettings
 
 SEGMENTS: Final = ("table.base", "table.endpoints", "table.telemetry", "hot", "counters", "rings")
@@ -68,8 +79,10 @@ def compose(
     arguments: Arguments,
     place: Place,
     installed: Mapping[str, Installed],
+    said: Said | None = None,
 ) -> Plan:
-    """The plan. `installed` by the name of the sidecar; all that the profile names are among them."""
+    """The plan. `installed` by the name of the sidecar; all that the profile names are among them. `said` is what the
+    profile was made from."""
     ready_timeout = arguments.ready_timeout if arguments.ready_timeout is not None else seconds(profile.ready_timeout)
     return Plan(
         service=arguments.name,
@@ -84,6 +97,8 @@ def compose(
         ready_timeout=ready_timeout,
         drain=seconds(profile.proxy.timeouts.drain),
         orphan_grace_ms=grace_milliseconds(profile.orphan_grace),
+        settings={key: value for key, value in msgspec.to_builtins(profile).items() if key != "sidecars"},
+        said=said or Said(),
     )
 
 

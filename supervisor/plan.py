@@ -31,7 +31,10 @@ class Readiness(StrEnum):
 
 
 class Arguments(msgspec.Struct, frozen=True):
-    """What the command line said. A port of None is the default, 0 any free one."""
+    """What the command line said. A port of None is the default, 0 any free one.
+
+    `project`, `entry` (the app's name in it) and `assignments` are kept so that another profile can be laid under them.
+    """
 
     name: str
     profile: str = "dev"
@@ -44,6 +47,9 @@ class Arguments(msgspec.Struct, frozen=True):
     ready_timeout: float | None = None
     cwd: str = "/"
     terminal: bool = False
+    project: str | None = None
+    entry: str | None = None
+    assignments: tuple[str, ...] = ()
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -65,6 +71,13 @@ class Installed(msgspec.Struct, frozen=True):
     module: str
     settings: msgspec.Struct
     token: str
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What people said, as plain data: `below` is what all layers under the live one come to."""
+
+    below: dict[str, Any] = {}
+    live: dict[str, Any] = {}
 
 
 class Listener(msgspec.Struct, frozen=True):
@@ -114,7 +127,8 @@ class Plan(msgspec.Struct, frozen=True):
     """One service, whole.
 
     `sidecars` are all that are installed, so that one can be added without asking anybody again; `enabled` names those
-    that run. `base` is the payload of table `base`; `drain` is the one deadline of a stop, in seconds.
+    that run. `base` is the payload of table `base`; `drain` is the one deadline of a stop, in seconds. `settings` are
+    the effective ones but for those of the sidecars, and with `said` they are what a later change starts from.
     """
 
     service: str
@@ -129,3 +143,5 @@ class Plan(msgspec.Struct, frozen=True):
     ready_timeout: float
     drain: float
     orphan_grace_ms: int
+    settings: dict[str, Any]
+    said: Said

@@ -16,7 +16,8 @@ from pannier.shared.profile import App
 from pannier.shared.project import PROJECT_FILE, Project, load_project, resolve
 from pannier.shared.runtime import check_name
 from pannier.supervisor.live import read_live
-from pannier.supervisor.plan import Arguments
+from pannier.supervisor.plan import Arguments, Said
+from pannier.supervisor.planning import Installation
 from pannier.supervisor.sidecar_types import sidecar_modules, sidecar_types
 from pannier.supervisor.supervise import Request
 
@@ -101,10 +102,13 @@ def request_for(asked: Asked, environment: Mapping[str, str]) -> Request:
             ready_timeout=duration(asked.ready_timeout, "--ready-timeout"),
             cwd=folder,
             terminal=bool(command) and sys.stdin is not None and sys.stdin.isatty(),
+            project=None if project is None else str(project.path),
+            entry=inputs["app"],
+            assignments=asked.assignments,
         ),
         profile=resolved.profile,
-        settings={n: s for n, t in types.items() if (s := below.profile.sidecars.get(n) or _default(t)) is not None},
-        modules=sidecar_modules(),
+        said=Said(dict(below.data), layer),
+        installation=Installation(types, sidecar_modules()),
         environment={**environment, **app.env},
         seconds=duration(asked.duration, "--for"),
     )
@@ -162,13 +166,6 @@ def _folder(project: Project | None, app: App) -> str:
     if project is None or app.cwd is None:
         return str(project.folder) if project is not None and app.command else os.getcwd()
     return os.path.abspath(project.folder / app.cwd)
-
-
-def _default(type_: type[msgspec.Struct]) -> msgspec.Struct | None:
-    try:
-        return type_()
-    except TypeError:
-        return None  # it has settings that nobody can guess: it runs where a profile gives them
 
 
 def option_words(asked: Asked, app: str) -> Sequence[str]:

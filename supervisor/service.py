@@ -14,26 +14,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import msgspec
 import trio
 from pannier.shared import messages
 from pannier.shared.unix import listen_unix
 from pannier.supervisor import adoption, notify, status
-from pannier.supervisor.adoption import Found, Record
+from pannier.supervisor.adoption import Found, Pending, Record
 from pannier.supervisor.broker import Broker, Grants
 from pannier.supervisor.child import Child
-from pannier.supervisor.compose import metrics_listener
 from pannier.supervisor.ending import APP_SHARE, PROXY_PATIENCE, SIDECAR_PATIENCE, Cause, Deadline, Ending
 from pannier.supervisor.hold import Hold, kill_orphans
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone, Stdio
 from pannier.supervisor.keeper_start import SOCKET_NAME
 from pannier.supervisor.lifecycle import ProcessState
-from pannier.supervisor.plan import Kind, Plan
-from pannier.supervisor.ports import bind
+from pannier.supervisor.plan import Kind, Plan, ProcessPlan
 from pannier.supervisor.relay import Line, Sink, Tail, batches, relay
 from pannier.supervisor.restart import Exit
 from pannier.supervisor.tables import Segments
-from pannier.supervisor.tree import Tree, with_sidecars
+from pannier.supervisor.tree import Tree
 
 LAST_WORDS: Final = 1.0  # seconds for what the app printed last to reach our own output
 _KEEPER_PATIENCE: Final = 3.0
@@ -66,6 +63,8 @@ class Service:
             nursery.start_soon(sink.run)
         self._last_words: set[trio.Event] = set()
         self._revision = 1
+        self._changing: tuple[str, ...] = ()
+        self.pending: Pending | None = None
         self._news = trio.Event()
         self._happenings: list[messages.Happening] = []
 
@@ -73,7 +72,8 @@ class Service:
         """Serves the bus, publishes table `base`, starts what `found` does not have. Raises PannierError."""
         running: dict[str, int] = {}
         restarts = record.restarts if record is not None else {}
-        self._revision = record.revision if record is not None else 1
+        if record is not None:
+            self._revision, self._changing, self.pending = record.revision, record.changing, record.pending
         for name, child in self.tree.children.items():
             child.restarts = restarts.get(name, 0)
             if found is None:
@@ -85,7 +85,7 @@ class Service:
                 child.ended(running[name], end)
         self.segments.publish_base(self.plan.base)
         for child in self.tree.sidecars:
-            self.grant(child.name)
+            self.grant(child.plan)
         listener = listen_unix(self._directory / "bus.sock")
         self._nursery.start_soon(self.broker.serve, listener)
         self._nursery.start_soon(self._hear, notify.open_notify(self._directory / "notify.sock"))
@@ -96,9 +96,9 @@ class Service:
         self._write_urls()
         await self.tree.start(running)
 
-    def grant(self, name: str) -> None:
-        """Lets the sidecar in: its descriptors, its configuration, its topics."""
-        grant = self.plan.sidecars[name].grant
+    def grant(self, plan: ProcessPlan) -> None:
+        """Lets a sidecar in: its descriptors, its configuration, its topics. Who is in already stays so."""
+        grant = plan.grant
         assert grant is not None, "every sidecar is planned with a grant"
         self.grants.issue(
             grant.role,
@@ -108,24 +108,42 @@ class Service:
             token=grant.token,
         )
 
-    async def add_sidecar(self, name: str) -> None:
-        """Starts an installed sidecar; PannierError if it does not become ready, and then nothing has changed."""
-        plan = self.plan.sidecars[name]
-        if "metrics" in plan.held and "metrics" not in self.plan.place.ports:
-            port = await bind(self.keeper, metrics_listener(self.plan.arguments.metrics_port))
-            self._replan(ports={**self.plan.place.ports, "metrics": port})
-        self.grant(name)
-        try:
-            await self.tree.add(plan)
-        except BaseException:
-            await self._withdraw(name)
-            raise
-        self._replan()
+    async def withdraw(self, plan: ProcessPlan) -> None:
+        """Publishes that the capability of a sidecar that has ended is gone; a listener that only it had is closed."""
+        self.grants.revoke(plan.name)
+        self.broker.clear(plan.name)
+        for kind in plan.writes:
+            self.segments.withdraw(kind)
+        for held in plan.held:
+            with suppress(KeeperError, KeeperGone):
+                await self.keeper.release(held)
 
-    async def remove_sidecar(self, name: str) -> None:
-        """Ends a sidecar, then publishes the absence of its tables."""
-        await self.tree.remove(name)
-        await self._withdraw(name)
+    def record(self) -> Record:
+        """What a successor has to know."""
+        restarts = {child.name: child.restarts for child in self.tree.children.values()}
+        return Record(self.plan, restarts, self._revision, self._changing, self.pending)
+
+    async def touch(self, names: tuple[str, ...]) -> None:
+        """Notes that these sidecars are about to be as the plan does not say, or are as it says again."""
+        self._changing = names
+        with suppress(KeeperGone):
+            await adoption.save(self.keeper, self.record())
+
+    async def put_in_force(self, plan: Plan, pending: Pending | None) -> None:
+        """The plan that holds from now on, for a successor as well; what it says of processes has been done."""
+        with suppress(KeeperGone):
+            await self.keeper.grace(plan.orphan_grace_ms)
+        self.plan, self.pending = plan, pending
+        self.tree.replan(plan)
+        self._revision += 1
+        self._write_urls()
+        await self.touch(())
+        self._news.set()
+
+    def tell(self, source: str, kind: str, text: str, severity: str) -> None:
+        """An event that an operator wants to know of, on the bus and in our own output."""
+        self._happenings.append(messages.Happening(source, kind, text, severity, now_ms()))
+        self._news.set()
 
     async def stop(self, ending: Ending) -> None:
         """Ends everything in order, by one deadline; afterwards nothing of the service is left."""
@@ -232,13 +250,13 @@ class Service:
 
     def _refused(self, name: str, pid: int) -> None:
         text = f"{name} (pid {pid}) takes no signals from us: it runs as another user"
-        self._happen(name, "not_permitted", text, "error")
+        self.tell(name, "not_permitted", text, "error")
 
     async def _report(self) -> None:
         await self.hold.report()
         self.keeper_gone.set()
         if self.deadline is None:
-            self._happen("keeper", "keeper_lost", "the keeper is gone: what runs goes on, nothing restarts", "error")
+            self.tell("keeper", "keeper_lost", "the keeper is gone: what runs goes on, nothing restarts", "error")
         self.tree.lose_keeper()
         for child in self.tree.children.values():
             if child.pid:
@@ -277,11 +295,7 @@ class Service:
             then = "failed: tried again once a minute" if failed else "it is started again"
             if self.tree.keeper_lost:
                 then = "not started again, since the keeper is gone: start the service again"
-            self._happen(child.name, child.state.value, f"{child.name} {how}; {then}", "error" if failed else "warning")
-        self._news.set()
-
-    def _happen(self, source: str, kind: str, text: str, severity: str) -> None:
-        self._happenings.append(messages.Happening(source, kind, text, severity, now_ms()))
+            self.tell(child.name, child.state.value, f"{child.name} {how}; {then}", "error" if failed else "warning")
         self._news.set()
 
     async def _spread_news(self) -> None:
@@ -296,9 +310,7 @@ class Service:
             if lifecycle != told:
                 told = lifecycle
                 await self.broker.publish(messages.LIFECYCLE, lifecycle, retain=True)
-            record = Record(
-                self.plan, {child.name: child.restarts for child in self.tree.children.values()}, self._revision
-            )
+            record = self.record()
             if record != noted:
                 noted = record
                 with suppress(KeeperGone):
@@ -325,28 +337,6 @@ class Service:
             return
         for batch in batches(lines):
             await self.broker.publish(messages.LOGS, log_lines(batch))
-
-    async def _withdraw(self, name: str) -> None:
-        """Publishes that the capability is gone, and closes the listener that only this sidecar had."""
-        plan = self.plan.sidecars[name]
-        self.grants.revoke(name)
-        self.broker.clear(name)
-        for kind in plan.writes:
-            self.segments.withdraw(kind)
-        self._replan(ports={key: port for key, port in self.plan.place.ports.items() if key not in plan.held})
-        for held in plan.held:
-            with suppress(KeeperError, KeeperGone):
-                await self.keeper.release(held)
-
-    def _replan(self, ports: dict[str, int] | None = None) -> None:
-        """The plan follows what runs, so that an adopting supervisor finds the same."""
-        plan = with_sidecars(self.plan, self.tree.children.values())
-        if ports is not None:
-            plan = msgspec.structs.replace(plan, place=msgspec.structs.replace(plan.place, ports=ports))
-        self.plan = self.tree.plan = plan
-        self._revision += 1
-        self._write_urls()
-        self._news.set()
 
     def _write_urls(self) -> None:
         draft = self._directory / "urls.json.new"

@@ -11,10 +11,9 @@ from __future__ import annotations
 import errno
 import math
 import os
-import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -27,15 +26,17 @@ from pannier.shared.runtime import service_dir
 from pannier.supervisor import adoption, live
 from pannier.supervisor.adoption import Record
 from pannier.supervisor.child import accepts
-from pannier.supervisor.compose import compose, listeners
+from pannier.supervisor.compose import listeners
 from pannier.supervisor.ending import Cause, Ending, exit_code
 from pannier.supervisor.hold import become_subreaper
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone
 from pannier.supervisor.keeper_start import start_keeper
 from pannier.supervisor.lifecycle import ServiceState
-from pannier.supervisor.plan import Arguments, Installed, Place, Plan
+from pannier.supervisor.plan import Arguments, Place, Plan, Said
+from pannier.supervisor.planning import Installation, new_token, plan_for
 from pannier.supervisor.ports import bind, split_address, taken
 from pannier.supervisor.service import LAST_WORDS, Service
+from pannier.supervisor.steering import Steering
 from pannier.supervisor.tables import open_segments
 from pannier.supervisor.verbs import serve_verbs
 
@@ -46,14 +47,14 @@ _FORWARDED: Final = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 class Request(msgspec.Struct, frozen=True):
     """What `run` was asked for.
 
-    `settings` are those of every installed sidecar, for what the profile does not name. `seconds`: it ends by itself
-    after that. `lifeline`: a descriptor whose end of file ends the service. `on_ready` is called when all is ready.
+    `said` is what the profile was made from. `seconds`: it ends by itself after that. `lifeline`: a descriptor whose
+    end of file ends the service. `on_ready` is called when all is ready.
     """
 
     arguments: Arguments
     profile: Profile
-    settings: Mapping[str, msgspec.Struct]
-    modules: Mapping[str, str]
+    said: Said
+    installation: Installation
     environment: dict[str, str]
     seconds: float | None = None
     lifeline: int | None = None
@@ -95,9 +96,11 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
             service = Service(keeper, plan, segments, nursery)
             nursery.start_soon(_obey, signals, service, nursery)
             _watch_for_ends(request, service, nursery)
-            serve_verbs(service)
+            steering = Steering(service)
+            serve_verbs(service, steering)
+            nursery.start_soon(steering.watch)
             if record is not None:
-                await _adopt(request, service, record)
+                await _adopt(request, service, steering, record)
             else:
                 await keeper.grace(plan.orphan_grace_ms)
                 await _refuse_foreign_app(plan)
@@ -125,12 +128,14 @@ async def _plan(request: Request, keeper: Keeper, directory: Path) -> Plan:
     )
     wanted = listeners(request.profile, request.arguments, place.cores)
     ports = {listener.name: await bind(keeper, listener) for listener in wanted}
-    installed = {
-        name: Installed(module, request.settings[name], secrets.token_hex(32))
-        for name, module in request.modules.items()
-        if name in request.settings
-    }
-    return compose(request.profile, request.arguments, msgspec.structs.replace(place, ports=ports), installed)
+    return plan_for(
+        request.profile,
+        request.arguments,
+        msgspec.structs.replace(place, ports=ports),
+        said=request.said,
+        installation=request.installation,
+        token=new_token,
+    )
 
 
 async def _refuse_foreign_app(plan: Plan) -> None:
@@ -140,13 +145,14 @@ async def _refuse_foreign_app(plan: Plan) -> None:
         raise taken(split_address(address)[1], "app", "--app-port")
 
 
-async def _adopt(request: Request, service: Service, record: adoption.Record) -> None:
+async def _adopt(request: Request, service: Service, steering: Steering, record: Record) -> None:
     await service.keeper.grace(record.plan.orphan_grace_ms)
     found = adoption.found(await service.keeper.list())
     await service.say(f"{service.plan.service} is taken over: {len(found.running)} processes run on")
     if difference := adoption.differences(service.plan.arguments, request.arguments):
         await service.say(f"what runs holds: {difference}")
     await service.start(found, record)
+    await steering.take_over(found, record)
 
 
 def _watch_for_ends(request: Request, service: Service, nursery: trio.Nursery) -> None:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import errno
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-import msgspec
 import trio
 from pannier.shared.errors import Blame, PannierError, TimedOut
 from pannier.supervisor.child import KILLED, Child, Holder, wait_listening
@@ -26,7 +25,19 @@ from pannier.supervisor.restart import Exit
 from pannier.supervisor.watchdog import TICK, Watchdog
 
 EXTERNAL: Final = "app (external)"
+_DOWN: Final = frozenset({ProcessState.BACKOFF, ProcessState.FAILED})
 _TOLD: Final = 2.0  # seconds for an app that had Ctrl-C from the terminal, before it gets TERM from us
+
+
+class NotReady(PannierError):
+    """Processes that should have come up and did not; `names` says which."""
+
+    blame = Blame.PEER
+
+    def __init__(self, children: Sequence[Child]) -> None:
+        self.names = tuple(child.name for child in children)
+        reasons = ", ".join(f"{child.name} {_why(child)}" for child in children)
+        super().__init__(f"not ready: {reasons}", hint="`pannier logs` has what was said")
 
 
 class Tree:
@@ -169,38 +180,66 @@ class Tree:
             for child in children:
                 nursery.start_soon(self._stop_one, child, patience)
 
-    async def add(self, plan: ProcessPlan) -> None:
-        """Starts a sidecar and returns when it is ready.
+    async def add(self, plans: Sequence[ProcessPlan]) -> None:
+        """Starts sidecars and returns when all are ready. Raises NotReady; then they have been taken away again."""
+        children = [self._plant(plan) for plan in plans]
+        for child in children:
+            self._nursery.start_soon(child.govern, None)
+        try:
+            await self._come_up(dict.fromkeys(children, -1))
+        except NotReady:
+            await self.remove([child.name for child in children])
+            raise
 
-        Raises PannierError if that takes too long; then it has been taken away again.
-        """
-        child = self._plant(plan)
-        self._nursery.start_soon(child.govern, None)
-        with trio.move_on_after(plan.ready_within):
-            await self.wait_until(lambda: child.ready)
-            return
-        await self.remove(plan.name)
-        raise PannierError(
-            f"the sidecar {plan.name} did not become ready within {plan.ready_within:g} s and was taken away again",
-            hint="`pannier logs` has what it said",
-            blame=Blame.PEER,
-        )
-
-    async def remove(self, name: str) -> None:
-        """Ends a sidecar and forgets it."""
-        await self.children[name].stop(patience=SIDECAR_PATIENCE)
-        del self.children[name]
+    async def remove(self, names: Iterable[str]) -> None:
+        """Ends sidecars and forgets them."""
+        gone = [self.children[name] for name in names]
+        await self.stop_all(gone, patience=SIDECAR_PATIENCE)
+        for child in gone:
+            del self.children[child.name]
         self._changed(None)
 
+    async def end_stranger(self, plan: ProcessPlan, pid: int) -> None:
+        """Ends a process that runs and is no part of the plan: somebody died between a change and its end."""
+        child = self._plant(plan)
+        self._nursery.start_soon(child.govern, pid)
+        await self.wait_until(lambda: child.pid == pid)
+        await self.remove([plan.name])
+
     async def restart(self, name: str) -> None:
-        """Gives a process a new life and returns when that is ready; raises TimedOut."""
+        """Gives a process a new life and returns when that is ready; raises NotReady."""
         child = self.children[name]
         before = child.restarts
         await child.restart()
-        with trio.move_on_after(child.plan.ready_within):
-            await self.wait_until(lambda: child.restarts > before and child.ready)
-            return
-        raise TimedOut(f"{name} did not become ready within {child.plan.ready_within:g} s", hint="see `pannier logs`")
+        await self._come_up({child: before})
+
+    def replan(self, plan: Plan) -> None:
+        """Another plan is in force: who runs goes on, and his next life is as that says."""
+        self.plan = plan
+        for child in self.children.values():
+            child.plan = plan.sidecars.get(child.name) or child.plan
+        if (app := self.app) is not None and plan.app is not None:
+            app.plan = plan.app
+
+    async def _come_up(self, before: Mapping[Child, int]) -> None:
+        """Returns when each child is ready in a life after so many restarts. Raises NotReady, at once for one that ends
+        by its own will: it has refused."""
+
+        def begun(child: Child) -> bool:
+            return child.restarts > before[child]
+
+        def refused(child: Child) -> bool:
+            again = child.restarts > before[child] + 1
+            by_itself = child.last_exit is not None and child.last_exit.signal == 0
+            return begun(child) and by_itself and not child.ready and (again or child.state in _DOWN)
+
+        def settled() -> bool:
+            return all(begun(child) and child.ready for child in before) or any(map(refused, before))
+
+        with trio.move_on_after(max((child.plan.ready_within for child in before), default=0.0)):
+            await self.wait_until(settled)
+        if late := [child for child in before if not (begun(child) and child.ready)]:
+            raise NotReady([child for child in late if refused(child)] or late)
 
     def _plant(self, plan: ProcessPlan) -> Child:
         address = self.plan.arguments.app if plan.kind is Kind.APP else None
@@ -259,8 +298,9 @@ class Tree:
         self._tell_changed(child)
 
 
-def with_sidecars(plan: Plan, children: Iterable[Child]) -> Plan:
-    """The plan with the sidecars that run now as those that are enabled."""
-    return msgspec.structs.replace(
-        plan, enabled=tuple(child.name for child in children if child.plan.kind is Kind.SIDECAR)
-    )
+def _why(child: Child) -> str:
+    if child.spawn_error is not None:
+        return f"cannot start: {child.spawn_error.strerror}"
+    if child.last_exit is not None and child.state in _DOWN:
+        return f"ended ({child.last_exit})"
+    return f"did not say so within {child.plan.ready_within:g} s"

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from pannier.shared import messages
-from pannier.shared.errors import Blame, NoSuchSidecar, PannierError, UsageError
-from pannier.shared.messages import LogLines, LogRequest, Nothing, Sidecar, SidecarList, SidecarName, Urls
-from pannier.supervisor import live, status
+from pannier.shared.errors import NoSuchSidecar, UsageError
+from pannier.shared.messages import (
+    LiveChange,
+    LiveReset,
+    LogLines,
+    LogRequest,
+    Nothing,
+    Sidecar,
+    SidecarList,
+    SidecarName,
+    Urls,
+    Use,
+)
+from pannier.supervisor import status
 from pannier.supervisor.ending import Cause, Ending
 from pannier.supervisor.relay import newest
 from pannier.supervisor.service import Service, log_lines, now_ms
+from pannier.supervisor.steering import Steering
 from pannier.supervisor.tables import TableStates
 
 
-def serve_verbs(service: Service) -> None:
+def serve_verbs(service: Service, steering: Steering) -> None:
     """Answers the verbs for as long as the broker serves."""
-    verbs = Verbs(service)
+    verbs = Verbs(service, steering)
     broker = service.broker
     broker.serve_verb("status", Nothing, verbs.status)
     broker.serve_verb("stop", Nothing, verbs.stop)
@@ -28,14 +37,20 @@ def serve_verbs(service: Service) -> None:
     broker.serve_verb("sidecar.add", SidecarName, verbs.add)
     broker.serve_verb("sidecar.rm", SidecarName, verbs.remove)
     broker.serve_verb("sidecar.restart", SidecarName, verbs.restart)
+    broker.serve_verb("profile.use", Use, steering.use)
+    broker.serve_verb("profile.confirm", Nothing, steering.confirm)
+    broker.serve_verb("profile.in_force", Nothing, steering.in_force)
+    broker.serve_verb("live.set", LiveChange, steering.set_live)
+    broker.serve_verb("live.reset", LiveReset, steering.reset_live)
+    broker.serve_verb("live.diff", Nothing, steering.what_live_changes)
 
 
 class Verbs:
     """One method a verb. Each raises PannierError for what the operator can act on."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, steering: Steering) -> None:
         self._service = service
-        self._changing: set[str] = set()
+        self._steering = steering
 
     async def status(self, _: Nothing) -> messages.Status:
         return await self._service.status()
@@ -67,22 +82,13 @@ class Verbs:
         name = self._installed(request.name)
         if name in self._service.tree.children:
             raise UsageError(f"the sidecar {name} runs already", hint=f"pannier sidecar restart {name}")
-        self._need_keeper()
-        with self._change(name):
-            await self._service.add_sidecar(name)
-            live.switch_sidecar(self._service.plan.service, name, on=True)
+        await self._steering.switch(name, on=True)
 
     async def remove(self, request: SidecarName) -> None:
-        name = self._running(request.name)
-        with self._change(name):
-            await self._service.remove_sidecar(name)
-            live.switch_sidecar(self._service.plan.service, name, on=False)
+        await self._steering.switch(self._running(request.name), on=False)
 
     async def restart(self, request: SidecarName) -> None:
-        name = self._running(request.name)
-        self._need_keeper()
-        with self._change(name):
-            await self._service.tree.restart(name)
+        await self._steering.restart(self._running(request.name))
 
     def _installed(self, name: str) -> str:
         known = self._service.plan.sidecars
@@ -94,22 +100,3 @@ class Verbs:
         if self._installed(name) not in self._service.tree.children:
             raise NoSuchSidecar(f"the sidecar {name} does not run", hint=f"pannier sidecar add {name}")
         return name
-
-    def _need_keeper(self) -> None:
-        if self._service.tree.keeper_lost:
-            raise PannierError(
-                "the keeper is gone, so nothing can be started",
-                hint="end the service and start it again: pannier down",
-                blame=Blame.PLATFORM,
-            )
-
-    @contextmanager
-    def _change(self, name: str) -> Iterator[None]:
-        """One change of a sidecar at a time."""
-        if name in self._changing:
-            raise UsageError(f"the sidecar {name} is just being changed", hint="try again in a moment")
-        self._changing.add(name)
-        try:
-            yield
-        finally:
-            self._changing.discard(name)

@@ -43,10 +43,13 @@ class Holder:
         self.stubborn = False
         self.refuse: OSError | None = None
         self.ends_at_once = False
+        self.starting: trio.Event | None = None
         self.child: Child
 
     async def spawn(self, plan: ProcessPlan) -> int:
         await trio.lowlevel.checkpoint()
+        if self.starting is not None:
+            await self.starting.wait()
         if self.refuse is not None:
             raise self.refuse
         self.spawned += 1
@@ -189,6 +192,19 @@ async def test_restart_ends_a_wait() -> None:
         await child.restart()
         await wait_all_tasks_blocked()
         assert (child.state, child.pid) == ("starting", 2)
+
+
+async def test_restart_ends_a_life_that_is_just_being_started() -> None:
+    holder = Holder()
+    async with governed(holder) as child:
+        holder.starting = trio.Event()
+        child.ended(1, Exit(1))
+        await wait_all_tasks_blocked()
+        await child.restart()
+        holder.starting.set()
+        await wait_all_tasks_blocked()
+        assert holder.sent == [(2, signal.SIGTERM, False)]
+        assert (child.state, child.pid) == ("starting", 3)
 
 
 async def test_an_adopted_process_is_not_started_again() -> None:

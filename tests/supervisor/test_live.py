@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from pannier.shared.errors import PannierError
-from pannier.supervisor.live import clear_live, live_path, read_live, switch_sidecar, write_live
+from pannier.supervisor.difference import NOTHING
+from pannier.supervisor.live import Setting, carried, changed, clear_live, live_path, read_live, write_live
 
 
 @pytest.fixture(autouse=True)
@@ -12,26 +15,64 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PANNIER_STATE_DIR", str(tmp_path / "state"))
 
 
-def test_what_was_switched_is_found_again_and_a_clean_stop_clears_it() -> None:
+BELOW = {"sidecars": {"discovery": {}, "resilience": {"services": {"a": {}}}}, "proxy": {"workers": 2}}
+
+
+def test_what_was_written_is_found_again_and_a_clean_stop_clears_it() -> None:
     assert read_live("orders") == {}
-    switch_sidecar("orders", "discovery", on=False)
-    switch_sidecar("orders", "traffic", on=True)
-    assert read_live("orders") == {"sidecars": {"discovery": False, "traffic": True}}
-    switch_sidecar("orders", "discovery", on=True)
-    assert read_live("orders")["sidecars"]["discovery"] is True
+    write_live("orders", {"sidecars": {"discovery": False, "traffic": {}}})
+    assert read_live("orders") == {"sidecars": {"discovery": False, "traffic": {}}}
     clear_live("orders")
     clear_live("orders")
     assert read_live("orders") == {}
 
 
-def test_settings_that_were_changed_live_survive_an_add() -> None:
-    write_live("orders", {"sidecars": {"traffic": {"seed": 3}}})
-    switch_sidecar("orders", "traffic", on=True)
-    assert read_live("orders") == {"sidecars": {"traffic": {"seed": 3}}}
+@pytest.mark.parametrize(
+    ("live", "settings", "after"),
+    [
+        ({}, [(("proxy", "workers"), 3)], {"proxy": {"workers": 3}}),
+        ({"proxy": {"workers": 3, "balance": "x"}}, [(("proxy", "workers"), NOTHING)], {"proxy": {"balance": "x"}}),
+        ({"proxy": {"workers": 3}}, [(("proxy", "workers"), NOTHING)], {}),
+        ({"proxy": {"timeouts": {"idle": "1s"}}}, [(("proxy",), NOTHING)], {}),
+        ({"proxy": 3}, [(("proxy", "timeouts", "idle"), NOTHING)], {"proxy": 3}),
+        ({}, [(("a", "b", "c"), 1), (("a", "b"), {"d": 2})], {"a": {"b": {"d": 2}}}),
+        ({}, [(("sidecars", "traffic"), True)], {"sidecars": {"traffic": True}}),
+        ({"sidecars": {"traffic": {"x": 1}}}, [(("sidecars", "traffic"), True)], {"sidecars": {"traffic": {"x": 1}}}),
+        ({"sidecars": {"traffic": {"x": 1}}}, [(("sidecars", "traffic"), False)], {"sidecars": {"traffic": False}}),
+        ({"sidecars": {"discovery": False}}, [(("sidecars", "discovery"), True)], {"sidecars": {"discovery": True}}),
+        # What makes it run stays, unless the layers below do so themselves.
+        ({"sidecars": {"traffic": {"x": 1}}}, [(("sidecars", "traffic", "x"), NOTHING)], {"sidecars": {"traffic": {}}}),
+        ({"sidecars": {"discovery": {"x": 1}}}, [(("sidecars", "discovery", "x"), NOTHING)], {}),
+        ({"sidecars": {"traffic": {}}}, [(("sidecars", "traffic"), NOTHING)], {}),
+        ({}, [(("routes",), [{"name": "x", "to": None}])], {"routes": [{"name": "x"}]}),
+    ],
+)
+def test_settings_laid_over_the_layer(live: dict[str, Any], settings: list[Setting], after: dict[str, Any]) -> None:
+    before = msgspec.json.encode(live)
+    assert changed(live, settings, BELOW) == after
+    assert msgspec.json.encode(live) == before
+    write_live("orders", after)
+    assert read_live("orders") == after
+
+
+def test_another_stage_keeps_what_was_added_by_hand_and_drops_what_was_tuned_in_the_old_one() -> None:
+    live = {
+        "proxy": {"workers": 3},
+        "sidecars": {"traffic": {"x": 1}, "resilience": {"y": 2}, "discovery": {"z": 3}, "spare": True, "other": False},
+    }
+    new = {"sidecars": {"discovery": {}}}
+    assert carried(live, BELOW, new) == (
+        {
+            "proxy": {"workers": 3},
+            "sidecars": {"traffic": {"x": 1}, "discovery": {"z": 3}, "spare": True, "other": False},
+        },
+        ("resilience",),
+    )
+    assert carried({"sidecars": {"resilience": {"y": 2}}}, BELOW, new) == ({}, ("resilience",))
 
 
 def test_a_broken_layer_says_where_it_is() -> None:
-    switch_sidecar("orders", "discovery", on=False)
+    write_live("orders", {"a": 1})
     live_path("orders").write_text("= broken")
     with pytest.raises(PannierError) as caught:
         read_live("orders")
@@ -39,7 +80,7 @@ def test_a_broken_layer_says_where_it_is() -> None:
 
 
 def test_no_other_file_is_left_behind() -> None:
-    switch_sidecar("orders", "discovery", on=False)
+    write_live("orders", {"a": 1})
     assert [path.name for path in live_path("orders").parent.iterdir()] == ["orders.toml"]
 
 

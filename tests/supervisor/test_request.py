@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from pannier.shared.errors import UsageError
-from pannier.supervisor.live import switch_sidecar
+from pannier.supervisor.live import write_live
+from pannier.supervisor.plan import Said
+from pannier.supervisor.planning import profile_of
 from pannier.supervisor.request import Asked, app_address, default_name, option_words, request_for, runs_many
 
 
@@ -136,8 +138,21 @@ def test_each_app_gets_the_options_of_all() -> None:
 
 
 def test_what_was_removed_live_does_not_run_and_keeps_its_settings_for_an_add() -> None:
-    switch_sidecar("orders", "observability", on=False)
+    write_live("orders", {"sidecars": {"observability": False}})
     asked = Asked(name="orders", command=("x",), assignments=("sidecars.observability.max_series=77",))
     request = request_for(asked, {})
     assert "observability" not in request.profile.sidecars
-    assert request.settings["observability"].max_series == 77  # type: ignore[attr-defined]
+    assert request.said.live == {"sidecars": {"observability": False}}
+    added = profile_of("dev", Said(request.said.below), request.installation)
+    assert added.sidecars["observability"].max_series == 77
+
+
+def test_what_another_profile_can_be_laid_under_is_kept(folder: Path) -> None:
+    project(folder)
+    asked = Asked(file="pannier.toml", app="orders", assignments=("proxy.balance=round_robin",))
+    request = request_for(asked, {"PANNIER__PROXY__WORKERS": "2"})
+    arguments = request.arguments
+    assert (arguments.project, arguments.entry) == (str(folder / "pannier.toml"), "orders")
+    assert arguments.assignments == ("proxy.balance=round_robin",)
+    assert profile_of("dev", request.said, request.installation) == request.profile
+    assert request_for(Asked(command=("x",)), {}).arguments.entry is None

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-import math
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
@@ -17,80 +14,12 @@ from pannier.shared.messages import LOGS
 from pannier.shared.profile import Profile
 from pannier.supervisor.compose import compose
 from pannier.supervisor.ending import Cause, Ending
-from pannier.supervisor.keeper import Exited, KeeperError, KeeperGone
 from pannier.supervisor.keeper_start import SOCKET_NAME
 from pannier.supervisor.plan import Arguments, Place
 from pannier.supervisor.service import Service
 from trio.testing import MockClock
 
-NOBODY = 1 << 22  # no PID of Linux is larger
-
-
-class Keeper:
-    """Its processes end by any signal; `lost` ends it unasked."""
-
-    def __init__(self) -> None:
-        self.pid = NOBODY
-        self.patience = math.inf
-        self.spawned: dict[str, int] = {}
-        self.sent: list[str] = []
-        self._exits, self._events = trio.open_memory_channel[Exited](math.inf)
-        self._gone = False
-        self.stopped = False
-        self.forbidden: set[str] = set()
-
-    async def spawn(self, name: str, *_: object, **__: object) -> int:
-        await self._answer()
-        self.spawned[name] = NOBODY + 1 + len(self.spawned)
-        return self.spawned[name]
-
-    async def signal(self, name: str, number: int, **_: object) -> None:
-        await self._answer()
-        if name in self.forbidden:
-            raise KeeperError(errno.EPERM, "not yours")
-        self.sent.append(name)
-        self.end(name, number)
-
-    async def shutdown(self, _: int) -> None:
-        await self._answer()
-        self.lose()
-
-    async def note_put(self, *_: object) -> None:
-        await self._answer()
-
-    async def fetch(self, _: str) -> int:
-        await self._answer()
-        raise KeeperGone("no streams here")
-
-    def events(self) -> trio.MemoryReceiveChannel[Exited]:
-        return self._events
-
-    def end(self, name: str, signal: int) -> None:
-        self._exits.send_nowait(Exited(name, self.spawned[name], signal=signal))
-
-    def lose(self) -> None:
-        self._gone = True
-        self._exits.close()
-
-    def kill(self) -> None:
-        self.lose()
-
-    async def _answer(self) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.stopped and not self._gone:
-            await trio.sleep(self.patience)
-            self.lose()
-        if self._gone:
-            raise KeeperGone("gone")
-
-
-class Segments:
-    def __init__(self) -> None:
-        self.descriptors: dict[str, int] = {}
-
-    def publish_base(self, payload: Mapping[str, Any], *, draining: bool = False) -> None: ...
-
-    def beat(self) -> None: ...
+from tests.supervisor.on_paper import Keeper, Segments
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from pannier.supervisor.compose import compose
 from pannier.supervisor.ending import Cause, Deadline, Ending
 from pannier.supervisor.plan import Arguments, Installed, Place, Plan, ProcessPlan
 from pannier.supervisor.restart import Exit
-from pannier.supervisor.tree import Tree, with_sidecars
+from pannier.supervisor.tree import NotReady, Tree
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 
@@ -253,11 +253,10 @@ async def test_add_and_remove_touch_nobody_else(autojump_clock: MockClock) -> No
         await tree.start({})
         await tree.wait_ready()
         before = dict(host.pids)
-        await tree.add(tree.plan.sidecars["spare"])
-        assert with_sidecars(tree.plan, tree.children.values()).enabled == ("discovery", "traffic", "spare")
-        await tree.remove("spare")
-        await tree.remove("discovery")
-        assert with_sidecars(tree.plan, tree.children.values()).enabled == ("traffic",)
+        await tree.add([tree.plan.sidecars["spare"]])
+        assert list(tree.children) == ["discovery", "traffic", "proxy", "app", "spare"]
+        await tree.remove(["spare", "discovery"])
+        assert list(tree.children) == ["traffic", "proxy", "app"]
         assert tree.state == "ready"
         for name in ("traffic", "proxy", "app"):
             assert tree.children[name].pid == before[name]
@@ -268,15 +267,76 @@ async def test_an_added_sidecar_that_is_not_ready_in_time_is_taken_away_again(au
         await tree.start({})
         await tree.wait_ready()
         start = trio.current_time()
-        with pytest.raises(PannierError, match="spare") as caught:
-            await tree.add(tree.plan.sidecars["spare"])
+        with pytest.raises(NotReady, match="spare did not say so within 10 s") as caught:
+            await tree.add([tree.plan.sidecars["spare"]])
         assert trio.current_time() - start == pytest.approx(10, abs=1)
-        assert caught.value.exit_code == 1
+        assert caught.value.names == ("spare",)
         assert "spare" not in tree.children
         assert tree.state == "ready"
         log = list(host.log)
         await trio.sleep(60)
         assert host.log == log, "nobody starts it again"
+
+
+async def test_of_several_that_are_added_one_that_refuses_is_named_at_once(autojump_clock: MockClock) -> None:
+    async with governed(given=lambda host: host.silent.add("spare")) as (tree, host):
+        await tree.start({})
+        await tree.wait_ready()
+        await tree.remove(["traffic"])
+        start = trio.current_time()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def refuse() -> None:
+                await tree.wait_until(lambda: "spare" in tree.children and tree.children["spare"].state == "starting")
+                host.end("spare", Exit(65))
+
+            with pytest.raises(NotReady, match="spare ended") as caught:
+                await tree.add([tree.plan.sidecars[name] for name in ("traffic", "spare")])
+        assert trio.current_time() - start < 1
+        assert caught.value.names == ("spare",)
+        assert set(tree.children) == {"discovery", "proxy", "app"}
+
+
+async def test_one_that_is_killed_while_it_comes_up_is_started_again(autojump_clock: MockClock) -> None:
+    async with governed(given=lambda host: host.silent.add("spare")) as (tree, host):
+        await tree.start({})
+        await tree.wait_ready()
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def kill() -> None:
+                await tree.wait_until(lambda: "spare" in tree.children and tree.children["spare"].state == "starting")
+                host.silent.clear()
+                host.end("spare", Exit.by_signal(9))
+
+            await tree.add([tree.plan.sidecars["spare"]])
+        assert tree.children["spare"].restarts == 1
+
+
+async def test_another_plan_is_for_the_next_life(autojump_clock: MockClock) -> None:
+    async with governed() as (tree, host):
+        await tree.start({})
+        await tree.wait_ready()
+        before = dict(host.pids)
+        other = planned(on_crash=True)
+        tree.replan(other)
+        assert host.pids == before
+        assert tree.children["app"].plan == other.app
+        host.end("app", Exit(1))
+        await tree.wait_until(lambda: tree.app is not None and tree.app.restarts == 1)
+        assert not tree.over.is_set()
+
+
+async def test_a_stranger_is_ended_and_leaves_nothing(autojump_clock: MockClock) -> None:
+    async with governed() as (tree, host):
+        await tree.start({})
+        await tree.wait_ready()
+        host.pids["spare"] = 77
+        await tree.end_stranger(tree.plan.sidecars["spare"], 77)
+        assert host.log[-1] == "spare:SIGTERM"
+        assert "spare" not in tree.children
+        assert tree.state == "ready"
 
 
 async def test_restart_gives_a_new_life_and_waits_for_it(autojump_clock: MockClock) -> None:

@@ -1,0 +1,70 @@
+"""What was said becomes a plan: layers → effective profile → plan. Pure, given what is installed, but for new tokens.
+
+A first plan and every later one are made here, so a change cannot come to something that a start would not.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+
+import msgspec
+from pannier.shared.layers import Assignments, Layer
+from pannier.shared.profile import Profile
+from pannier.shared.project import live_layer, settle
+from pannier.supervisor.compose import compose
+from pannier.supervisor.plan import Arguments, Installed, Place, Plan, Said
+
+Tokens = Callable[[str], str]
+"""The token of a sidecar by its name."""
+
+
+class Installation(msgspec.Struct, frozen=True):
+    """The sidecars of this installation: the type of each one's settings, and the module to run."""
+
+    types: Mapping[str, type[msgspec.Struct]]
+    modules: Mapping[str, str]
+
+
+def profile_of(name: str, said: Said, installation: Installation) -> Profile:
+    """The effective profile. Raises ConfigError with everything that is wrong."""
+    below = Layer(name, said.below, Assignments({}, f"profile {name}"))
+    return settle(name, [below], [live_layer(said.live)], sidecars=installation.types).profile
+
+
+def plan_for(
+    profile: Profile, arguments: Arguments, place: Place, *, said: Said, installation: Installation, token: Tokens
+) -> Plan:
+    """The plan of a service; `said` is what the profile was made from. A sidecar that the profile does not name is
+    planned with its defaults, if it has some."""
+    installed = {
+        name: Installed(module, settings, token(name))
+        for name, module in installation.modules.items()
+        if (settings := profile.sidecars.get(name) or _default(installation.types[name])) is not None
+    }
+    return compose(profile, arguments, place, installed, said)
+
+
+def next_plan(old: Plan, arguments: Arguments, said: Said, installation: Installation) -> Plan:
+    """The plan of a service that runs, after something else was said: who runs keeps his token, and the proxy its
+    workers, since the listeners are one a worker. Raises ConfigError with everything that is wrong."""
+
+    def token(name: str) -> str:
+        known = old.sidecars.get(name)
+        return known.grant.token if known is not None and known.grant is not None else new_token(name)
+
+    profile = profile_of(arguments.profile, said, installation)
+    plan = plan_for(profile, arguments, old.place, said=said, installation=installation, token=token)
+    return msgspec.structs.replace(plan, proxy=old.proxy)
+
+
+def new_token(_: str) -> str:
+    """One that nobody can guess."""
+    return secrets.token_hex(32)
+
+
+def _default(type_: type[msgspec.Struct]) -> msgspec.Struct | None:
+    try:
+        return type_()
+    except TypeError:
+        return None  # it has settings that nobody can guess: it runs where a profile gives them

@@ -1,0 +1,273 @@
+"""What may be changed of a service that runs: its stage, single settings, its sidecars; one change at a time.
+
+Rules:
+- A request becomes what was *said*, that a plan, and the difference of two plans is carried out. There is no second way
+  to change something: adding a sidecar is saying `sidecars.NAME = true`.
+- Who must confirm and does not has his change taken back. The deadline is counted from the moment in which it holds,
+  and is noted with the keeper: a successor keeps it.
+- While a change waits for that, there is no other: what would it be taken back to?
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, cast
+
+import msgspec
+import trio
+from pannier.shared import framing
+from pannier.shared.duration import seconds
+from pannier.shared.errors import Blame, NoSuchSidecar, PannierError, TimedOut, Unreachable, UsageError
+from pannier.shared.explain import dotted
+from pannier.shared.layers import ENVIRONMENT_PREFIX
+from pannier.shared.messages import (
+    Changed,
+    LiveChange,
+    LiveReset,
+    LiveSetting,
+    Nothing,
+    ProfileInForce,
+    Use,
+)
+from pannier.supervisor import live
+from pannier.supervisor.adoption import Found, Pending, Record
+from pannier.supervisor.change import change, configured
+from pannier.supervisor.difference import NOTHING, leaves
+from pannier.supervisor.live import Setting
+from pannier.supervisor.plan import Arguments, Plan, Said
+from pannier.supervisor.planning import Installation, next_plan
+from pannier.supervisor.service import Service
+from pannier.supervisor.sidecar_types import sidecar_modules, sidecar_types
+from pannier.supervisor.status import seconds_since_boot
+from pannier.supervisor.transition import carry_out, configure, takes_live
+
+SIDECARS: Final = "sidecars"
+
+
+class Steering:
+    """`clock` counts seconds since boot. Every request raises PannierError for what the operator can act on."""
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        clock: Callable[[], float] = seconds_since_boot,
+        installation: Callable[[], Installation] = lambda: Installation(sidecar_types(), sidecar_modules()),
+    ) -> None:
+        self._service = service
+        self._clock = clock
+        self._installation = installation
+        self._one = trio.Lock()
+        self._news = trio.Event()
+
+    async def use(self, request: Use) -> Changed:
+        """Another profile, or the same one as its files are now."""
+        plan = self._service.plan
+        below = _plain(request.settings, dict)
+        arguments = msgspec.structs.replace(
+            plan.arguments, profile=request.profile, assignments=tuple(request.assignments)
+        )
+        layer, dropped = live.carried(plan.said.live, plan.said.below, below)
+        lines = [f"- drop the live settings of {name}" for name in dropped]
+        return await self._change(arguments, Said(below, layer), request, lines)
+
+    async def set_live(self, request: LiveChange) -> Changed:
+        """Single settings over everything that the profile says."""
+        return await self._say([self._setting(each) for each in request.changes], request)
+
+    async def reset_live(self, request: LiveReset) -> Changed:
+        """What was set is taken back, all of it or some paths."""
+        if request.paths:
+            return await self._say([(tuple(path), NOTHING) for path in request.paths if path], request)
+        plan = self._service.plan
+        return await self._change(plan.arguments, Said(plan.said.below), request)
+
+    async def switch(self, name: str, *, on: bool) -> None:
+        """Adds a sidecar to what runs, or takes it away."""
+        await self._say([((SIDECARS, name), on)], LiveChange([]))
+
+    async def restart(self, name: str) -> None:
+        """Gives a sidecar a new process and returns when that is ready."""
+        async with self._exclusively():
+            self._need_keeper()
+            await self._service.tree.restart(name)
+
+    async def confirm(self, _: Nothing) -> Changed:
+        """The change that waits for it stands from now on."""
+        if self._service.pending is None:
+            raise UsageError("no change waits to be confirmed", hint="pannier profile diff live shows what was changed")
+        async with self._exclusively(pending=True):
+            self._service.pending = None
+            await self._service.touch(())
+        self._news.set()
+        return self._changed([])
+
+    async def in_force(self, _: Nothing) -> ProfileInForce:
+        plan = self._service.plan
+        arguments = plan.arguments
+        return ProfileInForce(
+            plan.profile,
+            arguments.project,
+            arguments.entry,
+            {key: text for key, text in plan.place.environment.items() if key.startswith(ENVIRONMENT_PREFIX)},
+            list(arguments.assignments),
+            self._left(),
+        )
+
+    async def what_live_changes(self, _: Nothing) -> Changed:
+        """What the live layer makes different."""
+        plan = self._service.plan
+        without = next_plan(plan, plan.arguments, Said(plan.said.below), self._installation())
+        return self._changed(change(without, plan).lines)
+
+    async def watch(self) -> None:
+        """Takes back what nobody confirms in time; runs until cancelled."""
+        while True:
+            self._news = trio.Event()
+            pending = self._service.pending
+            with trio.move_on_after(math.inf if pending is None else max(0.0, pending.until - self._clock())):
+                await self._news.wait()
+                continue
+            async with self._one:
+                if pending is not None and self._service.pending == pending:
+                    await self._take_back(pending)
+
+    async def take_over(self, found: Found, record: Record) -> None:
+        """Ends what a predecessor left in the middle of a change: the plan in force holds for everybody again."""
+        service = self._service
+        self._news.set()
+        async with self._one:
+            for plan in service.plan.sidecars.values():
+                if plan.name in service.plan.enabled:
+                    continue
+                if plan.name in found.running:
+                    await service.tree.end_stranger(plan, found.running[plan.name])
+                await service.withdraw(plan)
+            for name in record.changing:
+                if name in service.tree.children:
+                    try:
+                        await configure(service, service.plan.sidecars[name])
+                    except PannierError as error:
+                        service.tell(name, "configure", f"{name}: {error.message}", "error")
+            await service.touch(())
+
+    async def _say(self, settings: Iterable[Setting], request: LiveChange | LiveReset) -> Changed:
+        plan = self._service.plan
+        layer = live.changed(plan.said.live, settings, plan.said.below)
+        return await self._change(plan.arguments, Said(plan.said.below, layer), request)
+
+    async def _change(
+        self, arguments: Arguments, said: Said, request: Use | LiveChange | LiveReset, notes: Iterable[str] = ()
+    ) -> Changed:
+        service = self._service
+        if request.dry_run:
+            new = next_plan(service.plan, arguments, said, self._installation())
+            made = change(service.plan, new, await self._takers(new))
+            return Changed([*made.lines, *notes], self._confirmation(new, request.confirm_s), _count(said))
+        async with self._exclusively():
+            old = service.plan
+            new = next_plan(old, arguments, said, self._installation())
+            takers = await self._takers(new)
+            made = change(old, new, takers)
+            if made.start or set(made.configure) - takers:
+                self._need_keeper()
+            confirm = self._confirmation(new, request.confirm_s) if made.lines else 0.0
+            before = (old.arguments, old.said)
+            await carry_out(service, new, made, lambda: Pending(self._clock() + confirm, *before) if confirm else None)
+            self._news.set()
+            if said.live != old.said.live:
+                live.write_live(old.service, said.live)
+        return self._changed([*made.lines, *notes])
+
+    async def _take_back(self, pending: Pending) -> None:
+        service = self._service
+        old = service.plan
+        try:
+            new = next_plan(old, pending.arguments, pending.said, self._installation())
+            made = change(old, new, await self._takers(new))
+            await carry_out(service, new, made, lambda: None)
+            live.write_live(old.service, pending.said.live)
+        except PannierError as error:
+            service.pending = None
+            service.tell("supervisor", "revert", f"nobody confirmed, and it stays: {error.message}", "error")
+        else:
+            service.tell(
+                "supervisor", "revert", f"nobody confirmed: {pending.arguments.profile} is as before", "warning"
+            )
+
+    async def _takers(self, new: Plan) -> set[str]:
+        """Of the sidecars that get another configuration, those that take it while they run. Raises PannierError for
+        one that refuses it; one that does not answer gets a new process."""
+        service = self._service
+        found = set()
+        for name in configured(service.plan, new):
+            if service.tree.children[name].ready:
+                with suppress(Unreachable, TimedOut):
+                    if await takes_live(service, new.sidecars[name], dry_run=True):
+                        found.add(name)
+        return found
+
+    def _setting(self, given: LiveSetting) -> Setting:
+        path = tuple(given.path)
+        if not path:
+            raise UsageError("a setting needs a path", hint="pannier profile set proxy.timeouts.request=5s")
+        value = NOTHING if given.value is None else _plain(given.value, cast("type[Any]", Any))
+        plan = self._service.plan
+        inside = path[0] == SIDECARS and len(path) > 1 and not isinstance(value, bool)
+        if inside and value is not NOTHING and path[1] in plan.sidecars and path[1] not in plan.enabled:
+            raise NoSuchSidecar(
+                f"{dotted(path)}: the sidecar {path[1]} does not run here", hint=f"pannier sidecar add {path[1]}"
+            )
+        return path, NOTHING if value is None else value
+
+    @asynccontextmanager
+    async def _exclusively(self, *, pending: bool = False) -> AsyncIterator[None]:
+        """One change at a time; with `pending` also while one waits to be confirmed."""
+        if self._service.tree.ending is not None:
+            raise UsageError(f"{self._service.plan.service} is ending", hint="start it again: pannier run")
+        if self._service.pending is not None and not pending:
+            raise UsageError(
+                f"a change waits to be confirmed ({self._left():.0f} s left)",
+                hint="pannier profile confirm, or wait until it is taken back",
+            )
+        try:
+            self._one.acquire_nowait()
+        except trio.WouldBlock:
+            raise UsageError("another change is under way", hint="try again in a moment") from None
+        try:
+            yield
+        finally:
+            self._one.release()
+
+    def _need_keeper(self) -> None:
+        if self._service.tree.keeper_lost:
+            raise PannierError(
+                "the keeper is gone, so nothing can be started",
+                hint="end the service and start it again: pannier down",
+                blame=Blame.PLATFORM,
+            )
+
+    def _confirmation(self, new: Plan, asked: float | None) -> float:
+        """Seconds in which a change has to be confirmed: as asked, else as the new profile says, or the old one."""
+        if asked is not None:
+            return max(0.0, asked)
+        text = new.settings.get("confirm") or self._service.plan.settings.get("confirm")
+        return seconds(text) if text else 0.0
+
+    def _left(self) -> float:
+        pending = self._service.pending
+        return max(0.0, pending.until - self._clock()) if pending is not None else 0.0
+
+    def _changed(self, lines: Iterable[str]) -> Changed:
+        return Changed(list(lines), self._left(), _count(self._service.plan.said))
+
+
+def _count(said: Said) -> int:
+    return sum(1 for path, _ in leaves(said.live) if path)
+
+
+def _plain(body: bytes, type_: type[Any]) -> Any:
+    """Plain data from the wire, within the limits of the bus. Raises FramingError."""
+    return framing.decode(body, type_)

@@ -1,0 +1,143 @@
+"""A change carried out on a service that runs, step by step, or taken back as a whole.
+
+The order is that of `change.py`. Until the new plan is in force every step can be undone, and is, in the opposite
+order, when a later one fails; what comes afterwards are only the ends of processes that nothing relies on any more. A
+supervisor that dies in between leaves the old plan, and the names of those that may not be as it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+import msgspec
+import trio
+from pannier.shared.errors import Blame, PannierError, TimedOut, Unreachable
+from pannier.shared.messages import CONFIGURE, Configure, Configured
+from pannier.supervisor import adoption
+from pannier.supervisor.adoption import Pending
+from pannier.supervisor.change import Change
+from pannier.supervisor.compose import metrics_listener
+from pannier.supervisor.plan import Plan, ProcessPlan
+from pannier.supervisor.ports import bind
+from pannier.supervisor.service import Service
+from pannier.supervisor.tree import NotReady
+
+CONFIGURE_PATIENCE: Final = 5.0  # seconds for a sidecar to take a configuration
+_UNDO_PATIENCE: Final = 30.0
+_LAST_LINES: Final = 3
+
+Undo = Callable[[], Awaitable[None]]
+
+
+async def carry_out(service: Service, new: Plan, change: Change, pending: Callable[[], Pending | None]) -> None:
+    """Puts `new` in force. `pending` is asked, at the moment when it is, what is to be taken back unless confirmed.
+
+    Raises PannierError; then everything is as it was, or the message says what is not.
+    """
+    old = service.plan
+    adoption.encode(msgspec.structs.replace(service.record(), plan=new, pending=pending()))  # refused before it is done
+    undo: list[Undo] = []
+    await service.touch((*change.start, *change.configure))
+    try:
+        new = await _start(service, new, change, undo)
+        for name in change.configure:
+            undo.append(partial(configure, service, old.sidecars[name]))
+            await configure(service, new.sidecars[name])
+        if change.base:
+            _publish_base(service, new)
+        await service.put_in_force(new, pending())
+    except Exception as error:  # a bug of ours is taken back, too; who cancels us ends the whole service
+        left = await _take_back(service, undo, base=change.base)
+        if isinstance(error, PannierError):
+            raise _explained(service, error, left) from error
+        raise
+    await service.tree.remove(change.stop)
+    for name in change.stop:
+        await service.withdraw(old.sidecars[name])
+
+
+async def configure(service: Service, plan: ProcessPlan) -> None:
+    """Has a running sidecar be as `plan` says: it is told, or gets a new process if it takes nothing while it runs, or
+    does not answer. Raises PannierError if it refuses, or does not come up again."""
+    child = service.tree.children[plan.name]
+    child.plan = plan
+    service.grant(plan)
+    if child.ready:
+        try:
+            if await takes_live(service, plan):
+                return
+        except (Unreachable, TimedOut) as error:
+            service.tell(plan.name, "configure", f"{error.message}: it is started again", "warning")
+    await service.tree.restart(plan.name)
+
+
+async def takes_live(service: Service, plan: ProcessPlan, *, dry_run: bool = False) -> bool:
+    """Tells a sidecar its configuration; whether it takes one while it runs. Raises Unreachable or TimedOut if it does
+    not answer, another PannierError if it refuses. With `dry_run` it is only asked."""
+    assert plan.grant is not None, "every sidecar is planned with a grant"
+    request = Configure(plan.grant.config, dry_run)
+    try:
+        answer = await service.broker.request(plan.name, CONFIGURE, request, Configured, timeout=CONFIGURE_PATIENCE)
+    except (Unreachable, TimedOut):
+        raise
+    except PannierError as error:
+        raise PannierError(
+            f"{plan.name} refuses its new configuration: {error.message}", hint=error.hint, blame=Blame.CONFIG
+        ) from error
+    return answer.live
+
+
+async def _start(service: Service, new: Plan, change: Change, undo: list[Undo]) -> Plan:
+    """Starts who comes, all at once; the plan with the ports that they were given and without those of who goes."""
+    plans = [new.sidecars[name] for name in change.start]
+    for plan in plans:
+        undo.append(partial(service.withdraw, plan))
+        service.grant(plan)
+    going = {held for name in change.stop for held in service.plan.sidecars[name].held}
+    ports = {name: port for name, port in service.plan.place.ports.items() if name not in going}
+    if any("metrics" in plan.held for plan in plans):
+        ports["metrics"] = await bind(service.keeper, metrics_listener(new.arguments.metrics_port))
+    await service.tree.add(plans)
+    if plans:
+        undo.append(partial(service.tree.remove, change.start))
+    return msgspec.structs.replace(new, place=msgspec.structs.replace(new.place, ports=ports))
+
+
+async def _take_back(service: Service, undo: list[Undo], *, base: bool) -> list[str]:
+    """Undoes what was done, last things first; why what could not be."""
+    left = []
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_PATIENCE):
+        if base:
+            _publish_base(service, service.plan)
+        for step in reversed(undo):
+            try:
+                await step()
+            except PannierError as error:
+                left.append(error.message)
+        if not left:
+            await service.touch(())
+    return left
+
+
+def _publish_base(service: Service, plan: Plan) -> None:
+    try:
+        service.segments.publish_base(plan.base, draining=service.deadline is not None)
+    except ValueError as error:
+        raise PannierError(f"the data path refuses the table base: {error}", blame=Blame.CONFIG) from error
+
+
+def _explained(service: Service, error: PannierError, left: list[str]) -> PannierError:
+    """The error as the operator reads it: with what a process said last, and what is not as it was."""
+    names = error.names if isinstance(error, NotReady) else ()
+    said = [line.text for line in service.tail.last(200) if line.process in names and line.stream == "stderr"]
+    lines = "".join(f"\n  {line}" for line in said[-_LAST_LINES:])
+    after = f"could not all be taken back: {'; '.join(left)}" if left else "everything is as it was"
+    return PannierError(
+        f"{error.message}; {after}{lines}",
+        hint=error.hint,
+        code=error.code,
+        exit_code=error.exit_code,
+        blame=error.blame,
+    )

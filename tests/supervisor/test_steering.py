@@ -1,0 +1,507 @@
+"""Changes of a real service with a real bus; its sidecars are peers in this process and end when they are told to."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from pannier.shared import framing
+from pannier.shared.bus import Bus, open_bus
+from pannier.shared.errors import NoSuchSidecar, PannierError, Unreachable, UsageError
+from pannier.shared.messages import (
+    CONFIG_REVISION,
+    CONFIGURE,
+    Changed,
+    ConfigRevision,
+    Configure,
+    Configured,
+    LiveChange,
+    LiveReset,
+    LiveSetting,
+    Nothing,
+    ProfileInForce,
+    SidecarName,
+    Status,
+    Use,
+)
+from pannier.supervisor import adoption
+from pannier.supervisor.adoption import Found, Record
+from pannier.supervisor.keeper import Exited
+from pannier.supervisor.live import read_live
+from pannier.supervisor.plan import Arguments, Place, Said
+from pannier.supervisor.planning import Installation, plan_for, profile_of
+from pannier.supervisor.service import Service
+from pannier.supervisor.steering import Steering
+from pannier.supervisor.verbs import serve_verbs
+
+from tests.supervisor.on_paper import Keeper, Segments
+
+PATIENCE = 30.0
+DESCRIPTORS = ("table.base", "table.endpoints", "table.telemetry", "hot", "counters", "rings")
+
+
+class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings of every sidecar here. `ending`: how it behaves, `fine` means that all is well."""
+
+    number: int = 0
+    behaviour: str = "fine"
+    resource: dict[str, str] = {}
+    services: dict[str, Any] = {}
+    app: str | None = None
+    instance: dict[str, Any] = {}
+
+
+NAMES = ("discovery", "observability", "resilience", "traffic")
+INSTALLATION = Installation(dict.fromkeys(NAMES, Tuned), {name: f"x.{name}" for name in NAMES})
+DEV = {"sidecars": {"discovery": {"number": 1}, "observability": {}}}
+CANARY = {"sidecars": {"discovery": {"number": 1}, "resilience": {"number": 2}, "traffic": {"number": 3}}}
+
+
+@dataclass
+class Host(Keeper):
+    """A keeper whose sidecars live on the bus. `resilience` and `traffic` take a configuration while they run.
+
+    `log` is what happened, in order: `+name`, `-name`, `name=number`.
+    """
+
+    bus: Path
+    nursery: trio.Nursery
+    log: list[str] = field(default_factory=list)
+    starts: Counter[str] = field(default_factory=Counter)
+    deaf: set[str] = field(default_factory=set)
+    told: dict[str, int] = field(default_factory=dict)
+    buses: dict[str, Bus] = field(default_factory=dict)
+    service: Service = field(init=False)
+    _lives: dict[str, trio.CancelScope] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    async def spawn(self, name: str, *_: object, **more: Any) -> int:
+        pid = await super().spawn(name)
+        self.starts[name] += 1
+        if name in NAMES:
+            self.nursery.start_soon(self._live, name, pid, more["env"]["PANNIER_TOKEN"])
+        else:
+            self.nursery.start_soon(self.say_ready, name, pid)
+        return pid
+
+    def end(self, name: str, signal: int) -> None:
+        if name in self._lives:
+            self._lives.pop(name).cancel()
+            self.log.append(f"-{name}")
+        super().end(name, signal)
+
+    async def say_ready(self, name: str, pid: int) -> None:
+        children = self.service.tree.children
+        while name in self.buses and not self.buses[name].statistics().connected:  # noqa: ASYNC110 - no event says so
+            await trio.sleep(0.005)
+        await self.service.tree.wait_until(lambda: name in children and children[name].pid == pid)
+        children[name].said_ready(pid)
+        while name not in NAMES and children[name].pid == pid:  # as one that tells the supervisor itself that it lives
+            children[name].beat()
+            await trio.sleep(1)
+
+    async def _live(self, name: str, pid: int, token: str) -> None:
+        with trio.CancelScope() as self._lives[name]:
+            async with open_bus(self.bus, role=name, token=token, reconnect=True) as bus:
+                self.buses[name] = bus
+                config = framing.decode(bus.config, Tuned)
+                if config.behaviour == "never ready":
+                    await trio.sleep_forever()
+                if config.behaviour == "ends":
+                    del self._lives[name]
+                    self._exits.send_nowait(Exited(name, pid, code=65))
+                    return
+                self.log.append(f"+{name}")
+                bus.serve(CONFIGURE, Configure, self._taker(name))
+                await self.say_ready(name, pid)
+                await trio.sleep_forever()
+
+    def _taker(self, name: str) -> Callable[[Configure], Any]:
+        async def take(request: Configure) -> Configured:
+            config = framing.decode(request.config, Tuned)
+            if name in self.deaf:
+                raise Unreachable("it does not answer")
+            live = name in {"resilience", "traffic"}
+            if config.behaviour == "refuses late" and not request.dry_run:
+                raise PannierError("not today", hint="tomorrow")
+            if config.behaviour == "refuses":
+                raise PannierError("not that", hint="this")
+            if live and not request.dry_run:
+                self.log.append(f"{name}={config.number}")
+                self.told[name] = config.number
+            return Configured(live)
+
+        return take
+
+
+@dataclass
+class Running:
+    """A service that runs, and a command line beside it."""
+
+    host: Host
+    service: Service
+    segments: Segments
+    cli: Bus
+
+    def enabled(self) -> set[str]:
+        return {child.name for child in self.service.tree.sidecars}
+
+    def pids(self) -> dict[str, int]:
+        return {child.name: child.pid for child in self.service.tree.children.values()}
+
+    def granted(self, name: str) -> Tuned:
+        """The configuration that the next life gets."""
+        grant = self.service.grants.find(f"token of {name}")
+        assert grant is not None
+        return framing.decode(grant.config, Tuned)
+
+    async def use(self, profile: str, settings: Mapping[str, Any], **more: Any) -> Changed:
+        return await self.ask("profile.use", Use(profile, msgspec.msgpack.encode(settings), **more), Changed)
+
+    async def set(self, *settings: tuple[str, Any], **more: Any) -> Changed:
+        changes = [
+            LiveSetting(path.split("."), None if value is ... else msgspec.msgpack.encode(value))
+            for path, value in settings
+        ]
+        return await self.ask("live.set", LiveChange(changes, **more), Changed)
+
+    async def ask(self, verb: str, body: msgspec.Struct, reply: type[Any]) -> Any:
+        return await self.cli.request("supervisor", verb, body, reply, timeout=PATIENCE)
+
+
+@pytest.fixture(autouse=True)
+def no_orphans(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pannier.supervisor.service.kill_orphans", lambda: None)
+
+
+@pytest.fixture
+def host(short_path: Path, nursery: trio.Nursery) -> Host:
+    return Host(short_path / "bus.sock", nursery)
+
+
+@asynccontextmanager
+async def running(host: Host, found: Found | None = None, **settings: Any) -> AsyncIterator[Running]:
+    """A service of the profile `dev`; with `found`, one that goes on where another supervisor died."""
+    async with trio.open_nursery() as nursery:
+        if found is None:
+            said = Said({**DEV, **settings})
+            environment = {"PANNIER__PROXY__WORKERS": "1", "A": "b"}
+            ports = {"inbound": 1, "outbound": 2, "metrics": 3}
+            record = Record(
+                plan_for(
+                    profile_of("dev", said, INSTALLATION),
+                    Arguments(name="orders", command=("serve",), assignments=("a=1",)),
+                    Place(str(host.bus.parent), environment, "/bin/pannierd", 2, ports),
+                    said=said,
+                    installation=INSTALLATION,
+                    token=lambda name: f"token of {name}",
+                )
+            )
+        else:
+            record = adoption.decode(host.note)
+        segments = Segments()
+        with open(os.devnull) as nothing:  # noqa: ASYNC230 - it does not wait
+            segments.descriptors = {name: nothing.fileno() for name in DESCRIPTORS}
+            service = host.service = Service(host, record.plan, segments, nursery)  # type: ignore[arg-type]
+            steering = Steering(service, clock=trio.current_time, installation=lambda: INSTALLATION)
+            serve_verbs(service, steering)
+            nursery.start_soon(steering.watch)
+            for name, pid in (found.running if found is not None else {}).items():
+                nursery.start_soon(host.say_ready, name, pid)
+            await service.start(found, record)
+            if found is not None:
+                await steering.take_over(found, record)
+            await service.tree.wait_ready()
+            host.log.clear()
+            async with open_bus(host.bus) as cli:
+                yield Running(host, service, segments, cli)
+        nursery.cancel_scope.cancel()
+
+
+async def test_another_stage_comes_in_an_order_without_a_gap(host: Host) -> None:
+    async with running(host) as it, it.cli.subscribe(CONFIG_REVISION, ConfigRevision) as revisions:
+        before = it.pids()
+        assert await anext(revisions) == ConfigRevision(1, "dev")
+        made = await it.use("canary", {**CANARY, "outbound": {"unknown": "deny"}, "orphan_grace": "never"})
+        assert made.lines == [
+            "+ start resilience",
+            "+ start traffic",
+            "~ publish base: outbound.unknown passthrough → deny",
+            "~ orphan_grace 0s → never",
+            "- stop observability",
+        ]
+        assert sorted(host.log[:2]) == ["+resilience", "+traffic"]
+        assert host.log[2:] == ["-observability"]
+        assert it.segments.published[-1]["outbound"] == {"unknown": "deny"}
+        assert it.segments.withdrawn == ["telemetry"]
+        assert (host.graces[-1], host.released) == (-1, ["metrics"])
+        assert it.enabled() == {"discovery", "resilience", "traffic"}
+        assert {name: it.pids()[name] for name in ("discovery", "proxy", "app")} == {
+            name: before[name] for name in ("discovery", "proxy", "app")
+        }
+        assert (await it.ask("status", Nothing(), Status)).profile == "canary"
+        assert await anext(revisions) == ConfigRevision(2, "canary")
+        assert adoption.decode(host.note).plan.enabled == ("discovery", "resilience", "traffic")
+        await it.use("dev", DEV)
+        assert it.enabled() == {"discovery", "observability"}
+        assert it.pids()["discovery"] == before["discovery"]
+        assert it.service.plan.place.ports["metrics"] == 9000
+
+
+async def test_a_setting_is_told_to_who_takes_it_and_another_process_is_given_to_who_does_not(host: Host) -> None:
+    async with running(host, sidecars=CANARY["sidecars"]) as it:
+        before = it.pids()
+        made = await it.set(("sidecars.resilience.number", 7))
+        assert made == Changed(["~ tell resilience: number 2 → 7"], 0.0, 1)
+        assert host.log == ["resilience=7"]
+        assert it.pids() == before
+        made = await it.set(("sidecars.discovery.number", 8))
+        assert made.lines == ["~ restart discovery: number 1 → 8"]
+        assert host.log == ["resilience=7", "-discovery", "+discovery"]
+        after = it.pids()
+        assert {**after, "discovery": 0} == {**before, "discovery": 0}
+        assert read_live("orders") == {"sidecars": {"resilience": {"number": 7}, "discovery": {"number": 8}}}
+        assert (await it.ask("live.diff", Nothing(), Changed)).lines == [
+            "~ change discovery: number 1 → 8",
+            "~ change resilience: number 2 → 7",
+        ]
+        made = await it.ask("live.reset", LiveReset([["sidecars", "discovery"]]), Changed)
+        assert made.lines == ["~ restart discovery: number 8 → 1"]
+        await it.ask("live.reset", LiveReset(), Changed)
+        assert host.log[-1] == "resilience=2"
+        assert read_live("orders") == {}
+
+
+async def test_a_life_that_is_restarted_gets_the_new_configuration(host: Host) -> None:
+    async with running(host, sidecars=CANARY["sidecars"]) as it:
+        await it.set(("sidecars.resilience.number", 7))
+        await it.ask("sidecar.restart", SidecarName("resilience"), Nothing)
+        assert (
+            it.service.grants.find("token of resilience").config == it.service.plan.sidecars["resilience"].grant.config
+        )  # type: ignore[union-attr]
+        assert framing.decode(it.service.plan.sidecars["resilience"].grant.config, Tuned).number == 7  # type: ignore[union-attr]
+
+
+async def test_one_that_does_not_answer_gets_a_new_process(host: Host) -> None:
+    async with running(host, sidecars=CANARY["sidecars"]) as it:
+        host.deaf.add("resilience")
+        made = await it.set(("sidecars.resilience.number", 7))
+        assert made.lines == ["~ restart resilience: number 2 → 7"]
+        assert host.log == ["-resilience", "+resilience"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "error", "text"),
+    [
+        ("sidecars.traffic.number", 1, NoSuchSidecar, "traffic does not run here"),
+        ("sidecars.nobody.number", 1, PannierError, "unknown sidecar"),
+        ("sidecars.discovery.number", "x", PannierError, "sidecars.discovery.number"),
+        ("sidecars.discovery.nmuber", 1, PannierError, 'did you mean "number"'),
+        ("proxy.timeouts.request", "soon", PannierError, "proxy.timeouts.request"),
+        ("proxy", 3, PannierError, "proxy"),
+        ("", 3, PannierError, "unknown"),
+    ],
+)
+async def test_what_cannot_hold_changes_nothing(
+    host: Host, path: str, value: Any, error: type[PannierError], text: str
+) -> None:
+    async with running(host) as it:
+        plan, before = it.service.plan, it.pids()
+        with pytest.raises(error, match=text) as caught:
+            await it.set(("proxy.balance", "round_robin"), (path, value))
+        if error is NoSuchSidecar:
+            assert caught.value.hint == "pannier sidecar add traffic"
+        assert (it.service.plan, it.pids(), host.log, read_live("orders")) == (plan, before, [], {})
+
+
+async def test_a_dry_run_says_it_and_does_nothing(host: Host) -> None:
+    async with running(host, confirm="60s") as it:
+        plan, before = it.service.plan, it.pids()
+        made = await it.use("canary", CANARY, dry_run=True)
+        assert made.lines == [
+            "+ start resilience",
+            "+ start traffic",
+            "~ confirm 60s → none",
+            "- stop observability",
+        ]
+        assert made.confirm_s == 60
+        assert (await it.set(("sidecars.discovery.number", 5), dry_run=True)).lines == [
+            "~ restart discovery: number 1 → 5"
+        ]
+        with pytest.raises(PannierError, match="discovery refuses"):
+            await it.set(("sidecars.discovery.behaviour", "refuses"), dry_run=True)
+        assert (it.service.plan, it.pids(), host.log, read_live("orders")) == (plan, before, [], {})
+
+
+@pytest.mark.parametrize(
+    ("trouble", "text"),
+    [
+        ({"resilience": {"number": 2, "behaviour": "ends"}}, r"not ready: resilience ended \(code 65\)"),
+        ({"discovery": {"number": 9, "behaviour": "refuses"}}, "discovery refuses its new configuration: not that"),
+        ({"discovery": {"number": 9, "behaviour": "refuses late"}}, "discovery refuses .*: not today"),
+        ({"discovery": {"number": 9, "behaviour": "ends"}}, r"not ready: discovery ended \(code 65\)"),
+    ],
+)
+async def test_a_change_that_fails_is_taken_back_as_a_whole(host: Host, trouble: dict[str, Any], text: str) -> None:
+    async with running(host) as it:
+        plan, before = it.service.plan, it.pids()
+        with pytest.raises(PannierError, match=text):
+            await it.use("canary", {"sidecars": {**CANARY["sidecars"], **trouble}, "orphan_grace": "never"})
+        assert it.service.plan == plan
+        after = it.pids()
+        assert {**after, "discovery": 0} == {**before, "discovery": 0}
+        assert it.service.tree.children["discovery"].ready
+        assert host.graces == []
+        assert it.granted("discovery").number == 1
+        assert adoption.decode(host.note) == it.service.record()
+        assert it.service.record().changing == ()
+        assert (await it.use("canary", CANARY)).lines
+
+
+async def test_a_table_that_the_data_path_refuses_takes_back_what_was_told(host: Host) -> None:
+    async with running(host, sidecars=CANARY["sidecars"]) as it:
+        published = list(it.segments.published)
+        with pytest.raises(PannierError, match="refused by the data path; everything is as it was"):
+            await it.set(
+                ("sidecars.resilience.number", 7), ("outbound.unknown", "deny"), ("proxy.balance", "round_robin")
+            )
+        assert host.log == ["resilience=7", "resilience=2"]
+        assert it.segments.published[-1] == published[-1]
+
+
+async def test_sidecars_come_and_go_as_any_other_change(host: Host) -> None:
+    async with running(host) as it:
+        await it.ask("sidecar.add", SidecarName("traffic"), Nothing)
+        assert it.enabled() == {"discovery", "observability", "traffic"}
+        with pytest.raises(UsageError, match="runs already"):
+            await it.ask("sidecar.add", SidecarName("traffic"), Nothing)
+        await it.ask("sidecar.rm", SidecarName("discovery"), Nothing)
+        assert it.segments.withdrawn[-1] == "endpoints"
+        assert read_live("orders") == {"sidecars": {"traffic": True, "discovery": False}}
+        made = await it.use("canary", CANARY)
+        assert made.lines == ["+ start resilience", "~ tell traffic: number 0 → 3", "- stop observability"]
+        assert it.enabled() == {"resilience", "traffic"}, "what was done by hand is the topmost layer"
+
+
+async def test_what_was_tuned_in_a_stage_does_not_make_its_sidecar_run_in_another(host: Host) -> None:
+    async with running(host, sidecars=CANARY["sidecars"]) as it:
+        await it.set(("sidecars.resilience.number", 7), ("proxy.balance", "round_robin"))
+        made = await it.use("dev", DEV)
+        assert made.lines[-1] == "- drop the live settings of resilience"
+        assert it.enabled() == {"discovery", "observability"}
+        assert read_live("orders") == {"proxy": {"balance": "round_robin"}}
+
+
+async def test_who_does_not_confirm_has_his_change_taken_back(host: Host) -> None:
+    async with running(host) as it:
+        plan = it.service.plan
+        made = await it.use("canary", CANARY, confirm_s=0.5)
+        assert 0 < made.confirm_s <= 0.5
+        for refused in (it.set(("proxy.balance", "round_robin")), it.use("dev", DEV)):
+            with pytest.raises(UsageError, match="waits to be confirmed") as caught:
+                await refused
+            assert "pannier profile confirm" in caught.value.hint
+        with trio.fail_after(10):
+            await it.service.tree.wait_until(
+                lambda: it.service.plan.profile == "dev" and it.enabled() == set(plan.enabled)
+            )
+        with pytest.raises(UsageError, match="no change waits"):
+            await it.ask("profile.confirm", Nothing(), Changed)
+        assert it.service.plan.said == plan.said
+        await it.set(("proxy.balance", "round_robin"))
+
+
+async def test_who_confirms_keeps_his_change(host: Host) -> None:
+    async with running(host, confirm="1h") as it:
+        made = await it.set(("proxy.balance", "round_robin"), confirm_s=None)
+        assert 3500 < made.confirm_s <= 3600
+        assert (await it.ask("profile.in_force", Nothing(), ProfileInForce)).confirm_s > 3500
+        await it.ask("profile.confirm", Nothing(), Changed)
+        assert adoption.decode(host.note).pending is None
+        assert (await it.set(("proxy.balance", "p2c_ewma"))).confirm_s == 0.0, "unless it is asked for"
+
+
+async def test_nothing_needs_no_confirmation(host: Host) -> None:
+    async with running(host) as it:
+        assert await it.use("dev", DEV, confirm_s=60.0) == Changed([])
+
+
+async def test_one_change_at_a_time(host: Host) -> None:
+    async with running(host) as it:
+        results: list[str] = []
+
+        async def add(name: str) -> None:
+            try:
+                await it.ask("sidecar.add", SidecarName(name), Nothing)
+                results.append(name)
+            except UsageError as error:
+                results.append(error.message)
+
+        async with trio.open_nursery() as nursery:
+            for name in ("traffic", "resilience"):
+                nursery.start_soon(add, name)
+        assert sorted(results)[0] == "another change is under way"
+        assert len(it.enabled()) == 3
+
+
+async def test_what_another_profile_is_laid_under(host: Host) -> None:
+    async with running(host) as it:
+        variables = {"PANNIER__PROXY__WORKERS": "1"}
+        assert await it.ask("profile.in_force", Nothing(), ProfileInForce) == ProfileInForce(
+            "dev", None, None, variables, ["a=1"]
+        )
+        await it.use("canary", CANARY, assignments=["a=1", "b=2"])
+        found = await it.ask("profile.in_force", Nothing(), ProfileInForce)
+        assert (found.profile, found.assignments) == ("canary", ["a=1", "b=2"])
+
+
+async def test_without_a_keeper_who_runs_is_told_and_nothing_is_started(host: Host) -> None:
+    async with running(host, sidecars=CANARY["sidecars"]) as it:
+        it.service.tree.keeper_lost = True
+        for refused in (
+            it.ask("sidecar.add", SidecarName("observability"), Nothing),
+            it.ask("sidecar.restart", SidecarName("discovery"), Nothing),
+            it.set(("sidecars.discovery.number", 7)),
+        ):
+            with pytest.raises(PannierError, match="keeper is gone"):
+                await refused
+        await it.set(("sidecars.resilience.number", 7))
+        assert host.log == ["resilience=7"]
+
+
+async def test_a_successor_ends_who_is_no_part_of_the_plan_and_sets_back_what_was_being_changed(host: Host) -> None:
+    async with running(host, sidecars=CANARY["sidecars"]) as it:
+        spare = it.service.plan.sidecars["observability"]
+        it.service.grant(spare)
+        await it.service.touch(("observability", "resilience"))
+        stranger = await host.spawn("observability", env=spare.environment)
+        found = Found({**it.pids(), "observability": stranger}, {})
+        before = it.pids()
+    async with running(host, found) as it:
+        assert it.pids() == before
+        assert it.segments.withdrawn == ["telemetry"]
+        assert "observability" in host.sent
+        assert host.told["resilience"] == 2
+        assert it.service.record().changing == ()
+
+
+async def test_a_successor_takes_back_what_nobody_confirmed(host: Host) -> None:
+    async with running(host) as it:
+        await it.use("canary", CANARY, confirm_s=0.5)
+        found = Found(it.pids(), {})
+    async with running(host, found) as it:
+        with trio.fail_after(10):
+            await it.service.tree.wait_until(lambda: it.enabled() == {"discovery", "observability"})
+        with pytest.raises(UsageError, match="no change waits"):
+            await it.ask("profile.confirm", Nothing(), Changed)
+        assert it.service.plan.profile == "dev"
