@@ -124,15 +124,17 @@ def _of_route(config: Config, number: int, route: Route) -> Iterator[Finding]:
 
 
 def _paths(here: Path, route: Route) -> Iterator[Finding]:
-    prefixed = bool(route.matches) and all(match.prefix is not None for match in route.matches)
+    prefixed = [match.prefix is not None for match in route.matches]
     for field in ("rewrite", "redirect"):
         change = getattr(route, field)
-        if change is not None and change.prefix is not None and not prefixed:
+        if change is not None and change.prefix is not None and not (prefixed and all(prefixed)):
+            which = "not every match" if any(prefixed) else "no match"
             yield Finding(
                 (*here, field, "prefix"),
                 NO_PREFIX,
-                "nothing to replace: not every match of this route has a `prefix`",
+                f"replaces a matched prefix, and {which} of this route has one",
                 "expected `path` here, or matches with a `prefix`",
+                severity="warning" if any(prefixed) else "error",
             )
     if route.redirect is None:
         return

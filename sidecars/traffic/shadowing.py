@@ -13,19 +13,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, combinations
+from itertools import chain, combinations, product
 from typing import NamedTuple, TypeAlias
 
 from pannier.sidecars.traffic.config import Match, Route, Text
 
-BUDGET = 1_000_000
+BUDGET = 2_000_000
+"""Look-ups, about a second of them; a part of a route costs as much as ten."""
 
 Condition: TypeAlias = tuple[str, ...]
-Key: TypeAlias = tuple[str, str, Condition, str]
-"""Side, host, condition on the path, method; empty = any."""
+Earlier: TypeAlias = dict[tuple[Condition, str], dict[frozenset[Condition], int]]
+"""By condition on the path and by method (empty = any): what else must hold, and the first route that wants no more."""
 
 _EVERY_PATH: Condition = ()
-_ROOT: Condition = ("prefix", "/")
+_ROOT: Condition = ("prefix", "")
 
 
 class Shadowed(NamedTuple):
@@ -47,29 +48,31 @@ class TooMuch(Exception):
 
 def shadowed(routes: Sequence[Route]) -> Iterator[Shadowed]:
     """The routes that are taken whole or in part, in their order. Raises TooMuch, after what was found, at `BUDGET`."""
-    earlier: dict[Key, dict[frozenset[Condition], int]] = {}
+    earlier: dict[tuple[str, str], Earlier] = {}
     budget = BUDGET
     for number, route in enumerate(routes):
         taken: Counter[int] = Counter()
         parts = 0
         for host in dict.fromkeys(host.lower() for host in route.hosts):
+            takers = [earlier[key] for wider in _hosts(host) if (key := (route.side, wider)) in earlier]
             for match in route.matches or [Match()]:
                 parts += 1
+                budget -= 10
                 must, known = _conditions(match), _implied(match)
-                taker = None
-                for key in _takers(route.side, host, match):
-                    found, spent = _taken(earlier.get(key, {}), known)
-                    budget -= spent
-                    if found is not None:
-                        taker = found if taker is None else min(taker, found)
+                found = []
+                for one in takers:
+                    for path_and_method in product(_paths(match), {match.method or "", ""}):
+                        taker, spent = _taken(one.get(path_and_method, {}), known)
+                        budget -= spent
+                        if taker is not None:
+                            found.append(taker)
                 if budget < 0:
                     raise TooMuch(number)
-                if taker is None:
-                    earlier.setdefault((route.side, host, _path(match), match.method or ""), {}).setdefault(
-                        must, number
-                    )
-                elif taker != number:
-                    taken[taker] += 1
+                if not found:
+                    same_host = earlier.setdefault((route.side, host), {})
+                    same_host.setdefault((_path(match), match.method or ""), {}).setdefault(must, number)
+                elif min(found) != number:
+                    taken[min(found)] += 1
         if taken:
             yield Shadowed(number, taken.total(), parts, sorted(taken))
 
@@ -85,33 +88,31 @@ def _taken(earlier: Mapping[frozenset[Condition], int], known: frozenset[Conditi
     return min((number for must, number in earlier.items() if must <= known), default=None), len(earlier)
 
 
-def _takers(side: str, host: str, match: Match) -> Iterator[Key]:
-    for known_host in dict.fromkeys((host, "*")):
-        for path in _paths(match):
-            for method in dict.fromkeys((match.method or "", "")):
-                yield side, known_host, path, method
+def _hosts(host: str) -> Iterator[str]:
+    """The hosts of which a request has one whenever it has this one: `*` is any, `*.x` what ends in `.x`."""
+    yield host
+    text = host.removeprefix("*")
+    for start in range(host.startswith("*"), len(text) + 1):
+        yield f"*{text[start:]}"
 
 
 def _path(match: Match) -> Condition:
-    for kind in ("path", "prefix", "regex"):
-        if (value := getattr(match, kind)) is not None:
-            return kind, value
-    return _EVERY_PATH
+    if match.path is not None:
+        return "path", match.path
+    if match.prefix is not None:
+        return "prefix", match.prefix.rstrip("/")
+    return ("regex", match.regex) if match.regex is not None else _EVERY_PATH
 
 
-def _paths(match: Match) -> Iterator[Condition]:
+def _paths(match: Match) -> list[Condition]:
     """The conditions on the path that hold whenever the match's own does."""
     own = _path(match)
-    yield from dict.fromkeys((own, _EVERY_PATH, _ROOT))
+    found = [own, _EVERY_PATH, _ROOT]
     if own and own[0] != "regex":
         text = own[1]
-        if own[0] == "path":
-            yield "prefix", text
-        for end, character in enumerate(text):
-            if character == "/" and end:
-                yield "prefix", text[:end]
-                if end + 1 < len(text):
-                    yield "prefix", text[: end + 1]
+        found += [("prefix", text[:end]) for end, character in enumerate(text) if character == "/"]
+        found.append(("prefix", text))
+    return list(dict.fromkeys(found))
 
 
 def _conditions(match: Match) -> frozenset[Condition]:

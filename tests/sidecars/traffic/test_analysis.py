@@ -169,12 +169,17 @@ def test_a_redirect_sends_nothing_on() -> None:
 
 @pytest.mark.parametrize("change", ["rewrite", "redirect"])
 @pytest.mark.parametrize(
-    ("matches", "good"),
-    [("[]", False), ('[{ prefix = "/a" }]', True), ('[{ prefix = "/a" }, { path = "/b" }]', False)],
+    ("matches", "severity"),
+    [
+        ("[]", "error"),
+        ('[{ path = "/a" }]', "error"),
+        ('[{ prefix = "/a" }]', None),
+        ('[{ prefix = "/a" }, { path = "/b" }]', "warning"),
+    ],
 )
-def test_a_prefix_that_is_not_there(change: str, matches: str, good: bool) -> None:
+def test_a_prefix_that_is_not_there(change: str, matches: str, severity: str | None) -> None:
     text = f'[[routes]]\nname = "a"\nmatches = {matches}\n{change} = {{ prefix = "/b" }}'
-    assert said(text) == ([] if good else [(f"routes[0].{change}.prefix", "PAN0214", "error")])
+    assert said(text) == ([(f"routes[0].{change}.prefix", "PAN0214", severity)] if severity else [])
 
 
 def test_a_mirror_to_where_the_request_goes() -> None:
