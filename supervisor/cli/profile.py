@@ -13,9 +13,11 @@ import msgspec
 from pannier.shared.explain import ConfigError, Problem, dotted, refuse
 from pannier.shared.layers import Origin
 from pannier.shared.profile_files import profile_names
-from pannier.shared.project import PROJECT_FILE, Project, examine, load_project, resolve
+from pannier.shared.project import PROJECT_FILE, Project, Resolved, examine, load_project, resolve
 from pannier.shared.toml_position import Path
 from pannier.supervisor.cli.output import output_option, print_json, print_table
+from pannier.supervisor.cli.services import ask, the_one
+from pannier.supervisor.live import read_live
 from pannier.supervisor.sidecar_types import sidecar_types
 
 
@@ -30,20 +32,31 @@ def list_(output: str) -> None:
     """List the profiles that can be named here."""
     types = sidecar_types()
     # The folder is enough to find profiles: a broken project file must not hide them.
-    rows = []
-    for name, where in profile_names(FilePath.cwd()).items():
-        try:
-            profile = resolve(where if where.endswith(".toml") else name, sidecars=types).profile
-            rows.append((name, where, list(profile.sidecars), profile.description))
-        except ConfigError as error:
-            rows.append((name, where, [], f"broken: {error.problems[0].message}"))
+    rows = [_row(name, where, types) for name, where in profile_names(FilePath.cwd()).items()]
     if output == "json":
-        keys = ("name", "where", "sidecars", "description")
-        print_json([dict(zip(keys, row, strict=True)) for row in rows])
-    else:
-        print_table(
-            ("NAME", "WHERE", "SIDECARS", "DESCRIPTION"), [(n, w, ", ".join(s) or "-", d) for n, w, s, d in rows]
-        )
+        print_json(rows)
+        return
+    headings = ("NAME", "SIDECARS", "ORPHAN GRACE", "UNKNOWN NAMES", "CONFIRM", "WHERE", "DESCRIPTION")
+    cells = [[", ".join(value) or None if isinstance(value, list) else value for value in row.values()] for row in rows]
+    print_table(headings, cells)
+
+
+def _row(name: str, where: str, types: Mapping[str, type]) -> dict[str, Any]:
+    profile, description = None, ""
+    try:
+        profile = resolve(where if where.endswith(".toml") else name, sidecars=types).profile
+        description = profile.description
+    except ConfigError as error:
+        description = f"broken: {error.problems[0].message}"
+    return {
+        "name": name,
+        "sidecars": list(profile.sidecars) if profile else [],
+        "orphan_grace": profile.orphan_grace if profile else None,
+        "outbound_unknown": profile.outbound.unknown if profile else None,
+        "confirm": profile.confirm if profile else None,
+        "where": where,
+        "description": description,
+    }
 
 
 @command.command()
@@ -53,24 +66,27 @@ def list_(output: str) -> None:
 )
 @click.option("--app", help="Lay the settings of this app of the project over it.")
 @click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Lay one value over it.")
+@click.option("-n", "--name", "service", help="As it holds for this running service, with what was changed by hand.")
 @click.option("--origin", is_flag=True, help="Show which layer each value comes from.")
 @output_option
 def show(
-    *, name: str | None, file: str | None, app: str | None, assignments: tuple[str, ...], origin: bool, output: str
+    *,
+    name: str | None,
+    file: str | None,
+    app: str | None,
+    assignments: tuple[str, ...],
+    service: str | None,
+    origin: bool,
+    output: str,
 ) -> None:
     """Show what a profile comes to: with its parents, the project file, the environment and --set."""
     types = sidecar_types()
-    project = _project(file, types)
-    if app is not None and project is None:
-        raise click.UsageError(f"--app needs a project file, and there is no {PROJECT_FILE} here")
-    resolved = resolve(
-        name,
-        sidecars=types,
-        project=project,
-        app=app,
-        environment=os.environ,
-        assignments=assignments,
-    )
+    if service is not None:
+        if file or app or assignments:
+            raise click.UsageError("-n has the project, the app and the settings with which the service was started")
+        resolved = _in_force(service, name, types)
+    else:
+        resolved = _resolved(name, file, app, assignments, types)
     leaves = list(_leaves(msgspec.to_builtins(resolved.profile)))
     if output == "json":
         values = msgspec.to_builtins(resolved.profile)
@@ -108,6 +124,31 @@ def schema() -> None:
     from pannier.shared.schema import schema as of
 
     print_json(of(sidecar_types()))
+
+
+def _resolved(
+    name: str | None, file: str | None, app: str | None, assignments: tuple[str, ...], types: Mapping[str, type]
+) -> Resolved:
+    project = _project(file, types)
+    if app is not None and project is None:
+        raise click.UsageError(f"--app needs a project file, and there is no {PROJECT_FILE} here")
+    return resolve(name, sidecars=types, project=project, app=app, environment=os.environ, assignments=assignments)
+
+
+def _in_force(service: str, name: str | None, types: Mapping[str, type]) -> Resolved:
+    """The profile (else the service's own) with all layers of a running service."""
+    from pannier.shared.messages import Nothing, ProfileInForce
+
+    found = ask(the_one(service), lambda bus: bus.request("supervisor", "profile.in_force", Nothing(), ProfileInForce))
+    return resolve(
+        name or found.profile,
+        sidecars=types,
+        project=load_project(found.project, sidecars=types) if found.project else None,
+        app=found.app,
+        environment=found.variables,
+        assignments=found.assignments,
+        live=read_live(service),
+    )
 
 
 def _project(file: str | None, types: Mapping[str, type]) -> Project | None:
