@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from pannier import _native
 from pannier.shared.duration import milliseconds, seconds
-from pannier.shared.profile import Profile, grace_milliseconds
+from pannier.shared.messages import CANARY, EJECTIONS, SERVICES
+from pannier.shared.profile import Endpoint, Profile, grace_milliseconds
 from pannier.supervisor.keeper import Stdio
 from pannier.supervisor.plan import (
     Arguments,
@@ -32,8 +34,10 @@ from pannier.supervisor.plan import (
     Said,
 )
 from pannier.supervisor.restart import Policy, RestartSettings
+from pannier.supervisor.static_slots import Word, static_slots
 
-SEGMENTS: Final = ("table.base", "table.endpoints", "table.telemetry", "hot", "counters", "rings")
+SEGMENTS: Final = tuple(_native.SEGMENTS)
+"""The proxy has them all; the keeper is asked for the same."""
 LOOPBACK: Final = "localhost,127.0.0.1,::1"
 SIDECAR_READY_WITHIN: Final = 10.0  # seconds
 SETTLES: Final = 1.0  # seconds of readiness, after which an earlier crash of governance says nothing any more
@@ -105,6 +109,7 @@ def compose(
 def base_table(profile: Profile, arguments: Arguments) -> dict[str, Any]:
     """The payload of table `base`: what the proxy does when no sidecar says more."""
     timeouts = profile.proxy.timeouts
+    words = static_slots((name, e.address) for name, endpoints in profile.services.items() for e in endpoints)
     own_hosts = [arguments.name, "localhost", "127.0.0.1", "[::1]"]
     return {
         "service": arguments.name,
@@ -121,19 +126,38 @@ def base_table(profile: Profile, arguments: Arguments) -> dict[str, Any]:
             "drain_ms": milliseconds(timeouts.drain),
         },
         "clusters": [
-            {"name": name, "endpoints": [{"address": e.address, "weight": e.weight} for e in endpoints]}
+            {"name": name, "endpoints": [_static(e, words.get((name, e.address))) for e in endpoints]}
             for name, endpoints in profile.services.items()
         ],
     }
 
 
+def _static(endpoint: Endpoint, word: Word | None) -> dict[str, Any]:
+    said = {"address": endpoint.address, "weight": endpoint.weight, "metadata": endpoint.metadata}
+    return said if word is None else {**said, "slot": word.slot, "incarnation": word.incarnation}
+
+
 # What each built-in sidecar is handed, and the tables that it writes. A third party's sidecar has the bus alone.
 _DESCRIPTORS: Final[Mapping[str, tuple[str, ...]]] = {
     "discovery": ("table.endpoints", "table.base", "hot"),
-    "observability": ("table.telemetry", "table.endpoints", "table.base", "counters", "rings"),
+    "observability": (
+        *("table.telemetry", "table.endpoints", "table.base", "table.routes", "table.limits"),
+        *("counters", "rings"),
+    ),
+    "resilience": ("table.limits", "table.endpoints", "table.base", "hot", "counters"),
+    "traffic": ("table.routes", "table.endpoints", "table.base", "counters"),
 }
-_WRITES: Final[Mapping[str, tuple[str, ...]]] = {"discovery": ("endpoints",), "observability": ("telemetry",)}
-_TOPICS: Final[Mapping[str, tuple[str, ...]]] = {"discovery": ("services",)}
+_WRITES: Final[Mapping[str, tuple[str, ...]]] = {
+    "discovery": ("endpoints",),
+    "observability": ("telemetry",),
+    "resilience": ("limits",),
+    "traffic": ("routes",),
+}
+_TOPICS: Final[Mapping[str, tuple[str, ...]]] = {
+    "discovery": (SERVICES,),
+    "resilience": (EJECTIONS,),
+    "traffic": (CANARY,),
+}
 _HELD: Final[Mapping[str, tuple[str, ...]]] = {"observability": ("metrics",)}
 
 

@@ -17,7 +17,8 @@ import heapq
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
-CAPACITY = 4096
+CAPACITY = 3584
+"""Slots above are those of service breakers and of the static endpoints of table `base`."""
 INCARNATION_MAX = (1 << 16) - 1
 
 Place: TypeAlias = tuple[str, str]

@@ -7,6 +7,7 @@ from typing import Any
 import msgpack
 import msgspec
 import pytest
+from pannier import _native
 from pannier.shared.profile import Endpoint, OutboundSettings, Profile, ProxySettings, Timeouts
 from pannier.shared.profile import RestartSettings as AppRestart
 from pannier.supervisor.compose import compose, listeners, without_outer
@@ -124,7 +125,7 @@ def test_discovery_is_told_what_only_the_supervisor_knows_unless_the_profile_say
 
 def test_the_base_table() -> None:
     profile = Profile(
-        services={"stock": [Endpoint("127.0.0.1:9000")]},
+        services={"stock": [Endpoint("127.0.0.1:9000", metadata={"version": "v2"})]},
         outbound=OutboundSettings(unknown="deny"),
         proxy=ProxySettings(balance="round_robin", timeouts=Timeouts(drain="1500ms")),
     )
@@ -142,9 +143,36 @@ def test_the_base_table() -> None:
             "request_ms": 15000,
             "drain_ms": 1500,
         },
-        "clusters": [{"name": "stock", "endpoints": [{"address": "127.0.0.1:9000", "weight": 1}]}],
+        "clusters": [
+            {
+                "name": "stock",
+                "endpoints": [
+                    {
+                        "address": "127.0.0.1:9000",
+                        "weight": 1,
+                        "metadata": {"version": "v2"},
+                        "slot": 3840,
+                        "incarnation": 63721,
+                    }
+                ],
+            }
+        ],
     }
     assert planned(profile).drain == 1.5
+
+
+def test_every_built_in_sidecar_is_handed_what_it_reads_and_writes() -> None:
+    names = ("discovery", "observability", "resilience", "traffic")
+    installed = {name: Installed(name, Settings(), name) for name in names}
+    plan = compose(Profile(), Arguments(name="x"), Place("/r", {}, "/p", cores=1, ports=PORTS), installed)
+    assert set(plan.proxy.held) == {"inbound", "outbound", *_native.SEGMENTS}
+    for name in names:
+        sidecar = plan.sidecars[name]
+        assert sidecar.grant is not None
+        assert set(sidecar.grant.descriptors) <= set(_native.SEGMENTS)
+        assert {f"table.{kind}" for kind in sidecar.writes} <= set(sidecar.grant.descriptors)
+    written = [kind for sidecar in plan.sidecars.values() for kind in sidecar.writes]
+    assert sorted(["base", *written]) == sorted(_native.TABLES)
 
 
 @pytest.mark.parametrize(
