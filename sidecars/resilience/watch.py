@@ -70,9 +70,9 @@ def compare(
             reason = said.get(member) or _reason(word, member, rule, was, first=before is None)
         else:
             reason = was.reason
-        standings[member] = Standing(
-            state, reason, word.until_ms, word.until_ms + epoch_ms, times=word.times, failures=word.failures
-        )
+        # The row of a service as a whole counts the calls that try it.
+        failures = word.failures if member.address else 0
+        standings[member] = Standing(state, reason, word.until_ms, word.until_ms + epoch_ms, word.times, failures)
         if renewed and before is not None:
             seconds = max(word.until_ms - look.now_ms, 0) / 1000
             turns.append(Turn(member, True, f"{member} is out for {seconds:.1f} s: {reason}"))

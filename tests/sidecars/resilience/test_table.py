@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import msgspec
-import pytest
 from pannier import _native
 from pannier.sidecars.resilience.config import (
     Bulkhead,
@@ -65,7 +64,6 @@ def test_a_service_breaker_that_holds_for_all_is_one_each() -> None:
     assert services["*"]["slow_ms"] == 200
 
 
-@pytest.mark.skipif(KIND not in _native.TABLES, reason="the data path does not know this table yet")
 def test_the_data_path_takes_all_of_it() -> None:
     _native.validate(KIND, limits_table(Config(), {}))
     _native.validate(KIND, limits_table(FULL, {"orders": (3584, 1)}))
