@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, zip_longest
 
+from pannier.shared.messages import Ejection
 from pannier.sidecars.observability.cardinality import Cap, Labels, Point
 from pannier.sidecars.observability.exemplars import Example, Exemplars
 from pannier.sidecars.observability.native import Counters, TableReader
@@ -37,7 +38,8 @@ from prometheus_client.samples import Exemplar
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where a scrape reads. `restarts` is by sidecar, `now` in seconds since the epoch."""
+    """Where a scrape reads. `restarts` is by sidecar, `ejections` are those that resilience told last, `now` is in
+    seconds since the epoch."""
 
     counters: Counters
     bounds: Sequence[float]
@@ -48,6 +50,7 @@ class Sources:
     resource: Mapping[str, str]
     now: Callable[[], float]
     restarts: Callable[[], Mapping[str, int]] = field(default=dict)
+    ejections: Callable[[], Sequence[Ejection]] = field(default=tuple)
 
 
 class Exposition:
@@ -74,6 +77,7 @@ class _Collector(Collector):
         yield target
         yield from self._requests()
         yield from self._tables()
+        yield from self._limits()
         yield from self._own()
         totals = dict(sources.counters.totals())
         yield _total(
@@ -132,6 +136,27 @@ class _Collector(Collector):
         yield age
         yield in_force
 
+    def _limits(self) -> Iterator[Metric]:
+        ejected = GaugeMetricFamily(
+            "pannier_endpoint_ejected", "1 while an endpoint, or without one the service, gets no calls or its one try."
+        )
+        for one in self._sources.ejections():
+            _add(ejected, {"service": one.service, "endpoint": one.endpoint}, 1)
+        used = GaugeMetricFamily(
+            "pannier_limit_used", "How much of a limit is in use; no service: by inbound requests."
+        )
+        most = GaugeMetricFamily("pannier_limit_max", "How much of a limit can be in use.")
+        sums: dict[tuple[str, str], tuple[int, int]] = {}
+        for gauge in self._sources.counters.gauges():  # of each process, where two live at the same time
+            before = sums.get((gauge.service, gauge.limit), (0, 0))
+            sums[gauge.service, gauge.limit] = (before[0] + gauge.used, before[1] + gauge.most)
+        for (service, limit), (in_use, at_most) in sorted(sums.items()):
+            _add(used, {"service": service, "limit": limit}, in_use)
+            _add(most, {"service": service, "limit": limit}, at_most)
+        yield ejected
+        yield used
+        yield most
+
     def _own(self) -> Iterator[Metric]:
         tally = self._sources.tally
         yield _total("pannier_access_log_errors", "Requests whose log line could not be written.", tally.log_errors)
@@ -149,6 +174,11 @@ class _Collector(Collector):
 
 def _total(name: str, documentation: str, value: int) -> Metric:
     return CounterMetricFamily(name, documentation, value=value)
+
+
+def _add(family: Metric, labels: Mapping[str, str], value: float) -> None:
+    """An absent label is an empty one."""
+    family.add_sample(family.name, {name: text for name, text in labels.items() if text}, value)
 
 
 def _label(name: str) -> str:

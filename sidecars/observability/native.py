@@ -70,12 +70,31 @@ class Enrolment(Protocol):
         """The generation of each table that the process has compiled and uses."""
 
 
+class Gauge(Protocol):
+    """How much of a limit a living process has in use."""
+
+    @property
+    def service(self) -> str:
+        """The service called; empty for inbound."""
+
+    @property
+    def limit(self) -> str: ...
+
+    @property
+    def used(self) -> int: ...
+
+    @property
+    def most(self) -> int: ...
+
+
 class Counters(Protocol):
     def series(self) -> Sequence[Series]: ...
 
     def totals(self) -> Mapping[str, int]: ...
 
     def enrolled(self) -> Sequence[Enrolment]: ...
+
+    def gauges(self) -> Sequence[Gauge]: ...
 
 
 class TableReader(Protocol):

@@ -6,7 +6,7 @@
 | rings → access log, spans | a thread (`drain`) | 20 to 250 ms |
 | spans → collector | a thread (`export`), if there is a collector | when there are spans |
 | `/metrics`, health | HTTP on the inherited listener | when asked |
-| `lifecycle`, `stat` | the bus | when it speaks |
+| `lifecycle`, `ejections`, `stat` | the bus | when it speaks |
 
 The table is not withdrawn at the end: a restart of this sidecar must not switch telemetry off and on. When the sidecar
 is removed for good, the supervisor publishes the absence.
@@ -18,7 +18,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -27,7 +27,18 @@ import trio
 from pannier.shared.duration import seconds
 from pannier.shared.errors import PannierError
 from pannier.shared.http_server import serve_http
-from pannier.shared.messages import EVENTS, LIFECYCLE, Happening, Lifecycle, SidecarList, StatReply, StatRequest
+from pannier.shared.messages import (
+    EJECTIONS,
+    EVENTS,
+    LIFECYCLE,
+    Ejection,
+    Ejections,
+    Happening,
+    Lifecycle,
+    SidecarList,
+    StatReply,
+    StatRequest,
+)
 from pannier.shared.sidecar import Context
 from pannier.sidecars.observability.accesslog import AccessLogFile
 from pannier.sidecars.observability.cardinality import Cap
@@ -48,7 +59,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 LISTENER: Final = "metrics.0"
-TABLES: Final = ("base", "endpoints", "telemetry")
+TABLES: Final = ("base", "endpoints", "telemetry", "routes", "limits")
 _TICK_SECONDS = 1.0
 _RESTARTS_TIMEOUT_SECONDS = 0.5
 _DRAIN_STOP_SECONDS = 0.5
@@ -89,11 +100,13 @@ async def serve(context: Context[Config]) -> None:
     window.tick(trio.current_time(), counters.series())
     async with AsyncExitStack() as stack:
         lifecycles = await stack.enter_async_context(context.bus.subscribe(LIFECYCLE, Lifecycle))
+        ejections = await stack.enter_async_context(context.bus.subscribe(EJECTIONS, Ejections))
         nursery = await stack.enter_async_context(trio.open_nursery())
         if (listener := _listener(fds)) is not None:
             nursery.start_soon(serve_http, listener, pages)
         nursery.start_soon(_each_second, writer, window, counters)
         nursery.start_soon(_run_threads, drain, export)
+        nursery.start_soon(scrape.follow, ejections)
         await context.bus.ready()
         async for lifecycle in lifecycles:
             readiness.learn(lifecycle)
@@ -173,6 +186,7 @@ class _Scrape:
         self._tally = tally
         self._resource = resource
         self._restarts: dict[str, int] = {}
+        self._ejections: Sequence[Ejection] = ()
         self._cap = Cap(context.config.max_series)
         self._one = trio.CapacityLimiter(1)
         self._exposition: Exposition | None = None
@@ -184,6 +198,11 @@ class _Scrape:
         if self._cap.merged != before:
             await self._report_merged()
         return rendered
+
+    async def follow(self, ejections: AsyncIterator[Ejections]) -> None:
+        """Learns who is out; those last told hold while the bus is away."""
+        async for told in ejections:
+            self._ejections = told.endpoints
 
     async def _ask_restarts(self) -> None:
         """The supervisor's numbers; those of the last time when it does not answer at once."""
@@ -214,13 +233,18 @@ class _Scrape:
                 Sources(
                     counters=self._counters,
                     bounds=_native.BUCKET_BOUNDS_SECONDS,
-                    tables={name: _native.TableReader(name, self._context.fds[f"table.{name}"]) for name in TABLES},
+                    tables={
+                        name: _native.TableReader(name, self._context.fds[f"table.{name}"])
+                        for name in TABLES
+                        if f"table.{name}" in self._context.fds
+                    },
                     cap=self._cap,
                     exemplars=self._exemplars,
                     tally=self._tally,
                     resource=self._resource,
                     now=time.time,
                     restarts=lambda: self._restarts,
+                    ejections=lambda: self._ejections,
                 )
             )
         return self._exposition.render(accept)

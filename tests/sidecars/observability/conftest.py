@@ -63,10 +63,19 @@ class Enrolment:
 
 
 @dataclass
+class Gauge:
+    service: str
+    limit: str
+    used: int
+    most: int
+
+
+@dataclass
 class Counters:
     all: list[Series] = field(default_factory=list)
     cells: dict[str, int] = field(default_factory=dict)
     processes: list[Enrolment] = field(default_factory=list)
+    limits: list[Gauge] = field(default_factory=list)
 
     def series(self) -> list[Series]:
         return self.all
@@ -76,6 +85,9 @@ class Counters:
 
     def enrolled(self) -> list[Enrolment]:
         return self.processes
+
+    def gauges(self) -> list[Gauge]:
+        return self.limits
 
 
 @dataclass
@@ -124,6 +136,7 @@ class Fakes:
 
     Series = Series
     Enrolment = Enrolment
+    Gauge = Gauge
     Counters = Counters
     Table = Table
     Span = Span

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pannier.shared.messages import Ejection
 from pannier.sidecars.observability.cardinality import Cap, labels_of
 from pannier.sidecars.observability.exemplars import Exemplars
 from pannier.sidecars.observability.metrics import Exposition, Sources
@@ -31,6 +32,11 @@ def exposition(fakes: Any) -> Exposition:
             fakes.Enrolment({"base": 2}),
             fakes.Enrolment({"base": 1}, alive=False),
         ],
+        limits=[
+            fakes.Gauge("payments", "requests", 3, 1024),
+            fakes.Gauge("payments", "requests", 2, 1024),
+            fakes.Gauge("", "shedding", 9, 200),
+        ],
     )
     exemplars = Exemplars(fakes.BOUNDS, 10)
     exemplars.learn([fakes.Span(end_ns=fakes.Span.start_ns + ms * 1_000_000) for ms in (4, 3, 20)])
@@ -45,6 +51,10 @@ def exposition(fakes: Any) -> Exposition:
             resource={"service.name": "orders", "deployment.environment.name": "dev"},
             now=lambda: 100.0,
             restarts=lambda: {"discovery": 2},
+            ejections=lambda: [
+                Ejection("payments", "10.0.0.1:80", "open", "7 failures in a row", 0, 1),
+                Ejection("stock", "", "half_open", "failures 60 %", 0, 1),
+            ],
         )
     )
 
@@ -131,6 +141,17 @@ def test_our_own_totals(exposition: Exposition) -> None:
     assert value(exposition, "pannier_spans_failed_total") == 9
     assert value(exposition, "pannier_access_log_errors_total") == 5
     assert value(exposition, "target_info", service_name="orders", deployment_environment_name="dev") == 1
+
+
+def test_who_is_out_is_a_gauge_while_they_are(exposition: Exposition) -> None:
+    assert value(exposition, "pannier_endpoint_ejected", service="payments", endpoint="10.0.0.1:80") == 1
+    assert value(exposition, "pannier_endpoint_ejected", service="stock") == 1
+
+
+def test_limits_show_what_is_in_use_and_what_can_be_over_all_processes(exposition: Exposition) -> None:
+    assert value(exposition, "pannier_limit_used", service="payments", limit="requests") == 5
+    assert value(exposition, "pannier_limit_max", service="payments", limit="requests") == 2048
+    assert value(exposition, "pannier_limit_used", limit="shedding") == 9
 
 
 def test_openmetrics_is_served_to_who_prefers_it(exposition: Exposition) -> None:

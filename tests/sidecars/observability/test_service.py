@@ -18,7 +18,10 @@ import trio
 from pannier import _native
 from pannier.shared import framing
 from pannier.shared.messages import (
+    EJECTIONS,
     LIFECYCLE,
+    Ejection,
+    Ejections,
     Lifecycle,
     Nothing,
     ProcessState,
@@ -82,8 +85,13 @@ async def test_it_publishes_answers_and_reports(
             assert await get(listener, "/readyz") == (200, "ok\n")
             assert (await get(listener, "/livez"))[0] == 200
 
+            out = Ejections([Ejection("payments", "h:1", "open", "7 failures in a row", 0, 1)])
+            await broker.broker.publish(EJECTIONS, out, retain=True)
+            async with bus.subscribe(EJECTIONS, Ejections) as told:
+                assert await anext(told) == out
             status, text = await get(listener, "/metrics")
             assert status == 200
+            assert 'pannier_endpoint_ejected{endpoint="h:1",service="payments"} 1.0' in text
             assert 'pannier_sidecar_restarts_total{sidecar="discovery"} 3.0' in text
             [generation] = re.findall(r'^pannier_table_generation{table="telemetry"} (.*)$', text, re.MULTILINE)
             assert float(generation) == reader.generation() > 0
