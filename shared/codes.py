@@ -169,6 +169,13 @@ CODES: Final[dict[str, Code]] = {
         '[[sidecars.traffic.routes]]\nname = "a"\nside = "inbound"\nretries = 1',
         "Write them into an outbound route of the caller.",
     ),
+    "PAN0217": Code(
+        "what the data path refuses",
+        "The code that carries a route out was asked, and cannot: a regular expression that is malformed or too large, an "
+        "edit of a field that frames the message, a host that is none, a timeout longer than a day.",
+        '[[sidecars.traffic.routes]]\nname = "a"\nmatches = [{ regex = "(" }]',
+        "The message says what does not hold, in the words of that code; correct it there.",
+    ),
     "PAN0301": Code(
         "both failure policies",
         "A breaker and outlier ejection watch the same endpoints: an ejection at 5 failures would hide a breaker at 7. "

@@ -7,15 +7,19 @@ nobody can have meant it. Every rule stands alone: one finding never hides anoth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import chain
 from typing import Final
 
+from pannier import _native
 from pannier.shared.duration import milliseconds
 from pannier.shared.explain import Finding, near_match
 from pannier.shared.toml_position import Path
 from pannier.sidecars.traffic.canary import bound, origin
 from pannier.sidecars.traffic.config import Config, Injected, Mirror, Route, Service
+from pannier.sidecars.traffic.refusals import refusals
 from pannier.sidecars.traffic.shadowing import TooMuch, shadowed
+from pannier.sidecars.traffic.table import KIND
 
 FORBIDDEN: Final = "PAN0201"
 UNKNOWN_SUBSET: Final = "PAN0202"
@@ -41,7 +45,7 @@ SHOWN: Final = 3
 
 def contradictions(config: Config) -> list[Finding]:
     """Findings with paths relative to this part of the profile."""
-    return list(
+    found = list(
         chain(
             chain.from_iterable(_of_service(config, name, service) for name, service in config.services.items()),
             chain.from_iterable(_of_route(config, number, route) for number, route in enumerate(config.routes)),
@@ -49,6 +53,8 @@ def contradictions(config: Config) -> list[Finding]:
             _unreachable(config),
         )
     )
+    faulty = {finding.path[:2] for finding in found if finding.severity == "error"}
+    return [*found, *refusals(config, faulty, partial(_native.validate, KIND))]
 
 
 def _of_service(config: Config, name: str, service: Service) -> Iterator[Finding]:

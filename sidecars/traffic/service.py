@@ -86,11 +86,9 @@ class Traffic:
         splits = _splits(watches)
         self._routes.publish(routes_table(config, splits))
         self._config, self._watches, self._splits = config, watches, splits
-        await self._tell_steps(
-            watch
-            for name, watch in watches.items()
-            if name not in before or before[name].canary.shift != watch.canary.shift
-        )
+        known = {(name, watch.canary.shift) for name, watch in before.items()}
+        known |= {(name, old.canary.shift) for name, old in kept.items()}
+        await self._tell_steps(watch for name, watch in watches.items() if (name, watch.canary.shift) not in known)
         await self._step()
         await self._keep()
         self._work.set()

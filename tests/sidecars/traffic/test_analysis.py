@@ -251,3 +251,46 @@ def test_all_findings_at_once() -> None:
     }
     codes = [one.code for one in msgspec.convert(data, Config).contradictions()]
     assert codes == ["PAN0203", "PAN0202", "PAN0201", "PAN0212", "PAN0216", "PAN0205"]
+
+
+def test_what_the_data_path_refuses_is_found_with_its_place() -> None:
+    text = """
+    allow = ["mirror"]
+    [services.orders]
+    subsets = { v1 = { version = "1" }, v2 = { version = "2" } }
+    split = { v1 = 1, v2 = 99 }
+    mirror = { to = "stock/a" }
+    [services.stock]
+    subsets = { a = { zone = "a" } }
+    slow_start = "48h"
+    [[routes]]
+    name = "good"
+    hosts = ["x"]
+    to = { "orders/v2" = 1 }
+    [[routes]]
+    name = "regex"
+    matches = [{ regex = "(" }]
+    [[routes]]
+    name = "framing"
+    matches = [{ path = "/a" }]
+    request = { set = { content-length = "3" } }
+    """
+    found = [one for one in findings(text) if one.code == "PAN0217"]
+    assert [dotted(one.path) for one in found] == ["routes[1]", "routes[2]"]
+    assert all(one.severity == "error" for one in found)
+    assert "regular expression" in found[0].message
+    assert "content-length" in found[1].message
+
+
+def test_what_is_too_much_in_all_is_said_of_the_whole() -> None:
+    routes = [{"name": f"r{number}", "matches": [{"regex": f"/{number}"}]} for number in range(600)]
+    [finding] = msgspec.convert({"routes": routes}, Config).contradictions()
+    assert (finding.path, finding.code) == ((), "PAN0217")
+    assert "600 regular expressions" in finding.message
+
+
+def test_what_is_known_to_be_wrong_is_not_said_twice() -> None:
+    assert said('[[routes]]\nname = "a"\nto = { "orders/v1" = 0 }') == [
+        ("routes[0].to", "PAN0203", "error"),
+        ('routes[0].to."orders/v1"', "PAN0202", "error"),
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from pannier import _native
 from pannier.sidecars.traffic.config import (
     Affinity,
     Config,
@@ -36,6 +37,7 @@ FULL = Config(
             mirror=Mirror("stock/shadow", 5.0),
             fault=Injected(delay="1500ms", abort=503, percent=10.0, until=1_700_000_000.25),
         ),
+        "stock": Service(subsets={"shadow": {"stage": "shadow"}}),
     },
     routes=[
         Route(
@@ -67,6 +69,11 @@ def decoded(config: Config, splits: dict[str, dict[str, int]] | None = None) -> 
 
 def test_an_empty_one() -> None:
     assert decoded(Config()) == {"zone": None, "services": {}, "rules": []}
+
+
+def test_the_data_path_builds_all_of_it() -> None:
+    _native.validate("routes", routes_table(Config(), {}))
+    _native.validate("routes", routes_table(FULL, {}))
 
 
 def test_units_and_names() -> None:
