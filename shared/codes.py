@@ -171,8 +171,8 @@ CODES: Final[dict[str, Code]] = {
     ),
     "PAN0217": Code(
         "what the data path refuses",
-        "The code that carries a route out was asked, and cannot: a regular expression that is malformed or too large, an "
-        "edit of a field that frames the message, a host that is none, a timeout longer than a day.",
+        "The code that carries a route out was asked, and cannot: a regular expression that is malformed or too large, "
+        "an edit of a field that frames the message, a host that is none, a timeout longer than a day.",
         '[[sidecars.traffic.routes]]\nname = "a"\nmatches = [{ regex = "(" }]',
         "The message says what does not hold, in the words of that code; correct it there.",
     ),
