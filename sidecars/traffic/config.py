@@ -34,6 +34,8 @@ Percent = Annotated[float, Meta(ge=0, le=100, description="a percentage, 0 to 10
 Status = Annotated[int, Meta(ge=200, le=599, description="a status, 200 to 599")]
 Split = dict[SubsetName, Weight]
 MAX_ROUTES = 10_000
+MAX_OF_ROUTE = 128
+"""Hosts, and matches: the data path looks each match up under each host."""
 
 
 class Injected(Struct, frozen=True, forbid_unknown_fields=True):
@@ -206,8 +208,10 @@ class Route(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: ServiceName
     side: Literal["outbound", "inbound"] = "outbound"
-    hosts: list[FieldValue] = field(default_factory=lambda: ["*"])
-    matches: list[Match] = []
+    hosts: Annotated[list[FieldValue], Meta(min_length=1, max_length=MAX_OF_ROUTE)] = field(
+        default_factory=lambda: ["*"]
+    )
+    matches: Annotated[list[Match], Meta(max_length=MAX_OF_ROUTE)] = []
     to: dict[Target, Weight] = {}
     rewrite: Rewrite | None = None
     redirect: Redirect | None = None
