@@ -87,6 +87,11 @@ class Child:
     def ready(self) -> bool:
         return self.state is ProcessState.READY
 
+    @property
+    def restarting(self) -> bool:
+        """Whether the end of this life was asked for, so that another one begins."""
+        return self._again
+
     async def govern(self, adopted: int | None = None) -> None:
         """Starts the process (or takes over PID `adopted`) and restarts it, until it has ended for good."""
         self._governed = True
@@ -99,8 +104,8 @@ class Child:
             if self.spawn_error is not None and self.plan.kind is Kind.APP:
                 break  # a command that cannot be executed is no crash
             if self._again:
-                self._again = False
                 self._move(ProcessEvent.CRASHED)
+                self._again = False
             else:
                 now = trio.current_time()
                 ready_for = 0.0 if self._ready_at is None else now - self._ready_at

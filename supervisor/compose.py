@@ -118,6 +118,7 @@ def base_table(profile: Profile, arguments: Arguments) -> dict[str, Any]:
         "inbound": {"hosts": own_hosts + [host for host in profile.inbound.hosts if host not in own_hosts]},
         "outbound": {"unknown": str(profile.outbound.unknown)},
         "balance": str(profile.proxy.balance),
+        "seed": profile.proxy.seed,
         "timeouts": {
             "header_ms": milliseconds(timeouts.header),
             "idle_ms": milliseconds(timeouts.idle),

@@ -289,7 +289,7 @@ class Service:
             self._last_words.discard(last)
 
     def _changed(self, child: Child | None) -> None:
-        if child is not None and child.state in {ProcessState.BACKOFF, ProcessState.FAILED}:
+        if child is not None and child.state in {ProcessState.BACKOFF, ProcessState.FAILED} and not child.restarting:
             how = f"ended ({child.last_exit})" if child.spawn_error is None else f"cannot start: {child.spawn_error}"
             failed = child.state is ProcessState.FAILED
             then = "failed: tried again once a minute" if failed else "it is started again"

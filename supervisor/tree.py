@@ -25,7 +25,6 @@ from pannier.supervisor.restart import Exit
 from pannier.supervisor.watchdog import TICK, Watchdog
 
 EXTERNAL: Final = "app (external)"
-_DOWN: Final = frozenset({ProcessState.BACKOFF, ProcessState.FAILED})
 _TOLD: Final = 2.0  # seconds for an app that had Ctrl-C from the terminal, before it gets TERM from us
 
 
@@ -225,20 +224,16 @@ class Tree:
         """Returns when each child is ready in a life after so many restarts. Raises NotReady, at once for one that ends
         by its own will: it has refused."""
 
-        def begun(child: Child) -> bool:
-            return child.restarts > before[child]
+        def up(child: Child) -> bool:
+            return child.restarts > before[child] and child.ready
 
         def refused(child: Child) -> bool:
-            again = child.restarts > before[child] + 1
-            by_itself = child.last_exit is not None and child.last_exit.signal == 0
-            return begun(child) and by_itself and not child.ready and (again or child.state in _DOWN)
-
-        def settled() -> bool:
-            return all(begun(child) and child.ready for child in before) or any(map(refused, before))
+            ended = child.last_exit
+            return child.history.streak > 0 and ended is not None and ended.signal == 0 and not child.ready
 
         with trio.move_on_after(max((child.plan.ready_within for child in before), default=0.0)):
-            await self.wait_until(settled)
-        if late := [child for child in before if not (begun(child) and child.ready)]:
+            await self.wait_until(lambda: all(map(up, before)) or any(map(refused, before)))
+        if late := [child for child in before if not up(child)]:
             raise NotReady([child for child in late if refused(child)] or late)
 
     def _plant(self, plan: ProcessPlan) -> Child:
@@ -301,6 +296,6 @@ class Tree:
 def _why(child: Child) -> str:
     if child.spawn_error is not None:
         return f"cannot start: {child.spawn_error.strerror}"
-    if child.last_exit is not None and child.state in _DOWN:
+    if child.last_exit is not None and child.history.streak:
         return f"ended ({child.last_exit})"
     return f"did not say so within {child.plan.ready_within:g} s"

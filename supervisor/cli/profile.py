@@ -15,6 +15,7 @@ from pannier.shared.layers import Origin
 from pannier.shared.profile_files import profile_names
 from pannier.shared.project import PROJECT_FILE, Project, Resolved, examine, load_project, resolve
 from pannier.shared.toml_position import Path
+from pannier.supervisor.cli import profile_change
 from pannier.supervisor.cli.output import output_option, print_json, print_table
 from pannier.supervisor.cli.services import ask, the_one
 from pannier.supervisor.live import read_live
@@ -24,6 +25,10 @@ from pannier.supervisor.sidecar_types import sidecar_types
 @click.group()
 def command() -> None:
     """List, show and validate profiles."""
+
+
+for change in profile_change.COMMANDS:
+    command.add_command(change)
 
 
 @command.command("list")

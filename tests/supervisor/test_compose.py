@@ -127,7 +127,7 @@ def test_the_base_table() -> None:
     profile = Profile(
         services={"stock": [Endpoint("127.0.0.1:9000", metadata={"version": "v2"})]},
         outbound=OutboundSettings(unknown="deny"),
-        proxy=ProxySettings(balance="round_robin", timeouts=Timeouts(drain="1500ms")),
+        proxy=ProxySettings(balance="round_robin", seed=1, timeouts=Timeouts(drain="1500ms")),
     )
     assert planned(profile).base == {
         "service": "orders",
@@ -136,6 +136,7 @@ def test_the_base_table() -> None:
         "inbound": {"hosts": ["orders", "localhost", "127.0.0.1", "[::1]"]},
         "outbound": {"unknown": "deny"},
         "balance": "round_robin",
+        "seed": 1,
         "timeouts": {
             "header_ms": 10000,
             "idle_ms": 60000,

@@ -34,6 +34,7 @@ from pannier.shared.messages import (
 )
 from pannier.supervisor import adoption
 from pannier.supervisor.adoption import Found, Record
+from pannier.supervisor.compose import SEGMENTS
 from pannier.supervisor.keeper import Exited
 from pannier.supervisor.live import read_live
 from pannier.supervisor.plan import Arguments, Place, Said
@@ -45,7 +46,6 @@ from pannier.supervisor.verbs import serve_verbs
 from tests.supervisor.on_paper import Keeper, Segments
 
 PATIENCE = 30.0
-DESCRIPTORS = ("table.base", "table.endpoints", "table.telemetry", "hot", "counters", "rings")
 
 
 class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,7 +98,9 @@ class Host(Keeper):
         if name in self._lives:
             self._lives.pop(name).cancel()
             self.log.append(f"-{name}")
-        super().end(name, signal)
+            self._exits.send_nowait(Exited(name, self.spawned[name], code=0))  # in order, as a sidecar does
+        else:
+            super().end(name, signal)
 
     async def say_ready(self, name: str, pid: int) -> None:
         children = self.service.tree.children
@@ -211,7 +213,7 @@ async def running(host: Host, found: Found | None = None, **settings: Any) -> As
             record = adoption.decode(host.note)
         segments = Segments()
         with open(os.devnull) as nothing:  # noqa: ASYNC230 - it does not wait
-            segments.descriptors = {name: nothing.fileno() for name in DESCRIPTORS}
+            segments.descriptors = {name: nothing.fileno() for name in SEGMENTS}
             service = host.service = Service(host, record.plan, segments, nursery)  # type: ignore[arg-type]
             steering = Steering(service, clock=trio.current_time, installation=lambda: INSTALLATION)
             serve_verbs(service, steering)
