@@ -8,13 +8,12 @@ restart would judge the past again. Counters that are lower than before belong t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+import msgspec
 from pannier.sidecars.resilience.inventory import Place
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """Calls that ended, and how many of them failed (5xx or no answer), were refused (429), or were slow."""
 
     calls: int = 0

@@ -156,7 +156,8 @@ class Rules:
         circuit = self._circuits.setdefault(name, Circuit(rule.service_breaker))
         moved = Counts()
         for member in members:
-            moved = moved.plus(look.moved.get(member.place, Counts()))
+            if (ended := look.moved.get(member.place)) is not None:
+                moved = moved.plus(ended)
         whole = Member(name, "", look.circuits[name])
         step, why = circuit.step(look.words[whole.place].state, moved)
         if step is Step.OPEN:
