@@ -200,7 +200,7 @@ def parse_value(text: str) -> Any:
         return text
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: also a number with more digits than Python reads
         return text
     return value if isinstance(value, (bool, int, float, str, list, dict)) else text
 
