@@ -258,9 +258,10 @@ CODES: Final[dict[str, Code]] = {
         "Add [sidecars.discovery].",
     ),
     "PAN0404": Code(
-        "an attempt that outlasts its request",
-        "The route has no `request` timeout of its own, so proxy.timeouts.request ends the request before the attempt.",
-        '[[sidecars.traffic.routes]]\nname = "a"\ntimeouts = { backend_request = "1m" }',
-        "Give the route a `request` timeout that is longer than an attempt, or shorten the attempt.",
+        "a timeout that outlasts the callee's",
+        "A route's timeouts hold on the caller's side. The callee's proxy, under the same profile, waits for its app "
+        "no longer than proxy.timeouts.request, and answers 504 before this route gives up.",
+        '[[sidecars.traffic.routes]]\nname = "a"\ntimeouts = { request = "1m" }',
+        "Raise proxy.timeouts.request of the callee, or give up earlier; a callee of another kind has its own.",
     ),
 }

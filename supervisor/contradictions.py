@@ -19,7 +19,7 @@ from pannier.shared.toml_position import Path
 RETRIES_OF_NOBODY: Final = "PAN0401"
 UNKNOWN_SERVICE: Final = "PAN0402"
 SUBSETS_OF_NOBODY: Final = "PAN0403"
-ATTEMPT_OUTLASTS: Final = "PAN0404"
+OUTLASTS_CALLEE: Final = "PAN0404"
 
 EVERY: Final = "*"
 
@@ -145,14 +145,25 @@ def _subsets(traffic: _Traffic | None) -> Iterator[Finding]:
 
 
 def _timeouts(profile: Profile, traffic: _Traffic | None) -> Iterator[Finding]:
-    whole = profile.proxy.timeouts.request
+    """A route's timeouts replace the profile's on our side; before the callee's app the profile's holds."""
+    callees = profile.proxy.timeouts.request
     for number, route in enumerate(traffic.routes if traffic else []):
-        attempt = route.timeouts.backend_request
-        if route.timeouts.request is None and attempt is not None and milliseconds(attempt) >= milliseconds(whole) > 0:
+        given = {
+            field: text
+            for field, text in (
+                ("request", route.timeouts.request),
+                ("backend_request", route.timeouts.backend_request),
+            )
+            if text is not None and milliseconds(text)
+        }
+        if route.side != "outbound" or not given:
+            continue
+        field = min(given, key=lambda field: milliseconds(given[field]))
+        if milliseconds(given[field]) > milliseconds(callees) > 0:
             yield Finding(
-                ("sidecars", "traffic", "routes", number, "timeouts", "backend_request"),
-                ATTEMPT_OUTLASTS,
-                f"never ends an attempt: proxy.timeouts.request ({whole}) is over before it",
-                f"expected less than {whole}, or a `request` of its own",
+                ("sidecars", "traffic", "routes", number, "timeouts", field),
+                OUTLASTS_CALLEE,
+                f"a callee under the same profile gives up after {callees} (proxy.timeouts.request)",
+                f"expected at most {callees}, or more there",
                 severity="warning",
             )

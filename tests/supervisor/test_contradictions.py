@@ -72,9 +72,16 @@ def test_subsets_need_somebody_who_reads_metadata() -> None:
     assert found(f"{text}[sidecars.discovery]\n") == []
 
 
-def test_an_attempt_ends_before_the_request_does() -> None:
-    text = "[[sidecars.traffic.routes]]\nname = 'a'\ntimeouts = { backend_request = '15s' }\n"
-    assert found(text) == ["own.toml:3:32 PAN0404 sidecars.traffic.routes[0].timeouts.backend_request"]
-    for longer in ("[proxy.timeouts]\nrequest = '20s'\n", "[proxy.timeouts]\nrequest = '0s'\n"):
-        assert found(longer + text) == []
-    assert found(text.replace("'15s'", "'15s', request = '20s'")) == []
+def test_a_caller_waits_no_longer_than_a_callee_under_the_same_profile() -> None:
+    def route(timeouts: str) -> list[str]:
+        return found(f"[[sidecars.traffic.routes]]\nname = 'a'\ntimeouts = {{ {timeouts} }}\n")
+
+    assert route("request = '16s'") == ["own.toml:3:24 PAN0404 sidecars.traffic.routes[0].timeouts.request"]
+    assert route("backend_request = '16s', request = '0s'") == [
+        "own.toml:3:32 PAN0404 sidecars.traffic.routes[0].timeouts.backend_request"
+    ]
+    assert route("request = '1m', backend_request = '15s'") == []
+    assert route("request = '0s'") == []
+    for whole in ("20s", "0s"):
+        text = f"[proxy.timeouts]\nrequest = '{whole}'\n[[sidecars.traffic.routes]]\nname = 'a'\n"
+        assert found(f"{text}timeouts = {{ request = '16s' }}\n") == []
