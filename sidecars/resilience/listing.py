@@ -13,7 +13,7 @@ from pannier.sidecars.resilience.config import Config, Service
 from pannier.sidecars.resilience.inventory import Member
 from pannier.sidecars.resilience.native import HotWord
 from pannier.sidecars.resilience.rules import Look
-from pannier.sidecars.resilience.watch import Standing
+from pannier.sidecars.resilience.watch import Standing, in_a_row
 
 LISTED: Final = 800
 
@@ -45,10 +45,15 @@ def breaker_states(standings: Mapping[Member, Standing], look: Look, config: Con
 
 def _so_far(word: HotWord, rule: Service) -> str:
     if not word.failures:
-        return f"was out {word.times} times lately"
-    row = f"{word.failures} failures in a row"
+        return f"was out {word.times} time{'s' * (word.times != 1)} lately"
+    row = in_a_row(word.failures)
     if rule.failure_policy == "breaker" and rule.breaker.consecutive_failures:
         return f"{row}, opens at {rule.breaker.consecutive_failures}"
-    if rule.failure_policy == "outlier" and rule.outlier.consecutive_5xx:
-        return f"{row}, ejected at {rule.outlier.consecutive_5xx}"
+    limit = rule.outlier.consecutive_5xx
+    if rule.failure_policy == "outlier" and limit:
+        if word.failures < limit:
+            return f"{row}, ejected at {limit}"
+        if rule.outlier.enforcing_consecutive_5xx < 100:
+            return f"{row}, not ejected: enforced for {rule.outlier.enforcing_consecutive_5xx:g} %"
+        return f"{row}, not ejected: max_ejected_percent is {rule.outlier.max_ejected_percent:g}"
     return row

@@ -3,7 +3,7 @@
 | what | rhythm |
 | --- | --- |
 | configuration → table `limits` | at the start, when a new one comes, when services with a breaker come or go |
-| counters, hot words → out, back | each `BUSY_SECONDS` while calls end, up to `IDLE_SECONDS` apart while none do |
+| counters, hot words → out, back | each 50 ms while calls end, up to 1 s apart while none do (`pace.py`) |
 | topic `ejections`, events | when somebody goes out or comes back |
 | heartbeat of the table | each second |
 
@@ -43,11 +43,10 @@ from pannier.sidecars.resilience.inventory import Inventory
 from pannier.sidecars.resilience.limits import limit_states
 from pannier.sidecars.resilience.listing import breaker_states, ejections
 from pannier.sidecars.resilience.lookout import Lookout, News
+from pannier.sidecars.resilience.pace import BUSY_SECONDS, next_pause
 from pannier.sidecars.resilience.rules import Look, Rules
 from pannier.sidecars.resilience.table import limits_table
 
-BUSY_SECONDS = 0.05
-IDLE_SECONDS = 1.0
 BEAT_SECONDS = 1.0
 
 _log = logging.getLogger("pannier.resilience")
@@ -99,7 +98,8 @@ class Resilience:
     async def _look_forever(self) -> None:
         pause, beat = BUSY_SECONDS, trio.current_time()
         while self._limits.fenced is None:
-            pause = BUSY_SECONDS if self._look().moved else min(pause * 2, IDLE_SECONDS)
+            moved = bool(self._look().moved)
+            pause = next_pause(pause, moved=moved, out=self._lookout.standings)
             await self._tell()
             if trio.current_time() >= beat:
                 beat = trio.current_time() + BEAT_SECONDS

@@ -88,6 +88,11 @@ def effective(word: HotWord, member: Member, rule: Service, now_ms: int) -> Stat
     return "open" if rule.failure_policy == "outlier" and word.until_ms > now_ms else "closed"
 
 
+def in_a_row(failures: int) -> str:
+    """`7 failures in a row`."""
+    return f"{failures} failure{'s' * (failures != 1)} in a row"
+
+
 def _all(look: Look, config: Config) -> Iterator[tuple[Member, Service, HotWord]]:
     for name, members in look.members.items():
         rule = config.service(name)
@@ -105,7 +110,7 @@ def _reason(word: HotWord, member: Member, rule: Service, was: Standing | None, 
         row = rule.breaker.consecutive_failures
         if row and (word.failures >= row or not first):
             # A call that was under way when it opened may have succeeded since, and ended the row.
-            return f"{max(word.failures, row)} failures in a row"
+            return in_a_row(max(word.failures, row))
     if member.address and rule.failure_policy == "outlier" and not first:
         return f"{_ejecting_rows(rule)} failures in a row"
     return BEFORE_US if first else ELSEWHERE

@@ -143,13 +143,16 @@ def test_they_are_listed_with_times_since_the_epoch(scene) -> None:
 
 
 def test_an_ejection_of_the_past_is_listed_while_it_counts(scene) -> None:
-    watched = Watched(scene(2), OUTLIER)
+    watched = Watched(scene(4), OUTLIER)
     watched.set("open", 0, times=2)
-    watched.scene.word(watched.scene.members[1]).failures = 4
+    for member, failures in zip(watched.scene.members[1:], (1, 4, 5), strict=True):
+        watched.scene.word(member).failures = failures
     watched.turns()
     assert [one.reason for one in breaker_states(watched.standings, watched.look, OUTLIER).breakers] == [
         "was out 2 times lately",
+        "1 failure in a row, ejected at 5",
         "4 failures in a row, ejected at 5",
+        "5 failures in a row, not ejected: max_ejected_percent is 10",
     ]
 
 
