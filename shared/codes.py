@@ -246,16 +246,16 @@ CODES: Final[dict[str, Code]] = {
     "PAN0402": Code(
         "a service that nobody knows",
         "Without discovery a service is known if `services` says where it is, or if it is an app of the same project. "
-        "The data path keeps its last routes while one leads to a service that it does not know.",
+        "Calls to one that is not known fail.",
         '[[sidecars.traffic.routes]]\nname = "a"\nto = { orders = 1 }',
         "Correct the name, give it an address under `services`, or add [sidecars.discovery].",
     ),
     "PAN0403": Code(
-        "subsets, and nobody who knows who is in them",
-        "Subsets select endpoints by metadata, which discovery publishes; without it they are empty.",
-        '[[services.orders]]\naddress = "127.0.0.1:8080"\nmetadata = { version = "v2" }\n'
+        "a subset that nobody is in",
+        "A subset selects endpoints by their metadata. Without discovery these are the ones under `services`: none has it.",
+        '[[services.orders]]\naddress = "127.0.0.1:8080"\nmetadata = { version = "v1" }\n'
         '[sidecars.traffic.services.orders]\nsubsets = { v2 = { version = "v2" } }',
-        "Add [sidecars.discovery].",
+        "Give the metadata to the endpoints that are meant, or add [sidecars.discovery].",
     ),
     "PAN0404": Code(
         "a timeout that outlasts the callee's",

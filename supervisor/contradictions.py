@@ -18,7 +18,7 @@ from pannier.shared.toml_position import Path
 
 RETRIES_OF_NOBODY: Final = "PAN0401"
 UNKNOWN_SERVICE: Final = "PAN0402"
-SUBSETS_OF_NOBODY: Final = "PAN0403"
+EMPTY_SUBSET: Final = "PAN0403"
 OUTLASTS_CALLEE: Final = "PAN0404"
 
 EVERY: Final = "*"
@@ -44,7 +44,7 @@ class _Route(msgspec.Struct):
 
 
 class _Service(msgspec.Struct):
-    subsets: dict[str, Any] = {}
+    subsets: dict[str, dict[str, str]] = {}
     mirror: _Mirror | None = None
 
 
@@ -66,7 +66,7 @@ def contradictions(profile: Profile) -> list[Finding]:
         found += _retries(traffic)
     if "discovery" not in profile.sidecars:
         found += _names(profile, traffic, resilience)
-        found += _subsets(traffic)
+        found += _subsets(profile, traffic)
     return found + list(_timeouts(profile, traffic))
 
 
@@ -98,7 +98,7 @@ def _names(profile: Profile, traffic: _Traffic | None, resilience: _Resilience |
             yield Finding(
                 path,
                 UNKNOWN_SERVICE,
-                f"nobody knows a service {service}: it is not in `services`, and discovery is not in this profile",
+                f"nobody knows a service {service}: it is not in `services`, and there is no discovery",
                 f"known: {', '.join(known[:12]) or 'none'}",
                 near_match(service, known),
                 at_key,
@@ -131,17 +131,19 @@ def _service_of(target: str) -> str:
     return target.partition("/")[0]
 
 
-def _subsets(traffic: _Traffic | None) -> Iterator[Finding]:
+def _subsets(profile: Profile, traffic: _Traffic | None) -> Iterator[Finding]:
+    endpoints = {name.lower(): found for name, found in profile.services.items()}
     for name, service in traffic.services.items() if traffic else ():
-        if service.subsets:
-            yield Finding(
-                ("sidecars", "traffic", "services", name, "subsets"),
-                SUBSETS_OF_NOBODY,
-                "they select nobody: endpoints have their metadata from discovery, which is not in this profile",
-                "expected [sidecars.discovery]",
-                at_key=True,
-                severity="warning",
-            )
+        for subset, labels in service.subsets.items() if name in endpoints else ():
+            if not any(labels.items() <= endpoint.metadata.items() for endpoint in endpoints[name]):
+                yield Finding(
+                    ("sidecars", "traffic", "services", name, "subsets", subset),
+                    EMPTY_SUBSET,
+                    f"nobody is in it: no endpoint under services.{name} has that metadata",
+                    "expected metadata there, or [sidecars.discovery], which may learn of one that has",
+                    at_key=True,
+                    severity="warning",
+                )
 
 
 def _timeouts(profile: Profile, traffic: _Traffic | None) -> Iterator[Finding]:

@@ -65,10 +65,10 @@ def test_without_discovery_somebody_must_have_said_where_a_service_is() -> None:
     assert found(f"{NAMES}[sidecars.discovery]\n") == []
 
 
-def test_subsets_need_somebody_who_reads_metadata() -> None:
-    text = "[[services.orders]]\naddress = 'a:1'\nmetadata = { version = 'v2' }\n"
-    text += "[sidecars.traffic.services.orders.subsets]\nv2 = { version = 'v2' }\n"
-    assert found(text) == ["own.toml:4:35 PAN0403 sidecars.traffic.services.orders.subsets"]
+def test_somebody_is_in_a_subset_if_only_the_profile_knows_who() -> None:
+    text = "[[services.orders]]\naddress = 'a:1'\nmetadata = { version = 'v1', zone = 'b' }\n"
+    text += "[sidecars.traffic.services.orders.subsets]\nv1 = { version = 'v1' }\nv2 = { version = 'v2' }\n"
+    assert found(text) == ["own.toml:6:1 PAN0403 sidecars.traffic.services.orders.subsets.v2"]
     assert found(f"{text}[sidecars.discovery]\n") == []
 
 
