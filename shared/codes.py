@@ -252,7 +252,7 @@ CODES: Final[dict[str, Code]] = {
     ),
     "PAN0403": Code(
         "a subset that nobody is in",
-        "A subset selects endpoints by their metadata. Without discovery these are the ones under `services`: none has it.",
+        "A subset selects endpoints by their metadata. Without discovery these are those in `services`. None has it.",
         '[[services.orders]]\naddress = "127.0.0.1:8080"\nmetadata = { version = "v1" }\n'
         '[sidecars.traffic.services.orders]\nsubsets = { v2 = { version = "v2" } }',
         "Give the metadata to the endpoints that are meant, or add [sidecars.discovery].",
