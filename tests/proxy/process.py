@@ -16,16 +16,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from pannier import _native
+from pannier.sidecars.resilience import config as resilience
+from pannier.sidecars.resilience.table import limits_table
+from pannier.sidecars.traffic import config as traffic
+from pannier.sidecars.traffic.table import routes_table
 
 from tests.proxy.wire import PATIENCE_S, Message, Wire, request
 
-TABLES = ("base", "endpoints", "telemetry")
+TABLES = tuple(_native.TABLES)
 FUTEX = {"x86_64": 202, "aarch64": 98}
 
 
@@ -166,6 +170,14 @@ class Proxy:
         table = {"access_log": access_log, "sample_ratio": sample_ratio, "routes": list(routes)}
         return self._publish("telemetry", table)
 
+    def publish_routes(self, config: traffic.Config) -> int:
+        """Publishes table `routes`, as the traffic sidecar would for `config`."""
+        return self._publish_payload("routes", routes_table(config, {}))
+
+    def publish_limits(self, config: resilience.Config, slots: Mapping[str, tuple[int, int]] | None = None) -> int:
+        """Publishes table `limits`, as the resilience sidecar would for `config`."""
+        return self._publish_payload("limits", limits_table(config, slots or {}))
+
     def withdraw(self, kind: str) -> int:
         """Publishes the absence of a table."""
         return self._await_in_force(kind, self._writers[kind].withdraw())
@@ -214,7 +226,8 @@ class Proxy:
         """Writes a hot word, by the layout of `table/src/hot.rs`; `until_ms` is in milliseconds since boot."""
         word = state << 56 | incarnation << 40 | until_ms
         with mmap.mmap(self.fds["hot"], _native.SEGMENTS["hot"]) as mapped:
-            mapped[(64 + slot) * 8 : (65 + slot) * 8] = word.to_bytes(8, "little")
+            at = (64 + slot * 4) * 8
+            mapped[at : at + 8] = word.to_bytes(8, "little")
 
     def call(self, *, outbound: bool = False) -> Wire:
         """A new connection to one of its listeners."""
@@ -287,7 +300,10 @@ class Proxy:
         raise AssertionError(field)
 
     def _publish(self, kind: str, table: dict[str, Any]) -> int:
-        return self._await_in_force(kind, self._writers[kind].publish(msgspec.msgpack.encode(table)))
+        return self._publish_payload(kind, msgspec.msgpack.encode(table))
+
+    def _publish_payload(self, kind: str, payload: bytes) -> int:
+        return self._await_in_force(kind, self._writers[kind].publish(payload))
 
     def _await_in_force(self, kind: str, generation: int) -> int:
         if self.process is not None:

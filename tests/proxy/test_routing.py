@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from pannier.sidecars.resilience import config as resilience
 
 from tests.proxy.conftest import StartProxy
 from tests.proxy.origin import Origin
@@ -170,14 +171,14 @@ FORBIDDEN = (
 
 @pytest.mark.parametrize("host", FORBIDDEN)
 def test_link_local_and_metadata_addresses_are_never_reached(start_proxy: StartProxy, host: str) -> None:
-    assert_refused(start_proxy(outbound={"unknown": "passthrough"}).fetch(host=host, outbound=True), 403, "DI")
+    assert_refused(start_proxy(outbound={"unknown": "passthrough"}).fetch(host=host, outbound=True), 403, "DN")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]", "2130706433", "127.1"])
 def test_the_proxys_own_ports_are_never_reached(start_proxy: StartProxy, origin: Origin, host: str) -> None:
     proxy = start_proxy(outbound={"unknown": "passthrough"})
     for _, port in (proxy.outbound, proxy.inbound):
-        assert_refused(proxy.fetch(host=f"{host}:{port}", outbound=True), 403, "DI")
+        assert_refused(proxy.fetch(host=f"{host}:{port}", outbound=True), 403, "DN")
     assert origin.connections == 0
 
 
@@ -308,6 +309,7 @@ def test_below_half_healthy_all_are_used(start_proxy: StartProxy, three: list[Or
 def test_an_open_hot_word_keeps_an_endpoint_out_until_it_runs_out(start_proxy: StartProxy, three: list[Origin]) -> None:
     proxy = start_proxy(balance="round_robin")
     proxy.publish_endpoints(up=[{"address": o.address, "incarnation": 7} for o in three])
+    proxy.publish_limits(resilience.Config(services={"*": resilience.Service(failure_policy="outlier")}))
 
     def until(milliseconds: int) -> int:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000 + milliseconds
@@ -323,6 +325,9 @@ def test_an_open_hot_word_keeps_an_endpoint_out_until_it_runs_out(start_proxy: S
     proxy.set_hot_word(1, OPEN, 7, until(300))
     assert b"1" not in spread(proxy, 10)
     wait_until(lambda: b"1" in spread(proxy, 3))
+    proxy.set_hot_word(1, OPEN, 7, until(60_000))
+    proxy.withdraw("limits")
+    assert spread(proxy, 30)[b"1"] == 10, "without resilience nobody is out"
 
 
 def test_a_refused_connection_moves_on_to_the_next_endpoint(start_proxy: StartProxy, three: list[Origin]) -> None:

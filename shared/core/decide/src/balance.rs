@@ -3,77 +3,26 @@
 //! *P2C peak-EWMA* (Finagle's and Linkerd's default): of two random endpoints the one with the lower load, where load is
 //! an average of latencies that jumps up with a slow answer, decays over 10 s, and is multiplied by what is in flight. One
 //! that was never measured gets one request at once (as in Finagle), which counts as 30 ms until it has answered.
-//! *Round robin*: nginx's smooth weighted variant.
-//! Endpoints that are unhealthy or whose hot word is open are left out, unless fewer than half remain (*panic*): then all
-//! are used, since sending to few would take them down as well.
+//! *Least request*: of two random ones the one with less under way, by weight. *Round robin*: nginx's smooth weighted
+//! variant. *Ring hash* and *Maglev*: by the session's hash, with bounded loads.
+//!
+//! Who is unhealthy or out is left out, unless fewer than half remain (*panic*): then health and ejections are disregarded,
+//! since sending to few would take them down as well. An open breaker is never disregarded (ADR 12). One that a request may
+//! try (half open) comes first: somebody has to.
+//!
+//! Tiers: endpoints of a nearer tier (this host, this zone) come first as long as enough of them are usable: a tier takes
+//! 1.4 times the share of it that is usable, the next takes what is left (Envoy's overprovisioning factor).
 
 use std::collections::HashMap;
 
-use crate::policy::{Cluster, Endpoint};
+use crate::breaker::Verdict;
+use crate::cluster::{Cluster, Endpoint};
+use crate::hashing::BOUND;
+use crate::load::{Load, PENALTY_NS};
 use crate::random::Random;
 use crate::schema::Balance;
 
-/// Time constant of the average.
-pub const DECAY_NS: f64 = 10e9;
-/// What an endpoint that was never tried is thought to take.
-pub const INITIAL_NS: f64 = 30e6;
-/// What a refusal (429, or no connection) counts as, so that a fast error does not attract load.
-pub const PENALTY_NS: f64 = 5e9;
-
-/// What one worker knows of one endpoint.
-#[derive(Clone, Debug)]
-pub struct Load {
-    average_ns: f64,
-    updated_ns: u64,
-    /// False while the average is only an assumption.
-    observed: bool,
-    in_flight: u32,
-    turn: i64,
-}
-
-impl Load {
-    /// One that is seen for the first time at `now`.
-    fn unknown(now_ns: u64) -> Self {
-        Load { average_ns: INITIAL_NS, updated_ns: now_ns, observed: false, in_flight: 0, turn: 0 }
-    }
-
-    /// The load at `now`: what one more request may expect to take, in nanoseconds.
-    /// One that was never measured is worth a try: it costs nothing until a request is under way to it, and what is
-    /// assumed from then on.
-    fn score(&self, now_ns: u64, weight: u32) -> f64 {
-        if !self.observed && self.in_flight == 0 {
-            return 0.0;
-        }
-        let decayed = self.average_ns * self.decay(now_ns);
-        decayed.max(1.0) * f64::from(self.in_flight + 1) / f64::from(weight.max(1))
-    }
-
-    fn decay(&self, now_ns: u64) -> f64 {
-        exponential_decay(now_ns.saturating_sub(self.updated_ns) as f64 / DECAY_NS)
-    }
-
-    fn observe(&mut self, now_ns: u64, took_ns: f64) {
-        let decayed = self.average_ns * self.decay(now_ns);
-        self.average_ns = if !self.observed || took_ns > decayed {
-            took_ns
-        } else {
-            let keep = self.decay(now_ns);
-            self.average_ns * keep + took_ns * (1.0 - keep)
-        };
-        self.updated_ns = now_ns;
-        self.observed = true;
-    }
-}
-
-/// e^-x for x ≥ 0, as (1 + x/1024)^-1024: within 0.05 % up to x = 1, within 1.3 % up to x = 5. `f64::exp` would make every
-/// process of this binary load the C library's mathematics, a tenth of the keeper's memory.
-fn exponential_decay(x: f64) -> f64 {
-    let mut power = 1.0 + x / 1024.0;
-    for _ in 0..10 {
-        power *= power;
-    }
-    1.0 / power
-}
+const OVERPROVISIONING: f64 = 1.4;
 
 /// What an attempt showed of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,68 +35,173 @@ pub enum Outcome {
     Unknown,
 }
 
+/// What a choice depends on, beside the loads.
+pub struct Question<'a, V: Fn(&Endpoint) -> Verdict> {
+    /// Nanoseconds since boot.
+    pub now_ns: u64,
+    /// For the two choices.
+    pub random: &'a mut Random,
+    /// Endpoints that were tried already.
+    pub avoid: &'a [u64],
+    /// The session's hash, if the cluster has affinity and the request a session.
+    pub session: Option<u64>,
+    /// Whether an endpoint may have a request.
+    pub verdict: V,
+}
+
+/// What was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// An endpoint, by its index.
+    Endpoint(usize),
+    /// One whose probe has to be taken first.
+    Probe(usize),
+    /// There is none.
+    Empty,
+    /// All have an open breaker.
+    AllOpen,
+}
+
 /// One worker's loads, by endpoint key; survives snapshots.
 #[derive(Debug, Default)]
-pub struct Loads(HashMap<u64, Load>);
+pub struct Loads {
+    loads: HashMap<u64, Load>,
+    /// Indices of candidates, kept between calls so that none is allocated.
+    candidates: Vec<usize>,
+}
 
 impl Loads {
-    /// Picks an endpoint; `open` says whether a hot word keeps one out. `avoid` is an endpoint that was tried already.
-    /// `None` if the cluster is empty.
-    pub fn pick(
+    /// Picks an endpoint.
+    pub fn pick<V: Fn(&Endpoint) -> Verdict>(&mut self, cluster: &Cluster, question: &mut Question<'_, V>) -> Choice {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        let choice = match gather(cluster, question, &mut candidates) {
+            Some(choice) => choice,
+            None => {
+                if cluster.has_tiers {
+                    keep_tier(cluster, question.random, &mut candidates);
+                }
+                self.choose(cluster, question, &candidates).map_or(Choice::Empty, Choice::Endpoint)
+            }
+        };
+        self.candidates = candidates;
+        choice
+    }
+
+    fn choose<V: Fn(&Endpoint) -> Verdict>(
         &mut self,
         cluster: &Cluster,
-        how: Balance,
-        now_ns: u64,
-        random: &mut Random,
-        avoid: Option<u64>,
-        open: impl Fn(&Endpoint) -> bool,
+        question: &mut Question<'_, V>,
+        candidates: &[usize],
     ) -> Option<usize> {
-        let all = &cluster.endpoints;
-        if let [only] = all.as_slice() {
-            self.load(only.key, now_ns);
-            return Some(0);
-        }
-        let usable = |e: &Endpoint| e.healthy && !open(e);
-        let panic = all.iter().filter(|e| usable(e)).count() * 2 < all.len();
-        let fits = |e: &Endpoint| (panic || usable(e)) && Some(e.key) != avoid;
-        let count = all.iter().filter(|e| fits(e)).count();
-        if count == 0 {
-            return all.iter().position(|e| panic || usable(e));
-        }
-        match how {
-            Balance::RoundRobin => self.next_turn(all, now_ns, fits),
-            Balance::P2cEwma => {
-                let first = random.below(count);
-                let second = (first + 1 + random.below(count.max(2) - 1)) % count;
-                let nth = |n| all.iter().enumerate().filter(|(_, e)| fits(e)).nth(n);
-                let (a, b) = (nth(first)?, nth(second)?);
-                Some(if self.score(a.1, now_ns) <= self.score(b.1, now_ns) { a.0 } else { b.0 })
+        if let [only] = candidates {
+            if let Some(endpoint) = cluster.endpoints.get(*only) {
+                self.load(endpoint.key, question.now_ns);
             }
+            return Some(*only);
+        }
+        let (now_ns, slow) = (question.now_ns, cluster.slow_start_ns);
+        match (cluster.balance, &cluster.hashing, question.session) {
+            (Balance::RingHash | Balance::Maglev, Some(table), Some(session)) => {
+                self.by_hash(cluster, table.walk(session), candidates, now_ns)
+            }
+            (Balance::RoundRobin, ..) => self.next_turn(cluster, candidates, now_ns),
+            (Balance::LeastRequest, ..) => {
+                self.better_of_two(cluster, candidates, question.random, now_ns, |load, weight| {
+                    load.request_score(load.weight(weight, now_ns, slow))
+                })
+            }
+            (Balance::P2cEwma, ..) => {
+                self.better_of_two(cluster, candidates, question.random, now_ns, |load, weight| {
+                    load.latency_score(now_ns, load.weight(weight, now_ns, slow))
+                })
+            }
+            _ => self.by_weight(cluster, candidates, question.random, now_ns),
         }
     }
 
     fn load(&mut self, key: u64, now_ns: u64) -> &mut Load {
-        self.0.entry(key).or_insert_with(|| Load::unknown(now_ns))
+        self.loads.entry(key).or_insert_with(|| Load::unknown(now_ns))
     }
 
-    fn score(&mut self, endpoint: &Endpoint, now_ns: u64) -> f64 {
-        self.load(endpoint.key, now_ns).score(now_ns, endpoint.weight)
+    fn better_of_two(
+        &mut self,
+        cluster: &Cluster,
+        candidates: &[usize],
+        random: &mut Random,
+        now_ns: u64,
+        score: impl Fn(&Load, u32) -> f64,
+    ) -> Option<usize> {
+        let count = candidates.len();
+        let first = random.below(count);
+        let second = (first + 1 + random.below(count.max(2) - 1)) % count.max(1);
+        let (a, b) = (*candidates.get(first)?, *candidates.get(second)?);
+        let (one, other) = (cluster.endpoints.get(a)?, cluster.endpoints.get(b)?);
+        let one = score(self.load(one.key, now_ns), one.weight);
+        let other = score(self.load(other.key, now_ns), other.weight);
+        Some(if one <= other { a } else { b })
     }
 
-    fn next_turn(&mut self, all: &[Endpoint], now_ns: u64, fits: impl Fn(&Endpoint) -> bool) -> Option<usize> {
+    fn next_turn(&mut self, cluster: &Cluster, candidates: &[usize], now_ns: u64) -> Option<usize> {
         let mut total = 0;
         let mut best: Option<(usize, u64, i64)> = None;
-        for (i, endpoint) in all.iter().enumerate().filter(|(_, e)| fits(e)) {
+        for index in candidates {
+            let endpoint = cluster.endpoints.get(*index)?;
             let load = self.load(endpoint.key, now_ns);
-            load.turn += i64::from(endpoint.weight);
-            total += i64::from(endpoint.weight);
+            // In thousandths, so that a slow start shows in a weight of 1.
+            let weight = (load.weight(endpoint.weight, now_ns, cluster.slow_start_ns) * 1_000.0) as i64;
+            load.turn += weight;
+            total += weight;
             if best.is_none_or(|(_, _, turn)| load.turn > turn) {
-                best = Some((i, endpoint.key, load.turn));
+                best = Some((*index, endpoint.key, load.turn));
             }
         }
         let (index, key, _) = best?;
         self.load(key, now_ns).turn -= total;
         Some(index)
+    }
+
+    fn by_weight(
+        &mut self,
+        cluster: &Cluster,
+        candidates: &[usize],
+        random: &mut Random,
+        now_ns: u64,
+    ) -> Option<usize> {
+        let mut weights = candidates.iter().filter_map(|index| {
+            let endpoint = cluster.endpoints.get(*index)?;
+            let load = self.load(endpoint.key, now_ns);
+            Some((*index, load.weight(endpoint.weight, now_ns, cluster.slow_start_ns)))
+        });
+        // One pass: each takes the place of the one before with the share that it has of the sum so far.
+        let (mut chosen, mut sum) = weights.next()?;
+        for (index, weight) in weights {
+            sum += weight;
+            if random.unit() * sum < weight {
+                chosen = index;
+            }
+        }
+        Some(chosen)
+    }
+
+    fn by_hash(
+        &mut self,
+        cluster: &Cluster,
+        walk: impl Iterator<Item = usize>,
+        candidates: &[usize],
+        now_ns: u64,
+    ) -> Option<usize> {
+        let under_way: u32 =
+            cluster.endpoints.iter().map(|e| self.loads.get(&e.key).map_or(0, |load| load.in_flight)).sum();
+        let most = (BOUND * f64::from(under_way + 1) / candidates.len().max(1) as f64).ceil();
+        let mut first = None;
+        for index in walk.filter(|index| candidates.contains(index)) {
+            let endpoint = cluster.endpoints.get(index)?;
+            first = first.or(Some(index));
+            if f64::from(self.load(endpoint.key, now_ns).in_flight + 1) <= most {
+                return Some(index);
+            }
+        }
+        first
     }
 
     /// A request was sent to an endpoint.
@@ -169,118 +223,254 @@ impl Loads {
     /// Forgets endpoints that no cluster has any more and that nothing is in flight to.
     pub fn retain(&mut self, clusters: &[Cluster]) {
         let known: std::collections::HashSet<u64> = clusters.iter().flat_map(|c| &c.endpoints).map(|e| e.key).collect();
-        self.0.retain(|key, load| known.contains(key) || load.in_flight > 0);
+        self.loads.retain(|key, load| known.contains(key) || load.in_flight > 0);
+    }
+}
+
+/// Fills `candidates` with those that may be chosen among; a choice that is made already instead.
+fn gather<V: Fn(&Endpoint) -> Verdict>(
+    cluster: &Cluster,
+    question: &Question<'_, V>,
+    candidates: &mut Vec<usize>,
+) -> Option<Choice> {
+    candidates.clear();
+    let all = &cluster.endpoints;
+    let (mut probe, mut out, mut healthy) = (None, 0, 0);
+    for (index, endpoint) in all.iter().enumerate() {
+        healthy += usize::from(endpoint.healthy);
+        match (question.verdict)(endpoint) {
+            Verdict::Pass if endpoint.healthy => candidates.push(index),
+            Verdict::Pass => {}
+            Verdict::Probe if probe.is_none() && !question.avoid.contains(&endpoint.key) => probe = Some(index),
+            Verdict::Probe | Verdict::Out => out += 1,
+        }
+    }
+    if let Some(index) = probe {
+        return Some(Choice::Probe(index));
+    }
+    let usable = if cluster.has_breakers { healthy } else { candidates.len() };
+    if usable * 2 < all.len() {
+        candidates.clear();
+        let stays = |e: &Endpoint| !cluster.has_breakers || (question.verdict)(e) == Verdict::Pass;
+        candidates.extend(all.iter().enumerate().filter(|(_, e)| stays(e)).map(|(index, _)| index));
+    }
+    if candidates.is_empty() {
+        return Some(if out > 0 { Choice::AllOpen } else { Choice::Empty });
+    }
+    if !question.avoid.is_empty() {
+        let fresh = |index: &usize| all.get(*index).is_some_and(|e| !question.avoid.contains(&e.key));
+        if candidates.iter().any(fresh) {
+            candidates.retain(fresh);
+        }
+    }
+    None
+}
+
+/// Leaves the candidates of one tier, drawn by how much of each is usable.
+fn keep_tier(cluster: &Cluster, random: &mut Random, candidates: &mut Vec<usize>) {
+    let tier_of = |index: &usize| cluster.endpoints.get(*index).map_or(u8::MAX, |e| e.tier);
+    let mut left = random.unit();
+    for tier in 0..=2 {
+        let usable = candidates.iter().filter(|i| tier_of(i) == tier).count();
+        let all = cluster.endpoints.iter().filter(|e| e.tier == tier).count();
+        if usable == 0 {
+            continue;
+        }
+        let share = (OVERPROVISIONING * usable as f64 / all as f64).min(1.0);
+        let is_last = !candidates.iter().any(|i| tier_of(i) > tier);
+        if left < share || is_last {
+            candidates.retain(|i| tier_of(i) == tier);
+            return;
+        }
+        left = (left - share) / (1.0 - share);
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
     use super::*;
-    use crate::address::Address;
+    use crate::cluster::tests::cluster;
+    use crate::hashing::{HashTable, hash};
 
-    fn cluster(weights: &[u32]) -> Cluster {
-        let endpoint = |(i, weight): (usize, &u32)| {
-            let label = format!("127.0.0.1:{}", i + 1);
-            Endpoint {
-                address: Address::parse(&label).unwrap(),
-                label: label.into(),
-                key: i as u64,
-                weight: *weight,
-                healthy: true,
-                hot: None,
+    fn pass(_: &Endpoint) -> Verdict {
+        Verdict::Pass
+    }
+
+    struct Picker {
+        loads: Loads,
+        random: Random,
+        now_ns: u64,
+        avoid: Vec<u64>,
+        session: Option<u64>,
+    }
+
+    impl Picker {
+        fn new() -> Self {
+            Picker { loads: Loads::default(), random: Random::new(7), now_ns: 1, avoid: Vec::new(), session: None }
+        }
+
+        fn pick(&mut self, cluster: &Cluster, verdict: impl Fn(&Endpoint) -> Verdict) -> Choice {
+            let Picker { loads, random, now_ns, avoid, session } = self;
+            loads.pick(cluster, &mut Question { now_ns: *now_ns, random, avoid, session: *session, verdict })
+        }
+
+        fn counts(&mut self, cluster: &Cluster, n: usize, verdict: impl Fn(&Endpoint) -> Verdict + Copy) -> Vec<usize> {
+            let mut counts = vec![0; cluster.endpoints.len()];
+            for _ in 0..n {
+                match self.pick(cluster, verdict) {
+                    Choice::Endpoint(index) | Choice::Probe(index) => counts[index] += 1,
+                    other => panic!("{other:?}"),
+                }
             }
-        };
-        Cluster { name: "c".into(), endpoints: weights.iter().enumerate().map(endpoint).collect() }
-    }
-
-    fn picks(cluster: &Cluster, how: Balance, n: usize, open: impl Fn(&Endpoint) -> bool + Copy) -> Vec<usize> {
-        let (mut loads, mut random) = (Loads::default(), Random::new(7));
-        let mut counts = vec![0; cluster.endpoints.len()];
-        for _ in 0..n {
-            counts[loads.pick(cluster, how, 1, &mut random, None, open).unwrap()] += 1;
+            counts
         }
-        counts
-    }
 
-    #[test]
-    fn the_decay_is_exponential() {
-        for x in [0.0, 0.01, 0.5, 1.0] {
-            assert!((exponential_decay(x) / (-x).exp() - 1.0).abs() < 0.0005, "{x}");
+        fn answered(&mut self, key: u64, outcome: Outcome) {
+            self.loads.begin(key, self.now_ns);
+            self.loads.end(key, self.now_ns, outcome);
         }
-        assert!((exponential_decay(5.0) / (-5.0_f64).exp() - 1.0).abs() < 0.013);
-        assert!(exponential_decay(1e12) < 1e-9);
     }
 
     #[test]
     fn round_robin_keeps_the_weights_exactly() {
-        assert_eq!(picks(&cluster(&[1, 2, 3]), Balance::RoundRobin, 600, |_| false), [100, 200, 300]);
+        let mut picker = Picker::new();
+        assert_eq!(picker.counts(&cluster(&[1, 2, 3], Balance::RoundRobin), 600, pass), [100, 200, 300]);
     }
 
     #[test]
-    fn p2c_spreads_evenly_when_all_are_equal() {
-        for count in picks(&cluster(&[1, 1, 1, 1]), Balance::P2cEwma, 4_000, |_| false) {
-            assert!((850..1150).contains(&count), "{count}");
+    fn random_and_p2c_spread_evenly_when_all_are_equal() {
+        for balance in [Balance::P2cEwma, Balance::Random, Balance::LeastRequest] {
+            for count in Picker::new().counts(&cluster(&[1, 1, 1, 1], balance), 4_000, pass) {
+                assert!((850..1150).contains(&count), "{balance:?}: {count}");
+            }
         }
+    }
+
+    #[test]
+    fn random_keeps_the_weights() {
+        let counts = Picker::new().counts(&cluster(&[1, 3], Balance::Random), 4_000, pass);
+        assert!((900..1_100).contains(&counts[0]), "{counts:?}");
+    }
+
+    #[test]
+    fn least_request_leaves_out_the_busier_of_two() {
+        let (two, mut picker) = (cluster(&[1, 1], Balance::LeastRequest), Picker::new());
+        for _ in 0..3 {
+            picker.loads.begin(0, 1);
+        }
+        assert!((0..50).all(|_| picker.pick(&two, pass) == Choice::Endpoint(1)));
     }
 
     #[test]
     fn a_slow_endpoint_gets_little_and_recovers_with_time() {
-        let cluster = cluster(&[1, 1]);
-        let (mut loads, mut random) = (Loads::default(), Random::new(7));
-        for (key, ns) in [(0, 1_000_000), (1, 500_000_000)] {
-            loads.begin(key, 1);
-            loads.end(key, 1, Outcome::Answered(ns));
-        }
-        let mut pick = |now| loads.pick(&cluster, Balance::P2cEwma, now, &mut random, None, |_| false);
-        assert!((0..50).all(|_| pick(1_000_000_000) == Some(0)));
-        loads.begin(0, 1);
-        loads.end(0, 120_000_000_000, Outcome::Answered(1_000_000));
-        let mut pick = |now| loads.pick(&cluster, Balance::P2cEwma, now, &mut random, None, |_| false);
-        assert!((0..50).any(|_| pick(120_000_000_000) == Some(1)), "its bad average has decayed");
+        let (two, mut picker) = (cluster(&[1, 1], Balance::P2cEwma), Picker::new());
+        picker.answered(0, Outcome::Answered(1_000_000));
+        picker.answered(1, Outcome::Answered(500_000_000));
+        picker.now_ns = 1_000_000_000;
+        assert!((0..50).all(|_| picker.pick(&two, pass) == Choice::Endpoint(0)));
+        picker.now_ns = 120_000_000_000;
+        picker.answered(0, Outcome::Answered(1_000_000));
+        assert!((0..50).any(|_| picker.pick(&two, pass) == Choice::Endpoint(1)), "its bad average has decayed");
     }
 
     #[test]
     fn one_that_was_never_tried_is_tried_once_at_once() {
-        let two = cluster(&[1, 1]);
-        let (mut loads, mut random) = (Loads::default(), Random::new(7));
-        loads.begin(0, 1);
-        loads.end(0, 1, Outcome::Answered(1_000_000));
-        assert_eq!(loads.pick(&two, Balance::P2cEwma, 2, &mut random, None, |_| false), Some(1));
-        loads.begin(1, 2);
-        let mut pick = || loads.pick(&two, Balance::P2cEwma, 3, &mut random, None, |_| false);
-        assert!((0..50).all(|_| pick() == Some(0)), "not twice before it has answered");
+        let (two, mut picker) = (cluster(&[1, 1], Balance::P2cEwma), Picker::new());
+        picker.answered(0, Outcome::Answered(1_000_000));
+        assert_eq!(picker.pick(&two, pass), Choice::Endpoint(1));
+        picker.loads.begin(1, 2);
+        assert!((0..50).all(|_| picker.pick(&two, pass) == Choice::Endpoint(0)), "not twice before it has answered");
     }
 
     #[test]
     fn a_fast_refusal_does_not_attract_load() {
-        let cluster = cluster(&[1, 1]);
-        let (mut loads, mut random) = (Loads::default(), Random::new(7));
-        loads.begin(0, 1);
-        loads.end(0, 1, Outcome::Answered(20_000_000));
-        loads.begin(1, 1);
-        loads.end(1, 1, Outcome::Refused);
-        assert!((0..50).all(|_| loads.pick(&cluster, Balance::P2cEwma, 2, &mut random, None, |_| false) == Some(0)));
+        let (two, mut picker) = (cluster(&[1, 1], Balance::P2cEwma), Picker::new());
+        picker.answered(0, Outcome::Answered(20_000_000));
+        picker.answered(1, Outcome::Refused);
+        assert!((0..50).all(|_| picker.pick(&two, pass) == Choice::Endpoint(0)));
     }
 
     #[test]
-    fn open_ones_are_left_out_until_fewer_than_half_remain() {
-        let four = cluster(&[1, 1, 1, 1]);
-        let counts = picks(&four, Balance::P2cEwma, 400, |e| e.key < 2);
+    fn ejected_ones_are_left_out_until_fewer_than_half_remain() {
+        let four = cluster(&[1, 1, 1, 1], Balance::P2cEwma);
+        let out_below = |n: u64| move |e: &Endpoint| if e.key < n { Verdict::Out } else { Verdict::Pass };
+        let counts = Picker::new().counts(&four, 400, out_below(2));
         assert_eq!((counts[0], counts[1]), (0, 0));
-        let counts = picks(&four, Balance::P2cEwma, 400, |e| e.key < 3);
+        let counts = Picker::new().counts(&four, 400, out_below(3));
         assert!(counts.iter().all(|n| *n > 0), "panic: {counts:?}");
     }
 
     #[test]
-    fn what_was_tried_is_avoided_while_there_is_another() {
-        let two = cluster(&[1, 1]);
-        let (mut loads, mut random) = (Loads::default(), Random::new(7));
-        for _ in 0..50 {
-            assert_eq!(loads.pick(&two, Balance::P2cEwma, 1, &mut random, Some(0), |_| false), Some(1));
+    fn an_open_breaker_is_never_disregarded_and_a_probe_comes_first() {
+        let mut four = cluster(&[1, 1, 1, 1], Balance::P2cEwma);
+        four.has_breakers = true;
+        let mut picker = Picker::new();
+        let counts = picker.counts(&four, 100, |e| if e.key < 3 { Verdict::Out } else { Verdict::Pass });
+        assert_eq!(counts, [0, 0, 0, 100]);
+        assert_eq!(picker.pick(&four, |_| Verdict::Out), Choice::AllOpen);
+        let probe = |e: &Endpoint| if e.key == 2 { Verdict::Probe } else { Verdict::Pass };
+        assert_eq!(picker.pick(&four, probe), Choice::Probe(2));
+        picker.avoid = vec![2];
+        assert!(matches!(picker.pick(&four, probe), Choice::Endpoint(_)), "whoever lost the probe goes elsewhere");
+        for endpoint in &mut four.endpoints[1..] {
+            endpoint.healthy = false;
         }
-        let one = cluster(&[1]);
-        assert_eq!(loads.pick(&one, Balance::RoundRobin, 1, &mut random, Some(0), |_| { false }), Some(0));
-        assert_eq!(loads.pick(&cluster(&[]), Balance::RoundRobin, 1, &mut random, None, |_| false), None);
+        let open = |e: &Endpoint| if e.key == 0 { Verdict::Out } else { Verdict::Pass };
+        assert!(matches!(picker.pick(&four, open), Choice::Endpoint(1..=3)), "health is disregarded, as ever");
+    }
+
+    #[test]
+    fn what_was_tried_is_avoided_while_there_is_another() {
+        let two = cluster(&[1, 1], Balance::P2cEwma);
+        let mut picker = Picker::new();
+        picker.avoid = vec![0];
+        assert!((0..50).all(|_| picker.pick(&two, pass) == Choice::Endpoint(1)));
+        assert_eq!(picker.pick(&cluster(&[1], Balance::RoundRobin), pass), Choice::Endpoint(0));
+        assert_eq!(picker.pick(&cluster(&[], Balance::RoundRobin), pass), Choice::Empty);
+    }
+
+    #[test]
+    fn a_session_stays_where_it_is_and_moves_only_when_it_must() {
+        let mut four = cluster(&[1, 1, 1, 1], Balance::Maglev);
+        four.hashing = Some(HashTable::maglev(&four.endpoints));
+        let mut picker = Picker::new();
+        for session in 0..200_u64 {
+            picker.session = Some(hash(&session.to_le_bytes()));
+            let Choice::Endpoint(home) = picker.pick(&four, pass) else { panic!() };
+            assert_eq!(picker.pick(&four, pass), Choice::Endpoint(home));
+            let other = (home + 1) % 4;
+            let one_out = |e: &Endpoint| if e.key == other as u64 { Verdict::Out } else { Verdict::Pass };
+            assert_eq!(picker.pick(&four, one_out), Choice::Endpoint(home), "another one's ejection moves nobody");
+        }
+    }
+
+    #[test]
+    fn a_session_leaves_an_endpoint_with_more_than_its_share() {
+        let mut two = cluster(&[1, 1], Balance::RingHash);
+        two.hashing = Some(HashTable::ring(&two.endpoints));
+        let mut picker = Picker::new();
+        picker.session = Some(42);
+        let Choice::Endpoint(home) = picker.pick(&two, pass) else { panic!() };
+        for _ in 0..10 {
+            picker.loads.begin(home as u64, 1);
+        }
+        assert_eq!(picker.pick(&two, pass), Choice::Endpoint(1 - home));
+    }
+
+    #[test]
+    fn nearer_endpoints_come_first_while_enough_of_them_are_usable() {
+        let mut six = cluster(&[1; 6], Balance::Random);
+        for endpoint in &mut six.endpoints[3..] {
+            endpoint.tier = 1;
+        }
+        six.has_tiers = true;
+        let counts = Picker::new().counts(&six, 600, pass);
+        assert_eq!(counts[3..].iter().sum::<usize>(), 0);
+        six.endpoints[0].healthy = false;
+        six.endpoints[1].healthy = false;
+        let counts = Picker::new().counts(&six, 6_000, pass);
+        let near = counts[2] as f64 / 6_000.0;
+        assert!((near - 1.4 / 3.0).abs() < 0.03, "a third is usable: {near}");
     }
 }

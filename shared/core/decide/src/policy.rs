@@ -1,12 +1,18 @@
 //! The tables joined into what a worker looks up: compiled off the request path, then swapped in whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use pannier_table::layout::name_hash;
+use pannier_table::kind::Kind;
 
-use crate::address::Address;
+use crate::cluster::{Cluster, Described, Endpoint, cluster_name, endpoint};
+use crate::limits::{Limits, check_inbound};
+use crate::live::{Live, ServiceLive};
+use crate::matching::Routes;
 use crate::route_labels::RouteLabels;
-use crate::schema::{Balance, Base, Endpoints, Lifecycle, Telemetry, Timeouts, Unknown};
+use crate::rules::{Injection, MirrorTo, Rule, Split, within_a_day};
+use crate::schema::limits::Inbound;
+use crate::schema::{self, Balance, Base, Endpoints, Lifecycle, StaticEndpoint, Telemetry, Timeouts, Unknown};
 use crate::trace;
 
 /// Everything that decides about a request, except what changes faster (hot words, latencies).
@@ -24,42 +30,40 @@ pub struct Policy {
     pub any_host: bool,
     /// What happens to an unknown outbound authority.
     pub unknown: Unknown,
-    /// How an endpoint is chosen.
-    pub balance: Balance,
     /// Floor timeouts.
     pub timeouts: Timeouts,
-    /// The app, then whatever can be called.
+    /// The app, then whatever can be called, then subsets.
     pub clusters: Vec<Cluster>,
     /// Cluster by name.
     pub by_name: HashMap<Box<str>, usize>,
     /// None = there is no observability: no records, no trace headers.
     pub telemetry: Option<CompiledTelemetry>,
+    /// None = there is no traffic: no routes, no deadlines, no affinity.
+    pub traffic: Option<Traffic>,
+    /// None = there is no resilience: nothing inbound is limited.
+    pub inbound_limits: Option<Inbound>,
+    /// What the process remembers of inbound requests.
+    pub inbound_live: Arc<ServiceLive>,
+    /// Makes random choices repeatable.
+    pub seed: Option<u64>,
 }
 
-/// A callable service.
+/// Routes that are in force.
 #[derive(Debug)]
-pub struct Cluster {
-    /// Its name.
-    pub name: Box<str>,
-    /// Its endpoints.
-    pub endpoints: Vec<Endpoint>,
+pub struct Traffic {
+    #[allow(missing_docs)]
+    pub outbound: Side,
+    #[allow(missing_docs)]
+    pub inbound: Side,
 }
 
-/// One instance of a service.
-#[derive(Clone, Debug)]
-pub struct Endpoint {
-    /// Where it listens.
-    pub address: Address,
-    /// The address as text, for logs.
-    pub label: Box<str>,
-    /// Joins what is known of it across snapshots: a hash of cluster and address.
-    pub key: u64,
-    /// Its share of the load.
-    pub weight: u32,
-    /// Whether discovery thinks it can serve.
-    pub healthy: bool,
-    /// Its hot word and incarnation, if discovery gave it one.
-    pub hot: Option<(u32, u16)>,
+/// The routes of one side: which one matches, and what it does.
+#[derive(Debug)]
+pub struct Side {
+    #[allow(missing_docs)]
+    pub routes: Routes,
+    /// By the route's number.
+    pub rules: Vec<Rule>,
 }
 
 /// Telemetry that is switched on.
@@ -73,49 +77,63 @@ pub struct CompiledTelemetry {
     pub labels: RouteLabels,
 }
 
+/// The tables in force; an absent one is an absent capability.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Tables {
+    pub base: Base,
+    pub endpoints: Option<Endpoints>,
+    pub telemetry: Option<Telemetry>,
+    pub routes: Option<schema::routes::Routes>,
+    pub limits: Option<schema::limits::Limits>,
+}
+
+impl Tables {
+    /// Only what the supervisor says.
+    #[must_use]
+    pub fn of(base: Base) -> Tables {
+        Tables { base, endpoints: None, telemetry: None, routes: None, limits: None }
+    }
+
+    /// Takes in a table's payload, or its absence.
+    ///
+    /// # Errors
+    /// One line naming the field and what was expected.
+    pub fn take(&mut self, kind: Kind, payload: Option<&[u8]>) -> Result<(), String> {
+        match kind {
+            Kind::Base => self.base = payload.map_or_else(|| Ok(floor()), schema::decode)?,
+            Kind::Endpoints => self.endpoints = payload.map(schema::decode).transpose()?,
+            Kind::Telemetry => self.telemetry = payload.map(schema::decode).transpose()?,
+            Kind::Routes => self.routes = payload.map(schema::decode).transpose()?,
+            Kind::Limits => self.limits = payload.map(schema::decode).transpose()?,
+        }
+        Ok(())
+    }
+}
+
 /// The name under which the app is a cluster.
 pub const APP: &str = "app";
+/// The service whose limits hold for all that have none of their own.
+const EVERY: &str = "*";
 
 impl Policy {
-    /// Joins the tables. An absent `endpoints` leaves the static ones; an absent `telemetry` leaves none.
+    /// Joins the tables. What is remembered of services comes from `live`.
     ///
     /// # Errors
     /// One line naming what does not hold; the caller keeps the policy it has.
-    pub fn compile(
-        base: &Base,
-        endpoints: Option<&Endpoints>,
-        telemetry: Option<&Telemetry>,
-    ) -> Result<Policy, String> {
-        let mut clusters = Vec::new();
-        if let Some(app) = &base.app {
-            clusters.push(Cluster { name: APP.into(), endpoints: vec![endpoint(APP, app, 1, true, None)?] });
-        }
-        let app = (!clusters.is_empty()).then_some(0);
-        let mut by_name: HashMap<Box<str>, usize> = HashMap::new();
-        for discovered in endpoints.iter().flat_map(|table| &table.clusters) {
-            let name = cluster_name(&discovered.name)?;
-            let all = discovered
-                .endpoints
-                .iter()
-                .map(|e| endpoint(&name, &e.address, e.weight, e.healthy, Some((e.slot, e.incarnation))))
-                .collect::<Result<_, _>>()?;
-            if by_name.insert(name.clone(), clusters.len()).is_some() {
-                return Err(format!("cluster {name:?} appears twice"));
-            }
-            clusters.push(Cluster { name, endpoints: all });
-        }
-        for fixed in &base.clusters {
-            let name = cluster_name(&fixed.name)?;
-            if by_name.contains_key(&name) {
-                continue;
-            }
-            let all = fixed
-                .endpoints
-                .iter()
-                .map(|e| endpoint(&name, &e.address, e.weight, true, None))
-                .collect::<Result<_, _>>()?;
-            by_name.insert(name.clone(), clusters.len());
-            clusters.push(Cluster { name, endpoints: all });
+    pub fn compile(tables: &Tables, live: &Live) -> Result<Policy, String> {
+        let base = &tables.base;
+        let mut clusters = Clusters { all: Vec::new(), by_target: HashMap::new(), live, balance: base.balance };
+        clusters.take_app(base)?;
+        let app = (!clusters.all.is_empty()).then_some(0);
+        clusters.take_discovered(tables.endpoints.as_ref())?;
+        clusters.take_static(base)?;
+        let traffic = tables.routes.as_ref().map(|routes| clusters.take_routes(routes, &base.service)).transpose()?;
+        let by_name = clusters.by_target.iter().filter(|(target, _)| !target.contains('/'));
+        let by_name = by_name.map(|(name, index)| (name.clone(), *index)).collect();
+        if let Some(limits) = &tables.limits {
+            clusters.take_limits(limits)?;
+            check_inbound(&limits.inbound)?;
         }
         check_timeouts(&base.timeouts)?;
         Ok(Policy {
@@ -125,11 +143,14 @@ impl Policy {
             any_host: base.inbound.hosts.iter().any(|h| h == "*"),
             hosts: base.inbound.hosts.iter().map(|h| h.to_ascii_lowercase().into()).collect(),
             unknown: base.outbound.unknown,
-            balance: base.balance,
             timeouts: base.timeouts,
-            clusters,
+            clusters: clusters.all,
             by_name,
-            telemetry: telemetry.map(compile_telemetry).transpose()?,
+            telemetry: tables.telemetry.as_ref().map(compile_telemetry).transpose()?,
+            traffic,
+            inbound_limits: tables.limits.as_ref().map(|limits| limits.inbound.clone()),
+            inbound_live: live.of(""),
+            seed: base.seed,
         })
     }
 
@@ -140,20 +161,174 @@ impl Policy {
     }
 }
 
-/// No timeout is longer than a day: more is a mistake in a unit.
+/// Clusters while they are joined. A target is `SERVICE` or `SERVICE/SUBSET`.
+struct Clusters<'l> {
+    all: Vec<Cluster>,
+    by_target: HashMap<Box<str>, usize>,
+    live: &'l Live,
+    balance: Balance,
+}
+
+impl Clusters<'_> {
+    fn add(&mut self, name: Box<str>, endpoints: Vec<Endpoint>) -> usize {
+        let index = self.all.len();
+        let live = self.live.of(&name);
+        self.all.push(Cluster::plain(name.clone(), endpoints, self.balance, live));
+        self.by_target.insert(name, index);
+        index
+    }
+
+    fn take_app(&mut self, base: &Base) -> Result<(), String> {
+        if let Some(address) = &base.app {
+            let nothing = BTreeMap::new();
+            let described = Described { address, weight: 1, healthy: true, hot: None, metadata: &nothing };
+            let only = vec![endpoint(APP, &described)?];
+            self.all.push(Cluster::plain(APP.into(), only, self.balance, self.live.of("")));
+        }
+        Ok(())
+    }
+
+    fn take_discovered(&mut self, table: Option<&Endpoints>) -> Result<(), String> {
+        for discovered in table.iter().flat_map(|table| &table.clusters) {
+            let name = cluster_name(&discovered.name)?;
+            if self.by_target.contains_key(&name) {
+                return Err(format!("cluster {name:?} appears twice"));
+            }
+            let described = discovered.endpoints.iter().map(|e| Described {
+                address: &e.address,
+                weight: e.weight,
+                healthy: e.healthy,
+                hot: Some((e.slot, e.incarnation)),
+                metadata: &e.metadata,
+            });
+            let all = described.map(|e| endpoint(&name, &e)).collect::<Result<_, _>>()?;
+            self.add(name, all);
+        }
+        Ok(())
+    }
+
+    fn take_static(&mut self, base: &Base) -> Result<(), String> {
+        for fixed in &base.clusters {
+            let name = cluster_name(&fixed.name)?;
+            if self.by_target.contains_key(&name) {
+                continue;
+            }
+            let described = fixed.endpoints.iter().map(|e: &StaticEndpoint| Described {
+                address: &e.address,
+                weight: e.weight,
+                healthy: true,
+                hot: e.slot.map(|slot| (slot, e.incarnation)),
+                metadata: &e.metadata,
+            });
+            let all = described.map(|e| endpoint(&name, &e)).collect::<Result<_, _>>()?;
+            self.add(name, all);
+        }
+        Ok(())
+    }
+
+    /// The cluster of a target. A service that nobody knows (yet) has no endpoints: its calls fail by name, as with any
+    /// service that lost its last one, and everything else of the table holds (ADR 14).
+    fn target(&mut self, target: &str, subsets: &BTreeMap<String, schema::routes::Service>) -> Result<usize, String> {
+        let target = target.to_ascii_lowercase();
+        if let Some(index) = self.by_target.get(target.as_str()) {
+            return Ok(*index);
+        }
+        let (service, subset) = target.split_once('/').map_or((target.as_str(), None), |(s, n)| (s, Some(n)));
+        let name = cluster_name(service)?;
+        let whole = match self.by_target.get(&name) {
+            Some(index) => *index,
+            None => self.add(name, Vec::new()),
+        };
+        let Some(subset) = subset else {
+            return Ok(whole);
+        };
+        let labels = subsets
+            .get(service)
+            .and_then(|service| service.subsets.get(subset))
+            .ok_or_else(|| format!("{target:?}: the service has no such subset"))?;
+        let cluster = self.all.get(whole).map(|cluster| cluster.subset(labels)).ok_or("no cluster")?;
+        self.all.push(cluster);
+        let index = self.all.len() - 1;
+        self.by_target.insert(target.into(), index);
+        Ok(index)
+    }
+
+    fn take_routes(&mut self, table: &schema::routes::Routes, service: &str) -> Result<Traffic, String> {
+        let services = &table.services;
+        for (name, service) in services {
+            let index = self.target(name, services)?;
+            if let Some(cluster) = self.all.get_mut(index) {
+                cluster.take_service(service, table.zone.as_deref());
+            }
+        }
+        let plain = schema::routes::Service::default();
+        let unnamed = |cluster: &&mut Cluster| !cluster.is_app() && !services.contains_key(&*cluster.name);
+        for cluster in self.all.iter_mut().filter(unnamed) {
+            cluster.take_service(&plain, table.zone.as_deref());
+        }
+        for (name, service) in services {
+            self.take_experiments(name, service, services).map_err(|reason| format!("service {name:?}: {reason}"))?;
+        }
+        Ok(Traffic { outbound: self.take_side(table, service, false)?, inbound: self.take_side(table, service, true)? })
+    }
+
+    /// Mirror and fault hold whichever subset is called; the split is the whole service's.
+    fn take_experiments(
+        &mut self,
+        name: &str,
+        service: &schema::routes::Service,
+        services: &BTreeMap<String, schema::routes::Service>,
+    ) -> Result<(), String> {
+        let fault = service.fault.as_ref().map(Injection::compile).transpose()?;
+        let mut target = |target: &str| self.target(target, services);
+        let mirror = service.mirror.as_ref().map(|mirror| MirrorTo::compile(mirror, &mut target)).transpose()?;
+        let mut subset = |subset: &str| target(&format!("{name}/{subset}"));
+        let weights = service.split.iter().map(|(subset, weight)| (subset.as_str(), *weight));
+        let split = if service.split.is_empty() { None } else { Some(Split::compile(weights, &mut subset)?) };
+        for cluster in self.all.iter_mut().filter(|cluster| cluster.name.eq_ignore_ascii_case(name)) {
+            (cluster.mirror, cluster.fault) = (mirror, fault);
+        }
+        let whole = self.target(name, services)?;
+        if let Some(cluster) = self.all.get_mut(whole) {
+            cluster.split = split;
+        }
+        Ok(())
+    }
+
+    fn take_side(&mut self, table: &schema::routes::Routes, service: &str, inbound: bool) -> Result<Side, String> {
+        let of_side = || table.rules.iter().filter(|rule| rule.inbound == inbound);
+        let rules = of_side()
+            .map(|rule| Rule::compile(rule, |target| self.target(target, &table.services)))
+            .collect::<Result<_, _>>()?;
+        Ok(Side { routes: Routes::compile(of_side(), service)?, rules })
+    }
+
+    fn take_limits(&mut self, table: &schema::limits::Limits) -> Result<(), String> {
+        let mut compiled: HashMap<&str, Arc<Limits>> = HashMap::new();
+        for (name, service) in &table.services {
+            compiled.insert(name, Arc::new(Limits::compile(name, service)?));
+        }
+        let of = |name: &str| compiled.get(name).or_else(|| compiled.get(EVERY)).cloned();
+        for cluster in self.all.iter_mut().filter(|cluster| !cluster.is_app()) {
+            let limits = of(&cluster.name);
+            cluster.take_limits(limits);
+        }
+        Ok(())
+    }
+}
+
 fn check_timeouts(timeouts: &Timeouts) -> Result<(), String> {
     let Timeouts { header_ms, idle_ms, connect_ms, request_ms, drain_ms } = *timeouts;
-    let all = [
+    for (name, ms) in [
         ("header", header_ms),
         ("idle", idle_ms),
         ("connect", connect_ms),
         ("request", request_ms),
         ("drain", drain_ms),
-    ];
-    match all.into_iter().find(|(_, ms)| *ms > 86_400_000) {
-        Some((name, ms)) => Err(format!("timeouts.{name}_ms {ms} is longer than a day")),
-        None => Ok(()),
+    ] {
+        within_a_day(&format!("timeouts.{name}"), ms)?;
     }
+    Ok(())
 }
 
 fn compile_telemetry(table: &Telemetry) -> Result<CompiledTelemetry, String> {
@@ -167,48 +342,14 @@ fn compile_telemetry(table: &Telemetry) -> Result<CompiledTelemetry, String> {
     })
 }
 
-fn cluster_name(name: &str) -> Result<Box<str>, String> {
-    let fits = !name.is_empty()
-        && name.len() <= 63
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_');
-    if fits { Ok(name.to_ascii_lowercase().into()) } else { Err(format!("{name:?} is no cluster name")) }
-}
-
-fn endpoint(
-    cluster: &str,
-    address: &str,
-    weight: u32,
-    healthy: bool,
-    hot: Option<(u32, u16)>,
-) -> Result<Endpoint, String> {
-    if !(1..=1000).contains(&weight) {
-        return Err(format!("{cluster}: weight {weight} of {address} is not within 1…1000"));
-    }
-    let parsed = Address::parse(address).map_err(|e| format!("{cluster}: {e}"))?;
-    let key = name_hash(format!("{cluster}|{address}").as_bytes());
-    Ok(Endpoint { address: parsed, label: address.into(), key, weight, healthy, hot })
-}
-
 /// Checks a payload of `kind` alone, as its writer does before it publishes.
 ///
 /// # Errors
 /// One line naming the field and what was expected.
-pub fn validate(kind: pannier_table::kind::Kind, payload: &[u8]) -> Result<(), String> {
-    use pannier_table::kind::Kind;
-    match kind {
-        Kind::Base => {
-            Policy::compile(&crate::schema::decode(payload)?, None, None)?;
-        }
-        Kind::Endpoints => {
-            let table = crate::schema::decode(payload)?;
-            Policy::compile(&floor(), Some(&table), None)?;
-        }
-        Kind::Telemetry => {
-            let table = crate::schema::decode(payload)?;
-            Policy::compile(&floor(), None, Some(&table))?;
-        }
-    }
-    Ok(())
+pub fn validate(kind: Kind, payload: &[u8]) -> Result<(), String> {
+    let mut tables = Tables::of(floor());
+    tables.take(kind, Some(payload))?;
+    Policy::compile(&tables, &Live::default()).map(drop)
 }
 
 /// What holds before the supervisor published anything: nothing is known, nothing is served.
@@ -218,10 +359,11 @@ pub fn floor() -> Base {
         service: String::new(),
         lifecycle: Lifecycle::Serving,
         app: None,
-        inbound: crate::schema::Inbound::default(),
-        outbound: crate::schema::Outbound::default(),
+        inbound: schema::Inbound::default(),
+        outbound: schema::Outbound::default(),
         balance: Balance::default(),
         timeouts: Timeouts::default(),
         clusters: Vec::new(),
+        seed: None,
     }
 }

@@ -19,6 +19,16 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
+    /// A number in 0…1, 1 excluded.
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// True for so many percent of the calls.
+    pub fn percent(&mut self, percent: f64) -> bool {
+        percent >= 100.0 || self.unit() * 100.0 < percent
+    }
+
     /// A number below `bound` (0 for a bound of 0).
     pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.bits()) * bound as u128) >> 64) as usize

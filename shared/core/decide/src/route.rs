@@ -1,8 +1,10 @@
-//! Where a request goes, by its direction and authority.
+//! Where a request goes: by the first route that matches it, else by its authority.
 
 use std::net::IpAddr;
 
-use crate::policy::Policy;
+use crate::matching::View;
+use crate::policy::{Policy, Side};
+use crate::rules::Rule;
 use crate::schema::Unknown;
 
 /// Where a request goes.
@@ -18,45 +20,72 @@ pub enum Route {
     NoApp,
 }
 
-/// The route of a request that came from outside; `host` without port. Never resolved.
+/// A route, and the rule that it follows from, if one did.
+#[derive(Clone, Copy, Debug)]
+pub struct Routed<'p> {
+    #[allow(missing_docs)]
+    pub route: Route,
+    #[allow(missing_docs)]
+    pub rule: Option<&'p Rule>,
+}
+
+fn matching<'p>(side: Option<&'p Side>, view: &View<'_>) -> Option<&'p Rule> {
+    let side = side?;
+    side.rules.get(side.routes.find(view)?)
+}
+
+/// The route of a request that came from outside. Never resolved.
 #[must_use]
-pub fn inbound(policy: &Policy, host: &str) -> Route {
+pub fn inbound<'p>(policy: &'p Policy, view: &View<'_>) -> Routed<'p> {
+    let host = view.host;
     let is_ours = policy.any_host
         || host.is_empty()
         || host.eq_ignore_ascii_case(&policy.service)
         || host.eq_ignore_ascii_case("localhost")
         || host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
         || policy.hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
-    match (is_ours, policy.app) {
-        (false, _) => Route::Unknown,
+    let route = match (is_ours, policy.app) {
+        (false, _) => return Routed { route: Route::Unknown, rule: None },
         (true, Some(app)) => Route::Cluster(app),
         (true, None) => Route::NoApp,
-    }
+    };
+    Routed { route, rule: matching(policy.traffic.as_ref().map(|traffic| &traffic.inbound), view) }
 }
 
-/// The route of a request that the app sent; `host` without port, in any case.
+/// The route of a request that the app sent. `id` is a hash of the request's id: it draws the shares of a split.
 #[must_use]
-pub fn outbound(policy: &Policy, host: &str) -> Route {
-    let mut lower = [0_u8; 64];
-    if let Some(lower) = lower.get_mut(..host.len()) {
-        lower.copy_from_slice(host.as_bytes());
-        lower.make_ascii_lowercase();
-        if let Ok(name) = std::str::from_utf8(lower)
-            && let Some(cluster) = policy.by_name.get(name)
-        {
-            return Route::Cluster(*cluster);
+pub fn outbound<'p>(policy: &'p Policy, view: &View<'_>, id: impl Fn() -> u64) -> Routed<'p> {
+    let rule = matching(policy.traffic.as_ref().map(|traffic| &traffic.outbound), view);
+    let named = match rule.and_then(|rule| rule.to.as_ref()) {
+        Some(split) => split.pick(id()),
+        None => by_host(policy, view.host),
+    };
+    let route = match named {
+        Some(index) => {
+            let share = policy.clusters.get(index).and_then(|cluster| cluster.split.as_ref());
+            Route::Cluster(share.and_then(|split| split.pick(id())).unwrap_or(index))
         }
-    }
-    match policy.unknown {
-        Unknown::Passthrough if !host.is_empty() => Route::Passthrough,
-        _ => Route::Unknown,
-    }
+        None => match policy.unknown {
+            Unknown::Passthrough if !view.host.is_empty() => Route::Passthrough,
+            _ => Route::Unknown,
+        },
+    };
+    Routed { route, rule }
+}
+
+fn by_host(policy: &Policy, host: &str) -> Option<usize> {
+    let mut lower = [0_u8; 64];
+    let lower = lower.get_mut(..host.len())?;
+    lower.copy_from_slice(host.as_bytes());
+    lower.make_ascii_lowercase();
+    policy.by_name.get(std::str::from_utf8(lower).ok()?).copied()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::floor;
+    use crate::live::Live;
+    use crate::policy::{Tables, floor};
     use crate::schema::{StaticCluster, StaticEndpoint};
 
     fn policy(unknown: Unknown) -> Policy {
@@ -65,20 +94,34 @@ mod tests {
         base.app = Some("127.0.0.1:8080".into());
         base.outbound.unknown = unknown;
         base.inbound.hosts = vec!["Shop.Example".into()];
-        let endpoints = vec![StaticEndpoint { address: "127.0.0.1:1".into(), weight: 1 }];
+        let endpoints = vec![StaticEndpoint {
+            address: "127.0.0.1:1".into(),
+            weight: 1,
+            slot: None,
+            incarnation: 0,
+            metadata: std::collections::BTreeMap::new(),
+        }];
         base.clusters = vec![StaticCluster { name: "Orders".into(), endpoints }];
         #[allow(clippy::unwrap_used)]
-        Policy::compile(&base, None, None).unwrap()
+        Policy::compile(&Tables::of(base), &Live::default()).unwrap()
+    }
+
+    fn view(host: &str) -> View<'_> {
+        View { host, port: 80, method: "GET", target: "/", field: &|_| None }
+    }
+
+    fn outbound(policy: &Policy, host: &str) -> Route {
+        super::outbound(policy, &view(host), || 0).route
     }
 
     #[test]
     fn inbound_serves_what_is_ours_and_resolves_nothing() {
         let policy = policy(Unknown::Passthrough);
         for ours in ["shop", "SHOP", "localhost", "10.1.2.3", "[::1]", "shop.example", ""] {
-            assert_eq!(inbound(&policy, ours), Route::Cluster(0), "{ours}");
+            assert_eq!(inbound(&policy, &view(ours)).route, Route::Cluster(0), "{ours}");
         }
         for foreign in ["evil.example", "orders", "shop.evil"] {
-            assert_eq!(inbound(&policy, foreign), Route::Unknown, "{foreign}");
+            assert_eq!(inbound(&policy, &view(foreign)).route, Route::Unknown, "{foreign}");
         }
     }
 

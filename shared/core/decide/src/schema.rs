@@ -1,6 +1,11 @@
 //! The payloads of the tables: msgpack maps with these keys. Unknown keys are ignored, so a newer writer may add some.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+
+pub mod limits;
+pub mod routes;
 
 /// What the supervisor publishes: enough for the plain thing when no other table exists.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -20,6 +25,9 @@ pub struct Base {
     pub timeouts: Timeouts,
     #[serde(default)]
     pub clusters: Vec<StaticCluster>,
+    /// Makes every random choice repeatable (stage `test`); the workers' numbers are added to it.
+    #[serde(default)]
+    pub seed: Option<u64>,
 }
 
 /// Whether new work is welcome.
@@ -66,8 +74,16 @@ pub enum Balance {
     /// The better of two random ones by peak-EWMA of the latency.
     #[default]
     P2cEwma,
+    /// The one of two random ones with less under way, by weight.
+    LeastRequest,
     /// One after another, by weight.
     RoundRobin,
+    /// Any, by weight.
+    Random,
+    /// By a hash of the session, on a ring (ketama).
+    RingHash,
+    /// By a hash of the session, in Maglev's table.
+    Maglev,
 }
 
 /// Floor timeouts, milliseconds; 0 = off.
@@ -103,6 +119,13 @@ pub struct StaticEndpoint {
     pub address: String,
     #[serde(default = "one")]
     pub weight: u32,
+    /// Its hot word, if it has one.
+    #[serde(default)]
+    pub slot: Option<u32>,
+    #[serde(default)]
+    pub incarnation: u16,
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
 }
 
 fn one() -> u32 {
@@ -138,6 +161,8 @@ pub struct DiscoveredEndpoint {
     pub slot: u32,
     /// Which holder of the slot it is.
     pub incarnation: u16,
+    #[serde(default)]
+    pub metadata: BTreeMap<String, String>,
 }
 
 fn yes() -> bool {

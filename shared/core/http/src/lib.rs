@@ -12,6 +12,7 @@
 pub mod authority;
 pub mod body;
 pub mod chunked;
+pub mod edits;
 pub mod fields;
 pub mod head;
 pub mod limits;

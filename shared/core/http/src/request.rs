@@ -2,6 +2,7 @@
 
 use crate::authority::{self, Authority};
 use crate::body::Framing;
+use crate::edits::HeaderEdits;
 use crate::fields::{self, Connection, Field, Name, Room};
 use crate::limits;
 use crate::refusal::Refusal;
@@ -228,6 +229,14 @@ impl<'b> Seen<'b> {
 /// What the next hop is told in place of what was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Edits<'a> {
+    /// Replaces path and query.
+    pub path: Option<&'a str>,
+    /// Replaces the authority.
+    pub authority: Option<&'a str>,
+    /// What a route changes.
+    pub headers: Option<&'a HeaderEdits>,
+    /// What is left of the caller's time, in milliseconds: `x-pannier-deadline`.
+    pub deadline_ms: Option<u64>,
     /// `x-request-id`
     pub request_id: &'a [u8],
     /// Replaces `traceparent`; none = it is forwarded as it came.
@@ -238,7 +247,32 @@ pub struct Edits<'a> {
     pub strip_ours: bool,
 }
 
-impl Request<'_, '_> {
+/// What is left of a caller's time, in milliseconds. It is written anew at each hop.
+pub const DEADLINE: &str = "x-pannier-deadline";
+
+fn is_deadline(name: &str) -> bool {
+    name.len() == DEADLINE.len()
+        && name.bytes().zip(DEADLINE.bytes()).all(|(a, b)| a.eq_ignore_ascii_case(&b) || (b == b'-' && a == b'_'))
+}
+
+impl<'b> Request<'_, 'b> {
+    /// The first value of a field.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&'b [u8]> {
+        self.fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    }
+
+    /// The value of a cookie.
+    #[must_use]
+    pub fn cookie(&self, name: &str) -> Option<&'b [u8]> {
+        let cookies = self.fields.iter().filter(|field| field.name.eq_ignore_ascii_case("cookie"));
+        cookies.flat_map(|field| field.value.split(|b| *b == b';')).find_map(|pair| {
+            let at = pair.iter().position(|b| *b == b'=')?;
+            let (key, value) = pair.split_at_checked(at)?;
+            (key.trim_ascii() == name.as_bytes()).then(|| value.get(1..).unwrap_or(&[]).trim_ascii())
+        })
+    }
+
     /// Whether a lost attempt may be repeated without harm (RFC 9110, 9.2.2).
     #[must_use]
     pub fn is_idempotent(&self) -> bool {
@@ -249,9 +283,9 @@ impl Request<'_, '_> {
     pub fn write(&self, out: &mut Vec<u8>, edits: &Edits<'_>) {
         out.extend_from_slice(self.method.as_bytes());
         out.push(b' ');
-        out.extend_from_slice(self.path.as_bytes());
+        out.extend_from_slice(edits.path.unwrap_or(self.path).as_bytes());
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        fields::write(out, b"host", self.authority.as_bytes());
+        fields::write(out, b"host", edits.authority.unwrap_or(self.authority).as_bytes());
         let mut had_length = false;
         for field in self.fields {
             match fields::name(field.name) {
@@ -276,8 +310,11 @@ impl Request<'_, '_> {
                 Name::Expect if !self.expects_continue => continue,
                 Name::TraceParent if edits.trace_parent.is_some() => continue,
                 Name::TraceState if edits.drop_trace_state => continue,
-                Name::Ours if edits.strip_ours => continue,
+                Name::Ours if edits.strip_ours || (edits.deadline_ms.is_some() && is_deadline(field.name)) => continue,
                 _ => {}
+            }
+            if edits.headers.is_some_and(|headers| headers.drops(field.name)) {
+                continue;
             }
             if self.nominated && fields::nominates(self.fields, field.name) {
                 continue;
@@ -297,6 +334,15 @@ impl Request<'_, '_> {
         fields::write(out, b"x-request-id", edits.request_id);
         if let Some(trace_parent) = edits.trace_parent {
             fields::write(out, b"traceparent", trace_parent);
+        }
+        if let Some(left) = edits.deadline_ms {
+            out.extend_from_slice(DEADLINE.as_bytes());
+            out.extend_from_slice(b": ");
+            fields::write_decimal(out, left);
+            out.extend_from_slice(b"\r\n");
+        }
+        if let Some(headers) = edits.headers {
+            headers.write(out);
         }
         out.extend_from_slice(b"\r\n");
     }

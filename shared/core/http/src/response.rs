@@ -1,6 +1,7 @@
 //! An answer's head: parsed strictly once it is whole, and written again for the caller.
 
 use crate::body::{Coding, Framing};
+use crate::edits::HeaderEdits;
 use crate::fields::{self, Connection, Field, Name, Room};
 use crate::refusal::Refusal;
 use crate::request::write_length;
@@ -108,7 +109,11 @@ fn is_answer_to(asked: Option<&[u8]>, switched: Option<&[u8]>) -> bool {
 
 /// How the answer is written to the caller.
 #[derive(Clone, Copy, Debug)]
-pub struct Toward {
+pub struct Toward<'a> {
+    /// What a route changes.
+    pub headers: Option<&'a HeaderEdits>,
+    /// Further fields, written already.
+    pub extra: &'a [u8],
     /// Minor version of the caller's HTTP/1.
     pub version: u8,
     /// The connection to the caller goes on after this answer.
@@ -117,7 +122,13 @@ pub struct Toward {
     pub strip_ours: bool,
 }
 
-impl Response<'_, '_> {
+impl<'b> Response<'_, 'b> {
+    /// The first value of a field.
+    #[must_use]
+    pub fn field(&self, name: &str) -> Option<&'b [u8]> {
+        self.fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+    }
+
     /// How the body goes to a caller of that version. A caller of HTTP/1.0 gets it plain, ended by the connection.
     #[must_use]
     pub fn coding(&self, version: u8) -> Coding {
@@ -134,7 +145,7 @@ impl Response<'_, '_> {
     }
 
     /// Appends the head for the caller.
-    pub fn write(&self, out: &mut Vec<u8>, toward: &Toward) {
+    pub fn write(&self, out: &mut Vec<u8>, toward: &Toward<'_>) {
         out.extend_from_slice(b"HTTP/1.1 ");
         fields::write_decimal(out, u64::from(self.status));
         out.push(b' ');
@@ -151,11 +162,18 @@ impl Response<'_, '_> {
                 Name::Ours if toward.strip_ours => continue,
                 _ => {}
             }
+            if toward.headers.is_some_and(|headers| headers.drops(field.name)) {
+                continue;
+            }
             if self.nominated && fields::nominates(self.fields, field.name) {
                 continue;
             }
             fields::write(out, field.name.as_bytes(), field.value);
         }
+        if let Some(headers) = toward.headers {
+            headers.write(out);
+        }
+        out.extend_from_slice(toward.extra);
         let may_have_length = self.status >= 200 && self.status != 204;
         match (self.framing, self.length) {
             (Framing::Chunked | Framing::UntilClose, _) if toward.version == 1 => {
@@ -180,7 +198,14 @@ impl Response<'_, '_> {
 #[must_use]
 pub fn phrase(status: u16) -> &'static str {
     match status {
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         408 => "Request Timeout",
@@ -188,6 +213,7 @@ pub fn phrase(status: u16) -> &'static str {
         417 => "Expectation Failed",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",

@@ -355,8 +355,16 @@ fn identities_are_kept_only_if_they_can_be_trusted_in_a_log() {
     assert_eq!(trace("Traceparent: x\r\nTraceparent: x\r\n"), (false, None));
 }
 
-const EDITS: Edits<'static> =
-    Edits { request_id: b"id", trace_parent: None, drop_trace_state: false, strip_ours: true };
+const EDITS: Edits<'static> = Edits {
+    path: None,
+    authority: None,
+    headers: None,
+    deadline_ms: None,
+    request_id: b"id",
+    trace_parent: None,
+    drop_trace_state: false,
+    strip_ours: true,
+};
 
 /// A head that is often nearly right.
 fn nearly_a_head() -> impl Strategy<Value = Vec<u8>> {

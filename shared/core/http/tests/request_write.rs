@@ -4,8 +4,16 @@
 use pannier_http::fields::room;
 use pannier_http::request::{self, Edits};
 
-const PLAIN: Edits<'static> =
-    Edits { request_id: b"id", trace_parent: None, drop_trace_state: false, strip_ours: true };
+const PLAIN: Edits<'static> = Edits {
+    path: None,
+    authority: None,
+    headers: None,
+    deadline_ms: None,
+    request_id: b"id",
+    trace_parent: None,
+    drop_trace_state: false,
+    strip_ours: true,
+};
 
 fn written_with(head: &str, edits: &Edits<'_>) -> String {
     let mut out = b"before|".to_vec();
@@ -160,7 +168,8 @@ fn a_caller_of_http_1_0_gets_what_its_version_allows() {
 #[test]
 fn edits_replace_what_came() {
     let head = "GET / HTTP/1.1\r\nHost: a\r\nTraceparent: old\r\nTracestate: s\r\nX-Pannier-A: 1\r\n\r\n";
-    let new = Edits { request_id: b"new", trace_parent: Some(b"tp"), drop_trace_state: true, strip_ours: false };
+    let new =
+        Edits { request_id: b"new", trace_parent: Some(b"tp"), drop_trace_state: true, strip_ours: false, ..PLAIN };
     assert_eq!(
         written_with(head, &new),
         "GET / HTTP/1.1\r\nhost: a\r\nX-Pannier-A: 1\r\nx-request-id: new\r\ntraceparent: tp\r\n\r\n"
@@ -187,4 +196,41 @@ fn idempotence_and_labels_of_methods() {
         let request = request::parse(head.as_bytes(), &mut room).unwrap();
         assert_eq!((request.is_idempotent(), request::method_label(method)), (idempotent, label), "{method}");
     }
+}
+
+#[test]
+fn a_route_changes_the_line_the_host_and_fields() {
+    let edits = pannier_http::edits::HeaderEdits::try_new(
+        [("x-set", "1")].into_iter(),
+        [("x-add", "2")].into_iter(),
+        ["x-gone"].into_iter(),
+    )
+    .unwrap();
+    let all = Edits {
+        path: Some("/new?q"),
+        authority: Some("other"),
+        headers: Some(&edits),
+        deadline_ms: Some(250),
+        ..PLAIN
+    };
+    let head = b"GET /old HTTP/1.1\r\nHost: a\r\nX-Set: 0\r\nx-gone: 1\r\nx-stays: 1\r\nx-pannier-deadline: 9\r\n\r\n";
+    let mut room = pannier_http::fields::room();
+    let mut out = Vec::new();
+    pannier_http::request::parse(head, &mut room).unwrap().write(&mut out, &Edits { strip_ours: false, ..all });
+    let written = String::from_utf8(out).unwrap();
+    assert_eq!(
+        written,
+        "GET /new?q HTTP/1.1\r\nhost: other\r\nx-stays: 1\r\nx-request-id: id\r\nx-pannier-deadline: 250\r\nx-set: 1\r\nx-add: 2\r\n\r\n"
+    );
+}
+
+#[test]
+fn fields_and_cookies_are_found() {
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\nX-User: alice\r\nCookie: a=1; sid=x=y\r\ncookie: b=2\r\n\r\n";
+    let mut room = pannier_http::fields::room();
+    let request = pannier_http::request::parse(head, &mut room).unwrap();
+    assert_eq!(request.field("x-user"), Some(&b"alice"[..]));
+    assert_eq!(request.cookie("sid"), Some(&b"x=y"[..]));
+    assert_eq!(request.cookie("b"), Some(&b"2"[..]));
+    assert_eq!(request.cookie("si"), None);
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 const GET: Asked<'static> = Asked { head: false, upgrade: None };
 const HEAD: Asked<'static> = Asked { head: true, upgrade: None };
 const UPGRADE: Asked<'static> = Asked { head: false, upgrade: Some(b"websocket") };
-const KEPT: Toward = Toward { version: 1, keep_alive: true, strip_ours: true };
+const KEPT: Toward<'_> = Toward { headers: None, extra: &[], version: 1, keep_alive: true, strip_ours: true };
 
 fn parsed<T>(head: &str, asked: Asked<'_>, look: impl FnOnce(Response<'_, '_>) -> T) -> T {
     look(response::parse(head.as_bytes(), &mut room(), asked).unwrap())
@@ -152,7 +152,7 @@ fn this_hops_fields_stay_and_the_others_pass() {
 #[test]
 fn the_head_fits_the_callers_version_and_the_connections_fate() {
     let closing = Toward { keep_alive: false, ..KEPT };
-    let old = Toward { version: 0, keep_alive: false, strip_ours: true };
+    let old = Toward { version: 0, keep_alive: false, ..KEPT };
     let old_kept = Toward { version: 0, ..KEPT };
     for (asked, answer, toward, expected) in [
         (GET, "200 OK\r\nContent-Length: 5", KEPT, "200 OK\r\ncontent-length: 5"),

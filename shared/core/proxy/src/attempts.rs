@@ -1,31 +1,38 @@
-//! Steps 5 to 7 of the [`stack`](crate::stack): an endpoint, a connection, an exchange; again with another one where nothing
+//! Steps 6 to 8 of the [`stack`](crate::stack): an endpoint, a connection, an exchange; again with another one where nothing
 //! can happen twice.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
 
-use pannier_decide::balance;
-use pannier_decide::policy::{Cluster, Endpoint};
+use pannier_decide::cluster::Cluster;
+use pannier_decide::retry::Failed;
 use pannier_http::response::Asked;
 use pannier_table::clock;
 use pannier_table::counters::Cell as Counter;
-use pannier_table::hot;
 use pannier_table::record::Flag;
 use pannier_table::series::Direction;
 
+use crate::admission::Queued;
 use crate::answer::{Answer, harmless};
+use crate::call::{Call, Chosen, choose};
 use crate::dial::{self, DialError};
 use crate::exchange::{self, Answered, Attempt, Failure};
 use crate::outcome::{Context, Next, Outcome, say};
 use crate::plan::Plan;
 use crate::pump;
+use crate::replay::Kept;
+use crate::retrying::Retrying;
 use crate::stream::Stream;
+use crate::timers::after;
+use crate::upstream::{Counted, Upstream};
 use crate::worker::Worker;
 
 /// Endpoints that are tried when no connection can be had: nothing was sent, so nothing can happen twice.
 const DIALS: usize = 3;
+/// How long a request waits for a connection where it may wait for its answer without end.
+const PENDING_MS: u64 = 15_000;
 
 /// Where the attempts go.
+#[derive(Clone, Copy)]
 pub enum Target<'a> {
     /// To an endpoint of a cluster.
     Cluster(&'a Cluster),
@@ -34,32 +41,43 @@ pub enum Target<'a> {
 }
 
 /// Makes attempts until one counts, or none is left.
-pub async fn run(context: Context<'_>, target: &Target<'_>, plan: &mut Plan, caller: &mut Stream) -> Outcome {
+pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, caller: &mut Stream) -> Outcome {
     let repeatable = plan.repeatable && plan.upload.is_none();
     let mut upload = plan.upload.take();
     // An answer of our own comes before the end of a body that is still to come: no further request can be told from it.
     let keep_alive = plan.keep_alive;
     plan.keep_alive = keep_alive && upload.is_none();
-    let (mut avoid, mut dials, mut fresh) = (None, 0, false);
+    let retrying = match target {
+        Target::Cluster(cluster) => Retrying::of(context, cluster, plan),
+        Target::Authority => None,
+    };
+    let mut kept = upload.as_ref().and(retrying.as_ref()).map(|retrying| Kept::up_to(retrying.body_limit()));
+    let (mut tried, mut dials, mut fresh, mut following) = (Vec::new(), 0, false, Vec::new());
     loop {
-        let endpoint = match target {
+        if clock::monotonic_ms() >= plan.deadline_ms {
+            context.worker.count(Counter::DeadlinesExceeded);
+            return say(context, caller, plan, &Answer::new(504, Flag::UT, "the request's time is over")).await;
+        }
+        let chosen = match target {
             Target::Authority => None,
-            Target::Cluster(cluster) => match pick(context, cluster, avoid) {
-                Some(endpoint) => Some(endpoint),
-                None => {
-                    let answer = Answer::new(503, Flag::UH, format!("{} has no usable endpoint", cluster.name));
-                    return say(context, caller, plan, &answer).await;
-                }
+            Target::Cluster(cluster) => match choose(context.worker, cluster, plan.session, &tried) {
+                Ok(chosen) => Some(chosen),
+                Err(answer) => return say(context, caller, plan, &answer).await,
             },
         };
-        let label = endpoint.map_or_else(|| plan.authority.get(context.input).into(), |e| e.label.clone());
-        let mut load = LoadGuard::begin(context.worker, endpoint.map_or(0, |e| e.key));
-        let (mut upstream, reused) = match connect(context, plan, endpoint, repeatable, fresh).await {
+        let label = chosen.map_or_else(|| plan.authority.get(context.input).into(), |c| c.endpoint.label.clone());
+        let mut call = Call::begin(context.worker, chosen);
+        let (mut upstream, reused) = match connect(context, plan, chosen, repeatable, fresh).await {
             Ok(connected) => connected,
-            Err(error) => {
-                load.outcome = balance::Outcome::Refused;
+            Err(NoConnection::Overflow) => {
+                let message = format!("no connection to {} is free", harmless(&label));
+                let said = say(context, caller, plan, &Answer::new(503, Flag::UO, message)).await;
+                return Outcome { upstream: label, ..said };
+            }
+            Err(NoConnection::Dial(error)) => {
+                call.failed();
                 dials += 1;
-                avoid = Some(load.key);
+                tried.push(call.key());
                 if matches!(target, Target::Cluster(c) if c.endpoints.len() > 1) && dials < DIALS {
                     continue;
                 }
@@ -70,7 +88,13 @@ pub async fn run(context: Context<'_>, target: &Target<'_>, plan: &mut Plan, cal
         let attempt = Attempt {
             worker: context.worker,
             timer: context.timer,
-            timeouts: context.policy.timeouts,
+            idle_ms: context.policy.timeouts.idle_ms,
+            attempt_ms: plan.attempt_ms,
+            deadline_ms: plan.deadline_ms,
+            retrying: retrying.as_ref(),
+            kept: kept.as_ref(),
+            headers: plan.rule.and_then(|rule| rule.response.as_ref()),
+            extra: &plan.answer_fields,
             asked: Asked { head: plan.head_only, upgrade: plan.upgrade.map(|text| text.get(context.input).as_bytes()) },
             version: plan.version,
             keep_alive,
@@ -80,85 +104,145 @@ pub async fn run(context: Context<'_>, target: &Target<'_>, plan: &mut Plan, cal
             in_interim: Cell::new(false),
             uploaded: Cell::new(0),
             sent_ns: Cell::new(0),
+            following: RefCell::default(),
         };
-        match exchange::run(&attempt, &mut upstream, caller, &plan.out, upload.as_mut()).await {
-            Ok(answered) => {
-                load.outcome = observed(&answered);
-                let ended = ended(&attempt, plan, label, Flag::None, answered.status);
-                return complete(context, &load, answered, upstream, caller, ended, plan.consumed).await;
+        let failure = match exchange::run(&attempt, &mut upstream.stream, caller, &plan.out, upload.as_mut()).await {
+            Ok(mut answered) => {
+                call.answered(answered.status, answered.latency_ns);
+                let exhausted = retrying.as_ref().is_some_and(|retrying| retrying.is_exhausted.get());
+                let flag = if exhausted { Flag::URX } else { Flag::None };
+                if answered.following.is_empty() {
+                    answered.following = following;
+                }
+                let ended = ended(&attempt, plan, label, flag, answered.status);
+                return complete(context, &call, answered, upstream, caller, ended, plan.consumed).await;
             }
-            Err(Failure::Silent) if reused && repeatable => {
+            Err(Failure::Silent) if reused && repeatable && !fresh => {
                 context.worker.count(Counter::RetriedOnStaleConnection);
                 fresh = true;
+                continue;
             }
-            Err(failure) => {
-                let gone = matches!(failure, Failure::CallerGone);
-                let (flag, status, reason) = explain(context.worker, &mut load, failure);
-                if gone || attempt.is_answering() {
-                    caller.end_by_reset();
-                    return ended(&attempt, plan, label, flag, attempt.status.get());
-                }
-                let said = say(context, caller, plan, &Answer::new(status, flag, reason)).await;
-                let request_bytes = said.request_bytes + attempt.uploaded.get();
-                return Outcome { upstream: label, request_bytes, ..said };
+            Err(failure) => failure,
+        };
+        let again = again(&attempt, retrying.as_ref(), &failure);
+        if let Failure::Again { status, latency_ns, upstream_reusable, .. } = failure {
+            call.answered(status, latency_ns);
+            if upstream_reusable {
+                context.worker.pool.give(call.key(), upstream);
             }
         }
+        if let Some(pause_ms) = again {
+            if !matches!(failure, Failure::Again { .. }) {
+                call.failed();
+            }
+            tried.push(call.key());
+            drop(call);
+            following.append(&mut attempt.following.take());
+            if let Some(kept) = kept.take() {
+                kept.give_to(&mut plan.out);
+                upload = None;
+            }
+            if pause_ms > 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(pause_ms)).await;
+            }
+            continue;
+        }
+        let gone = matches!(failure, Failure::CallerGone);
+        let callers_time = plan.deadline_is_callers && clock::monotonic_ms() >= plan.deadline_ms;
+        let (flag, status, reason) = explain(context.worker, &mut call, failure, callers_time);
+        if gone || attempt.is_answering() {
+            caller.end_by_reset();
+            return ended(&attempt, plan, label, flag, attempt.status.get());
+        }
+        let said = say(context, caller, plan, &Answer::new(status, flag, reason)).await;
+        let request_bytes = said.request_bytes + attempt.uploaded.get();
+        return Outcome { upstream: label, request_bytes, ..said };
     }
 }
 
-fn pick<'a>(context: Context<'_>, cluster: &'a Cluster, avoid: Option<u64>) -> Option<&'a Endpoint> {
-    let worker = context.worker;
-    let now_ns = clock::monotonic_ns();
-    let open = |e: &Endpoint| {
-        e.hot.is_some_and(|(slot, incarnation)| {
-            worker.hot.state(slot, incarnation, now_ns / 1_000_000) == hot::State::Open
-        })
+/// How long to wait before another attempt, if there is to be one.
+fn again(attempt: &Attempt<'_>, retrying: Option<&Retrying<'_>>, failure: &Failure) -> Option<u64> {
+    let failed = match failure {
+        Failure::Again { pause_ms, .. } => return Some(*pause_ms),
+        Failure::Silent | Failure::Upstream(Flag::UC, ..) => Failed::Reset,
+        Failure::Upstream(Flag::UT, ..) => Failed::Timeout,
+        _ => return None,
     };
-    let mut random = worker.random.borrow_mut();
-    let picked = worker.loads.borrow_mut().pick(cluster, context.policy.balance, now_ns, &mut random, avoid, open)?;
-    cluster.endpoints.get(picked)
+    let retrying = retrying?;
+    if clock::monotonic_ms() >= attempt.deadline_ms || !attempt.is_replayable() {
+        return None;
+    }
+    retrying.next(failed, None)
+}
+
+/// Why there is no connection.
+enum NoConnection {
+    Dial(DialError),
+    /// As many as may be are in use, and as many wait as may wait.
+    Overflow,
 }
 
 /// A connection, and whether it was used before.
 async fn connect(
     context: Context<'_>,
-    plan: &Plan,
-    endpoint: Option<&Endpoint>,
+    plan: &Plan<'_>,
+    chosen: Option<Chosen<'_>>,
     repeatable: bool,
     fresh: bool,
-) -> Result<(Stream, bool), DialError> {
+) -> Result<(Upstream, bool), NoConnection> {
     let (worker, timer, timeout_ms) = (context.worker, context.timer, context.policy.timeouts.connect_ms);
-    let Some(endpoint) = endpoint else {
+    let Some(Chosen { cluster, endpoint, .. }) = chosen else {
         let host = plan.host.get(context.input);
-        return dial::pass_through(worker, timer, host, plan.port, timeout_ms).await.map(|stream| (stream, false));
+        let dialled = dial::pass_through(worker, timer, host, plan.port, timeout_ms).await;
+        return dialled.map(|stream| (Upstream::uncounted(stream), false)).map_err(NoConnection::Dial);
     };
-    if !fresh && let Some(stream) = worker.pool.take(endpoint.key, repeatable) {
-        worker.count(Counter::PoolReused);
-        return Ok((stream, true));
+    let resources = cluster.limits.as_ref().and_then(|limits| limits.resources);
+    let mut queued = None;
+    let mut until_ms = 0;
+    loop {
+        if !fresh && let Some(upstream) = worker.pool.take(endpoint.key, repeatable) {
+            worker.count(Counter::PoolReused);
+            return Ok((upstream, true));
+        }
+        let Some(resources) = resources else {
+            let dialled = dial::connect(worker, timer, &endpoint.address, timeout_ms).await;
+            return dialled.map(|stream| (Upstream::uncounted(stream), false)).map_err(NoConnection::Dial);
+        };
+        if let Some(counted) = Counted::take(&cluster.live, resources.connections) {
+            let dialled = dial::connect(worker, timer, &endpoint.address, timeout_ms).await;
+            return dialled.map(|stream| (Upstream::counted(stream, counted), false)).map_err(NoConnection::Dial);
+        }
+        worker.pool.close_one(cluster);
+        if queued.is_none() {
+            let patience_ms = if plan.attempt_ms == 0 { PENDING_MS } else { plan.attempt_ms };
+            until_ms = after(patience_ms).min(plan.deadline_ms);
+            queued = Queued::take(&cluster.live.connections, resources.pending);
+        }
+        match &queued {
+            Some(queued) if clock::monotonic_ms() < until_ms => queued.woken(timer, until_ms).await,
+            _ => {
+                worker.count(Counter::ResourcesExhausted);
+                return Err(NoConnection::Overflow);
+            }
+        }
     }
-    dial::connect(worker, timer, &endpoint.address, timeout_ms).await.map(|stream| (stream, false))
 }
 
-/// What an answer tells of its endpoint. One that says it cannot serve (429, and the gateway's errors) is fast at that; it
-/// must not attract load by it.
-fn observed(answered: &Answered) -> balance::Outcome {
-    match (answered.status, answered.latency_ns) {
-        (429 | 502 | 503 | 504, _) => balance::Outcome::Refused,
-        (_, Some(latency)) => balance::Outcome::Answered(latency),
-        (_, None) => balance::Outcome::Unknown,
-    }
-}
-
-/// What a failure is called and what the caller is told of it; the endpoint is charged with its own.
-fn explain(worker: &Worker, load: &mut LoadGuard<'_>, failure: Failure) -> (Flag, u16, &'static str) {
+/// What a failure is called and what the caller is told of it; the endpoint is charged with its own. A caller who gave too
+/// little time has learned nothing about the endpoint.
+fn explain(worker: &Worker, call: &mut Call<'_>, failure: Failure, callers_time: bool) -> (Flag, u16, &'static str) {
     match failure {
         Failure::Silent => {
-            load.outcome = balance::Outcome::Refused;
+            call.failed();
             (Flag::UC, 502, "the upstream closed the connection without an answer")
         }
         Failure::CallerGone => (Flag::DC, 0, ""),
+        Failure::Upstream(Flag::UT, ..) if callers_time => {
+            worker.count(Counter::DeadlinesExceeded);
+            (Flag::UT, 504, "the upstream did not answer within the caller's deadline")
+        }
         Failure::Upstream(flag, status, reason) => {
-            load.outcome = balance::Outcome::Refused;
+            call.failed();
             if flag == Flag::UPE {
                 worker.count(Counter::ResponsesMalformed);
             }
@@ -170,6 +254,8 @@ fn explain(worker: &Worker, load: &mut LoadGuard<'_>, failure: Failure) -> (Flag
             }
             (flag, status, reason)
         }
+        // An answer that is tried again is followed by another attempt, always.
+        Failure::Again { status, .. } => (Flag::URX, status, "the upstream cannot serve the request"),
     }
 }
 
@@ -178,12 +264,12 @@ fn no_connection(error: DialError, label: &str) -> Answer {
     match error {
         DialError::Failed => Answer::new(503, Flag::UF, format!("no connection to {label}")),
         DialError::TimedOut => Answer::new(503, Flag::UF, format!("no connection to {label} in time")),
-        DialError::Forbidden => Answer::new(403, Flag::DI, format!("{label} must not be reached through this proxy")),
+        DialError::Forbidden => Answer::new(403, Flag::DN, format!("{label} must not be reached through this proxy")),
     }
 }
 
 /// The outcome of an attempt after which the caller's connection ends, unless it turns out better.
-fn ended(attempt: &Attempt<'_>, plan: &Plan, upstream: Box<str>, flag: Flag, status: u16) -> Outcome {
+fn ended(attempt: &Attempt<'_>, plan: &Plan<'_>, upstream: Box<str>, flag: Flag, status: u16) -> Outcome {
     Outcome {
         status,
         flag,
@@ -198,45 +284,24 @@ fn ended(attempt: &Attempt<'_>, plan: &Plan, upstream: Box<str>, flag: Flag, sta
 /// The end of an exchange that worked: connections go back, or a tunnel begins.
 async fn complete(
     context: Context<'_>,
-    load: &LoadGuard<'_>,
+    call: &Call<'_>,
     answered: Answered,
-    mut upstream: Stream,
+    mut upstream: Upstream,
     caller: &mut Stream,
     mut outcome: Outcome,
     consumed: usize,
 ) -> Outcome {
     if let Some(early) = answered.upgraded {
         let after_head = context.input.get(consumed..).unwrap_or(&[]);
-        let (up, down) = pump::tunnel(context.timer, caller, &mut upstream, after_head, &early).await;
+        let (up, down) = pump::tunnel(context.timer, caller, &mut upstream.stream, after_head, &early).await;
         outcome.request_bytes += up;
         outcome.response_bytes += down;
         return outcome;
     }
     outcome.following = answered.following;
-    if answered.upstream_reusable && load.key != 0 {
-        context.worker.pool.give(load.key, upstream);
+    if answered.upstream_reusable && call.key() != 0 {
+        context.worker.pool.give(call.key(), upstream);
     }
     outcome.next = if answered.caller_reusable { Next::Again } else { Next::Close };
     outcome
-}
-
-/// A request in flight at an endpoint; the balancer is told when it is dropped, so that no way out forgets it. Key 0 is
-/// an authority that is passed through, which has no endpoint.
-struct LoadGuard<'a> {
-    worker: &'a Rc<Worker>,
-    key: u64,
-    outcome: balance::Outcome,
-}
-
-impl<'a> LoadGuard<'a> {
-    fn begin(worker: &'a Rc<Worker>, key: u64) -> Self {
-        worker.loads.borrow_mut().begin(key, clock::monotonic_ns());
-        LoadGuard { worker, key, outcome: balance::Outcome::Unknown }
-    }
-}
-
-impl Drop for LoadGuard<'_> {
-    fn drop(&mut self) {
-        self.worker.loads.borrow_mut().end(self.key, clock::monotonic_ns(), self.outcome);
-    }
 }

@@ -1,19 +1,23 @@
 //! One attempt at an upstream: the request goes there, the answer comes back, both stream at the same time if need be.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 
-use pannier_decide::schema::Timeouts;
+use pannier_decide::retry::Failed;
 use pannier_http::body::Relay;
+use pannier_http::edits::HeaderEdits;
 use pannier_http::fields;
 use pannier_http::head::HeadScanner;
 use pannier_http::refusal::Refusal;
 use pannier_http::response::{self, Asked, Toward};
 use pannier_table::clock;
+use pannier_table::counters::Cell as Counter;
 use pannier_table::record::Flag;
 
 use crate::pump::{self, Flow, PumpError};
+use crate::replay::Kept;
+use crate::retrying::Retrying;
 use crate::stream::{ReadHalf, Stream, WriteHalf};
 use crate::timers::{NEVER, Timer, after};
 use crate::worker::Worker;
@@ -29,8 +33,20 @@ pub struct Attempt<'a> {
     pub worker: &'a Rc<Worker>,
     /// The deadline of whoever waits for the answer.
     pub timer: &'a Timer,
-    /// Floor timeouts.
-    pub timeouts: Timeouts,
+    /// Longest pause on either side, milliseconds; 0 = any.
+    pub idle_ms: u64,
+    /// How long the answer's head may take from the request's last byte, milliseconds; 0 = any time.
+    pub attempt_ms: u64,
+    /// When all patience ends: milliseconds since boot.
+    pub deadline_ms: u64,
+    /// What may be tried again.
+    pub retrying: Option<&'a Retrying<'a>>,
+    /// Keeps what is sent of a body.
+    pub kept: Option<&'a Kept>,
+    /// What the route changes in the answer, and adds to it.
+    pub headers: Option<&'a HeaderEdits>,
+    #[allow(missing_docs)]
+    pub extra: &'a [u8],
     /// What was asked for.
     pub asked: Asked<'a>,
     /// Minor version of the caller's HTTP/1.
@@ -50,6 +66,8 @@ pub struct Attempt<'a> {
     /// When the request had been sent to its end (ns since boot); 0 = it has not. An answer before that ends the connection,
     /// must say so in its head, and tells nothing of the upstream's speed.
     pub sent_ns: Cell<u64>,
+    /// What was read with the end of a body that was sent whole, by an attempt that failed.
+    pub following: RefCell<Vec<u8>>,
 }
 
 impl Attempt<'_> {
@@ -59,7 +77,20 @@ impl Attempt<'_> {
     }
 
     fn flow<'a>(&'a self, timer: &'a Timer, written: &'a Cell<u64>, minimum_rate: bool) -> Flow<'a> {
-        Flow { timer, idle_ms: self.timeouts.idle_ms, minimum_rate, written }
+        Flow { timer, idle_ms: self.idle_ms, minimum_rate, written }
+    }
+
+    fn answer_by(&self) -> u64 {
+        after(self.attempt_ms).min(self.deadline_ms)
+    }
+
+    /// Whether everything that another attempt needs is there: the request was sent whole, and its body kept.
+    pub fn is_replayable(&self) -> bool {
+        let is_kept = self.kept.is_none_or(Kept::is_whole);
+        if !is_kept {
+            self.worker.count(Counter::BodiesNotReplayable);
+        }
+        is_kept && self.sent_ns.get() != 0 && !self.is_answering()
     }
 }
 
@@ -85,6 +116,17 @@ pub struct Answered {
 pub enum Failure {
     /// The upstream closed the connection without a byte of an answer.
     Silent,
+    /// It answered with something that is tried again.
+    Again {
+        /// The answer's status.
+        status: u16,
+        /// See [`Answered::latency_ns`].
+        latency_ns: Option<u64>,
+        /// How long to wait before that.
+        pause_ms: u64,
+        /// The upstream's connection may be used again.
+        upstream_reusable: bool,
+    },
     /// The upstream failed: the flag, the status that the caller should get, and why.
     Upstream(Flag, u16, &'static str),
     /// The caller's body failed: the same.
@@ -109,7 +151,7 @@ pub async fn run(
             return Err(Failure::Silent);
         }
         attempt.sent_ns.set(clock::monotonic_ns());
-        let deadline = Cell::new(after(attempt.timeouts.request_ms));
+        let deadline = Cell::new(attempt.answer_by());
         return receive(attempt, &deadline, &mut from_upstream, &mut to_caller).await;
     };
 
@@ -120,7 +162,8 @@ pub async fn run(
         pump::write(&attempt.flow(&upload_timer, &head_bytes, true), &mut to_upstream, head).await?;
         let (mut input, mut out) = (attempt.worker.buffers.take(), attempt.worker.buffers.take());
         let flow = attempt.flow(&upload_timer, &attempt.uploaded, true);
-        let sent = pump::body(&flow, &mut from_caller, &mut to_upstream, &mut input, &mut out, relay).await;
+        let kept = attempt.kept;
+        let sent = pump::body(&flow, &mut from_caller, &mut to_upstream, &mut input, &mut out, relay, kept).await;
         let following = if input.is_empty() { Vec::new() } else { std::mem::take(&mut input) };
         attempt.worker.buffers.give(input);
         attempt.worker.buffers.give(out);
@@ -135,7 +178,7 @@ pub async fn run(
                 match &done {
                     Ok(_) => {
                         attempt.sent_ns.set(clock::monotonic_ns());
-                        deadline.set(after(attempt.timeouts.request_ms));
+                        deadline.set(attempt.answer_by());
                     }
                     Err(PumpError::WriteClosed | PumpError::WriteTimeout) => deadline.set(after(LAST_WORDS_MS)),
                     Err(PumpError::ReadClosed) => return Err(Failure::CallerGone),
@@ -148,7 +191,15 @@ pub async fn run(
                 }
                 sent = Some(done);
             }
-            done = &mut answer => break done?,
+            done = &mut answer => match done {
+                Ok(answered) => break answered,
+                Err(failure) => {
+                    if let Some(Ok(following)) = sent {
+                        attempt.following.replace(following);
+                    }
+                    return Err(failure);
+                }
+            },
         }
     };
     match sent {
@@ -204,13 +255,19 @@ async fn receive_with(
         }
         out.clear();
     };
+    let latency_ns = match attempt.sent_ns.get() {
+        0 => None,
+        sent => Some(clock::monotonic_ns().saturating_sub(sent)),
+    };
+    if let Some(pause_ms) = head.again_ms {
+        let taken = head.relay.relay(input, out).unwrap_or(0);
+        let upstream_reusable = head.upstream_reusable && head.relay.is_done() && taken == input.len();
+        return Err(Failure::Again { status: head.status, latency_ns, pause_ms, upstream_reusable });
+    }
     attempt.status.set(head.status);
     let mut answered = Answered {
         status: head.status,
-        latency_ns: match attempt.sent_ns.get() {
-            0 => None,
-            sent => Some(clock::monotonic_ns().saturating_sub(sent)),
-        },
+        latency_ns,
         upstream_reusable: head.upstream_reusable,
         caller_reusable: head.caller_reusable,
         upgraded: None,
@@ -220,7 +277,7 @@ async fn receive_with(
         upstream.acknowledge();
     }
     let flow = attempt.flow(attempt.timer, &attempt.written, false);
-    match pump::body(&flow, upstream, caller, input, out, &mut head.relay).await {
+    match pump::body(&flow, upstream, caller, input, out, &mut head.relay, None).await {
         Ok(()) => {}
         Err(PumpError::WriteClosed | PumpError::WriteTimeout) => return Err(Failure::CallerGone),
         Err(PumpError::ReadClosed) => {
@@ -270,6 +327,8 @@ async fn read_head(
 
 struct Head {
     status: u16,
+    /// It is not passed on: another attempt is made after that time.
+    again_ms: Option<u64>,
     relay: Relay,
     upstream_reusable: bool,
     caller_reusable: bool,
@@ -283,9 +342,26 @@ fn translate(attempt: &Attempt<'_>, head: &[u8], out: &mut Vec<u8>) -> Result<He
         && attempt.sent_ns.get() != 0
         && answer.is_delimited(attempt.version)
         && !attempt.worker.is_draining();
-    answer.write(out, &Toward { version: attempt.version, keep_alive, strip_ours: attempt.strip_ours });
+    let again_ms = attempt
+        .retrying
+        .filter(|_| answer.status >= 200 && attempt.is_replayable())
+        .and_then(|retrying| retrying.next(Failed::Status(answer.status), answer.field("retry-after")));
+    if again_ms.is_none() {
+        let is_final = answer.status >= 200;
+        answer.write(
+            out,
+            &Toward {
+                headers: attempt.headers.filter(|_| is_final),
+                extra: if is_final { attempt.extra } else { &[] },
+                version: attempt.version,
+                keep_alive,
+                strip_ours: attempt.strip_ours,
+            },
+        );
+    }
     Ok(Head {
         status: answer.status,
+        again_ms,
         relay: Relay::new(answer.framing, answer.coding(attempt.version)),
         upstream_reusable: answer.keep_alive,
         caller_reusable: keep_alive,

@@ -12,10 +12,12 @@
 //! | `worker` | what the connections of one worker share |
 //! | `connection` | one caller: head after head |
 //! | `stack` | one request: the order of everything that happens to it |
-//! | `plan`, `attempts`, `outcome` | its parts: before anything is waited for, upstreams, what came of it |
+//! | `plan`, `admission`, `attempts`, `outcome` | its parts: before anything is waited for, limits, upstreams, what came of it |
+//! | `call`, `retrying`, `replay` | one attempt and what it teaches; whether there is another; the body kept for it |
+//! | `mirror` | copies of requests |
 //! | `exchange` | one attempt at an upstream: request there, answer back |
 //! | `pump` | bodies and tunnels |
-//! | `pool`, `dial` | connections to upstreams |
+//! | `pool`, `dial`, `upstream` | connections to upstreams |
 //! | `answer` | what the proxy says itself |
 //! | `account` | counters and records of a finished request |
 //! | `timers` | coarse deadlines that cost nothing per request |
@@ -24,13 +26,16 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 mod account;
+mod admission;
 mod answer;
 mod attempts;
 mod buffers;
+mod call;
 mod connection;
 mod dial;
 mod exchange;
 mod inherited;
+mod mirror;
 mod notify;
 mod outcome;
 mod plan;
@@ -38,9 +43,12 @@ mod policy_watch;
 mod pool;
 mod pump;
 mod reactor;
+mod replay;
+mod retrying;
 mod stack;
 mod stream;
 mod timers;
+mod upstream;
 mod worker;
 
 /// `pannierd proxy --workers N`: serves until it is killed. Draining is ordered through the base table.

@@ -63,6 +63,9 @@ pub fn say_alive(
         }
         was_drained = drained;
         let starting = beats.iter().any(|beat| beat.at_ms.load(Ordering::Relaxed) == 0) || !watched.has_base();
+        if !starting {
+            watched.write_gauges();
+        }
         std::thread::sleep(if starting { Duration::from_millis(2) } else { watched.tick(TICK) });
     }
 }

@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use pannier_decide::policy::Policy;
 use pannier_table::record::Flag;
 use pannier_table::series::Direction;
 
@@ -12,7 +11,7 @@ use crate::plan::Plan;
 use crate::pump::{self, Flow};
 use crate::stream::Stream;
 use crate::timers::Timer;
-use crate::worker::Worker;
+use crate::worker::{InForce, Worker};
 
 /// What holds for a request from its first to its last step.
 #[derive(Clone, Copy)]
@@ -20,7 +19,7 @@ pub struct Context<'a> {
     /// Who serves it.
     pub worker: &'a Rc<Worker>,
     /// The policy that it began with.
-    pub policy: &'a Policy,
+    pub policy: &'a Rc<InForce>,
     /// The deadline of its connection.
     pub timer: &'a Timer,
     /// The side it came from.
@@ -59,7 +58,7 @@ pub struct Outcome {
 }
 
 /// Gives the caller an answer of our own.
-pub async fn say(context: Context<'_>, caller: &mut Stream, plan: &Plan, answer: &Answer) -> Outcome {
+pub async fn say(context: Context<'_>, caller: &mut Stream, plan: &Plan<'_>, answer: &Answer) -> Outcome {
     let keep_alive = plan.keep_alive && plan.upload.is_none() && !context.worker.is_draining();
     let mut out = context.worker.buffers.take();
     answer.write(&mut out, plan.head_only, keep_alive);

@@ -1,14 +1,26 @@
 //! Steps 1 to 4 of the [`stack`](crate::stack), which wait for nothing: a head becomes what is sent in its place.
 
+use std::fmt::Write;
+
+use pannier_decide::cluster::Cluster;
+use pannier_decide::hashing::hash;
+use pannier_decide::matching::View;
 use pannier_decide::policy::Policy;
+use pannier_decide::random::Random;
 use pannier_decide::route::{self, Route};
+use pannier_decide::rules::Rule;
 use pannier_decide::trace::{self, Span};
+use pannier_decide::{cors, deadline, rewriting};
 use pannier_http::body::{Coding, Framing, Relay};
 use pannier_http::fields;
 use pannier_http::refusal::Refusal;
-use pannier_http::request::{self, Edits};
+use pannier_http::request::{self, Edits, Request};
 use pannier_table::series::Direction;
 
+use crate::admission::Criticality;
+use crate::answer::Answer;
+use crate::stack::Arrived;
+use crate::timers::NEVER;
 use crate::worker::Worker;
 
 /// A part of the input, by its place.
@@ -31,9 +43,11 @@ impl Text {
 }
 
 /// A request that was understood, as texts of the input that it came in, and what is sent in its place.
-pub struct Plan {
+pub struct Plan<'p> {
     /// Where it goes.
     pub route: Route,
+    /// What follows from the route that it matched.
+    pub rule: Option<&'p Rule>,
     #[allow(missing_docs)]
     pub method: Text,
     path: Text,
@@ -58,6 +72,20 @@ pub struct Plan {
     trace_state: Option<Text>,
     /// Its span; none without telemetry.
     pub span: Option<Span>,
+    /// What its session is balanced by.
+    pub session: Option<u64>,
+    /// How important it says it is.
+    pub criticality: Criticality,
+    /// When all patience ends: milliseconds since boot.
+    pub deadline_ms: u64,
+    /// It was the caller who set that.
+    pub deadline_is_callers: bool,
+    /// How long one attempt may take, milliseconds; 0 = any time.
+    pub attempt_ms: u64,
+    /// What the route answers itself.
+    pub answer: Option<Answer>,
+    /// Fields that the answer gets, each line ended.
+    pub answer_fields: Vec<u8>,
     /// The head, and what has arrived of the body, as they are sent.
     pub out: Vec<u8>,
     /// Bytes of the input that `out` stands for.
@@ -68,7 +96,7 @@ pub struct Plan {
     pub malformed: Option<Refusal>,
 }
 
-impl Plan {
+impl Plan<'_> {
     /// Its id: the caller's, or a new one.
     pub fn request_id<'a>(&'a self, input: &'a [u8]) -> &'a str {
         match self.request_id {
@@ -95,37 +123,42 @@ impl Plan {
 ///
 /// # Errors
 /// A refusal of the head; the connection is at no known place then.
-pub fn plan(
+pub fn plan<'p>(
     worker: &Worker,
-    policy: &Policy,
+    policy: &'p Policy,
     input: &[u8],
-    head: usize,
+    arrived: &Arrived,
     direction: Direction,
-) -> Result<Plan, Refusal> {
-    let (head_bytes, rest) = input.split_at_checked(head).unwrap_or((input, &[]));
+) -> Result<Plan<'p>, Refusal> {
+    let (head_bytes, rest) = input.split_at_checked(arrived.head).unwrap_or((input, &[]));
     let mut room = fields::room();
     let request = request::parse(head_bytes, &mut room)?;
-    let route = match direction {
-        Direction::Inbound => route::inbound(policy, request.host.host),
-        Direction::Outbound => route::outbound(policy, request.host.host),
-    };
     let mut random = worker.random.borrow_mut();
-    let span = policy
-        .telemetry
-        .as_ref()
-        .map(|telemetry| trace::continue_or_start(request.trace_parent, telemetry.threshold, &mut random));
     let mut new_request_id = [b'0'; 32];
     if request.request_id.is_none() {
         write_hex(&mut new_request_id, u128::from(random.bits()) << 64 | u128::from(random.bits()));
     }
+    let id = request.request_id.unwrap_or(&new_request_id);
+    let port = request.host.port.unwrap_or(80);
+    let field = |name: &str| request.field(name);
+    let view = View { host: request.host.host, port, method: request.method, target: request.path, field: &field };
+    let routed = match direction {
+        Direction::Inbound => route::inbound(policy, &view),
+        Direction::Outbound => route::outbound(policy, &view, || hash(id)),
+    };
+    let span = policy
+        .telemetry
+        .as_ref()
+        .map(|telemetry| trace::continue_or_start(request.trace_parent, telemetry.threshold, &mut random));
     let text = |part: &[u8]| Text::of(part, input);
     let mut plan = Plan {
-        route,
+        route: routed.route,
+        rule: routed.rule,
         method: text(request.method.as_bytes()),
         path: text(request.path.as_bytes()),
         authority: text(request.authority.as_bytes()),
         host: text(request.host.host.as_bytes()),
-        port: request.host.port.unwrap_or(80),
+        port,
         version: request.version,
         head_only: request.method == "HEAD",
         upgrade: request.upgrade.map(text),
@@ -135,14 +168,40 @@ pub fn plan(
         new_request_id,
         trace_state: request.trace_state.map(text),
         span,
+        session: None,
+        criticality: Criticality::Default,
+        deadline_ms: NEVER,
+        deadline_is_callers: false,
+        attempt_ms: policy.timeouts.request_ms,
+        answer: None,
+        answer_fields: Vec::new(),
         out: worker.buffers.take(),
-        consumed: head,
+        consumed: arrived.head,
         upload: None,
         malformed: None,
     };
+    if policy.inbound_limits.as_ref().is_some_and(|limits| limits.shedding.is_some()) {
+        plan.criticality = Criticality::parse(request.field("x-pannier-criticality"));
+    }
+    let left_ms = if policy.traffic.is_some() { govern_time(&mut plan, &request, arrived) } else { None };
+    let mut path = None;
+    if let Some(rule) = routed.rule {
+        path = rewriting::rewritten(rule, request.path);
+        plan.answer = answer_of_route(&mut plan.answer_fields, rule, &request, port);
+    }
+    if let Route::Cluster(index) = routed.route
+        && let Some(cluster) = policy.clusters.get(index)
+        && cluster.affinity.is_some()
+    {
+        plan.session = session(&mut plan.answer_fields, cluster, &request, &mut random);
+    }
     let trace_parent = span.map(|span| span.header());
     let edits = Edits {
-        request_id: request.request_id.unwrap_or(&new_request_id),
+        path: path.as_deref(),
+        authority: routed.rule.and_then(|rule| rule.rewrite.as_ref()?.host.as_deref()),
+        headers: routed.rule.and_then(|rule| rule.request.as_ref()),
+        deadline_ms: left_ms,
+        request_id: id,
         trace_parent: trace_parent.as_ref().map(|header| header.as_slice()),
         drop_trace_state: span.is_some_and(|span| span.parent_id == 0),
         strip_ours: direction == Direction::Inbound,
@@ -158,6 +217,60 @@ pub fn plan(
         plan.upload = (!relay.is_done()).then_some(relay);
     }
     Ok(plan)
+}
+
+/// Finds how long the request may take; what is left of that, if it is bounded.
+fn govern_time(plan: &mut Plan<'_>, request: &Request<'_, '_>, arrived: &Arrived) -> Option<u64> {
+    let callers = deadline::left_ms(request.field(request::DEADLINE), request.field("grpc-timeout"));
+    let request_ms = plan.rule.and_then(|rule| rule.request_ms);
+    let routes = request_ms.filter(|ms| *ms > 0);
+    if let Some(ms) = plan.rule.and_then(|rule| rule.backend_request_ms) {
+        plan.attempt_ms = ms;
+    } else if request_ms.is_some() {
+        plan.attempt_ms = 0;
+    }
+    let left_ms = match (callers, routes) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }?;
+    plan.deadline_is_callers = callers == Some(left_ms);
+    plan.deadline_ms = (arrived.started_ns / 1_000_000).saturating_add(left_ms);
+    Some(left_ms)
+}
+
+/// What a route answers itself; else it may mark the answer that comes.
+fn answer_of_route(fields: &mut Vec<u8>, rule: &Rule, request: &Request<'_, '_>, port: u16) -> Option<Answer> {
+    if let Some(redirect) = &rule.redirect {
+        let location = rewriting::location(redirect, rule, request.host.host, port, request.path);
+        return Some(Answer::of_route(redirect.status, format!("location: {location}\r\n")));
+    }
+    let cors = rule.cors.as_ref()?;
+    let origin = request.field("origin")?;
+    if request.method == "OPTIONS" && request.field("access-control-request-method").is_some() {
+        return cors::preflight(cors, origin).map(|fields| Answer::of_route(204, fields));
+    }
+    fields.extend_from_slice(cors::marks(cors, origin)?.as_bytes());
+    None
+}
+
+/// The hash of the request's session; a caller without the cookie is given one.
+fn session(fields: &mut Vec<u8>, cluster: &Cluster, request: &Request<'_, '_>, random: &mut Random) -> Option<u64> {
+    let affinity = cluster.affinity.as_ref()?;
+    if let Some(header) = &affinity.header {
+        return request.field(header).map(hash);
+    }
+    let name = affinity.cookie.as_deref()?;
+    if let Some(value) = request.cookie(name) {
+        return Some(hash(value));
+    }
+    let value = format!("{:016x}", random.bits());
+    let mut line = format!("set-cookie: {name}={value}; Path=/; HttpOnly");
+    if let Some(ttl) = affinity.ttl_s {
+        let _ = write!(line, "; Max-Age={ttl}");
+    }
+    line.push_str("\r\n");
+    fields.extend_from_slice(line.as_bytes());
+    Some(hash(value.as_bytes()))
 }
 
 fn write_hex(out: &mut [u8; 32], mut value: u128) {

@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use pannier_decide::policy::{Policy, floor};
-use pannier_decide::schema::{self, Base, Endpoints, Lifecycle, Telemetry};
+use pannier_decide::live::Live;
+use pannier_decide::policy::{Policy, Tables, floor};
+use pannier_decide::schema::Lifecycle;
 use pannier_table::counters::Enrolment;
+use pannier_table::gauges;
 use pannier_table::kind::Kind;
 use pannier_table::map::{Access, Mapping};
 use pannier_table::snapshot::{ReadError, Reader, SEGMENT_BYTES, Snapshot};
@@ -48,6 +50,7 @@ impl Policies {
 #[derive(Debug)]
 struct Central {
     tables: Mutex<Tables>,
+    live: Live,
     /// Apart from the tables, since workers ask for it and must not wait for a compilation.
     versions: Mutex<Versions>,
     has_base: AtomicBool,
@@ -55,13 +58,6 @@ struct Central {
     workers: Mutex<Vec<Arc<Policies>>>,
     ended: AtomicBool,
     draining: AtomicBool,
-}
-
-#[derive(Debug)]
-struct Tables {
-    base: Base,
-    endpoints: Option<Endpoints>,
-    telemetry: Option<Telemetry>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +83,15 @@ impl Watched {
         self.0.has_base.load(Ordering::Relaxed)
     }
 
+    /// Copies out how much of each limit is in use.
+    pub fn write_gauges(&self) {
+        let worker = self.0.workers.lock().unwrap_or_else(PoisonError::into_inner).first().cloned();
+        let Some(policy) = worker.map(|w| w.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()) else {
+            return;
+        };
+        gauges::write(self.0.enrolment.gauges(), pannier_decide::usage::of(&policy));
+    }
+
     /// How long to sleep before the next look: a drain is looked at often, nothing else is.
     pub fn tick(&self, soon: Duration) -> Duration {
         if self.0.draining.load(Ordering::Relaxed) { soon } else { Duration::from_millis(500) }
@@ -102,9 +107,11 @@ pub fn start(
     segments: &Segments,
     workers: usize,
 ) -> Result<(Vec<Arc<Policies>>, Watched), String> {
-    let tables = Tables { base: floor(), endpoints: None, telemetry: None };
+    let (tables, live) = (Tables::of(floor()), Live::default());
+    let first = Arc::new(Policy::compile(&tables, &live)?);
     let central = Arc::new(Central {
         tables: Mutex::new(tables),
+        live,
         versions: Mutex::default(),
         has_base: AtomicBool::new(false),
         enrolment: segments.enrolment.clone(),
@@ -112,11 +119,10 @@ pub fn start(
         ended: AtomicBool::new(false),
         draining: AtomicBool::new(false),
     });
-    let floor = Arc::new(Policy::compile(&floor(), None, None)?);
     let boxes: Vec<_> = (0..workers)
         .map(|_| {
             Arc::new(Policies {
-                latest: Mutex::new(floor.clone()),
+                latest: Mutex::new(first.clone()),
                 changed: Notify::new(),
                 version: AtomicU64::new(0),
                 adopted: AtomicU64::new(0),
@@ -204,14 +210,11 @@ impl Central {
             Snapshot::Absent => None,
             Snapshot::Payload(payload) => Some(payload.as_slice()),
         };
-        let mut candidate = (tables.base.clone(), tables.endpoints.clone(), tables.telemetry.clone());
-        match kind {
-            Kind::Base => candidate.0 = payload.map_or_else(|| Ok(floor()), schema::decode)?,
-            Kind::Endpoints => candidate.1 = payload.map(schema::decode).transpose()?,
-            Kind::Telemetry => candidate.2 = payload.map(schema::decode).transpose()?,
-        }
-        let policy = Arc::new(Policy::compile(&candidate.0, candidate.1.as_ref(), candidate.2.as_ref())?);
-        (tables.base, tables.endpoints, tables.telemetry) = candidate;
+        let mut candidate = tables.clone();
+        candidate.take(kind, payload)?;
+        let policy = Arc::new(Policy::compile(&candidate, &self.live)?);
+        *tables = candidate;
+        self.live.retain();
         let version = self.note(kind, generation);
         if kind == Kind::Base {
             self.has_base.store(generation > 0, Ordering::Relaxed);

@@ -6,10 +6,10 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
-use pannier_decide::policy::Cluster;
+use pannier_decide::cluster::Cluster;
 use pannier_table::clock;
 
-use crate::stream::Stream;
+use crate::upstream::Upstream;
 
 /// Idle connections kept for one endpoint.
 const KEPT: usize = 256;
@@ -19,7 +19,7 @@ const IDLE_MS: u64 = 30_000;
 const FRESH_MS: u64 = 1_000;
 
 struct Idle {
-    stream: Stream,
+    upstream: Upstream,
     since_ms: u64,
 }
 
@@ -29,7 +29,7 @@ pub struct Pool(RefCell<HashMap<u64, Vec<Idle>>>);
 
 impl Pool {
     /// A connection to the endpoint, if a good one is idle. `repeatable`: losing the attempt would do no harm.
-    pub fn take(&self, key: u64, repeatable: bool) -> Option<Stream> {
+    pub fn take(&self, key: u64, repeatable: bool) -> Option<Upstream> {
         let mut all = self.0.borrow_mut();
         let idle = all.get_mut(&key)?;
         let now = clock::monotonic_ms();
@@ -43,26 +43,37 @@ impl Pool {
                 }
                 return None;
             }
-            if candidate.stream.is_quiet() {
-                return Some(candidate.stream);
+            if candidate.upstream.stream.is_quiet() {
+                return Some(candidate.upstream);
             }
         }
         None
     }
 
     /// Gives a connection back after a complete exchange.
-    pub fn give(&self, key: u64, stream: Stream) {
+    pub fn give(&self, key: u64, upstream: Upstream) {
         let mut all = self.0.borrow_mut();
         let idle = all.entry(key).or_default();
         if idle.len() < KEPT {
-            idle.push(Idle { stream, since_ms: clock::monotonic_ms() });
+            upstream.offer();
+            idle.push(Idle { upstream, since_ms: clock::monotonic_ms() });
+        }
+    }
+
+    /// Closes one idle connection of a cluster, to make room for one to another of its endpoints.
+    pub fn close_one(&self, cluster: &Cluster) {
+        let mut all = self.0.borrow_mut();
+        for endpoint in &cluster.endpoints {
+            if all.get_mut(&endpoint.key).is_some_and(|idle| idle.pop().is_some()) {
+                return;
+            }
         }
     }
 
     /// Closes what has been idle for too long, or was closed by its upstream.
     pub fn purge(&self, now_ms: u64) {
         self.0.borrow_mut().retain(|_, idle| {
-            idle.retain(|i| now_ms.saturating_sub(i.since_ms) <= IDLE_MS && i.stream.is_quiet());
+            idle.retain(|i| now_ms.saturating_sub(i.since_ms) <= IDLE_MS && i.upstream.stream.is_quiet());
             !idle.is_empty()
         });
     }

@@ -9,6 +9,7 @@ use pannier_table::clock;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::buffers;
+use crate::replay::Kept;
 use crate::stream::Stream;
 use crate::timers::{Timer, after};
 
@@ -72,7 +73,7 @@ pub async fn write<W: AsyncWrite + Unpin>(flow: &Flow<'_>, writer: &mut W, mut b
 }
 
 /// Relays a body. `input` holds what was read of it already, `out` what is to be written before it (a head). What is
-/// left in `input` afterwards came after the body.
+/// left in `input` afterwards came after the body. What is sent is kept in `kept`.
 pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     flow: &Flow<'_>,
     reader: &mut R,
@@ -80,14 +81,22 @@ pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     input: &mut Vec<u8>,
     out: &mut Vec<u8>,
     relay: &mut Relay,
+    kept: Option<&Kept>,
 ) -> Result<(), PumpError> {
+    let keep = |sent: &[u8]| {
+        if let Some(kept) = kept {
+            kept.keep(sent);
+        }
+    };
     let began_ms = clock::monotonic_ms();
     let mut received = 0_u64;
     loop {
         let was_full = input.len() == input.capacity();
         let plain = if out.is_empty() { relay.plain(input.len()) } else { 0 };
         if plain > 0 {
-            write(flow, writer, input.get(..plain).unwrap_or(&[])).await?;
+            let sent = input.get(..plain).unwrap_or(&[]);
+            keep(sent);
+            write(flow, writer, sent).await?;
             relay.passed(plain);
             input.drain(..plain);
         } else {
@@ -95,6 +104,7 @@ pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
                 let taken = relay.relay(input, out).map_err(PumpError::Malformed)?;
                 input.drain(..taken);
             }
+            keep(out);
             write(flow, writer, out).await?;
             out.clear();
         }

@@ -1,29 +1,36 @@
 //! One request: everything that happens to it, in its order, and why each step stands where it stands.
 //!
 //! 1. **parse** strictly: nothing that could be read in two ways reaches a decision;
-//! 2. **route** by the authority alone: a refusal costs no connection;
+//! 2. **route** by the first rule that matches, else by the authority: a refusal costs no connection;
 //! 3. **trace**: after the route, since what is refused needs no context sent on; before the head is written, since it
 //!    carries the context;
-//! 4. **serialise** the head from the model, with this hop's fields left out: once, for every attempt;
-//! 5. **balance** for each attempt anew: what failed is avoided;
-//! 6. **dial** or take from the pool: only what may be repeated rides on a connection that may be stale;
-//! 7. **exchange**;
-//! 8. **account**, last, whatever happened: a request that nobody counted did not exist.
+//! 4. **serialise** the head from the model, with this hop's fields left out and the route's edits: once, for every attempt;
+//! 5. **admit**: limits come before anything is sent anywhere, and after the route, whose own answers (redirects) cost
+//!    nothing; faults are injected into what was admitted, as if the upstream had them; the **mirror** copies what goes on;
+//! 6. **balance** for each attempt anew: what failed is avoided, what is out is left out;
+//! 7. **dial** or take from the pool: only what may be repeated rides on a connection that may be stale;
+//! 8. **exchange**, and again if `decide` says so: before a byte of the answer has been passed on;
+//! 9. **account**, last, whatever happened: a request that nobody counted did not exist.
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use pannier_decide::policy::Policy;
 use pannier_decide::route::Route;
+use pannier_decide::rules::Injected;
 use pannier_http::refusal::Refusal;
+use pannier_table::clock;
 use pannier_table::counters::Cell as Counter;
 use pannier_table::record::Flag;
 use pannier_table::series::Direction;
 
 use crate::account::{self, Finished};
+use crate::admission;
 use crate::answer::{Answer, harmless};
 use crate::attempts::{self, Target};
-use crate::outcome::{Context, Next, say};
+use crate::mirror;
+use crate::outcome::{Context, Next, Outcome, say};
 use crate::plan::{self, Plan};
 use crate::pump::{self, Flow};
 use crate::stream::Stream;
@@ -54,13 +61,13 @@ pub async fn serve_request(
 ) -> Next {
     let _in_flight = worker.enter();
     let policy = worker.policy();
-    let mut plan = match plan::plan(worker, &policy, input, arrived.head, direction) {
+    let mut plan = match plan::plan(worker, &policy, input, &arrived, direction) {
         Ok(plan) => plan,
         Err(refusal) => return refuse(worker, caller, timer, &arrived, direction, refusal).await,
     };
     let context = Context { worker, policy: &policy, timer, direction, input };
-    let outcome = match target(context, &plan) {
-        Ok(target) => attempts::run(context, &target, &mut plan, caller).await,
+    let outcome = match govern(context, &mut plan, caller).await {
+        Ok(outcome) => outcome,
         Err(answer) => say(context, caller, &plan, &answer).await,
     };
     account::finish(
@@ -89,6 +96,52 @@ pub async fn serve_request(
     input.extend_from_slice(&outcome.following);
     worker.buffers.give(plan.out);
     outcome.next
+}
+
+/// Steps 5 to 8: everything that may wait.
+async fn govern(context: Context<'_>, plan: &mut Plan<'_>, caller: &mut Stream) -> Result<Outcome, Answer> {
+    if plan.malformed.is_none()
+        && let Some(answer) = plan.answer.take()
+    {
+        return Err(answer);
+    }
+    let target = target(context, plan)?;
+    let _pass = match target {
+        Target::Cluster(cluster) => admission::admit(context, cluster, plan.criticality).await?,
+        Target::Authority => admission::Pass::default(),
+    };
+    let was_delayed = inject(context, plan, target).await?;
+    mirror::send(context, plan, target);
+    let mut outcome = attempts::run(context, target, plan, caller).await;
+    if was_delayed && outcome.flag == Flag::None {
+        outcome.flag = Flag::DI;
+    }
+    Ok(outcome)
+}
+
+/// Injects the faults of the route and of the service called; whether it delayed the request.
+async fn inject(context: Context<'_>, plan: &Plan<'_>, target: Target<'_>) -> Result<bool, Answer> {
+    let of_service = match target {
+        Target::Cluster(cluster) => cluster.fault,
+        Target::Authority => None,
+    };
+    let of_route = plan.rule.and_then(|rule| rule.fault);
+    let mut was_delayed = false;
+    for fault in [of_route, of_service].into_iter().flatten() {
+        let injected = fault.draw(clock::unix_ms(), &mut context.worker.random.borrow_mut());
+        if injected == Injected::default() {
+            continue;
+        }
+        context.worker.count(Counter::FaultsInjected);
+        if injected.delay_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(injected.delay_ms)).await;
+            was_delayed = true;
+        }
+        if let Some(status) = injected.abort {
+            return Err(Answer::new(status, Flag::FI, "this is an injected fault"));
+        }
+    }
+    Ok(was_delayed)
 }
 
 /// Answers a head that could not be read; the connection is at no known place and ends.
@@ -150,7 +203,7 @@ fn service_label(policy: &Policy, route: Route, direction: Direction) -> &str {
 }
 
 /// Where the attempts go; or why there is none.
-fn target<'a>(context: Context<'a>, plan: &Plan) -> Result<Target<'a>, Answer> {
+fn target<'a>(context: Context<'a>, plan: &Plan<'_>) -> Result<Target<'a>, Answer> {
     if let Some(refusal) = plan.malformed {
         context.worker.count(Counter::RequestsMalformed);
         return Err(refused(refusal));

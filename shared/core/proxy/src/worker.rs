@@ -65,6 +65,8 @@ pub struct Worker {
     pub own: Vec<std::net::SocketAddr>,
     /// Spare buffers.
     pub buffers: Buffers,
+    /// Copies of requests under way.
+    pub mirrors: Cell<usize>,
     in_flight: Cell<u64>,
     connections: Cell<usize>,
     most_connections: usize,
@@ -84,6 +86,7 @@ impl Worker {
         beat: Arc<Beat>,
     ) -> Self {
         let seed = clock::unix_ns() ^ u64::from(std::process::id()) << 32 ^ std::ptr::from_ref(&*beat) as u64;
+        let seed = policy.seed.unwrap_or(seed);
         Worker {
             policy: RefCell::new(Rc::new(InForce(policy))),
             loads: RefCell::default(),
@@ -95,6 +98,7 @@ impl Worker {
             hot,
             own: limits.own,
             buffers: Buffers::default(),
+            mirrors: Cell::new(0),
             in_flight: Cell::new(0),
             connections: Cell::new(0),
             most_connections: limits.connections,
@@ -148,6 +152,9 @@ impl Worker {
     pub fn adopt(&self, policy: Arc<Policy>) {
         let was = self.is_draining();
         let draining = policy.lifecycle == Lifecycle::Draining;
+        if let Some(seed) = policy.seed.filter(|seed| self.policy.borrow().seed != Some(*seed)) {
+            *self.random.borrow_mut() = Random::new(seed);
+        }
         self.loads.borrow_mut().retain(&policy.clusters);
         self.pool.retain(&policy.clusters);
         *self.policy.borrow_mut() = Rc::new(InForce(policy));

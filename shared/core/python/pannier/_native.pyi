@@ -17,7 +17,7 @@ BUCKET_BOUNDS_SECONDS: list[float]
 FINE_BOUNDS_SECONDS: list[float]
 
 def monotonic_ms() -> int:
-    """The clock of hot words: milliseconds since boot, suspended time included."""
+    """The clock of hot words (CLOCK_MONOTONIC), in milliseconds."""
 
 def initialise(name: str, fd: int) -> None:
     """Lay out a fresh segment; idempotent. Raises RuntimeError for a foreign one, ValueError for an unknown name."""

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use pannier_table::counter_reader::CounterReader;
 use pannier_table::counters::{self as cells, SEGMENT_BYTES};
+use pannier_table::hot::Place;
 use pannier_table::map::Access;
 use pannier_table::record::Flag;
 use pannier_table::series::Direction;
@@ -53,6 +54,24 @@ pub struct Enrolment {
     in_force: BTreeMap<&'static str, u64>,
 }
 
+#[pyclass(frozen, get_all, module = "pannier._native")]
+pub struct EndpointCounts {
+    calls: u64,
+    failures: u64,
+    local: u64,
+    refused: u64,
+    slow: u64,
+    sum_seconds: f64,
+}
+
+#[pyclass(frozen, get_all, module = "pannier._native")]
+pub struct Gauge {
+    service: String,
+    limit: String,
+    used: u64,
+    most: u64,
+}
+
 #[pyclass(module = "pannier._native")]
 pub struct Counters {
     reader: CounterReader,
@@ -89,6 +108,26 @@ impl Counters {
 
     fn totals(&self) -> BTreeMap<&'static str, u64> {
         self.reader.totals().into_iter().collect()
+    }
+
+    fn endpoints(&self, places: Vec<(u32, u16)>) -> Vec<EndpointCounts> {
+        places
+            .into_iter()
+            .map(|(slot, incarnation)| self.reader.endpoint(Place { slot, incarnation }))
+            .map(|c| EndpointCounts {
+                calls: c.calls,
+                failures: c.failures,
+                local: c.local,
+                refused: c.refused,
+                slow: c.slow,
+                sum_seconds: c.sum_ns as f64 / 1e9,
+            })
+            .collect()
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        let gauges = self.reader.gauges().into_iter();
+        gauges.map(|g| Gauge { service: g.service, limit: g.limit, used: g.used, most: g.most }).collect()
     }
 
     fn enrolled(&self) -> Vec<Enrolment> {

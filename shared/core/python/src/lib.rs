@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod counters;
+mod hot;
 mod rings;
 mod tables;
 
@@ -12,7 +13,9 @@ mod _native {
     use pyo3::Bound;
 
     #[pymodule_export]
-    use super::counters::{Counters, Enrolment, Series};
+    use super::counters::{Counters, EndpointCounts, Enrolment, Gauge, Series};
+    #[pymodule_export]
+    use super::hot::{HotWord, HotWords, monotonic_ms};
     #[pymodule_export]
     use super::rings::{Drained, Rings, Span};
     #[pymodule_export]

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::counters::{
-    BLOCKS, BLOCKS_USED, HEARTBEAT, IN_FORCE, NAMES, OWNER, REJECTED, WORKERS, nth_block, region, worker,
+    BLOCKS, BLOCKS_USED, HEARTBEAT, IN_FORCE, NAMES, OWNER, REJECTED, WORKERS, endpoint_line, gauges, line, nth_block,
+    region, worker,
 };
+use crate::gauges::{self as gauge_list, Gauge};
+use crate::hot::Place;
 use crate::kind::Kind;
 use crate::layout::{self, MAX_WORKERS, REGIONS, word};
 use crate::map::{Access, Mapping};
@@ -24,6 +27,18 @@ pub struct Series {
     pub response_bytes: u64,
     pub conventional: Vec<u64>,
     pub fine: Vec<u64>,
+}
+
+/// What was counted about one endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)] // see `crate::counters::Call`
+pub struct EndpointCounts {
+    pub calls: u64,
+    pub failures: u64,
+    pub local: u64,
+    pub refused: u64,
+    pub slow: u64,
+    pub sum_ns: u64,
 }
 
 /// Who is enrolled, and how far it is.
@@ -118,6 +133,54 @@ impl CounterReader {
             }
         }
         NAMES.into_iter().zip(sums).collect()
+    }
+
+    /// What was counted about an endpoint, summed.
+    #[must_use]
+    pub fn endpoint(&self, place: Place) -> EndpointCounts {
+        let mut sum = EndpointCounts::default();
+        let about = |cells: &[AtomicU64]| {
+            word(cells, line::INCARNATION).load(Ordering::Acquire) == u64::from(place.incarnation)
+        };
+        // Only workers that there are: to read an untouched page of shared memory is to allocate it.
+        let workers = self.regions().flat_map(|(_, region)| {
+            let count = word(region, WORKERS).load(Ordering::Relaxed) as usize;
+            (0..count.min(MAX_WORKERS)).map(move |index| worker(region, index))
+        });
+        for worker in workers {
+            let cells = endpoint_line(worker, place.slot);
+            if !about(cells) {
+                continue;
+            }
+            let read = |index| word(cells, index).load(Ordering::Relaxed);
+            let counts = EndpointCounts {
+                calls: read(line::CALLS),
+                failures: read(line::FAILURES),
+                local: read(line::LOCAL),
+                refused: read(line::REFUSED),
+                slow: read(line::SLOW),
+                sum_ns: read(line::SUM_NS),
+            };
+            // A line that changed hands meanwhile is the next holder's.
+            if about(cells) {
+                sum.calls += counts.calls;
+                sum.failures += counts.failures;
+                sum.local += counts.local;
+                sum.refused += counts.refused;
+                sum.slow += counts.slow;
+                sum.sum_ns += counts.sum_ns;
+            }
+        }
+        sum
+    }
+
+    /// How much of each limit the living processes have in use.
+    #[must_use]
+    pub fn gauges(&self) -> Vec<Gauge> {
+        self.regions()
+            .filter(|(_, region)| Owner(word(region, OWNER).load(Ordering::Acquire)).is_alive())
+            .flat_map(|(_, region)| gauge_list::read(gauges(region)))
+            .collect()
     }
 
     /// The regions that somebody holds or held.

@@ -2,14 +2,17 @@
 //!
 //! A cell has one writer, so counting is a relaxed load and store, no atomic addition. A region outlives its process:
 //! the next one to enrol after a death inherits region and values, so totals never go back and nobody has to fold sums.
-//! Regions hold, for each worker: fixed [`Cell`]s, and blocks of [`crate::series`].
+//! Regions hold the process's [`Gauge`]s and, for each worker: fixed [`Cell`]s, blocks of [`crate::series`], and a line of
+//! counts for each endpoint that has a hot word.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::gauges::{GAUGE_WORDS, GAUGES};
+use crate::hot::{Place, SLOTS};
 use crate::kind::Kind;
-use crate::layout::{self, MAX_WORKERS, REGIONS, word};
+use crate::layout::{self, LINE_WORDS, MAX_WORKERS, REGIONS, word};
 use crate::map::Mapping;
 use crate::owner::Owner;
 use crate::series::{BLOCK_WORDS, Key, Labels, block};
@@ -21,9 +24,13 @@ pub const BLOCKS: usize = 1024;
 pub const OVERFLOW: &str = "_overflow";
 
 const SEGMENT_HEADER: usize = 512;
-const REGION_HEADER: usize = 512;
+const GAUGES_AT: usize = 64;
+const REGION_HEADER: usize = 4096;
+const _: () = assert!(GAUGES_AT + GAUGES * GAUGE_WORDS <= REGION_HEADER);
 const CELL_WORDS: usize = 64;
-const WORKER_WORDS: usize = CELL_WORDS + BLOCKS * BLOCK_WORDS;
+const _: () = assert!(NAMES.len() <= CELL_WORDS);
+const ENDPOINTS_AT: usize = CELL_WORDS + BLOCKS * BLOCK_WORDS;
+const WORKER_WORDS: usize = ENDPOINTS_AT + SLOTS * LINE_WORDS;
 const REGION_WORDS: usize = REGION_HEADER + MAX_WORKERS * WORKER_WORDS;
 /// Size of the segment; sparse.
 pub const SEGMENT_BYTES: usize = (SEGMENT_HEADER + REGIONS * REGION_WORDS) * 8;
@@ -51,10 +58,28 @@ pub enum Cell {
     SeriesOverflowed,
     AcceptErrors,
     RetriedOnStaleConnection,
+    Retries,
+    RetriesOverBudget,
+    BodiesNotReplayable,
+    RateLimited,
+    RateLimitedInShadow,
+    Shed,
+    ShedInShadow,
+    BulkheadFull,
+    ResourcesExhausted,
+    BreakersOpened,
+    ServiceBreakerRefused,
+    EndpointsEjected,
+    Probes,
+    Mirrored,
+    MirrorsFailed,
+    MirrorsSkipped,
+    FaultsInjected,
+    DeadlinesExceeded,
 }
 
 /// The names of [`Cell`]s, in their order, as metrics show them.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 30] = [
     "connections_accepted",
     "connections_closed",
     "connects",
@@ -67,7 +92,52 @@ pub const NAMES: [&str; 12] = [
     "series_overflowed",
     "accept_errors",
     "stale_connection_retries",
+    "retries",
+    "retries_over_budget",
+    "bodies_not_replayable",
+    "rate_limited",
+    "rate_limited_in_shadow",
+    "shed",
+    "shed_in_shadow",
+    "bulkhead_full",
+    "resources_exhausted",
+    "breakers_opened",
+    "service_breaker_refused",
+    "endpoints_ejected",
+    "probes",
+    "mirrored",
+    "mirrors_failed",
+    "mirrors_skipped",
+    "faults_injected",
+    "deadlines_exceeded",
 ];
+
+/// Offsets in an endpoint's line.
+pub(crate) mod line {
+    pub const INCARNATION: usize = 0;
+    pub const CALLS: usize = 1;
+    pub const FAILURES: usize = 2;
+    pub const LOCAL: usize = 3;
+    pub const REFUSED: usize = 4;
+    pub const SLOW: usize = 5;
+    pub const SUM_NS: usize = 6;
+}
+
+/// What one call showed of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// It answered: with that status, after so many nanoseconds, which is slow or not.
+    Answered {
+        #[allow(missing_docs)]
+        status: u16,
+        #[allow(missing_docs)]
+        latency_ns: u64,
+        #[allow(missing_docs)]
+        slow: bool,
+    },
+    /// It did not.
+    Unanswered,
+}
 
 /// One finished request, for its series.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +162,15 @@ pub(crate) fn region(words: &[AtomicU64], index: usize) -> &[AtomicU64] {
 pub(crate) fn worker(region: &[AtomicU64], index: usize) -> &[AtomicU64] {
     let from = REGION_HEADER + index * WORKER_WORDS;
     region.get(from..from + WORKER_WORDS).unwrap_or(&[])
+}
+
+pub(crate) fn endpoint_line(worker: &[AtomicU64], slot: u32) -> &[AtomicU64] {
+    let from = ENDPOINTS_AT + (slot as usize).min(SLOTS - 1) * LINE_WORDS;
+    worker.get(from..from + LINE_WORDS).unwrap_or(&[])
+}
+
+pub(crate) fn gauges(region: &[AtomicU64]) -> &[AtomicU64] {
+    region.get(GAUGES_AT..GAUGES_AT + GAUGES * GAUGE_WORDS).unwrap_or(&[])
 }
 
 pub(crate) fn nth_block(worker: &[AtomicU64], index: usize) -> &[AtomicU64] {
@@ -127,6 +206,9 @@ impl Enrolment {
                 for kind in Kind::ALL {
                     word(header, IN_FORCE + kind as usize).store(0, Ordering::Release);
                 }
+                for gauge in gauges(header) {
+                    gauge.store(0, Ordering::Release);
+                }
                 let enrolment = Enrolment { map, index };
                 enrolment.heartbeat();
                 return Ok(enrolment);
@@ -149,6 +231,12 @@ impl Enrolment {
     /// Counts a snapshot that could not be put in force.
     pub fn count_rejected_table(&self) {
         word(region(self.map.words(), self.index), REJECTED).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The words of the process's gauges; see [`crate::gauges`].
+    #[must_use]
+    pub fn gauges(&self) -> &[AtomicU64] {
+        gauges(region(self.map.words(), self.index))
     }
 
     /// Says which generation of a table every worker of this process has in force.
@@ -235,6 +323,32 @@ impl WorkerCounters {
         add(word(block, block::RESPONSE_BYTES), sample.response_bytes);
         add(word(block, block::CONVENTIONAL + histogram::conventional(sample.duration_ns)), 1);
         add(word(block, block::FINE + histogram::fine(sample.duration_ns)), 1);
+    }
+
+    /// Counts a call to an endpoint. The line of a slot that has a new holder begins anew.
+    pub fn call(&self, place: Place, call: Call) {
+        let cells = endpoint_line(self.words(), place.slot);
+        let incarnation = word(cells, line::INCARNATION);
+        if incarnation.load(Ordering::Relaxed) != u64::from(place.incarnation) {
+            incarnation.store(0, Ordering::Release);
+            for cell in cells.iter().skip(1) {
+                cell.store(0, Ordering::Relaxed);
+            }
+            incarnation.store(u64::from(place.incarnation), Ordering::Release);
+        }
+        add(word(cells, line::CALLS), 1);
+        match call {
+            Call::Answered { status, latency_ns, slow } => {
+                add(word(cells, line::FAILURES), u64::from(status >= 500));
+                add(word(cells, line::REFUSED), u64::from(status == 429));
+                add(word(cells, line::SLOW), u64::from(slow));
+                add(word(cells, line::SUM_NS), latency_ns);
+            }
+            Call::Unanswered => {
+                add(word(cells, line::FAILURES), 1);
+                add(word(cells, line::LOCAL), 1);
+            }
+        }
     }
 
     /// Finds or publishes the block of a key that is new to this index. A block keeps labels cut to their room, so it is

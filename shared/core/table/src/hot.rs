@@ -1,23 +1,41 @@
-//! Hot words: what changes faster than a snapshot, one word an endpoint, changed by compare-and-swap.
+//! Hot words: what changes faster than a snapshot, changed by compare-and-swap.
 //!
-//! A word is `state (8 bits) | incarnation (16 bits) | until (40 bits, ms since boot)`. It speaks about the endpoint that
-//! holds its slot *in that incarnation*, and only until `until`: a word that is out of range, belongs to an earlier
-//! incarnation or has run out reads as [`State::Closed`]. So nobody's death, and no damage, keeps an endpoint out.
+//! A slot belongs to one endpoint (or to one service as a whole) in one *incarnation*, and has three words:
+//!
+//! | word | bits | what |
+//! | --- | --- | --- |
+//! | state | state 8, incarnation 16, until 40 (ms since boot) | whether it is out, and until when |
+//! | streak | incarnation 16, failures 16, gateway failures 16, local failures 16 | in a row; half open: calls let through |
+//! | history | incarnation 16, times 8, at 40 (ms since boot) | how often it was out, and until when the last time |
+//!
+//! A word of another incarnation, or one whose time lies further ahead than [`MAX_HORIZON_MS`], says nothing: so no damage
+//! keeps an endpoint out, and no former owner of a slot speaks for the next. What a state means once its `until` has
+//! passed is decided by whoever has a policy about it; without one, the endpoint is taken.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::map::Mapping;
 use crate::{Error, layout};
 
-/// Endpoints that can have a word.
+/// Endpoints and services that can have words.
 pub const SLOTS: usize = 4096;
 const FIRST: usize = 64;
+const SLOT_WORDS: usize = 4;
 /// Size of the segment.
-pub const SEGMENT_BYTES: usize = (FIRST + SLOTS) * 8;
+pub const SEGMENT_BYTES: usize = (FIRST + SLOTS * SLOT_WORDS) * 8;
 /// No word may reach further into the future: what does was damaged (ejections last at most 300 s).
 pub const MAX_HORIZON_MS: u64 = 3_600_000;
-const UNTIL_BITS: u32 = 40;
-const UNTIL_MASK: u64 = (1 << UNTIL_BITS) - 1;
+const TIME_BITS: u32 = 40;
+const TIME_MASK: u64 = (1 << TIME_BITS) - 1;
+
+/// A slot, and which holder of it is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its number, less than [`SLOTS`].
+    pub slot: u32,
+    /// The holder.
+    pub incarnation: u16,
+}
 
 /// What is known of an endpoint right now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,33 +44,94 @@ pub enum State {
     Closed,
     /// Leave it out (ejected, or its breaker is open).
     Open,
-    /// One request may try it.
+    /// One request is trying it.
     HalfOpen,
 }
 
-/// Packs a word. `until_ms` is in milliseconds since boot.
-#[must_use]
-pub fn pack(state: State, incarnation: u16, until_ms: u64) -> u64 {
-    let state = match state {
-        State::Closed => 0,
-        State::Open => 1,
-        State::HalfOpen => 2,
-    };
-    state << 56 | u64::from(incarnation) << UNTIL_BITS | (until_ms & UNTIL_MASK)
+/// The state word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// What it says.
+    pub state: State,
+    /// Until when, in milliseconds since boot.
+    pub until_ms: u64,
 }
 
-/// What a word says of the endpoint `incarnation` at `now_ms`; everything doubtful is closed.
-#[must_use]
-pub fn read(word: u64, incarnation: u16, now_ms: u64) -> State {
-    let until = word & UNTIL_MASK;
-    let about = (word >> UNTIL_BITS) as u16;
-    if about != incarnation || until <= now_ms || until > now_ms + MAX_HORIZON_MS {
-        return State::Closed;
+impl Word {
+    /// Nothing is known against it.
+    pub const CLOSED: Word = Word { state: State::Closed, until_ms: 0 };
+
+    /// What a raw word says of `incarnation` at `now_ms`; everything doubtful is closed.
+    #[must_use]
+    pub fn unpack(raw: u64, incarnation: u16, now_ms: u64) -> Word {
+        let until_ms = raw & TIME_MASK;
+        if (raw >> TIME_BITS) as u16 != incarnation || until_ms > now_ms.saturating_add(MAX_HORIZON_MS) {
+            return Word::CLOSED;
+        }
+        match raw >> 56 {
+            1 => Word { state: State::Open, until_ms },
+            2 => Word { state: State::HalfOpen, until_ms },
+            _ => Word::CLOSED,
+        }
     }
-    match word >> 56 {
-        1 => State::Open,
-        2 => State::HalfOpen,
-        _ => State::Closed,
+
+    /// The raw word.
+    #[must_use]
+    pub fn pack(self, incarnation: u16) -> u64 {
+        let state = match self.state {
+            State::Closed => return u64::from(incarnation) << TIME_BITS,
+            State::Open => 1,
+            State::HalfOpen => 2,
+        };
+        state << 56 | u64::from(incarnation) << TIME_BITS | (self.until_ms & TIME_MASK)
+    }
+}
+
+/// Failures in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streak {
+    /// Of any kind.
+    pub failures: u16,
+    /// Of those that a gateway answers with: 502, 503, 504, or nothing.
+    pub gateway: u16,
+    /// Without any answer.
+    pub local: u16,
+}
+
+impl Streak {
+    fn unpack(raw: u64, incarnation: u16) -> Streak {
+        if (raw >> 48) as u16 != incarnation {
+            return Streak::default();
+        }
+        Streak { failures: (raw >> 32) as u16, gateway: (raw >> 16) as u16, local: raw as u16 }
+    }
+
+    fn pack(self, incarnation: u16) -> u64 {
+        let Streak { failures, gateway, local } = self;
+        u64::from(incarnation) << 48 | u64::from(failures) << 32 | u64::from(gateway) << 16 | u64::from(local)
+    }
+}
+
+/// How often it was out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// How often, lately.
+    pub times: u8,
+    /// Until when it was out the last time, in milliseconds since boot.
+    pub at_ms: u64,
+}
+
+impl History {
+    fn unpack(raw: u64, incarnation: u16, now_ms: u64) -> History {
+        let at_ms = raw & TIME_MASK;
+        if (raw >> 48) as u16 != incarnation || at_ms > now_ms.saturating_add(MAX_HORIZON_MS) {
+            return History::default();
+        }
+        History { times: (raw >> TIME_BITS) as u8, at_ms }
+    }
+
+    fn pack(self, incarnation: u16) -> u64 {
+        u64::from(incarnation) << 48 | u64::from(self.times) << TIME_BITS | (self.at_ms & TIME_MASK)
     }
 }
 
@@ -73,26 +152,66 @@ impl HotWords {
         Ok(HotWords(map))
     }
 
-    fn word(&self, slot: u32) -> Option<&AtomicU64> {
-        self.0.words().get(FIRST..)?.get(slot as usize)
+    fn word(&self, slot: u32, index: usize) -> Option<&AtomicU64> {
+        self.0.words().get(FIRST..)?.get(slot as usize * SLOT_WORDS + index)
     }
 
-    /// What slot `slot` says of `incarnation` at `now_ms`.
-    #[must_use]
-    pub fn state(&self, slot: u32, incarnation: u16, now_ms: u64) -> State {
-        self.word(slot).map_or(State::Closed, |w| read(w.load(Ordering::Acquire), incarnation, now_ms))
+    fn load(&self, slot: u32, index: usize) -> u64 {
+        self.word(slot, index).map_or(0, |w| w.load(Ordering::Acquire))
     }
 
-    /// Moves a slot from the word `seen` to another; `false` when somebody else was first (read again, decide again).
+    /// The state of a place at `now_ms`.
     #[must_use]
-    pub fn replace(&self, slot: u32, seen: u64, new: u64) -> bool {
-        self.word(slot).is_some_and(|w| w.compare_exchange(seen, new, Ordering::AcqRel, Ordering::Acquire).is_ok())
+    pub fn state(&self, place: Place, now_ms: u64) -> Word {
+        Word::unpack(self.load(place.slot, 0), place.incarnation, now_ms)
     }
 
-    /// The raw word of a slot, to be given to [`HotWords::replace`].
+    /// Moves a place to the state `to` if `decide` says so of the one that it is in at `now_ms`; asks again if somebody
+    /// else was faster. Returns the state that it was moved from; none if nothing was changed.
+    pub fn change(&self, place: Place, now_ms: u64, decide: impl Fn(Word) -> Option<Word>) -> Option<Word> {
+        let word = self.word(place.slot, 0)?;
+        loop {
+            let seen = word.load(Ordering::Acquire);
+            let from = Word::unpack(seen, place.incarnation, now_ms);
+            let to = decide(from)?.pack(place.incarnation);
+            if word.compare_exchange(seen, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return Some(from);
+            }
+        }
+    }
+
+    /// The failures in a row.
     #[must_use]
-    pub fn raw(&self, slot: u32) -> u64 {
-        self.word(slot).map_or(0, |w| w.load(Ordering::Acquire))
+    pub fn streak(&self, place: Place) -> Streak {
+        Streak::unpack(self.load(place.slot, 1), place.incarnation)
+    }
+
+    /// Steps the failures in a row and returns what they have become.
+    pub fn step_streak(&self, place: Place, step: impl Fn(Streak) -> Streak) -> Streak {
+        let Some(word) = self.word(place.slot, 1) else {
+            return Streak::default();
+        };
+        loop {
+            let seen = word.load(Ordering::Acquire);
+            let next = step(Streak::unpack(seen, place.incarnation));
+            let packed = next.pack(place.incarnation);
+            if seen == packed || word.compare_exchange(seen, packed, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return next;
+            }
+        }
+    }
+
+    /// How often the place was out.
+    #[must_use]
+    pub fn history(&self, place: Place, now_ms: u64) -> History {
+        History::unpack(self.load(place.slot, 2), place.incarnation, now_ms)
+    }
+
+    /// Notes how often it was out. Whoever has just changed the state does this, so there is one writer at a time.
+    pub fn set_history(&self, place: Place, history: History) {
+        if let Some(word) = self.word(place.slot, 2) {
+            word.store(history.pack(place.incarnation), Ordering::Release);
+        }
     }
 }
 
@@ -101,18 +220,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_speaks_until_it_runs_out() {
-        let word = pack(State::Open, 7, 2_000);
-        assert_eq!(read(word, 7, 1_999), State::Open);
-        assert_eq!(read(word, 7, 2_000), State::Closed);
-        assert_eq!(read(word, 8, 1_000), State::Closed, "another incarnation holds the slot now");
+    fn words_say_what_was_packed_of_their_incarnation_alone() {
+        let word = Word { state: State::Open, until_ms: 2_000 };
+        assert_eq!(Word::unpack(word.pack(7), 7, 1_000), word);
+        assert_eq!(Word::unpack(word.pack(7), 8, 1_000), Word::CLOSED, "another incarnation holds the slot now");
+        let streak = Streak { failures: 3, gateway: 2, local: 1 };
+        assert_eq!(Streak::unpack(streak.pack(7), 7), streak);
+        assert_eq!(Streak::unpack(streak.pack(7), 8), Streak::default());
+        let history = History { times: 4, at_ms: 9 };
+        assert_eq!(History::unpack(history.pack(7), 7, 10), history);
+        assert_eq!(History::unpack(history.pack(7), 8, 10), History::default());
     }
 
     #[test]
     fn a_damaged_word_is_closed() {
-        assert_eq!(read(u64::MAX, u16::MAX, 5), State::Closed);
-        assert_eq!(read(pack(State::Open, 1, MAX_HORIZON_MS * 2), 1, 5), State::Closed);
-        assert_eq!(read(9 << 56 | 1 << 40 | 100, 1, 5), State::Closed);
-        assert_eq!(read(0, 0, 5), State::Closed);
+        assert_eq!(Word::unpack(u64::MAX, u16::MAX, 5), Word::CLOSED);
+        let far = Word { state: State::Open, until_ms: MAX_HORIZON_MS * 2 };
+        assert_eq!(Word::unpack(far.pack(1), 1, 5), Word::CLOSED);
+        assert_eq!(Word::unpack(9 << 56 | 1 << 40 | 100, 1, 5), Word::CLOSED);
+        assert_eq!(Word::unpack(0, 0, 5), Word::CLOSED);
+        assert_eq!(History::unpack(u64::MAX, u16::MAX, 5), History::default());
     }
 }

@@ -9,11 +9,15 @@ pub enum Kind {
     Endpoints,
     /// The observability sidecar's.
     Telemetry,
+    /// The traffic sidecar's.
+    Routes,
+    /// The resilience sidecar's.
+    Limits,
 }
 
 impl Kind {
     /// Every kind, in the order of the `in_force` words of an enrolment.
-    pub const ALL: [Kind; 3] = [Kind::Base, Kind::Endpoints, Kind::Telemetry];
+    pub const ALL: [Kind; 5] = [Kind::Base, Kind::Endpoints, Kind::Telemetry, Kind::Routes, Kind::Limits];
 
     /// The name in `table.NAME` and in metrics.
     #[must_use]
@@ -22,6 +26,8 @@ impl Kind {
             Kind::Base => "base",
             Kind::Endpoints => "endpoints",
             Kind::Telemetry => "telemetry",
+            Kind::Routes => "routes",
+            Kind::Limits => "limits",
         }
     }
 

@@ -8,7 +8,7 @@ use crate::map::{Access, Mapping};
 /// `PANNIER1`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"PANNIER1");
 /// Raised when an old reader could misread; such a segment is refused.
-pub const ABI_MAJOR: u32 = 1;
+pub const ABI_MAJOR: u32 = 2;
 /// Raised when something is added that an old reader may ignore.
 pub const ABI_MINOR: u32 = 0;
 

@@ -20,6 +20,7 @@ pub mod access_log;
 pub mod clock;
 pub mod counter_reader;
 pub mod counters;
+pub mod gauges;
 pub mod histogram;
 pub mod hot;
 pub mod kind;
@@ -31,6 +32,7 @@ pub mod ring;
 pub mod segments;
 pub mod series;
 pub mod snapshot;
+mod words;
 
 /// What can be wrong with a segment, in words an operator can act on.
 #[derive(Debug)]

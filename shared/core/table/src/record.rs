@@ -43,12 +43,22 @@ pub enum Flag {
     DC,
     /// The caller took too long to send its request.
     DT,
-    /// Denied by policy.
+    /// Denied: an address that must not be reached through us.
+    DN,
+    /// Rate limited by us.
+    RL,
+    /// Retries were exhausted, or forbidden by the budget.
+    URX,
+    /// Aborted by fault injection.
+    FI,
+    /// Delayed by fault injection.
     DI,
+    /// Shed by criticality.
+    SH,
 }
 
 impl Flag {
-    const ALL: [Flag; 12] = [
+    const ALL: [Flag; 17] = [
         Flag::None,
         Flag::UH,
         Flag::UF,
@@ -60,7 +70,12 @@ impl Flag {
         Flag::DPE,
         Flag::DC,
         Flag::DT,
+        Flag::DN,
+        Flag::RL,
+        Flag::URX,
+        Flag::FI,
         Flag::DI,
+        Flag::SH,
     ];
 
     /// The letters; empty for none.
@@ -78,7 +93,12 @@ impl Flag {
             Flag::DPE => "DPE",
             Flag::DC => "DC",
             Flag::DT => "DT",
+            Flag::DN => "DN",
+            Flag::RL => "RL",
+            Flag::URX => "URX",
+            Flag::FI => "FI",
             Flag::DI => "DI",
+            Flag::SH => "SH",
         }
     }
 

@@ -252,7 +252,7 @@ fn foreign_segments_are_refused_in_words() {
 
     let raw = writable(&fd, SEGMENT_BYTES);
     raw.words()[1].store(u64::from(layout::ABI_MAJOR + 1) << 32, Ordering::Release);
-    assert!(refused(&fd, Kind::Base).contains("layout version 2"));
+    assert!(refused(&fd, Kind::Base).contains(&format!("layout version {}", layout::ABI_MAJOR + 1)));
     assert!(matches!(Writer::take_over(writable(&fd, SEGMENT_BYTES), Kind::Base), Err(Error::Layout(_))));
     raw.words()[1].store(u64::from(layout::ABI_MAJOR) << 32 | 7, Ordering::Release);
     assert!(Reader::new(readable(&fd, SEGMENT_BYTES), Kind::Base).is_ok(), "a newer minor version is read");

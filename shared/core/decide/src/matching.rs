@@ -1,0 +1,435 @@
+//! The first route that matches a request.
+//!
+//! Compiled so that ten thousand routes cost no more than the length of the path: an index by host, in it one by whole
+//! path and one by path prefix. Of what the indexes lead to, the route that comes first in the file is taken. Routes by
+//! regular expression, and those without a path, are looked at one by one, in their order.
+//!
+//! Regular expressions are those of the `regex` crate: linear in the text, over bytes, matching the whole of it.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use regex::bytes::{Regex, RegexBuilder};
+
+use crate::schema::routes::{Match, Rule, Text};
+
+/// Memory of a compiled expression, and of its cache.
+const REGEX_BYTES: usize = 256 << 10;
+/// Expressions in one table.
+const REGEXES: usize = 512;
+
+/// What of a request can be matched.
+pub struct View<'a> {
+    /// The authority without port, in any case.
+    pub host: &'a str,
+    #[allow(missing_docs)]
+    pub port: u16,
+    #[allow(missing_docs)]
+    pub method: &'a str,
+    /// Path and query.
+    pub target: &'a str,
+    /// The first value of a field; names in any case.
+    pub field: &'a dyn Fn(&str) -> Option<&'a [u8]>,
+}
+
+impl<'a> View<'a> {
+    /// The path without its query.
+    #[must_use]
+    pub fn path(&self) -> &'a str {
+        self.target.split_once('?').map_or(self.target, |(path, _)| path)
+    }
+
+    fn query(&self, name: &str) -> Option<&'a str> {
+        let (_, query) = self.target.split_once('?')?;
+        query.split('&').find_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (key == name).then_some(value)
+        })
+    }
+}
+
+/// All routes of one side.
+#[derive(Debug, Default)]
+pub struct Routes {
+    by_host: HashMap<Box<str>, Index>,
+    /// `*.example.com`, by what follows the star.
+    by_suffix: Vec<(Box<str>, Index)>,
+    any_host: Index,
+    conditions: Vec<Condition>,
+}
+
+/// A match of a route, and the route that it is of. Conditions are in the order of the routes.
+#[derive(Debug)]
+struct Condition {
+    route: usize,
+    path: PathCondition,
+    method: Option<Box<str>>,
+    headers: Vec<(Box<str>, TextCondition)>,
+    query: Vec<(Box<str>, TextCondition)>,
+    port: Option<u16>,
+}
+
+#[derive(Debug)]
+enum PathCondition {
+    Any,
+    Exact(Box<str>),
+    /// Without a slash at its end; empty for `/`.
+    Prefix(Box<str>),
+    Regex(Regex),
+}
+
+#[derive(Debug)]
+enum TextCondition {
+    Exact(Box<[u8]>),
+    Regex(Regex),
+    Present(bool),
+}
+
+/// Conditions by what their path must be, each list in order.
+#[derive(Debug, Default)]
+struct Index {
+    exact: HashMap<Box<str>, Vec<usize>>,
+    prefix: HashMap<u64, Vec<usize>, BuildHasherDefault<Hashed>>,
+    /// The most segments that a prefix has.
+    deepest: usize,
+    rest: Vec<usize>,
+}
+
+impl Routes {
+    /// Compiles the routes of one side. A match for another `service` than ours is left out.
+    ///
+    /// # Errors
+    /// One line that names the route and what does not hold.
+    pub fn compile<'a>(rules: impl Iterator<Item = &'a Rule>, service: &str) -> Result<Routes, String> {
+        let mut routes = Routes::default();
+        let mut expressions = 0;
+        for (route, rule) in rules.enumerate() {
+            let everything = [Match::default()];
+            let matches = if rule.matches.is_empty() { &everything[..] } else { &rule.matches };
+            for one in matches.iter().filter(|m| m.source.as_deref().is_none_or(|source| source == service)) {
+                let condition = Condition::compile(route, one, &mut expressions)
+                    .map_err(|reason| format!("route {:?}: {reason}", rule.name))?;
+                let number = routes.conditions.len();
+                for host in &rule.hosts {
+                    routes.index_of(host).add(number, &condition.path);
+                }
+                routes.conditions.push(condition);
+            }
+        }
+        if expressions > REGEXES {
+            return Err(format!("{expressions} regular expressions, at most {REGEXES} are allowed"));
+        }
+        Ok(routes)
+    }
+
+    fn index_of(&mut self, host: &str) -> &mut Index {
+        let host = host.to_ascii_lowercase();
+        if host == "*" {
+            return &mut self.any_host;
+        }
+        if let Some(suffix) = host.strip_prefix('*') {
+            let at = match self.by_suffix.iter().position(|(known, _)| **known == *suffix) {
+                Some(at) => at,
+                None => {
+                    self.by_suffix.push((suffix.into(), Index::default()));
+                    self.by_suffix.len() - 1
+                }
+            };
+            if let Some((_, index)) = self.by_suffix.get_mut(at) {
+                return index;
+            }
+        }
+        self.by_host.entry(host.into()).or_default()
+    }
+
+    /// The number of the first route that matches.
+    #[must_use]
+    pub fn find(&self, view: &View<'_>) -> Option<usize> {
+        if self.conditions.is_empty() {
+            return None;
+        }
+        let mut lower = [0_u8; 256];
+        let host = lower.get_mut(..view.host.len()).and_then(|lower| {
+            lower.copy_from_slice(view.host.as_bytes());
+            lower.make_ascii_lowercase();
+            std::str::from_utf8(lower).ok()
+        });
+        let mut best = usize::MAX;
+        if let Some(host) = host {
+            if let Some(index) = self.by_host.get(host) {
+                self.first(index, view, &mut best);
+            }
+            for (suffix, index) in &self.by_suffix {
+                if host.ends_with(&**suffix) {
+                    self.first(index, view, &mut best);
+                }
+            }
+        }
+        self.first(&self.any_host, view, &mut best);
+        self.conditions.get(best).map(|condition| condition.route)
+    }
+
+    /// Lowers `best` to the first condition of an index that holds.
+    fn first(&self, index: &Index, view: &View<'_>, best: &mut usize) {
+        let path = view.path();
+        let mut look = |numbers: &[usize]| {
+            for number in numbers {
+                if number >= best {
+                    return;
+                }
+                if self.conditions.get(*number).is_some_and(|condition| condition.holds(view, path)) {
+                    *best = *number;
+                    return;
+                }
+            }
+        };
+        if let Some(numbers) = index.exact.get(path) {
+            look(numbers);
+        }
+        if !index.prefix.is_empty() {
+            for (hash, _) in prefixes(path).take(index.deepest + 1) {
+                if let Some(numbers) = index.prefix.get(&hash) {
+                    look(numbers);
+                }
+            }
+        }
+        look(&index.rest);
+    }
+}
+
+impl Index {
+    fn add(&mut self, number: usize, path: &PathCondition) {
+        match path {
+            PathCondition::Exact(path) => self.exact.entry(path.clone()).or_default().push(number),
+            PathCondition::Prefix(prefix) => {
+                let (hash, segments) = prefixes(prefix).fold((0, 0), |_, prefix| prefix);
+                self.deepest = self.deepest.max(segments);
+                self.prefix.entry(hash).or_default().push(number);
+            }
+            PathCondition::Any | PathCondition::Regex(_) => self.rest.push(number),
+        }
+    }
+}
+
+/// The hash of each prefix of whole segments, and how many it has: of ``, `/a`, `/a/b`. FNV-1a goes on where it was.
+fn prefixes(path: &str) -> impl Iterator<Item = (u64, usize)> {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut rest = path.as_bytes();
+    let mut segments = 0;
+    let mut begun = false;
+    std::iter::from_fn(move || {
+        if !begun {
+            begun = true;
+            return Some((hash, 0));
+        }
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.iter().skip(1).position(|b| *b == b'/').map_or(rest.len(), |at| at + 1);
+        let (segment, after) = rest.split_at_checked(end)?;
+        for byte in segment {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        rest = after;
+        segments += 1;
+        Some((hash, segments))
+    })
+}
+
+/// The keys are hashes already.
+#[derive(Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+impl Condition {
+    fn compile(route: usize, one: &Match, expressions: &mut usize) -> Result<Condition, String> {
+        let path = match (&one.path, &one.prefix, &one.regex) {
+            (Some(path), None, None) => PathCondition::Exact(path.as_str().into()),
+            (None, Some(prefix), None) => PathCondition::Prefix(prefix.trim_end_matches('/').into()),
+            (None, None, Some(regex)) => PathCondition::Regex(whole(regex, expressions)?),
+            (None, None, None) => PathCondition::Any,
+            _ => return Err("path, prefix and regex exclude one another".into()),
+        };
+        let mut texts = |texts: &std::collections::BTreeMap<String, Text>| {
+            texts
+                .iter()
+                .map(|(name, text)| Ok((name.as_str().into(), TextCondition::compile(text, expressions)?)))
+                .collect::<Result<Vec<(Box<str>, _)>, String>>()
+        };
+        Ok(Condition {
+            route,
+            path,
+            method: one.method.as_deref().map(Into::into),
+            headers: texts(&one.headers)?,
+            query: texts(&one.query)?,
+            port: one.port,
+        })
+    }
+
+    fn holds(&self, view: &View<'_>, path: &str) -> bool {
+        self.method.as_deref().is_none_or(|method| method == view.method)
+            && self.port.is_none_or(|port| port == view.port)
+            && self.path.holds(path)
+            && self.headers.iter().all(|(name, text)| text.holds((view.field)(name)))
+            && self.query.iter().all(|(name, text)| text.holds(view.query(name).map(str::as_bytes)))
+    }
+}
+
+impl PathCondition {
+    fn holds(&self, path: &str) -> bool {
+        match self {
+            PathCondition::Any => true,
+            PathCondition::Exact(exact) => **exact == *path,
+            PathCondition::Prefix(prefix) => after_prefix(path, prefix).is_some(),
+            PathCondition::Regex(regex) => regex.is_match(path.as_bytes()),
+        }
+    }
+}
+
+/// What follows a prefix of whole segments; none if the path does not begin with it.
+#[must_use]
+pub fn after_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+    path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with('?'))
+}
+
+impl TextCondition {
+    fn compile(text: &Text, expressions: &mut usize) -> Result<TextCondition, String> {
+        match (&text.exact, &text.regex, text.present) {
+            (Some(exact), None, None) => Ok(TextCondition::Exact(exact.as_bytes().into())),
+            (None, Some(regex), None) => Ok(TextCondition::Regex(whole(regex, expressions)?)),
+            (None, None, Some(present)) => Ok(TextCondition::Present(present)),
+            _ => Err("a condition is one of exact, regex, present".into()),
+        }
+    }
+
+    fn holds(&self, value: Option<&[u8]>) -> bool {
+        match self {
+            TextCondition::Exact(exact) => value == Some(exact),
+            TextCondition::Regex(regex) => value.is_some_and(|value| regex.is_match(value)),
+            TextCondition::Present(present) => value.is_some() == *present,
+        }
+    }
+}
+
+fn whole(regex: &str, expressions: &mut usize) -> Result<Regex, String> {
+    *expressions += 1;
+    RegexBuilder::new(&format!("^(?:{regex})$"))
+        .unicode(false)
+        .size_limit(REGEX_BYTES)
+        .dfa_size_limit(REGEX_BYTES)
+        .build()
+        .map_err(|error| format!("regular expression {regex:?}: {}", one_line(&error)))
+}
+
+fn one_line(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(limit) => format!("compiles to more than {limit} bytes"),
+        other => other.to_string().lines().last().unwrap_or("malformed").trim_start_matches("error: ").into(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    fn rule(name: &str, hosts: &[&str], matches: Vec<Match>) -> Rule {
+        Rule { name: name.into(), hosts: hosts.iter().map(ToString::to_string).collect(), matches, ..Rule::default() }
+    }
+
+    fn path(path: &str) -> Match {
+        Match { path: Some(path.into()), ..Match::default() }
+    }
+
+    fn prefix(prefix: &str) -> Match {
+        Match { prefix: Some(prefix.into()), ..Match::default() }
+    }
+
+    fn find(routes: &Routes, host: &str, method: &str, target: &str) -> Option<usize> {
+        let fields: [(&str, &[u8]); 1] = [("x-user", b"alice")];
+        let field = |name: &str| fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| *v);
+        routes.find(&View { host, port: 80, method, target, field: &field })
+    }
+
+    #[test]
+    fn the_first_in_the_file_wins_whatever_its_kind() {
+        let regex = Match { regex: Some("/orders/[0-9]+".into()), ..Match::default() };
+        let rules = [
+            rule("a", &["orders"], vec![prefix("/orders/special")]),
+            rule("b", &["*"], vec![regex]),
+            rule("c", &["orders"], vec![path("/orders/7")]),
+            rule("d", &["*.example.com"], vec![]),
+            rule("e", &["*"], vec![prefix("/")]),
+        ];
+        let routes = Routes::compile(rules.iter(), "shop").unwrap();
+        assert_eq!(find(&routes, "ORDERS", "GET", "/orders/7?x=/orders/special"), Some(1));
+        assert_eq!(find(&routes, "orders", "GET", "/orders/special/x"), Some(0));
+        assert_eq!(find(&routes, "orders", "GET", "/orders/specials"), Some(4), "whole segments only");
+        assert_eq!(find(&routes, "a.example.com", "GET", "/x"), Some(3));
+        assert_eq!(find(&routes, "other", "GET", "/orders/7x"), Some(4), "a regex matches the whole path");
+    }
+
+    #[test]
+    fn all_conditions_of_a_match_must_hold_and_one_match_of_a_route() {
+        let mut by_header = path("/x");
+        by_header.headers.insert("X-User".into(), Text { exact: Some("alice".into()), ..Text::default() });
+        by_header.method = Some("POST".into());
+        let mut by_query = path("/x");
+        by_query.query.insert("beta".into(), Text { present: Some(true), ..Text::default() });
+        let mut foreign = path("/x");
+        foreign.source = Some("elsewhere".into());
+        let rules = [rule("a", &["*"], vec![foreign, by_header, by_query])];
+        let routes = Routes::compile(rules.iter(), "shop").unwrap();
+        assert_eq!(find(&routes, "a", "POST", "/x"), Some(0));
+        assert_eq!(find(&routes, "a", "GET", "/x"), None);
+        assert_eq!(find(&routes, "a", "GET", "/x?beta"), Some(0));
+        assert_eq!(find(&routes, "a", "GET", "/x?alphabeta=1"), None);
+    }
+
+    #[test]
+    fn a_bad_expression_is_refused_with_its_route() {
+        for bad in ["(", "a{1000}{1000}{1000}", "\\p{Greek}"] {
+            let rules = [rule("r", &["*"], vec![Match { regex: Some(bad.into()), ..Match::default() }])];
+            let error = Routes::compile(rules.iter(), "shop").unwrap_err();
+            assert!(error.starts_with("route \"r\": regular expression"), "{error}");
+            assert!(!error.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn ten_thousand_routes_are_found_by_their_index() {
+        let rules: Vec<_> = (0..10_000)
+            .map(|i| {
+                let one = if i % 2 == 0 { path(&format!("/p{i}/x")) } else { prefix(&format!("/p{i}")) };
+                rule(&format!("r{i}"), &["*"], vec![one])
+            })
+            .collect();
+        let routes = Routes::compile(rules.iter(), "shop").unwrap();
+        for i in [0, 1, 4_998, 4_999, 9_999] {
+            assert_eq!(find(&routes, "a", "GET", &format!("/p{i}/x")), Some(i));
+        }
+        assert_eq!(find(&routes, "a", "GET", "/p0/y"), None);
+        assert!(routes.any_host.rest.is_empty());
+    }
+
+    #[test]
+    fn prefixes_are_hashed_as_they_stand_alone() {
+        let all: Vec<_> = prefixes("/a/b/c").collect();
+        assert_eq!(all.len(), 4);
+        assert_eq!(all[2], prefixes("/a/b").last().unwrap());
+        assert_eq!(prefixes("/a/").last().unwrap().1, 2, "an empty last segment is one");
+    }
+}

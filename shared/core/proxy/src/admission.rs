@@ -1,0 +1,237 @@
+//! Whether a request may go on: rate limits, shedding, bulkheads, resource limits, the service's breaker.
+//!
+//! In the order of their price: what refuses without taking anything comes first, what takes a place last, and of two that
+//! take a place the one that does not wait. All of it comes before an endpoint is chosen, and none of it counts against one.
+
+use pannier_decide::breaker;
+use pannier_decide::bucket::Taken;
+use pannier_decide::cluster::Cluster;
+use pannier_decide::gate::Gate;
+use pannier_decide::live::ServiceLive;
+use pannier_decide::random::Random;
+use pannier_decide::schema::limits::{Bulkhead, RateLimit, Shedding};
+use pannier_table::clock;
+use pannier_table::counters::Cell as Counter;
+use pannier_table::record::Flag;
+use pannier_table::series::Direction;
+
+use crate::answer::Answer;
+use crate::outcome::Context;
+use crate::timers::{Timer, after};
+use crate::worker::Worker;
+
+/// How important a request is (`x-pannier-criticality`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Criticality {
+    /// It may be refused first.
+    Sheddable,
+    #[allow(missing_docs)]
+    #[default]
+    Default,
+    /// It is refused last.
+    Critical,
+}
+
+impl Criticality {
+    /// Reads the field; anything else is the default.
+    pub fn parse(value: Option<&[u8]>) -> Self {
+        match value {
+            Some(b"sheddable") => Criticality::Sheddable,
+            Some(b"critical") => Criticality::Critical,
+            _ => Criticality::Default,
+        }
+    }
+}
+
+/// The places that an admitted request takes; they are free again when this is dropped.
+#[derive(Default)]
+pub struct Pass<'p> {
+    requests: Option<Held<'p>>,
+    bulkhead: Option<Held<'p>>,
+}
+
+struct Held<'p>(&'p Gate);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// Admits a request to the app, or to a cluster; or says why not.
+pub async fn admit<'p>(
+    context: Context<'p>,
+    cluster: &'p Cluster,
+    criticality: Criticality,
+) -> Result<Pass<'p>, Answer> {
+    match context.direction {
+        Direction::Inbound => inbound(context, criticality).await,
+        Direction::Outbound => outbound(context, cluster).await,
+    }
+}
+
+async fn inbound(context: Context<'_>, criticality: Criticality) -> Result<Pass<'_>, Answer> {
+    let (worker, live) = (context.worker, &context.policy.inbound_live);
+    let mut pass = Pass::default();
+    let Some(limits) = &context.policy.inbound_limits else {
+        return Ok(pass);
+    };
+    if let Some(limit) = &limits.rate_limit {
+        rate(worker, limit, live, "")?;
+    }
+    if let Some(shedding) = &limits.shedding {
+        pass.requests = Some(shed(worker, shedding, live, criticality)?);
+    }
+    if let Some(bulkhead) = &limits.bulkhead {
+        pass.bulkhead = Some(enter(worker, context.timer, bulkhead, &live.bulkhead, "this service").await?);
+    }
+    Ok(pass)
+}
+
+async fn outbound<'p>(context: Context<'p>, cluster: &'p Cluster) -> Result<Pass<'p>, Answer> {
+    let (worker, live) = (context.worker, &cluster.live);
+    let mut pass = Pass::default();
+    let Some(limits) = &cluster.limits else {
+        return Ok(pass);
+    };
+    if let Some(breaker) = &limits.service_breaker
+        && !breaker::admit(breaker, &worker.hot, clock::monotonic_ms())
+    {
+        worker.count(Counter::ServiceBreakerRefused);
+        return Err(overflow(format!("the breaker of {} is open", cluster.name)));
+    }
+    if let Some(limit) = &limits.rate_limit {
+        rate(worker, limit, live, &cluster.name)?;
+    }
+    if let Some(resources) = &limits.resources {
+        if !live.requests.enter(resources.requests) {
+            worker.count(Counter::ResourcesExhausted);
+            return Err(overflow(format!("{} requests to {} are under way", resources.requests, cluster.name)));
+        }
+        pass.requests = Some(Held(&live.requests));
+    }
+    if let Some(bulkhead) = &limits.bulkhead {
+        pass.bulkhead = Some(enter(worker, context.timer, bulkhead, &live.bulkhead, &cluster.name).await?);
+    }
+    Ok(pass)
+}
+
+fn overflow(message: String) -> Answer {
+    Answer::new(503, Flag::UO, message)
+}
+
+fn rate(worker: &Worker, limit: &RateLimit, live: &ServiceLive, service: &str) -> Result<(), Answer> {
+    if !draw(worker, limit.enabled) {
+        return Ok(());
+    }
+    let Taken::None(wait_ms) = live.bucket.take(limit, clock::monotonic_ms()) else {
+        return Ok(());
+    };
+    if !draw(worker, limit.enforced) {
+        worker.count(Counter::RateLimitedInShadow);
+        return Ok(());
+    }
+    worker.count(Counter::RateLimited);
+    let what = if service.is_empty() { "requests".into() } else { format!("calls to {service}") };
+    let wait_s = wait_ms.div_ceil(1_000).max(1);
+    Err(Answer::new(429, Flag::RL, format!("more {what} than the rate limit allows"))
+        .with("ratelimit-limit", limit.max)
+        .with("ratelimit-remaining", 0)
+        .with("ratelimit-reset", wait_s)
+        .with("retry-after", wait_s))
+}
+
+/// Random numbers of whole percentages are not drawn: the common case costs nothing.
+fn draw(worker: &Worker, percent: f64) -> bool {
+    percent >= 100.0 || (percent > 0.0 && Random::percent(&mut worker.random.borrow_mut(), percent))
+}
+
+fn shed<'p>(
+    worker: &Worker,
+    shedding: &Shedding,
+    live: &'p ServiceLive,
+    criticality: Criticality,
+) -> Result<Held<'p>, Answer> {
+    let share = match criticality {
+        Criticality::Sheddable => shedding.sheddable,
+        Criticality::Critical if shedding.trust => 1.0,
+        _ => shedding.default,
+    };
+    let most = (f64::from(shedding.requests) * share) as u32;
+    if live.requests.enter(most) {
+        return Ok(Held(&live.requests));
+    }
+    if !draw(worker, shedding.enforced) {
+        worker.count(Counter::ShedInShadow);
+        live.requests.force();
+        return Ok(Held(&live.requests));
+    }
+    worker.count(Counter::Shed);
+    Err(Answer::new(503, Flag::SH, "too many requests are under way for one of this criticality")
+        .with("retry-after", 1))
+}
+
+async fn enter<'p>(
+    worker: &Worker,
+    timer: &Timer,
+    bulkhead: &Bulkhead,
+    gate: &'p Gate,
+    service: &str,
+) -> Result<Held<'p>, Answer> {
+    let until = if bulkhead.wait_ms == 0 { 0 } else { after(bulkhead.wait_ms) };
+    if gate.enter(bulkhead.concurrent) || wait_for(timer, gate, bulkhead.concurrent, u32::MAX, until).await {
+        return Ok(Held(gate));
+    }
+    worker.count(Counter::BulkheadFull);
+    Err(overflow(format!("{} requests to {service} are under way", bulkhead.concurrent)))
+}
+
+/// Waits in the queue of a gate, at most until `until_ms`; whether it was entered. 0 = not at all.
+async fn wait_for(timer: &Timer, gate: &Gate, most: u32, most_waiting: u32, until_ms: u64) -> bool {
+    if until_ms == 0 {
+        return false;
+    }
+    let Some(queued) = Queued::take(gate, most_waiting) else {
+        return false;
+    };
+    loop {
+        if gate.enter(most) {
+            return true;
+        }
+        if clock::monotonic_ms() >= until_ms {
+            return false;
+        }
+        queued.woken(timer, until_ms).await;
+    }
+}
+
+/// A place in the queue of a gate.
+pub struct Queued<'g>(&'g Gate);
+
+impl<'g> Queued<'g> {
+    /// A place, if fewer than `most` wait.
+    pub fn take(gate: &'g Gate, most: u32) -> Option<Self> {
+        gate.queue(most).then(|| Queued(gate))
+    }
+
+    /// Returns when somebody has left, or by `until_ms`; look then whether there is room. It also returns when a tick of
+    /// the worker's clock has passed: a wake-up that was meant for somebody who has gone meanwhile is not missed for long.
+    pub async fn woken(&self, timer: &Timer, until_ms: u64) {
+        let mut parked = false;
+        let parking = std::future::poll_fn(|context| {
+            if parked {
+                return std::task::Poll::Ready(());
+            }
+            parked = true;
+            self.0.park(context.waker().clone());
+            std::task::Poll::Pending
+        });
+        let _ = timer.until(until_ms.min(after(crate::timers::TICK.as_millis() as u64)), parking).await;
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.give_up();
+    }
+}
