@@ -69,8 +69,14 @@ class Service:
         self._happenings: list[messages.Happening] = []
 
     async def start(self, found: Found | None = None, record: Record | None = None) -> None:
-        """Serves the bus, publishes table `base`, starts what `found` does not have. Raises PannierError."""
+        """Serves the bus, publishes table `base`, starts what `found` does not have. Raises PannierError.
+
+        What `found` has runs on, a sidecar that is no part of the plan included: it is ended like any other, not here.
+        """
         running: dict[str, int] = {}
+        for name in found.running if found is not None else ():
+            if name in self.plan.sidecars and name not in self.tree.children:
+                self.tree.plant(self.plan.sidecars[name])
         restarts = record.restarts if record is not None else {}
         if record is not None:
             self._revision, self._changing, self.pending = record.revision, record.changing, record.pending

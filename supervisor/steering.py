@@ -32,7 +32,7 @@ from pannier.shared.messages import (
     Use,
 )
 from pannier.supervisor import live
-from pannier.supervisor.adoption import Found, Pending, Record
+from pannier.supervisor.adoption import Pending, Record
 from pannier.supervisor.change import change, configured
 from pannier.supervisor.difference import NOTHING, leaves
 from pannier.supervisor.live import Setting
@@ -60,6 +60,7 @@ class Steering:
         self._clock = clock
         self._installation = installation
         self._one = trio.Lock()
+        self._begun = trio.Event()
         self._news = trio.Event()
 
     async def use(self, request: Use) -> Changed:
@@ -134,24 +135,28 @@ class Steering:
                 if pending is not None and self._service.pending == pending:
                     await self._take_back(pending)
 
-    async def take_over(self, found: Found, record: Record) -> None:
-        """Ends what a predecessor left in the middle of a change: the plan in force holds for everybody again."""
+    async def begin(self, record: Record | None = None) -> None:
+        """From now on the service can be changed; who asked before has waited. The successor of who left `record` first
+        brings to an end what that one did not: the plan in force holds for everybody again."""
+        if record is not None:
+            self._news.set()
+            async with self._one:
+                await self._settle(record)
+        self._begun.set()
+
+    async def _settle(self, record: Record) -> None:
         service = self._service
-        self._news.set()
-        async with self._one:
-            for plan in service.plan.sidecars.values():
-                if plan.name in service.plan.enabled:
-                    continue
-                if plan.name in found.running:
-                    await service.tree.end_stranger(plan, found.running[plan.name])
-                await service.withdraw(plan)
-            for name in record.changing:
-                if name in service.tree.children:
-                    try:
-                        await configure(service, service.plan.sidecars[name])
-                    except PannierError as error:
-                        service.tell(name, "configure", f"{name}: {error.message}", "error")
-            await service.touch(())
+        strangers = [plan for plan in service.plan.sidecars.values() if plan.name not in service.plan.enabled]
+        await service.tree.remove([plan.name for plan in strangers if plan.name in service.tree.children])
+        for plan in strangers:
+            await service.withdraw(plan)
+        for name in record.changing:
+            if name in service.tree.children:
+                try:
+                    await configure(service, service.plan.sidecars[name])
+                except PannierError as error:
+                    service.tell(name, "configure", f"{name}: {error.message}", "error")
+        await service.touch(())
 
     async def _say(self, settings: Iterable[Setting], request: LiveChange | LiveReset) -> Changed:
         plan = self._service.plan
@@ -225,6 +230,7 @@ class Steering:
     @asynccontextmanager
     async def _exclusively(self, *, pending: bool = False) -> AsyncIterator[None]:
         """One change at a time; with `pending` also while one waits to be confirmed."""
+        await self._begun.wait()
         if self._service.tree.ending is not None:
             raise UsageError(f"{self._service.plan.service} is ending", hint="start it again: pannier run")
         if self._service.pending is not None and not pending:

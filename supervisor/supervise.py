@@ -100,12 +100,13 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
             serve_verbs(service, steering)
             nursery.start_soon(steering.watch)
             if record is not None:
-                await _adopt(request, service, steering, record)
+                await _adopt(request, service, record)
             else:
                 await keeper.grace(plan.orphan_grace_ms)
                 await _refuse_foreign_app(plan)
                 await service.start()
             new = False
+            nursery.start_soon(steering.begin, record)
             nursery.start_soon(_announce, request, service)
             await service.tree.over.wait()
             code = await _finish(service)
@@ -145,14 +146,13 @@ async def _refuse_foreign_app(plan: Plan) -> None:
         raise taken(split_address(address)[1], "app", "--app-port")
 
 
-async def _adopt(request: Request, service: Service, steering: Steering, record: Record) -> None:
+async def _adopt(request: Request, service: Service, record: Record) -> None:
     await service.keeper.grace(record.plan.orphan_grace_ms)
     found = adoption.found(await service.keeper.list())
     await service.say(f"{service.plan.service} is taken over: {len(found.running)} processes run on")
     if difference := adoption.differences(service.plan.arguments, request.arguments):
         await service.say(f"what runs holds: {difference}")
     await service.start(found, record)
-    await steering.take_over(found, record)
 
 
 def _watch_for_ends(request: Request, service: Service, nursery: trio.Nursery) -> None:

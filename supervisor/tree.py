@@ -66,10 +66,10 @@ class Tree:
         self._app_was_ready = False  # a later life that does not listen is a crash, not a failed start
         self._external_ready = plan.app is not None or plan.arguments.app is None
         for name in plan.enabled:
-            self._plant(plan.sidecars[name])
-        self._plant(plan.proxy)
+            self.plant(plan.sidecars[name])
+        self.plant(plan.proxy)
         if plan.app is not None:
-            self._plant(plan.app)
+            self.plant(plan.app)
 
     @property
     def proxy(self) -> Child:
@@ -181,7 +181,7 @@ class Tree:
 
     async def add(self, plans: Sequence[ProcessPlan]) -> None:
         """Starts sidecars and returns when all are ready. Raises NotReady; then they have been taken away again."""
-        children = [self._plant(plan) for plan in plans]
+        children = [self.plant(plan) for plan in plans]
         for child in children:
             self._nursery.start_soon(child.govern, None)
         try:
@@ -197,13 +197,6 @@ class Tree:
         for child in gone:
             del self.children[child.name]
         self._changed(None)
-
-    async def end_stranger(self, plan: ProcessPlan, pid: int) -> None:
-        """Ends a process that runs and is no part of the plan: somebody died between a change and its end."""
-        child = self._plant(plan)
-        self._nursery.start_soon(child.govern, pid)
-        await self.wait_until(lambda: child.pid == pid)
-        await self.remove([plan.name])
 
     async def restart(self, name: str) -> None:
         """Gives a process a new life and returns when that is ready; raises NotReady."""
@@ -236,7 +229,8 @@ class Tree:
         if late := [child for child in before if not up(child)]:
             raise NotReady([child for child in late if refused(child)] or late)
 
-    def _plant(self, plan: ProcessPlan) -> Child:
+    def plant(self, plan: ProcessPlan) -> Child:
+        """Knows a process from now on, which `start` or somebody else governs."""
         address = self.plan.arguments.app if plan.kind is Kind.APP else None
         child = self.children[plan.name] = Child(
             plan, self._holder, self.watchdog, address=address, changed=self._changed, began=self._began

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -221,8 +222,7 @@ async def running(host: Host, found: Found | None = None, **settings: Any) -> As
             for name, pid in (found.running if found is not None else {}).items():
                 nursery.start_soon(host.say_ready, name, pid)
             await service.start(found, record)
-            if found is not None:
-                await steering.take_over(found, record)
+            await steering.begin(record if found is not None else None)
             await service.tree.wait_ready()
             host.log.clear()
             async with open_bus(host.bus) as cli:
@@ -465,6 +465,17 @@ async def test_what_another_profile_is_laid_under(host: Host) -> None:
         await it.use("canary", CANARY, assignments=["a=1", "b=2"])
         found = await it.ask("profile.in_force", Nothing(), ProfileInForce)
         assert (found.profile, found.assignments) == ("canary", ["a=1", "b=2"])
+
+
+async def test_who_asks_before_the_service_has_begun_waits(host: Host) -> None:
+    async with running(host) as it:
+        steering = Steering(it.service, installation=lambda: INSTALLATION)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(steering.switch, "traffic", on=True))
+            await trio.testing.wait_all_tasks_blocked()
+            assert "traffic" not in it.enabled()
+            await steering.begin()
+        assert "traffic" in it.enabled()
 
 
 async def test_without_a_keeper_who_runs_is_told_and_nothing_is_started(host: Host) -> None:

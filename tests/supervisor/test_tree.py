@@ -328,17 +328,6 @@ async def test_another_plan_is_for_the_next_life(autojump_clock: MockClock) -> N
         assert not tree.over.is_set()
 
 
-async def test_a_stranger_is_ended_and_leaves_nothing(autojump_clock: MockClock) -> None:
-    async with governed() as (tree, host):
-        await tree.start({})
-        await tree.wait_ready()
-        host.pids["spare"] = 77
-        await tree.end_stranger(tree.plan.sidecars["spare"], 77)
-        assert host.log[-1] == "spare:SIGTERM"
-        assert "spare" not in tree.children
-        assert tree.state == "ready"
-
-
 async def test_restart_gives_a_new_life_and_waits_for_it(autojump_clock: MockClock) -> None:
     async with governed() as (tree, host):
         await tree.start({})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.system.host import PATIENCE, Host, free_port, until
+from tests.system.origin import Origin
 
 
 @pytest.fixture
@@ -32,3 +33,8 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 @pytest.fixture
 def port() -> int:
     return free_port()
+
+
+@pytest.fixture
+def origin(host: Host, require_peer: Callable[[str], str]) -> Origin:
+    return Origin(host, require_peer("nginx"))

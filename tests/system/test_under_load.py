@@ -6,22 +6,20 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from pannier.shared.messages import Nothing, SidecarName
 
-from tests.bench.peers import nginx_frame
 from tests.proxy.wire import Wire, request
 from tests.system.host import PATIENCE, Host, free_port, until
-from tests.system.load import BODY, Load
+from tests.system.load import Load
+from tests.system.origin import Origin
 
 REQUESTS = "http_server_request_duration_seconds_count"
 CONNECTIONS = "pannier_proxy_connections_accepted_total"
@@ -48,40 +46,6 @@ class Handler(BaseHTTPRequestHandler):
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
-
-
-@dataclass(frozen=True)
-class Origin:
-    """nginx as an app: it answers in microseconds, so that what is slow or fails is ours."""
-
-    host: Host
-    nginx: str
-
-    def command(self, port: int, *, talks: bool = False) -> Sequence[str]:
-        """An app on `port`. With `talks` it prints 3 KiB a request, and waits where nobody takes them."""
-        folder = self.host.folder / f"nginx-{port}"
-        folder.mkdir()
-        log = "access_log /dev/stdout long;" if talks else ""
-        http = f"""\
-    log_format long "$request {"." * 3072}";
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        {log}
-        location / {{ return 200 "{BODY.strip()}\\n"; }}
-    }}"""
-        (folder / "nginx.conf").write_text(nginx_frame(folder, http))
-        return [self.nginx, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
-
-    def serve(self, name: str, *more: str, talks: bool = False) -> subprocess.Popen[str]:
-        port = free_port()
-        ports = ("--port", "0", "--outbound-port", "auto")
-        stdout = subprocess.DEVNULL if talks else subprocess.PIPE
-        return self.host.serve(name, port, *ports, *more, command=self.command(port, talks=talks), stdout=stdout)
-
-
-@pytest.fixture
-def origin(host: Host, require_peer: Callable[[str], str]) -> Origin:
-    return Origin(host, require_peer("nginx"))
 
 
 def test_capabilities_come_and_go(host: Host, origin: Origin) -> None:
