@@ -10,7 +10,7 @@ RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -
 NATIVE  := $(CORE)/python/pannier/_native.abi3.so
 PEERS   := nginx-light haproxy strace prometheus
 
-.PHONY: run test test-rust test-python lint peers bench build clean
+.PHONY: run test test-rust test-python lint peers bench faults build clean
 
 run: build
 	$(BIN)/python examples/shop/run.py --profile $(PROFILE) $(if $(FOR),--for $(FOR))
@@ -43,6 +43,9 @@ peers:
 
 bench: build
 	$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick)
+
+faults: build
+	$(BIN)/python -m tests.faults.run $(if $(ROWS),--rows "$(ROWS)") $(if $(REPEAT),--repeat $(REPEAT))
 
 # The environment, then what Rust changed since: the copies in the environment go stale by themselves.
 build: $(VENV)/.installed $(VENV)/.native

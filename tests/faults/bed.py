@@ -1,0 +1,191 @@
+"""Where rows are tried: a caller and two instances of what it calls, each beside a supervisor of its own.
+
+    load ──► shop's proxy (outbound) ──► orders' proxy ──► origin        found in the host's registry
+                                    └──► orders-two's proxy ──► origin   written down in shop's profile
+
+The load depends on what the sidecars have published, so that a table which is lost shows as failed requests: it asks
+for `front`, a name that only a route of traffic leads anywhere, and of the GETs some are answered 503 at first, which
+only a retry by the limits of resilience makes good.
+
+The bed has its own runtime and state folders. Whatever happens in it, leaving it ends every process that was started in
+it, by PID. A row that breaks a promise gets a new bed, so that one fault does not answer for another.
+"""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import trio
+from pannier.shared.bus import open_bus
+from pannier.shared.errors import PannierError
+from pannier.shared.messages import Nothing, Process, Services, SidecarList
+
+from tests.faults import origin
+from tests.faults.ledger import Ledger
+from tests.faults.victims import kill
+from tests.faults.waiting import wait_until
+from tests.system.host import PATIENCE, Host, free_port
+
+SHOP, ORDERS, SECOND = "shop", "orders", "orders-two"
+CALLEE, FRONT = "orders", "front"
+ROUTE = f'{{name = "{FRONT}", hosts = ["{FRONT}"], to = {{{CALLEE} = 1}}, rewrite = {{host = "{CALLEE}"}}, \
+request = {{set = {{x-faults = "routed"}}}}}}'
+REMAINDERS = {ORDERS: 7, SECOND: 32}
+"""Which numbers each origin answers 503 at first sight; no number is refused by both."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The profile under which a bed stands, and what is laid over it for every service."""
+
+    profile: str
+    settings: Sequence[str] = ()
+
+
+class Bed:
+    """Three services, once `make` has started them and until `close`; `folder` is its own and goes with it."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self._temporary = tempfile.TemporaryDirectory(prefix="faults-")
+        self.folder = Path(self._temporary.name)
+        self.host = Host(self.folder)
+        self.body = self.folder / "body"
+        self.body.write_bytes(origin.BODY)
+        self.ledgers = self.folder / "ledgers"
+        self.ledgers.mkdir()
+        self.ledger = Ledger(self.ledgers)
+        self.running: dict[str, subprocess.Popen[str]] = {}
+        self._ports = {name: free_port() for name in (ORDERS, SECOND)}
+        self._public = free_port()
+
+    def make(self) -> None:
+        """Starts all three services and waits until they are one; `close` is due in any case."""
+        for name in (ORDERS, SECOND, SHOP):
+            self.start(name)
+        self.settle()
+
+    def start(self, name: str) -> subprocess.Popen[str]:
+        """Starts a service, or its supervisor anew; does not wait for anything."""
+        if name == SHOP:
+            static = f'services.{CALLEE}=[{{address = "127.0.0.1:{self._public}"}}]'
+            route = f"sidecars.traffic.routes=[{ROUTE}]"
+            words = ("--outbound-port", "auto", "--set", static, "--set", route)
+            return self.run(name, *words, command=("sleep", "86400"))
+        public = self._public if name == SECOND else 0
+        more = ("--set", f'inbound.hosts=["{CALLEE}"]') if name == SECOND else ()
+        port = self._ports[name]
+        return self.run(
+            name,
+            "--port",
+            str(public),
+            "--outbound-port",
+            "auto",
+            "--app-port",
+            str(port),
+            *more,
+            command=app(port, self, REMAINDERS[name]),
+        )
+
+    def run(self, name: str, *options: str, command: Sequence[str], **given: str) -> subprocess.Popen[str]:
+        """`pannier run` in this bed, its output in a file; `given` is added to its environment."""
+        words = ["run", "--name", name, "--profile", self.stage.profile]
+        words += [word for setting in self.stage.settings for word in ("--set", setting)]
+        usual = self.host.environment
+        with self.log(name).open("ab") as log:
+            self.host.environment = usual | given
+            process = self.host.start(*words, *options, "--", *command, stdout=log, stderr=log)
+            self.host.environment = usual
+        self.running[name] = process
+        return process
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def settle(self) -> None:
+        """Waits until all three are ready and the caller knows both instances; fails after 20 s."""
+        for name in (SHOP, ORDERS, SECOND):
+            self.wait_ready(name, within=PATIENCE)
+        wait_until(lambda: self.known() == 2, f"{SHOP} knows both instances", within=PATIENCE)
+
+    def wait_ready(self, name: str, *, within: float) -> float:
+        """Seconds until all processes of the service are ready; an AssertionError says who was not."""
+        ready = lambda: self.host.ready(name)  # noqa: E731
+        try:
+            return wait_until(ready, f"{name} is ready", within=within)
+        except AssertionError as error:
+            states = {each.name: each.state for each in self.host.processes(name) if not each.ready}
+            raise AssertionError(f"{error}; {states or 'its supervisor does not answer'}") from error
+
+    def known(self) -> int:
+        """How many instances the caller's discovery holds for usable."""
+
+        async def ask() -> Services:
+            async with open_bus(self.host.runtime / SHOP / "bus.sock") as bus:
+                return await bus.request("discovery", "services", Nothing(), Services, timeout=PATIENCE)
+
+        try:
+            found = trio.run(ask)
+        except PannierError:
+            return 0
+        return sum(each.state == "UP" for one in found.clusters if one.name == CALLEE for each in one.endpoints)
+
+    def address(self, name: str, what: str) -> str:
+        """host:port of a service's `inbound`, `outbound`, `readyz` and so on."""
+        return urlsplit(self.host.urls(name)[what]).netloc
+
+    def processes(self, name: str) -> dict[str, Process]:
+        """What `ps` shows of a service, by the name of the process; nothing while no supervisor answers."""
+        return {process.name: process for process in self.host.processes(name)}
+
+    def sidecars(self, name: str) -> dict[str, tuple[int, bool]]:
+        """(PID, ready) of each sidecar that runs: asked often, since it costs the supervisor next to nothing."""
+        found = self.host.ask(name, "sidecar.list", Nothing(), SidecarList).sidecars
+        return {sidecar.name: (sidecar.pid, sidecar.ready) for sidecar in found if sidecar.state}
+
+    def answers(self, name: str, page: str) -> int:
+        """The status of a page of observability's, such as `readyz`."""
+        connection = http.client.HTTPConnection(self.address(name, page), timeout=PATIENCE)
+        try:
+            connection.request("GET", f"/{page}")
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    def stop(self, name: str) -> int:
+        """Ends a service in order; its exit code."""
+        process = self.running.pop(name)
+        process.terminate()
+        return process.wait(PATIENCE)
+
+    def fail(self, failing: bool) -> None:
+        """Whether every origin answers 503 from now on."""
+        (self.ledgers / "fail").touch() if failing else (self.ledgers / "fail").unlink()
+
+    def close(self) -> None:
+        """Ends everything that was started here."""
+        for process in self.running.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        for process in self.host.started:
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        kill(self.host.survivors())
+        self._temporary.cleanup()
+
+
+def app(port: int, bed: Bed, remainder: int = -1) -> Sequence[str]:
+    """The command of an origin."""
+    return (sys.executable, str(Path(origin.__file__)), str(port), str(bed.ledgers), str(remainder))

@@ -1,0 +1,127 @@
+"""The app of a fault row: fast, small, and it writes down what it was asked before it answers.
+
+    python origin.py PORT FOLDER REMAINDER
+
+- Every request is a line `METHOD PATH NUMBER` in FOLDER/PORT.ledger, one write each; those without a number are none of
+  the load's and are not written down. Every answer is the same 64 bytes.
+- A GET with the field `x-faults`, whose number leaves REMAINDER by 50, is answered 503 the first time that it comes:
+  only a caller who repeats it gets the right answer.
+- While the file FOLDER/fail exists it answers 503, and writes down all the same.
+- `/stream` is an answer that never ends: a chunk every 50 ms until somebody closes it.
+- SIGTERM ends it with 0.
+
+One thread over one selector: no request waits for another's thread. Refused: nginx, which is a peer that not every
+machine has, and cannot be told to fail from one moment to the next.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import sys
+from pathlib import Path
+
+BODY = b"pannier ".ljust(63, b".") + b"\n"
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+BAD = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 7\r\n\r\nfailed\n"
+STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNK = b"5\r\ntick\n\r\n"
+TICK_S = 0.05
+EVERY = 50
+
+
+class Origin:
+    """`serve` returns never; its connections are few, those of a proxy's pools."""
+
+    def __init__(self, port: int, folder: Path, remainder: int) -> None:
+        self._ledger = os.open(folder / f"{port}.ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fail = folder / "fail"
+        self._remainder = remainder
+        self._refused: set[tuple[bytes, bytes]] = set()
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=1024)
+        self._listener.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._streams: set[socket.socket] = set()
+
+    def serve(self) -> None:
+        while True:
+            for key, _ in self._selector.select(TICK_S if self._streams else None):
+                if key.fileobj is self._listener:
+                    self._accept()
+                else:
+                    assert isinstance(key.fileobj, socket.socket)
+                    self._receive(key.fileobj, key.data)
+            for stream in tuple(self._streams):
+                self._send(stream, CHUNK)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._selector.register(connection, selectors.EVENT_READ, bytearray())
+
+    def _receive(self, connection: socket.socket, buffer: bytearray) -> None:
+        try:
+            data = connection.recv(1 << 16)
+        except OSError:
+            data = b""
+        if not data:
+            self._end(connection)
+            return
+        buffer += data
+        while (size := _whole(buffer)) is not None:
+            self._answer(connection, bytes(buffer[:size]))
+            del buffer[:size]
+
+    def _answer(self, connection: socket.socket, request: bytes) -> None:
+        method, path, _ = request.split(b" ", 2)
+        if path == b"/stream":
+            self._streams.add(connection)
+            self._send(connection, STREAM)
+            return
+        if number := _field(request, b"x-bench-number"):
+            os.write(self._ledger, b"%b %b %b\n" % (method, path, number))
+        failing = self._fail.exists() or self._refuses(method, path, number, request)
+        self._send(connection, BAD if failing else GOOD)
+
+    def _refuses(self, method: bytes, path: bytes, number: bytes, request: bytes) -> bool:
+        if method != b"GET" or not number or int(number) % EVERY != self._remainder or (path, number) in self._refused:
+            return False
+        self._refused.add((path, number))
+        return bool(_field(request, b"x-faults"))
+
+    def _send(self, connection: socket.socket, data: bytes) -> None:
+        try:
+            connection.sendall(data)
+        except OSError:
+            self._end(connection)
+
+    def _end(self, connection: socket.socket) -> None:
+        self._streams.discard(connection)
+        if connection.fileno() >= 0:
+            self._selector.unregister(connection)
+            connection.close()
+
+
+def _whole(buffer: bytearray) -> int | None:
+    """The size of the first request in the buffer, None if it is not all there."""
+    head = buffer.find(b"\r\n\r\n")
+    if head < 0:
+        return None
+    size = head + 4 + int(_field(buffer[: head + 2], b"content-length") or b"0")
+    return size if len(buffer) >= size else None
+
+
+def _field(head: bytes | bytearray, name: bytes) -> bytes:
+    at = head.lower().find(b"\r\n" + name + b":")
+    return bytes(head[at + len(name) + 3 : head.find(b"\r\n", at + 2)].strip()) if at >= 0 else b""
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    Origin(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])).serve()

@@ -1,0 +1,150 @@
+"""What counts as failed, when a row is void, and when it holds. Pure: what was counted in, verdicts out.
+
+Rules:
+- A request has failed if it was refused, reset, answered by anything but the right body with 200, answered later than
+  2 s after it was *due*, or not sent at all although it was due. A generator that died has failed all that it owed.
+- A number of a method that is not idempotent fails if an origin saw it twice, and one that was answered fails if no
+  origin saw it.
+- A row is void if its clean window, before anything is broken, is below 95 % of the target rate or has any failure:
+  then it says nothing about the fault. A void row has not held.
+- A row holds only if every repetition does. There is no majority.
+- 20 repetitions of what takes less than 10 s, 5 below a minute, 1 of anything longer.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+TOO_LATE_S = 2.0
+CLEAN_SHARE = 0.95
+SECOND = 1_000_000_000
+TOLD = 5
+
+
+@dataclass(frozen=True)
+class Count:
+    """What became of one flow. `answered` rightly, `late` ones among them; `seconds` from the first request to the last
+    answer."""
+
+    due: int
+    answered: int
+    late: int
+    errors: int
+    seconds: float
+    slowest_s: float = 0.0
+    first_error: str = ""
+
+    @property
+    def unsent(self) -> int:
+        """Due and neither answered nor an error: the generator was held up for so long that it never sent them."""
+        return self.due - self.answered - self.errors
+
+    @property
+    def failed(self) -> int:
+        return self.errors + self.late + self.unsent
+
+
+def due(rate: int, seconds: float) -> int:
+    """How many requests an open loop of `rate` a second owes in `seconds`: number i is due at i / rate."""
+    return -(-round(seconds * SECOND) * rate // SECOND)
+
+
+def count(rate: int, seconds: float, report: Mapping[str, Any]) -> Count:
+    """The generator's report on a flow; latencies in it count from when a request was due."""
+    histogram: Sequence[tuple[int, int]] = report["histogram"]
+    return Count(
+        due=due(rate, seconds),
+        answered=report["requests"],
+        late=sum(many for edge, many in histogram if edge > TOO_LATE_S * SECOND),
+        errors=report["errors"],
+        seconds=report["seconds"],
+        slowest_s=max((edge for edge, _ in histogram), default=0) / SECOND,
+        first_error=report.get("first_error", ""),
+    )
+
+
+def void(counts: Mapping[str, Count], seconds: float) -> str:
+    """Why the clean window of `seconds` makes the row void; empty if it does not."""
+    for name, found in counts.items():
+        if found.failed:
+            return f"{found.failed} of {found.due} failed in the clean window of {name}: {found.first_error or 'late'}"
+        share = found.answered / max(found.seconds, seconds) / (found.due / seconds)
+        if share < CLEAN_SHARE:
+            return f"the clean window of {name} had {share:.0%} of its rate"
+    return ""
+
+
+@dataclass
+class Trial:
+    """One repetition: what was measured, and which promises were broken. `number` counts from 0."""
+
+    number: int
+    times: dict[str, float] = field(default_factory=dict)
+    sums: dict[str, int] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+    def within(self, name: str, seconds: float, at_most: float) -> None:
+        """Notes a time of this name (it ends in `_s`) that was promised to be at most so long."""
+        self.times[name] = max(seconds, self.times.get(name, 0.0))
+        self.require(seconds <= at_most, f"{name} {seconds:.3f}, promised {at_most:g}")
+
+    def add(self, name: str, number: int) -> None:
+        """Notes a number that is summed up over the repetitions."""
+        self.sums[name] = self.sums.get(name, 0) + number
+
+    def require(self, holds: bool, otherwise: str) -> None:
+        """Notes a promise, and how it was broken unless it holds."""
+        if not holds:
+            self.broken.append(otherwise)
+
+
+def weigh(trial: Trial, counts: Mapping[str, Count], *, forgiven: int | None = 0) -> None:
+    """Adds what the load found to the trial. `forgiven`: so many failures are within the promise, None: any number."""
+    failed = sum(found.failed for found in counts.values())
+    trial.add("requests", sum(found.due for found in counts.values()))
+    trial.add("failed", failed)
+    trial.times["slowest_s"] = max((found.slowest_s for found in counts.values()), default=0.0)
+    if forgiven is not None and failed > forgiven:
+        reasons = "; ".join(
+            f"{name}: {found.errors} wrong, {found.late} late, {found.unsent} unsent ({found.first_error or 'late'})"
+            for name, found in counts.items()
+            if found.failed
+        )
+        trial.broken.append(f"{failed} failed, promised {forgiven}: {reasons}")
+
+
+def repetitions(seconds: float) -> int:
+    """How often a row is repeated whose repetition takes so long."""
+    return 20 if seconds < 10 else 5 if seconds < 60 else 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is said of a row. `void` is the reason, empty if it counts."""
+
+    repetitions: int
+    held: bool
+    figures: Mapping[str, Any]
+    void: str = ""
+    broken: tuple[str, ...] = ()
+
+
+def outcome(trials: Sequence[Trial]) -> Outcome:
+    """The verdict on a row that was not void, with medians and worst of its times and sums of its numbers."""
+    figures: dict[str, Any] = {"held": sum(not trial.broken for trial in trials)}
+    for name in dict.fromkeys(name for trial in trials for name in trial.sums):
+        figures[name] = sum(trial.sums.get(name, 0) for trial in trials)
+    for name in dict.fromkeys(name for trial in trials for name in trial.times):
+        seen = [trial.times[name] for trial in trials if name in trial.times]
+        figures[name] = {"median": round(statistics.median(seen), 3), "worst": round(max(seen), 3)}
+    broken = tuple(f"repetition {trial.number + 1}: {reason}" for trial in trials for reason in trial.broken)
+    if broken:
+        figures["broken"] = list(broken[:TOLD])
+    return Outcome(len(trials), bool(trials) and not broken, figures, broken=broken)
+
+
+def void_outcome(reason: str) -> Outcome:
+    return Outcome(0, held=False, figures={"void": reason}, void=reason)
