@@ -169,6 +169,7 @@ class _Walk:
         if not isinstance(data, Mapping):
             self.wrong(data, "a table", path)
             return
+        self.count(data, node, path)
         for key, value in data.items():
             if _refuses(key, bare(node.key_type)) is not None:
                 self.add((*path, key), BAD_VALUE, "bad name", f"expected {describe(node.key_type)}", at_key=True)
@@ -185,6 +186,9 @@ class _Walk:
         for index, item in enumerate(data):
             self.value(item, node.item_type, (*path, index))
         self.partial = partial
+        self.count(data, node, path)
+
+    def count(self, data: Any, node: Any, path: Path) -> None:
         if (node.min_length or 0) > len(data):
             self.add(path, BAD_VALUE, f"has {len(data)} entries", f"expected at least {node.min_length}")
         if node.max_length is not None and len(data) > node.max_length:

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from pannier.shared.duration import PATTERN, Duration, milliseconds
 
 NEVER = "never"
+MAX_SERVICES = 1024
 
 Grace = Annotated[str, Meta(pattern=f"^never$|{PATTERN}", description='"never", or a duration such as "10s"')]
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port, 0 to 65535")]
@@ -99,7 +100,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     inbound: InboundSettings = InboundSettings()
     outbound: OutboundSettings = OutboundSettings()
     restart: RestartSettings = RestartSettings()
-    services: dict[str, list[Endpoint]] = {}
+    services: Annotated[dict[str, list[Endpoint]], Meta(max_length=MAX_SERVICES)] = {}
     sidecars: Annotated[dict[str, Any], Meta(extra={"typed_by": "sidecar"})] = {}
 
 

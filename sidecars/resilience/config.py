@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
 from pannier.shared.explain import Finding
+from pannier.shared.profile import MAX_SERVICES
 
 EVERY = "*"
 
@@ -181,7 +182,7 @@ class Inbound(Struct, frozen=True, forbid_unknown_fields=True):
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The part of a profile that configures this sidecar."""
 
-    services: dict[ServiceName, Service] = {}
+    services: Annotated[dict[ServiceName, Service], Meta(max_length=MAX_SERVICES)] = {}
     inbound: Inbound = Inbound()
 
     def service(self, name: str) -> Service:

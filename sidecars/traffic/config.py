@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
 from pannier.shared.explain import Finding
+from pannier.shared.profile import MAX_SERVICES
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)"
 SUBSET = r"^[a-z0-9][a-z0-9-]{0,31}$(?!\n)"
@@ -26,7 +27,7 @@ Target = Annotated[
 ]
 FieldName = Annotated[str, Meta(pattern=TOKEN, description="a header, cookie or parameter name")]
 FieldValue = Annotated[str, Meta(pattern=r"^[ -~]{0,1024}$(?!\n)", description="up to 1024 printable characters")]
-Path = Annotated[str, Meta(pattern=r"^/[!-~]{0,1023}$(?!\n)", description='a path such as "/orders"')]
+Path = Annotated[str, Meta(pattern=r"^/[!\"$->@-~]{0,1023}$(?!\n)", description='a path such as "/orders"')]
 Regex = Annotated[str, Meta(min_length=1, max_length=512, description="a regular expression of up to 512 characters")]
 Label = Annotated[str, Meta(min_length=1, max_length=256)]
 Weight = Annotated[int, Meta(ge=0, le=10_000)]
@@ -236,7 +237,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     allow: list[Literal["fault", "mirror"]] = []
     zone: Label | None = None
-    services: dict[ServiceName, Service] = {}
+    services: Annotated[dict[ServiceName, Service], Meta(max_length=MAX_SERVICES)] = {}
     routes: Annotated[list[Route], Meta(max_length=MAX_ROUTES)] = []
 
     def contradictions(self) -> list[Finding]:

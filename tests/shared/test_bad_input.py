@@ -164,7 +164,8 @@ HUGE = {
     "unknown fields": (filled(lambda n: f"proxi{n}=1\n"), "PAN0107"),
     "many tables": (filled(lambda n: f"[a.b.c.d.e.f.g.h.i.j.k{n}]\n"), "PAN0102"),
     "many apps": (filled(lambda n: f"[apps.a{n}]\nprot=1\n"), "PAN0104"),
-    "contradictions": (filled(lambda n: f"s{n}={{split={{a=1}}}}\n", "[sidecars.traffic.services]\n"), "PAN0107"),
+    "contradictions": (filled(lambda n: f"v{n}=1\n", "[sidecars.traffic.services.s.split]\n"), "PAN0107"),
+    "many services": (filled(lambda n: f"s{n}={{}}\n", "[sidecars.resilience.services]\n"), "PAN0104"),
     "routes that overlap": (filled(lambda n: f"{{name='r{n}'}},\n", "sidecars.traffic.routes=[\n") + "]", "PAN0104"),
     "routes of one host": (
         filled(
