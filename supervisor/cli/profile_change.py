@@ -90,7 +90,7 @@ def set_(*, assignments: tuple[str, ...], name: str | None, dry_run: bool, confi
     from pannier.shared.messages import LiveChange
 
     service = the_one(name)
-    request = LiveChange(_settings(assignments), dry_run, _seconds(confirm))
+    request = LiveChange(live_settings(assignments), dry_run, _seconds(confirm))
     _tell(service, _ask(service, "live.set", request), dry_run=dry_run)
 
 
@@ -192,7 +192,7 @@ def _planned(profile: str, found: ProfileInForce | None) -> Plan:
     )
 
 
-def _settings(assignments: Sequence[str]) -> list[LiveSetting]:
+def live_settings(assignments: Sequence[str]) -> list[LiveSetting]:
     """The assignments as the supervisor takes them. Raises ConfigError with the place of each error."""
     import msgspec
     from pannier.shared.check import check
