@@ -31,6 +31,8 @@ MAX_DEPTH: Final = 32
 """Containers inside one another."""
 MAX_ITEMS: Final = 12_288
 """Values of one frame, keys and containers counted."""
+MAX_CONFIG_ITEMS: Final = 65_536
+"""Values of one configuration: a thousand rules are many values, and it comes from a side that is trusted."""
 
 T = TypeVar("T")
 
@@ -55,14 +57,15 @@ def frame(message: msgspec.Struct) -> bytes:
     return _PREFIX.pack(len(body)) + body
 
 
-def decode(body: bytes, type_: type[T]) -> T:
-    """The value of `type_` that `body` holds. Raises `FramingError` for anything else, within 10 ms and 1 MiB."""
+def decode(body: bytes, type_: type[T], *, most: int = MAX_ITEMS) -> T:
+    """The value of `type_` that `body` holds. Raises `FramingError` for anything else, within 10 ms and 1 MiB, or six
+    times as much for a configuration, which may hold `MAX_CONFIG_ITEMS`."""
     if len(body) > MAX_FRAME:
         raise FramingError(f"a body of {len(body)} bytes; at most {MAX_FRAME} are allowed")
-    _survey(body)
+    _survey(body, most)
     try:
         plain = msgpack.unpackb(
-            body, raw=False, strict_map_key=True, max_array_len=MAX_ITEMS, max_map_len=MAX_ITEMS, max_ext_len=0
+            body, raw=False, strict_map_key=True, max_array_len=most, max_map_len=most, max_ext_len=0
         )
         return msgspec.convert(plain, type_, strict=True, builtin_types=_NATIVE)
     except msgspec.ValidationError as error:
@@ -144,9 +147,9 @@ _FOLLOWS: Final = [
 ]
 
 
-def _survey(body: bytes) -> None:  # noqa: PLR0912 - one loop over one table; parts of it would only hide the state
+def _survey(body: bytes, most: int = MAX_ITEMS) -> None:  # noqa: PLR0912 - one loop over one table; parts of it would only hide the state
     """Walks one msgpack value by its lead bytes, building nothing; raises `FramingError` unless it is whole, alone, at
-    most `MAX_DEPTH` deep, at most `MAX_ITEMS` large and free of ext types."""
+    most `MAX_DEPTH` deep, at most `most` values large and free of ext types."""
     end = len(body)
     position = items = 0
     owed = 1
@@ -160,8 +163,8 @@ def _survey(body: bytes) -> None:  # noqa: PLR0912 - one loop over one table; pa
             owed = outer.pop()
         owed -= 1
         items += 1
-        if items > MAX_ITEMS:
-            raise FramingError(f"more than {MAX_ITEMS} values in one message")
+        if items > most:
+            raise FramingError(f"more than {most} values in one message")
         if position >= end:
             raise FramingError("the message is truncated")
         lead = body[position]

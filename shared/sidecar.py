@@ -65,7 +65,7 @@ class Context(Generic[C]):
         self._take = handler
 
     async def _configure(self, request: Configure) -> Configured:
-        config = framing.decode(request.config or _EMPTY, type(self.config))
+        config = _decoded(request.config, type(self.config))
         if self._take is None or request.dry_run:
             return Configured(live=self._take is not None)
         async with self._taking:
@@ -109,7 +109,7 @@ async def _run(
                     name=name,
                     service=bus.service,
                     directory=path.parent,
-                    config=framing.decode(bus.config or _EMPTY, config),
+                    config=_decoded(bus.config, config),
                     bus=bus,
                     fds={**inherited_fds(os.environ), **bus.fds},
                 )
@@ -147,6 +147,10 @@ async def _connect(stack: AsyncExitStack, path: Path, role: str, token: str) -> 
 async def _fail_when_replaced(bus: Bus) -> None:
     await bus.wait_closed()
     raise Unreachable("a newer process has taken this sidecar's place")
+
+
+def _decoded(config: bytes, type_: type[C]) -> C:
+    return framing.decode(config or _EMPTY, type_, most=framing.MAX_CONFIG_ITEMS)
 
 
 def _first(group: BaseExceptionGroup[PannierError]) -> PannierError:

@@ -11,10 +11,9 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import msgpack
 import msgspec
 from pannier.shared.layers import Assignments, Layer, merge
 from pannier.shared.toml_position import Path
@@ -24,7 +23,8 @@ from pannier.supervisor.plan import Plan, Said
 MOST_LINES: Final = 40
 """Differences that are shown of one process."""
 
-# Where the supervisor itself carries out what a setting says.
+SIDECARS: Final = "sidecars"
+_SILENT: Final = frozenset({SIDECARS, "description", "extends"})
 _BASE: Final = frozenset({"inbound", "outbound", "proxy", "services"})
 _AT_START: Final[Mapping[Path, str]] = {
     ("proxy", "workers"): "workers",
@@ -47,7 +47,7 @@ class Change(msgspec.Struct, frozen=True):
 def configured(old: Plan, new: Plan) -> tuple[str, ...]:
     """The sidecars of both plans that have another configuration in the new one."""
     both = [name for name in new.enabled if name in old.enabled]
-    return tuple(name for name in both if _configuration(old, name) != _configuration(new, name))
+    return tuple(name for name in both if old.settings[SIDECARS][name] != new.settings[SIDECARS][name])
 
 
 def change(old: Plan, new: Plan, live: Collection[str] | None = None) -> Change:
@@ -57,20 +57,21 @@ def change(old: Plan, new: Plan, live: Collection[str] | None = None) -> Change:
     stop = tuple(name for name in old.enabled if name not in new.enabled)
     told = configured(old, new)
     base = old.base != new.base
+    said = (stated(old.said), stated(new.said))
     lines = [f"+ start {name}" for name in start]
     for name in told:
         how = "change" if live is None else "tell" if name in live else "restart"
-        found = list(_rules(old, new, name))
-        lines += _cut([f"~ {how} {name}: {rule}" for rule in found] or [f"~ {how} {name}"])
-    rules = list(differences(old.settings, new.settings))
-    said = (stated(old.said), stated(new.said))
-    published = [each for each in rules if each.path[0] in _BASE and each.path not in _AT_START]
-    lines += _cut([f"~ publish base: {rule}" for each in published for rule in _spelt(each, *said)])
-    rest = [each for each in rules if each not in published and each.path not in _AT_START]
-    lines += [f"~ {rule}" for each in rest if each.path != ("description",) for rule in _spelt(each, *said)]
+        before, after = (within(tree, (SIDECARS, name)) for tree in said)
+        found = list(differences(old.settings[SIDECARS][name], new.settings[SIDECARS][name]))
+        lines += _spelt_out(f"~ {how} {name}: ", found, before, after)
+    rules = [each for each in differences(old.settings, new.settings) if each.path[0] not in _SILENT]
+    late = [each for each in rules if each.path in _AT_START]
+    rules = [each for each in rules if each not in late]
+    published = [each for each in rules if each.path[0] in _BASE]
+    lines += _spelt_out("~ publish base: ", published, *said)
+    lines += _spelt_out("~ ", [each for each in rules if each not in published], *said)
     lines += [f"- stop {name}" for name in stop]
-    late = [each for each in rules if each.path in _AT_START and not _overruled(new, each)]
-    lines += [f"= at the next start: {each}" for each in late]
+    lines += [f"= at the next start: {each}" for each in late if not _overruled(new, each)]
     return Change(start, told, base, stop, tuple(lines))
 
 
@@ -80,15 +81,19 @@ def stated(said: Said) -> dict[str, Any]:
     return merge([Layer("below", said.below, nowhere), Layer("live", said.live, nowhere)])[0]
 
 
-def _rules(old: Plan, new: Plan, name: str) -> Iterator[str]:
-    """The rules that differ for one sidecar, with paths relative to its part of the profile."""
-    before, after = (within(stated(plan.said), ("sidecars", name)) for plan in (old, new))
-    for each in differences(_configuration(old, name), _configuration(new, name)):
-        yield from _spelt(each, before, after)
+def _spelt_out(prefix: str, found: Sequence[Difference], before: Any, after: Any) -> list[str]:
+    """The differences with `prefix`; of many the first, and how many more there are."""
+    lines: list[str] = []
+    for shown, each in enumerate(found):
+        if len(lines) >= MOST_LINES:
+            return [*lines, f"{prefix}{len(found) - shown} more"]
+        lines += [prefix + text for text in _spelt(each, before, after)]
+    return lines
 
 
 def _spelt(each: Difference, before: Any, after: Any) -> Iterator[str]:
-    """A difference in words. A whole table that came or went is spelt out, without what nobody has said about it."""
+    """A difference in words. A whole table that came or went is spelt out, without what nobody has said about it:
+    `before` and `after` are what was said."""
     for table, tree, came in ((each.new, after, True), (each.old, before, False)):
         other = each.old if came else each.new
         if other in (NOTHING, None) and isinstance(table, (dict, list)):
@@ -99,18 +104,6 @@ def _spelt(each: Difference, before: Any, after: Any) -> Iterator[str]:
     yield str(each)
 
 
-def _configuration(plan: Plan, name: str) -> Any:
-    grant = plan.sidecars[name].grant
-    return msgpack.unpackb(grant.config) if grant is not None and grant.config else {}
-
-
 def _overruled(plan: Plan, each: Difference) -> bool:
     """Whether an option of `run` says it, whatever the profile does."""
     return getattr(plan.arguments, _AT_START[each.path]) is not None
-
-
-def _cut(lines: list[str]) -> list[str]:
-    if len(lines) <= MOST_LINES:
-        return lines
-    start = lines[0].partition(":")[0]
-    return [*lines[:MOST_LINES], f"{start}: {len(lines) - MOST_LINES} more"]

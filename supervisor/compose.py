@@ -34,6 +34,7 @@ from pannier.supervisor.plan import (
     Said,
 )
 from pannier.supervisor.restart import Policy, RestartSettings
+from pannier.supervisor.sparse import sparse
 from pannier.supervisor.static_slots import Word, static_slots
 
 SEGMENTS: Final = tuple(_native.SEGMENTS)
@@ -101,7 +102,13 @@ def compose(
         ready_timeout=ready_timeout,
         drain=seconds(profile.proxy.timeouts.drain),
         orphan_grace_ms=grace_milliseconds(profile.orphan_grace),
-        settings={key: value for key, value in msgspec.to_builtins(profile).items() if key != "sidecars"},
+        settings={
+            **msgspec.to_builtins(profile),
+            "sidecars": {
+                name: _filled(settings, _facts(name, profile, arguments, place))
+                for name, settings in profile.sidecars.items()
+            },
+        },
         said=said or Said(),
     )
 
@@ -163,6 +170,8 @@ _HELD: Final[Mapping[str, tuple[str, ...]]] = {"observability": ("metrics",)}
 
 
 def _sidecar(name: str, profile: Profile, arguments: Arguments, place: Place, known: Installed) -> ProcessPlan:
+    settings = profile.sidecars.get(name, known.settings)
+    filled = msgspec.convert(_filled(settings, _facts(name, profile, arguments, place)), type(settings))
     # -P: the app's folder may hold a `calendar.py`, which `python -m` would import instead of the real one.
     return ProcessPlan(
         name=name,
@@ -187,9 +196,7 @@ def _sidecar(name: str, profile: Profile, arguments: Arguments, place: Place, kn
             role=name,
             token=known.token,
             descriptors=_DESCRIPTORS.get(name, ()),
-            config=msgspec.msgpack.encode(
-                _filled(profile.sidecars.get(name, known.settings), _facts(name, profile, arguments, place))
-            ),
+            config=msgspec.msgpack.encode(sparse(filled)),
             topics=_TOPICS.get(name, ()),
         ),
     )

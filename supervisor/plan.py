@@ -128,7 +128,7 @@ class Plan(msgspec.Struct, frozen=True):
 
     `sidecars` are all that are installed, so that one can be added without asking anybody again; `enabled` names those
     that run. `base` is the payload of table `base`; `drain` is the one deadline of a stop, in seconds. `settings` are
-    the effective ones but for those of the sidecars, and with `said` they are what a later change starts from.
+    the effective ones, defaults and all, and with `said` they are what a later change starts from.
     """
 
     service: str

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
+from pannier.shared.errors import Blame, PannierError
+from pannier.shared.framing import MAX_BODY
 from pannier.shared.layers import Assignments, Layer
 from pannier.shared.profile import Profile
 from pannier.shared.project import live_layer, settle
 from pannier.supervisor.compose import compose
 from pannier.supervisor.plan import Arguments, Installed, Place, Plan, Said
 
+MOST_CONFIG: Final = MAX_BODY - 64
+"""Bytes of a configuration that fit a message together with the little that is around it."""
 Tokens = Callable[[str], str]
 """The token of a sidecar by its name."""
 
@@ -36,13 +41,22 @@ def plan_for(
     profile: Profile, arguments: Arguments, place: Place, *, said: Said, installation: Installation, token: Tokens
 ) -> Plan:
     """The plan of a service; `said` is what the profile was made from. A sidecar that the profile does not name is
-    planned with its defaults, if it has some."""
+    planned with its defaults, if it has some. Raises PannierError if a configuration is too large to be sent."""
     installed = {
         name: Installed(module, settings, token(name))
         for name, module in installation.modules.items()
         if (settings := profile.sidecars.get(name) or _default(installation.types[name])) is not None
     }
-    return compose(profile, arguments, place, installed, said)
+    plan = compose(profile, arguments, place, installed, said)
+    for name in plan.enabled:
+        grant = plan.sidecars[name].grant
+        if grant is not None and len(grant.config) > MOST_CONFIG:
+            raise PannierError(
+                f"the configuration of {name} takes {len(grant.config)} bytes, and {MOST_CONFIG} can be sent",
+                hint="say less, or the same in fewer rules",
+                blame=Blame.CONFIG,
+            )
+    return plan
 
 
 def next_plan(old: Plan, arguments: Arguments, said: Said, installation: Installation) -> Plan:

@@ -120,7 +120,7 @@ class Steering:
     async def what_live_changes(self, _: Nothing) -> Changed:
         """What the live layer makes different."""
         plan = self._service.plan
-        without = next_plan(plan, plan.arguments, Said(plan.said.below), self._installation())
+        without = await self._next(plan, plan.arguments, Said(plan.said.below))
         return self._changed(change(without, plan).lines)
 
     async def watch(self) -> None:
@@ -168,13 +168,14 @@ class Steering:
     ) -> Changed:
         service = self._service
         if request.dry_run:
-            new = next_plan(service.plan, arguments, said, self._installation())
-            made = change(service.plan, new, await self._takers(new))
+            old = service.plan
+            new = await self._next(old, arguments, said)
+            made = change(old, new, await self._takers(old, new))
             return Changed([*made.lines, *notes], self._confirmation(new, request.confirm_s), _count(said))
         async with self._exclusively():
             old = service.plan
-            new = next_plan(old, arguments, said, self._installation())
-            takers = await self._takers(new)
+            new = await self._next(old, arguments, said)
+            takers = await self._takers(old, new)
             made = change(old, new, takers)
             if made.start or set(made.configure) - takers:
                 self._need_keeper()
@@ -190,8 +191,8 @@ class Steering:
         service = self._service
         old = service.plan
         try:
-            new = next_plan(old, pending.arguments, pending.said, self._installation())
-            made = change(old, new, await self._takers(new))
+            new = await self._next(old, pending.arguments, pending.said)
+            made = change(old, new, await self._takers(old, new))
             await carry_out(service, new, made, lambda: None)
             live.write_live(old.service, pending.said.live)
         except PannierError as error:
@@ -202,13 +203,17 @@ class Steering:
                 "supervisor", "revert", f"nobody confirmed: {pending.arguments.profile} is as before", "warning"
             )
 
-    async def _takers(self, new: Plan) -> set[str]:
+    async def _next(self, old: Plan, arguments: Arguments, said: Said) -> Plan:
+        """In a thread: a thousand rules take a third of a second to check, in which the bus has to be served."""
+        return await trio.to_thread.run_sync(next_plan, old, arguments, said, self._installation())
+
+    async def _takers(self, old: Plan, new: Plan) -> set[str]:
         """Of the sidecars that get another configuration, those that take it while they run. Raises PannierError for
         one that refuses it; one that does not answer gets a new process."""
         service = self._service
         found = set()
-        for name in configured(service.plan, new):
-            if service.tree.children[name].ready:
+        for name in configured(old, new):
+            if (child := service.tree.children.get(name)) is not None and child.ready:
                 with suppress(Unreachable, TimedOut):
                     if await takes_live(service, new.sidecars[name], dry_run=True):
                         found.add(name)
@@ -275,5 +280,5 @@ def _count(said: Said) -> int:
 
 
 def _plain(body: bytes, type_: type[Any]) -> Any:
-    """Plain data from the wire, within the limits of the bus. Raises FramingError."""
-    return framing.decode(body, type_)
+    """Plain data from the wire, within the limits of a configuration. Raises FramingError."""
+    return framing.decode(body, type_, most=framing.MAX_CONFIG_ITEMS)

@@ -13,6 +13,7 @@ from pannier.shared import framing
 from pannier.shared.errors import Blame
 from pannier.shared.framing import (
     MAX_BODY,
+    MAX_CONFIG_ITEMS,
     MAX_DEPTH,
     MAX_FRAME,
     MAX_ITEMS,
@@ -186,6 +187,10 @@ def test_the_limit_of_items_is_exact_and_holds_for_both_sides():
     assert len(decode(encode(Numbers([0] * largest)), Numbers).n) == largest
     with pytest.raises(FramingError, match="values"):
         encode(Numbers([0] * (largest + 1)))
+    many = msgpack.packb({"n": [0] * (MAX_CONFIG_ITEMS - 3)})
+    assert len(decode(many, Numbers, most=MAX_CONFIG_ITEMS).n) == MAX_CONFIG_ITEMS - 3
+    with pytest.raises(FramingError, match="values"):
+        decode(many, Numbers)
 
 
 def test_too_large_to_send():

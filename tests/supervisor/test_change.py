@@ -163,6 +163,11 @@ def test_the_next_plan_keeps_tokens_ports_and_the_proxy() -> None:
     assert len(tokens["needy"]) == 64
 
 
+def test_a_configuration_that_cannot_be_sent_is_refused() -> None:
+    with pytest.raises(PannierError, match="configuration of resilience takes"):
+        planned(sidecars(resilience={"services": {"s" * n: {} for n in range(1000)}}))
+
+
 @pytest.mark.parametrize(
     ("below", "live"),
     [

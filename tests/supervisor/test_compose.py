@@ -113,9 +113,8 @@ def test_discovery_is_told_what_only_the_supervisor_knows_unless_the_profile_say
         "services": {"stock": [{"address": "127.0.0.1:9000", "weight": 3, "health": None, "metadata": {}}]},
         "app": "127.0.0.1:8080",
         "instance": {"address": "127.0.0.1:18080"},
-        "resource": {},
         "chosen": 7,
-    }
+    }, "what is a default anyway is not sent"
     said = planned(Profile(sidecars={"discovery": Settings(app="unix:/mine", instance={"address": "10.0.0.1:80"})}))
     grant = said.sidecars["discovery"].grant
     assert grant is not None
