@@ -4,7 +4,7 @@ Rules:
 - A request becomes what was *said*, that a plan, and the difference of two plans is carried out. There is no second way
   to change something: adding a sidecar is saying `sidecars.NAME = true`.
 - Who must confirm and does not has his change taken back. The deadline is counted from the moment in which it holds,
-  and is noted with the keeper: a successor keeps it.
+  and is noted with the keeper: a successor keeps it. The file of the live layer has only what was confirmed.
 - While a change waits for that, there is no other: what would it be taken back to?
 """
 
@@ -13,20 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, cast
+from typing import Final
 
-import msgspec
 import trio
-from pannier.shared import framing
 from pannier.shared.duration import seconds
-from pannier.shared.errors import Blame, NoSuchSidecar, PannierError, TimedOut, Unreachable, UsageError
-from pannier.shared.explain import dotted
+from pannier.shared.errors import Blame, PannierError, TimedOut, Unreachable, UsageError
+from pannier.shared.explain import printable
 from pannier.shared.layers import ENVIRONMENT_PREFIX
 from pannier.shared.messages import (
     Changed,
     LiveChange,
     LiveReset,
-    LiveSetting,
     Nothing,
     ProfileInForce,
     Use,
@@ -34,16 +31,16 @@ from pannier.shared.messages import (
 from pannier.supervisor import live
 from pannier.supervisor.adoption import Pending, Record
 from pannier.supervisor.change import change, configured
-from pannier.supervisor.difference import NOTHING, leaves
-from pannier.supervisor.live import Setting
+from pannier.supervisor.difference import NOTHING
 from pannier.supervisor.plan import Arguments, Plan, Said
 from pannier.supervisor.planning import Installation, next_plan
 from pannier.supervisor.service import Service
 from pannier.supervisor.sidecar_types import sidecar_modules, sidecar_types
 from pannier.supervisor.status import seconds_since_boot
 from pannier.supervisor.transition import carry_out, configure, takes_live
+from pannier.supervisor.wish import SIDECARS, Wish, count, laid, setting, used
 
-SIDECARS: Final = "sidecars"
+_EVENT: Final = 400  # characters of a change in one line of the log
 
 
 class Steering:
@@ -65,29 +62,22 @@ class Steering:
 
     async def use(self, request: Use) -> Changed:
         """Another profile, or the same one as its files are now."""
-        plan = self._service.plan
-        below = _plain(request.settings, dict)
-        arguments = msgspec.structs.replace(
-            plan.arguments, profile=request.profile, assignments=tuple(request.assignments)
-        )
-        layer, dropped = live.carried(plan.said.live, plan.said.below, below)
-        lines = [f"- drop the live settings of {name}" for name in dropped]
-        return await self._change(arguments, Said(below, layer), request, lines)
+        return await self._change(request, lambda plan: used(plan, request))
 
     async def set_live(self, request: LiveChange) -> Changed:
         """Single settings over everything that the profile says."""
-        return await self._say([self._setting(each) for each in request.changes], request)
+        return await self._change(request, lambda plan: laid(plan, [setting(plan, each) for each in request.changes]))
 
     async def reset_live(self, request: LiveReset) -> Changed:
         """What was set is taken back, all of it or some paths."""
+        paths = [tuple(path) for path in request.paths if path]
         if request.paths:
-            return await self._say([(tuple(path), NOTHING) for path in request.paths if path], request)
-        plan = self._service.plan
-        return await self._change(plan.arguments, Said(plan.said.below), request)
+            return await self._change(request, lambda plan: laid(plan, [(path, NOTHING) for path in paths]))
+        return await self._change(request, lambda plan: Wish(plan.arguments, Said(plan.said.below)))
 
     async def switch(self, name: str, *, on: bool) -> None:
         """Adds a sidecar to what runs, or takes it away."""
-        await self._say([((SIDECARS, name), on)], LiveChange([]))
+        await self._change(LiveChange([]), lambda plan: laid(plan, [((SIDECARS, name), on)]))
 
     async def restart(self, name: str) -> None:
         """Gives a sidecar a new process and returns when that is ready."""
@@ -100,6 +90,9 @@ class Steering:
         if self._service.pending is None:
             raise UsageError("no change waits to be confirmed", hint="pannier profile diff live shows what was changed")
         async with self._exclusively(pending=True):
+            plan = self._service.plan
+            if plan.said.live != self._service.pending.said.live:
+                live.write_live(plan.service, plan.said.live)
             self._service.pending = None
             await self._service.touch(())
         self._news.set()
@@ -158,23 +151,20 @@ class Steering:
                     service.tell(name, "configure", f"{name}: {error.message}", "error")
         await service.touch(())
 
-    async def _say(self, settings: Iterable[Setting], request: LiveChange | LiveReset) -> Changed:
-        plan = self._service.plan
-        layer = live.changed(plan.said.live, settings, plan.said.below)
-        return await self._change(plan.arguments, Said(plan.said.below, layer), request)
-
-    async def _change(
-        self, arguments: Arguments, said: Said, request: Use | LiveChange | LiveReset, notes: Iterable[str] = ()
-    ) -> Changed:
+    async def _change(self, request: Use | LiveChange | LiveReset, wish: Callable[[Plan], Wish]) -> Changed:
+        """`wish` is asked when nobody else changes the plan any more."""
         service = self._service
         if request.dry_run:
             old = service.plan
-            new = await self._next(old, arguments, said)
+            wished = wish(old)
+            new = await self._next(old, wished.arguments, wished.said)
             made = change(old, new, await self._takers(old, new))
-            return Changed([*made.lines, *notes], self._confirmation(new, request.confirm_s), _count(said))
+            lines = [*made.lines, *wished.notes]
+            return Changed(lines, self._confirmation(new, request.confirm_s), count(wished.said))
         async with self._exclusively():
             old = service.plan
-            new = await self._next(old, arguments, said)
+            wished = wish(old)
+            new = await self._next(old, wished.arguments, wished.said)
             takers = await self._takers(old, new)
             made = change(old, new, takers)
             if made.start or set(made.configure) - takers:
@@ -183,9 +173,12 @@ class Steering:
             before = (old.arguments, old.said)
             await carry_out(service, new, made, lambda: Pending(self._clock() + confirm, *before) if confirm else None)
             self._news.set()
-            if said.live != old.said.live:
-                live.write_live(old.service, said.live)
-        return self._changed([*made.lines, *notes])
+            if made.lines:
+                text = printable("; ".join(made.lines), _EVENT)
+                service.tell("supervisor", "changed", f"{new.profile} holds: {text}", "info")
+            if new.said.live != old.said.live and not confirm:
+                live.write_live(old.service, new.said.live)
+        return self._changed([*made.lines, *wished.notes])
 
     async def _take_back(self, pending: Pending) -> None:
         service = self._service
@@ -194,7 +187,6 @@ class Steering:
             new = await self._next(old, pending.arguments, pending.said)
             made = change(old, new, await self._takers(old, new))
             await carry_out(service, new, made, lambda: None)
-            live.write_live(old.service, pending.said.live)
         except PannierError as error:
             service.pending = None
             service.tell("supervisor", "revert", f"nobody confirmed, and it stays: {error.message}", "error")
@@ -218,19 +210,6 @@ class Steering:
                     if await takes_live(service, new.sidecars[name], dry_run=True):
                         found.add(name)
         return found
-
-    def _setting(self, given: LiveSetting) -> Setting:
-        path = tuple(given.path)
-        if not path:
-            raise UsageError("a setting needs a path", hint="pannier profile set proxy.timeouts.request=5s")
-        value = NOTHING if given.value is None else _plain(given.value, cast("type[Any]", Any))
-        plan = self._service.plan
-        inside = path[0] == SIDECARS and len(path) > 1 and not isinstance(value, bool)
-        if inside and value is not NOTHING and path[1] in plan.sidecars and path[1] not in plan.enabled:
-            raise NoSuchSidecar(
-                f"{dotted(path)}: the sidecar {path[1]} does not run here", hint=f"pannier sidecar add {path[1]}"
-            )
-        return path, NOTHING if value is None else value
 
     @asynccontextmanager
     async def _exclusively(self, *, pending: bool = False) -> AsyncIterator[None]:
@@ -272,13 +251,4 @@ class Steering:
         return max(0.0, pending.until - self._clock()) if pending is not None else 0.0
 
     def _changed(self, lines: Iterable[str]) -> Changed:
-        return Changed(list(lines), self._left(), _count(self._service.plan.said))
-
-
-def _count(said: Said) -> int:
-    return sum(1 for path, _ in leaves(said.live) if path)
-
-
-def _plain(body: bytes, type_: type[Any]) -> Any:
-    """Plain data from the wire, within the limits of a configuration. Raises FramingError."""
-    return framing.decode(body, type_, most=framing.MAX_CONFIG_ITEMS)
+        return Changed(list(lines), self._left(), count(self._service.plan.said))

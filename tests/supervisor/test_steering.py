@@ -428,7 +428,9 @@ async def test_who_confirms_keeps_his_change(host: Host) -> None:
         made = await it.set(("proxy.balance", "round_robin"), confirm_s=None)
         assert 3500 < made.confirm_s <= 3600
         assert (await it.ask("profile.in_force", Nothing(), ProfileInForce)).confirm_s > 3500
+        assert read_live("orders") == {}, "the next run must not take up what nobody confirmed"
         await it.ask("profile.confirm", Nothing(), Changed)
+        assert read_live("orders") == {"proxy": {"balance": "round_robin"}}
         assert adoption.decode(host.note).pending is None
         assert (await it.set(("proxy.balance", "p2c_ewma"))).confirm_s == 0.0, "unless it is asked for"
 

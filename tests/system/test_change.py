@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 from pannier.shared.errors import PannierError
@@ -96,6 +98,16 @@ def profile_of(host: Host) -> str:
 
 def sidecars(host: Host) -> set[str]:
     return host.pids("orders").keys() - CORE
+
+
+def reaches(host: Host, caller: str, callee: str) -> bool:
+    """Whether the app of `caller` would be answered by `callee`."""
+    connection = http.client.HTTPConnection(urlsplit(host.urls(caller)["outbound"]).netloc, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/", headers={"Host": callee})
+        return connection.getresponse().status == 200
+    finally:
+        connection.close()
 
 
 def test_stages_follow_one_another_under_load(host: Host, orders: subprocess.Popen[str]) -> None:
@@ -206,6 +218,18 @@ def test_a_supervisor_that_is_killed_in_the_middle_leaves_one_stage_or_the_other
         }
         until(lambda: set(host.survivors()) & left <= set(after.values()))
         use(host, "staging")
+
+
+def test_callers_notice_nothing_when_who_announces_the_service_gets_a_new_process(host: Host, origin: Origin) -> None:
+    host.start("run", "--name", "shop", "--outbound-port", "auto", "--", "sleep", "600")
+    origin.serve("orders")
+    until(lambda: host.ready("shop") and reaches(host, "shop", "orders"))
+    with Load(host.urls("shop")["outbound"], "orders", method="POST") as load:
+        for _ in range(2):
+            done = host.run("profile", "set", "discovery.health.interval=7s", "--name", "orders")
+            assert "~ restart discovery" in done.stderr
+            host.ask("orders", "live.reset", LiveReset(), Changed)
+    load.assert_all_answered()
 
 
 def test_promotion_is_from_where_it_stands(host: Host, orders: subprocess.Popen[str]) -> None:
