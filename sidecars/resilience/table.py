@@ -63,6 +63,9 @@ def _service(service: Service, slot: tuple[int, int] | None) -> dict[str, Any]:
         }
         if circuit is not None and slot is not None
         else None,
+        "counted": circuit is not None
+        or service.failure_policy == "outlier"
+        or (service.failure_policy == "breaker" and breaker.success_rate > 0),
         "slow_ms": 0 if circuit is None else milliseconds(circuit.slow),
         "resources": msgspec.structs.asdict(service.resources),
         "retry": _retry(service.retry),

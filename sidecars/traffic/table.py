@@ -46,6 +46,7 @@ def _service(service: Service, split: Mapping[str, int]) -> dict[str, Any]:
         "split": dict(split),
         "mirror": _mirror(service.mirror),
         "fault": _fault(service.fault),
+        "counted": service.shift is not None,
     }
 
 

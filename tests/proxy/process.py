@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,9 @@ class Proxy:
         self.spawn(descriptors=descriptors)
         self.wait_notified("READY=1")
 
-    def spawn(self, *, descriptors: int | None = None) -> None:
-        """Starts the process and waits for nothing."""
-        command = [binary(), "proxy", "--workers", str(self.workers)]
+    def spawn(self, *, descriptors: int | None = None, under: Sequence[str] = ()) -> None:
+        """Starts the process, `under` another program if need be, and waits for nothing."""
+        command = [*under, binary(), "proxy", "--workers", str(self.workers)]
         if descriptors is not None:
             command = ["/bin/sh", "-c", f'ulimit -n {descriptors} && exec "$@"', "sh", *command]
         environment = {

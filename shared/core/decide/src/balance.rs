@@ -13,7 +13,7 @@
 //! Tiers: endpoints of a nearer tier (this host, this zone) come first as long as enough of them are usable: a tier takes
 //! 1.4 times the share of it that is usable, the next takes what is left (Envoy's overprovisioning factor).
 
-use std::collections::HashMap;
+use rustc_hash::FxHashMap;
 
 use crate::breaker::Verdict;
 use crate::cluster::{Cluster, Endpoint};
@@ -65,7 +65,7 @@ pub enum Choice {
 /// One worker's loads, by endpoint key; survives snapshots.
 #[derive(Debug, Default)]
 pub struct Loads {
-    loads: HashMap<u64, Load>,
+    loads: FxHashMap<u64, Load>,
     /// Indices of candidates, kept between calls so that none is allocated.
     candidates: Vec<usize>,
 }
@@ -222,7 +222,7 @@ impl Loads {
 
     /// Forgets endpoints that no cluster has any more and that nothing is in flight to.
     pub fn retain(&mut self, clusters: &[Cluster]) {
-        let known: std::collections::HashSet<u64> = clusters.iter().flat_map(|c| &c.endpoints).map(|e| e.key).collect();
+        let known: rustc_hash::FxHashSet<u64> = clusters.iter().flat_map(|c| &c.endpoints).map(|e| e.key).collect();
         self.loads.retain(|key, load| known.contains(key) || load.in_flight > 0);
     }
 }

@@ -109,6 +109,12 @@ pub enum Change {
     Closed,
 }
 
+/// Whether a success changes nothing: there were no failures before it. Most calls end here.
+#[must_use]
+pub fn is_settled(words: &HotWords, place: Place) -> bool {
+    words.streak(place) == Streak::default()
+}
+
 /// A call that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
@@ -228,9 +234,6 @@ pub fn has_room(outlier: &Outlier, all: usize, out: usize) -> bool {
 }
 
 fn count(words: &HotWords, place: Place, seen: Seen) -> Streak {
-    if seen == Seen::Success && words.streak(place) == Streak::default() {
-        return Streak::default();
-    }
     words.step_streak(place, |streak| {
         let next = |on: bool, n: u16| if on { n.saturating_add(1) } else { 0 };
         Streak {

@@ -33,9 +33,15 @@ impl Second {
 }
 
 impl Spent {
-    /// Counts a request.
+    /// Counts a request: one addition while its second lasts.
     pub fn request(&self, now_ms: u64) {
-        self.add(now_ms / 1000, 1, 0);
+        let now_s = now_ms / 1000;
+        match self.0.get((now_s % SLOTS as u64) as usize) {
+            Some(slot) if slot.load(Ordering::Relaxed) >> (2 * COUNT_BITS) == now_s & Self::mark() => {
+                slot.fetch_add(1 << COUNT_BITS, Ordering::Relaxed);
+            }
+            _ => self.add(now_s, 1, 0),
+        }
     }
 
     /// Takes a retry out of the budget; false if it is spent.

@@ -38,6 +38,8 @@ pub struct Cluster {
     pub has_tiers: bool,
     /// Endpoints have breakers: who is out stays out (ADR 12).
     pub has_breakers: bool,
+    /// Calls are counted by endpoint, for whoever judges them: a rule over intervals, or a canary.
+    pub is_counted: bool,
     /// What holds for calls to it; none without resilience.
     pub limits: Option<Arc<Limits>>,
     /// What the process remembers of the service.
@@ -84,6 +86,7 @@ impl Cluster {
             slow_start_ns: 0,
             has_tiers: false,
             has_breakers: false,
+            is_counted: false,
             limits: None,
             live,
             split: None,
@@ -106,6 +109,7 @@ impl Cluster {
         Cluster {
             affinity: self.affinity.clone(),
             slow_start_ns: self.slow_start_ns,
+            is_counted: self.is_counted,
             has_tiers: endpoints.iter().any(|e| e.tier != 0) && self.has_tiers,
             hashing: hash_table(self.balance, &endpoints),
             mirror: self.mirror,
@@ -122,6 +126,7 @@ impl Cluster {
             (balance, None) => balance,
         };
         self.affinity.clone_from(&service.affinity);
+        self.is_counted = service.counted;
         self.slow_start_ns = service.slow_start_ms.saturating_mul(1_000_000);
         let zones = zone.filter(|_| self.endpoints.len() >= ZONES_FROM);
         for endpoint in &mut self.endpoints {
@@ -134,6 +139,7 @@ impl Cluster {
     /// Takes in what resilience says of it.
     pub fn take_limits(&mut self, limits: Option<Arc<Limits>>) {
         self.has_breakers = limits.as_ref().is_some_and(|l| matches!(l.failure, FailurePolicy::Breaker(_)));
+        self.is_counted |= limits.as_ref().is_some_and(|limits| limits.counted);
         self.limits = limits;
     }
 

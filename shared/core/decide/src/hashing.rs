@@ -23,6 +23,18 @@ pub fn hash(bytes: &[u8]) -> u64 {
     xxh64(bytes, 0)
 }
 
+/// A draw that follows from a request's id: the same for each attempt of it. Eight bytes a step; ids are short, and it runs
+/// once a request.
+#[must_use]
+pub fn draw(id: &[u8]) -> u64 {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ id.len() as u64;
+    let mut mix = |word: u64| state = (state ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31);
+    let (words, rest) = id.as_chunks::<8>();
+    words.iter().for_each(|word| mix(u64::from_le_bytes(*word)));
+    rest.iter().for_each(|byte| mix(u64::from(*byte)));
+    (state ^ state >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53)
+}
+
 /// Which endpoints a hash leads to.
 #[derive(Debug)]
 pub enum HashTable {

@@ -25,6 +25,7 @@ pub mod cors;
 pub mod deadline;
 pub mod gate;
 pub mod hashing;
+pub mod hex;
 pub mod limits;
 pub mod live;
 pub mod load;

@@ -14,6 +14,8 @@ pub struct Limits {
     pub failure: FailurePolicy,
     #[allow(missing_docs)]
     pub service_breaker: Option<ServiceBreaker>,
+    /// Calls are counted by endpoint.
+    pub counted: bool,
     /// What counts as slow, nanoseconds.
     pub slow_ns: u64,
     #[allow(missing_docs)]
@@ -62,6 +64,7 @@ impl Limits {
         Ok(Limits {
             failure,
             service_breaker: service.service_breaker,
+            counted: service.counted,
             slow_ns: service.slow_ms.saturating_mul(1_000_000),
             resources: service.resources,
             retry: service.retry.clone(),

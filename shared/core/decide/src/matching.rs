@@ -6,10 +6,10 @@
 //!
 //! Regular expressions are those of the `regex` crate: linear in the text, over bytes, matching the whole of it.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
+use pannier_http::fields::Field;
+use pannier_http::target;
 use regex::bytes::{Regex, RegexBuilder};
+use rustc_hash::FxHashMap;
 
 use crate::schema::routes::{Match, Rule, Text};
 
@@ -20,7 +20,7 @@ const REGEXES: usize = 512;
 
 /// What of a request can be matched.
 pub struct View<'a> {
-    /// The authority without port, in any case.
+    /// The authority without port; routes know hosts in lower case.
     pub host: &'a str,
     #[allow(missing_docs)]
     pub port: u16,
@@ -28,19 +28,22 @@ pub struct View<'a> {
     pub method: &'a str,
     /// Path and query.
     pub target: &'a str,
-    /// The first value of a field; names in any case.
-    pub field: &'a dyn Fn(&str) -> Option<&'a [u8]>,
+    /// Its fields.
+    pub fields: &'a [Field<'a>],
 }
 
 impl<'a> View<'a> {
-    /// The path without its query.
-    #[must_use]
-    pub fn path(&self) -> &'a str {
-        self.target.split_once('?').map_or(self.target, |(path, _)| path)
+    /// Every value of a field: one that is sent twice cannot hide the one that is looked for.
+    fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        let named = move |field: &&Field<'_>| field.name.eq_ignore_ascii_case(name);
+        self.fields.iter().filter(named).map(|field| field.value)
     }
 
     fn query(&self, name: &str) -> Option<&'a str> {
-        let (_, query) = self.target.split_once('?')?;
+        let (_, query) = target::split(self.target);
+        if query.is_empty() {
+            return None;
+        }
         query.split('&').find_map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             (key == name).then_some(value)
@@ -51,7 +54,8 @@ impl<'a> View<'a> {
 /// All routes of one side.
 #[derive(Debug, Default)]
 pub struct Routes {
-    by_host: HashMap<Box<str>, Index>,
+    by_host: FxHashMap<Box<str>, usize>,
+    hosts: Vec<Index>,
     /// `*.example.com`, by what follows the star.
     by_suffix: Vec<(Box<str>, Index)>,
     any_host: Index,
@@ -62,6 +66,8 @@ pub struct Routes {
 #[derive(Debug)]
 struct Condition {
     route: usize,
+    /// Nothing has to be looked at.
+    is_everything: bool,
     path: PathCondition,
     method: Option<Box<str>>,
     headers: Vec<(Box<str>, TextCondition)>,
@@ -85,11 +91,15 @@ enum TextCondition {
     Present(bool),
 }
 
+/// So few conditions are looked at one by one: that is cheaper than any index.
+const FEW: usize = 6;
+
 /// Conditions by what their path must be, each list in order.
 #[derive(Debug, Default)]
 struct Index {
-    exact: HashMap<Box<str>, Vec<usize>>,
-    prefix: HashMap<u64, Vec<usize>, BuildHasherDefault<Hashed>>,
+    all: Vec<usize>,
+    exact: FxHashMap<Box<str>, Vec<usize>>,
+    prefix: FxHashMap<u64, Vec<usize>>,
     /// The most segments that a prefix has.
     deepest: usize,
     rest: Vec<usize>,
@@ -139,30 +149,34 @@ impl Routes {
                 return index;
             }
         }
-        self.by_host.entry(host.into()).or_default()
+        let fresh = self.hosts.len();
+        let at = *self.by_host.entry(host.into()).or_insert(fresh);
+        if at == fresh {
+            self.hosts.push(Index::default());
+        }
+        self.hosts.get_mut(at).unwrap_or(&mut self.any_host)
     }
 
-    /// The number of the first route that matches.
+    /// The routes that name a host, in lower case; to be given to [`Routes::find`].
     #[must_use]
-    pub fn find(&self, view: &View<'_>) -> Option<usize> {
+    pub fn of_host(&self, host: &str) -> Option<usize> {
+        self.by_host.get(host).copied()
+    }
+
+    /// The number of the first route that matches; `of_host` are those that name the host.
+    #[must_use]
+    #[inline]
+    pub fn find(&self, view: &View<'_>, of_host: Option<usize>) -> Option<usize> {
         if self.conditions.is_empty() {
             return None;
         }
-        let mut lower = [0_u8; 256];
-        let host = lower.get_mut(..view.host.len()).and_then(|lower| {
-            lower.copy_from_slice(view.host.as_bytes());
-            lower.make_ascii_lowercase();
-            std::str::from_utf8(lower).ok()
-        });
         let mut best = usize::MAX;
-        if let Some(host) = host {
-            if let Some(index) = self.by_host.get(host) {
+        if let Some(index) = of_host.and_then(|at| self.hosts.get(at)) {
+            self.first(index, view, &mut best);
+        }
+        for (suffix, index) in &self.by_suffix {
+            if view.host.ends_with(&**suffix) {
                 self.first(index, view, &mut best);
-            }
-            for (suffix, index) in &self.by_suffix {
-                if host.ends_with(&**suffix) {
-                    self.first(index, view, &mut best);
-                }
             }
         }
         self.first(&self.any_host, view, &mut best);
@@ -170,19 +184,26 @@ impl Routes {
     }
 
     /// Lowers `best` to the first condition of an index that holds.
+    #[inline]
     fn first(&self, index: &Index, view: &View<'_>, best: &mut usize) {
-        let path = view.path();
+        if index.all.is_empty() {
+            return;
+        }
         let mut look = |numbers: &[usize]| {
             for number in numbers {
                 if number >= best {
                     return;
                 }
-                if self.conditions.get(*number).is_some_and(|condition| condition.holds(view, path)) {
+                if self.conditions.get(*number).is_some_and(|condition| condition.holds(view)) {
                     *best = *number;
                     return;
                 }
             }
         };
+        if index.all.len() <= FEW {
+            return look(&index.all);
+        }
+        let (path, _) = target::split(view.target);
         if let Some(numbers) = index.exact.get(path) {
             look(numbers);
         }
@@ -199,6 +220,7 @@ impl Routes {
 
 impl Index {
     fn add(&mut self, number: usize, path: &PathCondition) {
+        self.all.push(number);
         match path {
             PathCondition::Exact(path) => self.exact.entry(path.clone()).or_default().push(number),
             PathCondition::Prefix(prefix) => {
@@ -236,28 +258,11 @@ fn prefixes(path: &str) -> impl Iterator<Item = (u64, usize)> {
     })
 }
 
-/// The keys are hashes already.
-#[derive(Debug, Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
-
 impl Condition {
     fn compile(route: usize, one: &Match, expressions: &mut usize) -> Result<Condition, String> {
-        let path = match (&one.path, &one.prefix, &one.regex) {
-            (Some(path), None, None) => PathCondition::Exact(path.as_str().into()),
+        let path = match (one.path.as_deref(), one.prefix.as_deref(), one.regex.as_deref()) {
+            (Some(path), None, None) => PathCondition::Exact(path.into()),
+            (None, Some("/"), None) => PathCondition::Any,
             (None, Some(prefix), None) => PathCondition::Prefix(prefix.trim_end_matches('/').into()),
             (None, None, Some(regex)) => PathCondition::Regex(whole(regex, expressions)?),
             (None, None, None) => PathCondition::Any,
@@ -269,8 +274,14 @@ impl Condition {
                 .map(|(name, text)| Ok((name.as_str().into(), TextCondition::compile(text, expressions)?)))
                 .collect::<Result<Vec<(Box<str>, _)>, String>>()
         };
+        let is_everything = matches!(path, PathCondition::Any)
+            && one.method.is_none()
+            && one.port.is_none()
+            && one.headers.is_empty()
+            && one.query.is_empty();
         Ok(Condition {
             route,
+            is_everything,
             path,
             method: one.method.as_deref().map(Into::into),
             headers: texts(&one.headers)?,
@@ -279,22 +290,28 @@ impl Condition {
         })
     }
 
-    fn holds(&self, view: &View<'_>, path: &str) -> bool {
+    fn holds(&self, view: &View<'_>) -> bool {
+        self.is_everything || self.path.holds(view.target) && self.holds_beyond(view)
+    }
+
+    fn holds_beyond(&self, view: &View<'_>) -> bool {
         self.method.as_deref().is_none_or(|method| method == view.method)
             && self.port.is_none_or(|port| port == view.port)
-            && self.path.holds(path)
-            && self.headers.iter().all(|(name, text)| text.holds((view.field)(name)))
-            && self.query.iter().all(|(name, text)| text.holds(view.query(name).map(str::as_bytes)))
+            && self.headers.iter().all(|(name, text)| text.holds(view.values(name)))
+            && self.query.iter().all(|(name, text)| text.holds(view.query(name).map(str::as_bytes).into_iter()))
     }
 }
 
 impl PathCondition {
-    fn holds(&self, path: &str) -> bool {
+    /// Whether a target's path is as it should be.
+    fn holds(&self, target: &str) -> bool {
         match self {
             PathCondition::Any => true,
-            PathCondition::Exact(exact) => **exact == *path,
-            PathCondition::Prefix(prefix) => after_prefix(path, prefix).is_some(),
-            PathCondition::Regex(regex) => regex.is_match(path.as_bytes()),
+            PathCondition::Exact(exact) => {
+                target.strip_prefix(&**exact).is_some_and(|rest| rest.is_empty() || rest.starts_with('?'))
+            }
+            PathCondition::Prefix(prefix) => after_prefix(target, prefix).is_some(),
+            PathCondition::Regex(regex) => regex.is_match(target::split(target).0.as_bytes()),
         }
     }
 }
@@ -315,11 +332,12 @@ impl TextCondition {
         }
     }
 
-    fn holds(&self, value: Option<&[u8]>) -> bool {
+    /// Whether one of the values is as it should be; `present` = false: there is none.
+    fn holds<'v>(&self, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
         match self {
-            TextCondition::Exact(exact) => value == Some(exact),
-            TextCondition::Regex(regex) => value.is_some_and(|value| regex.is_match(value)),
-            TextCondition::Present(present) => value.is_some() == *present,
+            TextCondition::Exact(exact) => values.any(|value| *value == **exact),
+            TextCondition::Regex(regex) => values.any(|value| regex.is_match(value)),
+            TextCondition::Present(present) => values.next().is_some() == *present,
         }
     }
 }
@@ -359,9 +377,9 @@ mod tests {
     }
 
     fn find(routes: &Routes, host: &str, method: &str, target: &str) -> Option<usize> {
-        let fields: [(&str, &[u8]); 1] = [("x-user", b"alice")];
-        let field = |name: &str| fields.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| *v);
-        routes.find(&View { host, port: 80, method, target, field: &field })
+        let fields = [("x-user", "bob"), ("x-user", "alice")].map(|(name, v)| Field { name, value: v.as_bytes() });
+        let host = host.to_ascii_lowercase();
+        routes.find(&View { host: &host, port: 80, method, target, fields: &fields }, routes.of_host(&host))
     }
 
     #[test]

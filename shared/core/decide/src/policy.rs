@@ -1,9 +1,10 @@
 //! The tables joined into what a worker looks up: compiled off the request path, then swapped in whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pannier_table::kind::Kind;
+use rustc_hash::FxHashMap;
 
 use crate::cluster::{Cluster, Described, Endpoint, cluster_name, endpoint};
 use crate::limits::{Limits, check_inbound};
@@ -34,8 +35,8 @@ pub struct Policy {
     pub timeouts: Timeouts,
     /// The app, then whatever can be called, then subsets.
     pub clusters: Vec<Cluster>,
-    /// Cluster by name.
-    pub by_name: HashMap<Box<str>, usize>,
+    /// What a name leads to.
+    pub by_name: FxHashMap<Box<str>, Named>,
     /// None = there is no observability: no records, no trace headers.
     pub telemetry: Option<CompiledTelemetry>,
     /// None = there is no traffic: no routes, no deadlines, no affinity.
@@ -46,6 +47,15 @@ pub struct Policy {
     pub inbound_live: Arc<ServiceLive>,
     /// Makes random choices repeatable.
     pub seed: Option<u64>,
+}
+
+/// What the name of a service leads to.
+#[derive(Clone, Copy, Debug)]
+pub struct Named {
+    /// Its cluster.
+    pub cluster: usize,
+    /// The outbound routes that name it as their host.
+    pub routes: Option<usize>,
 }
 
 /// Routes that are in force.
@@ -123,14 +133,18 @@ impl Policy {
     /// One line naming what does not hold; the caller keeps the policy it has.
     pub fn compile(tables: &Tables, live: &Live) -> Result<Policy, String> {
         let base = &tables.base;
-        let mut clusters = Clusters { all: Vec::new(), by_target: HashMap::new(), live, balance: base.balance };
+        let mut clusters = Clusters { all: Vec::new(), by_target: FxHashMap::default(), live, balance: base.balance };
         clusters.take_app(base)?;
         let app = (!clusters.all.is_empty()).then_some(0);
         clusters.take_discovered(tables.endpoints.as_ref())?;
         clusters.take_static(base)?;
         let traffic = tables.routes.as_ref().map(|routes| clusters.take_routes(routes, &base.service)).transpose()?;
-        let by_name = clusters.by_target.iter().filter(|(target, _)| !target.contains('/'));
-        let by_name = by_name.map(|(name, index)| (name.clone(), *index)).collect();
+        let outbound = traffic.as_ref().map(|traffic| &traffic.outbound.routes);
+        let named = |(name, index): (&Box<str>, &usize)| {
+            let routes = outbound.and_then(|routes| routes.of_host(name));
+            (name.clone(), Named { cluster: *index, routes })
+        };
+        let by_name = clusters.by_target.iter().filter(|(target, _)| !target.contains('/')).map(named).collect();
         if let Some(limits) = &tables.limits {
             clusters.take_limits(limits)?;
             check_inbound(&limits.inbound)?;
@@ -164,7 +178,7 @@ impl Policy {
 /// Clusters while they are joined. A target is `SERVICE` or `SERVICE/SUBSET`.
 struct Clusters<'l> {
     all: Vec<Cluster>,
-    by_target: HashMap<Box<str>, usize>,
+    by_target: FxHashMap<Box<str>, usize>,
     live: &'l Live,
     balance: Balance,
 }
@@ -304,7 +318,7 @@ impl Clusters<'_> {
     }
 
     fn take_limits(&mut self, table: &schema::limits::Limits) -> Result<(), String> {
-        let mut compiled: HashMap<&str, Arc<Limits>> = HashMap::new();
+        let mut compiled: FxHashMap<&str, Arc<Limits>> = FxHashMap::default();
         for (name, service) in &table.services {
             compiled.insert(name, Arc::new(Limits::compile(name, service)?));
         }

@@ -1,9 +1,10 @@
 //! Where a request goes: by the first route that matches it, else by its authority.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::matching::View;
-use crate::policy::{Policy, Side};
+use crate::policy::{Named, Policy};
 use crate::rules::Rule;
 use crate::schema::Unknown;
 
@@ -29,11 +30,6 @@ pub struct Routed<'p> {
     pub rule: Option<&'p Rule>,
 }
 
-fn matching<'p>(side: Option<&'p Side>, view: &View<'_>) -> Option<&'p Rule> {
-    let side = side?;
-    side.rules.get(side.routes.find(view)?)
-}
-
 /// The route of a request that came from outside. Never resolved.
 #[must_use]
 pub fn inbound<'p>(policy: &'p Policy, view: &View<'_>) -> Routed<'p> {
@@ -49,21 +45,45 @@ pub fn inbound<'p>(policy: &'p Policy, view: &View<'_>) -> Routed<'p> {
         (true, Some(app)) => Route::Cluster(app),
         (true, None) => Route::NoApp,
     };
-    Routed { route, rule: matching(policy.traffic.as_ref().map(|traffic| &traffic.inbound), view) }
+    let rule = policy.traffic.as_ref().and_then(|traffic| {
+        let (side, host) = (&traffic.inbound, lower(host));
+        let view = View { host: &host, ..*view };
+        side.rules.get(side.routes.find(&view, side.routes.of_host(&host))?)
+    });
+    Routed { route, rule }
 }
 
-/// The route of a request that the app sent. `id` is a hash of the request's id: it draws the shares of a split.
+/// The route of a request that the app sent. `draw` follows from the request's id, and chooses among the shares of a split.
 #[must_use]
-pub fn outbound<'p>(policy: &'p Policy, view: &View<'_>, id: impl Fn() -> u64) -> Routed<'p> {
-    let rule = matching(policy.traffic.as_ref().map(|traffic| &traffic.outbound), view);
+pub fn outbound<'p>(policy: &'p Policy, view: &View<'_>, draw: impl Fn() -> u64) -> Routed<'p> {
+    if let Some(named) = policy.by_name.get(view.host) {
+        return to(policy, view, Some(*named), draw);
+    }
+    let host = lower(view.host);
+    to(policy, &View { host: &host, ..*view }, policy.by_name.get(&*host).copied(), draw)
+}
+
+/// Hardly any host is not in lower case.
+fn lower(host: &str) -> Cow<'_, str> {
+    if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
+}
+
+fn to<'p>(policy: &'p Policy, view: &View<'_>, known: Option<Named>, draw: impl Fn() -> u64) -> Routed<'p> {
+    let rule = policy.traffic.as_ref().and_then(|traffic| {
+        let side = &traffic.outbound;
+        // A service's name has been looked up already; another host is looked up among the routes' own.
+        let of_host = known.map_or_else(|| side.routes.of_host(view.host), |named| named.routes);
+        side.rules.get(side.routes.find(view, of_host)?)
+    });
     let named = match rule.and_then(|rule| rule.to.as_ref()) {
-        Some(split) => split.pick(id()),
-        None => by_host(policy, view.host),
+        Some(split) => split.pick(&draw),
+        None => known.map(|named| named.cluster),
     };
     let route = match named {
         Some(index) => {
             let share = policy.clusters.get(index).and_then(|cluster| cluster.split.as_ref());
-            Route::Cluster(share.and_then(|split| split.pick(id())).unwrap_or(index))
+            // Another draw than the route's own: what was drawn there says nothing about the subset.
+            Route::Cluster(share.and_then(|split| split.pick(|| redrawn(draw()))).unwrap_or(index))
         }
         None => match policy.unknown {
             Unknown::Passthrough if !view.host.is_empty() => Route::Passthrough,
@@ -73,12 +93,8 @@ pub fn outbound<'p>(policy: &'p Policy, view: &View<'_>, id: impl Fn() -> u64) -
     Routed { route, rule }
 }
 
-fn by_host(policy: &Policy, host: &str) -> Option<usize> {
-    let mut lower = [0_u8; 64];
-    let lower = lower.get_mut(..host.len())?;
-    lower.copy_from_slice(host.as_bytes());
-    lower.make_ascii_lowercase();
-    policy.by_name.get(std::str::from_utf8(lower).ok()?).copied()
+fn redrawn(draw: u64) -> u64 {
+    (draw ^ draw >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 #[cfg(test)]
@@ -107,7 +123,7 @@ mod tests {
     }
 
     fn view(host: &str) -> View<'_> {
-        View { host, port: 80, method: "GET", target: "/", field: &|_| None }
+        View { host, port: 80, method: "GET", target: "/", fields: &[] }
     }
 
     fn outbound(policy: &Policy, host: &str) -> Route {

@@ -1,5 +1,7 @@
 //! Path templates: a label of few values for paths of many.
 
+use pannier_http::target;
+
 /// Templates in order; the first that matches labels the request.
 #[derive(Clone, Debug, Default)]
 pub struct RouteLabels(Vec<Template>);
@@ -30,7 +32,7 @@ impl RouteLabels {
     /// The label of a path (its query is ignored); empty if no template matches.
     #[must_use]
     pub fn label(&self, path: &str) -> &str {
-        let path = path.split_once('?').map_or(path, |(path, _)| path);
+        let (path, _) = target::split(path);
         self.0.iter().find(|t| t.matches(path)).map_or("", |t| &t.label)
     }
 }

@@ -126,9 +126,13 @@ impl Split {
         if total == 0 { Err("all weights are 0".into()) } else { Ok(Split { shares, total }) }
     }
 
-    /// The cluster of a request whose id has that hash: the same one for each of its attempts.
+    /// The cluster of a request with that draw: the same one for each of its attempts.
     #[must_use]
-    pub fn pick(&self, hash: u64) -> Option<usize> {
+    pub fn pick(&self, draw: impl FnOnce() -> u64) -> Option<usize> {
+        if let [(_, only)] = self.shares.as_slice() {
+            return Some(*only);
+        }
+        let hash = draw();
         let point = ((u128::from(hash) * u128::from(self.total)) >> 64) as u64;
         self.shares.iter().find(|(end, _)| point < *end).map(|(_, index)| *index)
     }
@@ -205,15 +209,16 @@ fn percentage(percent: f64) -> Result<f64, String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::hashing::hash;
+    use crate::hashing::draw;
 
     #[test]
     fn a_split_keeps_its_shares_and_its_requests() {
         let mut index = |target: &str| Ok(usize::from(target == "b"));
         let split = Split::compile([("a", 90), ("b", 10), ("c", 0)].into_iter(), &mut index).unwrap();
-        let canary = (0..20_000_u64).filter(|id| split.pick(hash(&id.to_le_bytes())) == Some(1)).count();
+        let canary =
+            (0..20_000_u64).filter(|id| split.pick(|| draw(format!("{id:032x}").as_bytes())) == Some(1)).count();
         assert!((1_800..2_200).contains(&canary), "{canary}");
-        assert_eq!(split.pick(7), split.pick(7));
+        assert_eq!(split.pick(|| 7), split.pick(|| 7));
         assert!(Split::compile([("a", 0)].into_iter(), &mut index).is_err());
     }
 

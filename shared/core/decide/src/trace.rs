@@ -1,5 +1,6 @@
 //! W3C Trace Context (Recommendation, level 1): continue the caller's trace or begin one.
 
+use crate::hex;
 use crate::random::Random;
 
 /// The span of one request through this proxy.
@@ -19,18 +20,18 @@ pub fn parse(header: &[u8]) -> Option<(u128, u64, bool)> {
     let header = std::str::from_utf8(header).ok()?;
     let mut parts = header.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let version = hex(version, 2)?;
+    let version = parse_hex(version, 2)?;
     if version == 0xff || (version == 0 && parts.next().is_some()) {
         return None;
     }
-    let (trace, parent, flags) = (hex(trace, 32)?, hex(parent, 16)?, hex(flags, 2)?);
+    let (trace, parent, flags) = (parse_hex(trace, 32)?, parse_hex(parent, 16)?, parse_hex(flags, 2)?);
     if trace == 0 || parent == 0 {
         return None;
     }
     Some((trace, u64::try_from(parent).ok()?, flags & 1 == 1))
 }
 
-fn hex(text: &str, digits: usize) -> Option<u128> {
+fn parse_hex(text: &str, digits: usize) -> Option<u128> {
     let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     if text.len() != digits || !text.bytes().all(lower) {
         return None;
@@ -65,18 +66,16 @@ impl Span {
     #[must_use]
     pub fn header(&self) -> [u8; 55] {
         let mut out = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(out.get_mut(3..35), self.trace_id);
-        write_hex(out.get_mut(36..52), u128::from(self.span_id));
-        write_hex(out.get_mut(53..55), u128::from(self.sampled));
+        let digits = [(3, (self.trace_id >> 64) as u64), (19, self.trace_id as u64), (36, self.span_id)];
+        for (at, number) in digits {
+            if let Some(room) = out.get_mut(at..at + 16) {
+                room.copy_from_slice(&hex::digits(number));
+            }
+        }
+        if let Some(flags) = out.last_mut() {
+            *flags = b'0' + u8::from(self.sampled);
+        }
         out
-    }
-}
-
-fn write_hex(out: Option<&mut [u8]>, mut value: u128) {
-    for byte in out.into_iter().flatten().rev() {
-        let nibble = (value & 15) as u8;
-        *byte = if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
-        value >>= 4;
     }
 }
 

@@ -5,7 +5,7 @@ use crate::policy::Policy;
 
 /// (service, limit, in use, at the most) of every limit in force; the empty service is inbound.
 pub fn of(policy: &Policy) -> impl Iterator<Item = (&str, &'static str, u64, u64)> {
-    let outbound = policy.by_name.values().filter_map(|index| policy.clusters.get(*index)).flat_map(of_cluster);
+    let outbound = policy.by_name.values().filter_map(|named| policy.clusters.get(named.cluster)).flat_map(of_cluster);
     of_inbound(policy).into_iter().flatten().chain(outbound)
 }
 

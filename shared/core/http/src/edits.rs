@@ -50,7 +50,7 @@ fn check_name(name: &str) -> Result<&str, String> {
         return Err(format!("{name:?} is no field name"));
     }
     match fields::name(name) {
-        Name::Other | Name::TraceParent | Name::TraceState => Ok(name),
+        Name::Other | Name::TraceParent | Name::TraceState | Name::GrpcTimeout => Ok(name),
         Name::Host => Err("rewrite the host instead of editing the field".into()),
         _ => Err(format!("the field {name:?} frames messages or is pannier's own: it cannot be edited")),
     }

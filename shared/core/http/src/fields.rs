@@ -43,6 +43,8 @@ pub enum Name {
     TraceParent,
     /// `Tracestate`
     TraceState,
+    /// `Grpc-Timeout`
+    GrpcTimeout,
     /// `X-Pannier-*`, with underscores or in any case.
     Ours,
     /// A name that some server reads as one of the framing fields: `Content_Length`, `Transfer_Encoding`.
@@ -63,6 +65,7 @@ pub fn name(name: &str) -> Name {
         10 if is("tracestate") => Name::TraceState,
         11 if is("traceparent") => Name::TraceParent,
         12 if is("x-request-id") => Name::RequestId,
+        12 if is("grpc-timeout") => Name::GrpcTimeout,
         14 if is("content-length") => Name::ContentLength,
         14 if is("content_length") => Name::FramingAlias,
         16 if is("proxy-connection") => Name::HopByHop,

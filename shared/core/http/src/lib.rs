@@ -19,3 +19,4 @@ pub mod limits;
 pub mod refusal;
 pub mod request;
 pub mod response;
+pub mod target;

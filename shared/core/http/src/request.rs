@@ -34,6 +34,10 @@ pub struct Request<'h, 'b> {
     pub trace_parent: Option<&'b [u8]>,
     /// The first `tracestate`.
     pub trace_state: Option<&'b [u8]>,
+    /// `x-pannier-deadline`, and `grpc-timeout`.
+    pub deadline: Option<&'b [u8]>,
+    #[allow(missing_docs)]
+    pub grpc_timeout: Option<&'b [u8]>,
     fields: &'h [Field<'b>],
     nominated: bool,
 }
@@ -86,6 +90,8 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'
         request_id: seen.request_id,
         trace_parent: if seen.trace_parents == 1 { seen.trace_parent } else { None },
         trace_state: seen.trace_state,
+        deadline: seen.deadline,
+        grpc_timeout: seen.grpc_timeout,
         fields: raw.headers,
         nominated: seen.connection.others,
     })
@@ -166,12 +172,17 @@ struct Seen<'b> {
     trace_parent: Option<&'b [u8]>,
     trace_parents: usize,
     trace_state: Option<&'b [u8]>,
+    deadline: Option<&'b [u8]>,
+    grpc_timeout: Option<&'b [u8]>,
 }
 
 impl<'b> Seen<'b> {
     fn take(&mut self, field: &Field<'b>) -> Result<(), Refusal> {
         match fields::name(field.name) {
-            Name::Other | Name::Te | Name::HopByHop | Name::Ours => {}
+            Name::Other | Name::Te | Name::HopByHop => {}
+            Name::Ours if is_deadline(field.name) => self.deadline = self.deadline.or(Some(field.value)),
+            Name::Ours => {}
+            Name::GrpcTimeout => self.grpc_timeout = self.grpc_timeout.or(Some(field.value)),
             Name::Host => {
                 let host = std::str::from_utf8(field.value).map_err(|_| Refusal::bad("Host is malformed"))?;
                 if self.host.replace(host).is_some() {
@@ -250,12 +261,42 @@ pub struct Edits<'a> {
 /// What is left of a caller's time, in milliseconds. It is written anew at each hop.
 pub const DEADLINE: &str = "x-pannier-deadline";
 
+/// As wide as any, so that a later attempt can write a smaller number in its place; blanks before a value mean nothing.
+fn deadline_digits(left_ms: u64) -> [u8; 8] {
+    let mut digits = [b' '; 8];
+    let mut left = left_ms.min(99_999_999);
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    digits
+}
+
+/// Writes what is left now into a head that [`Request::write`] made with a deadline.
+pub fn renew_deadline(head: &mut [u8], left_ms: u64) {
+    const LINE: &[u8] = b"\r\nx-pannier-deadline: ";
+    if let Some(at) = memchr::memmem::find(head, LINE).map(|at| at + LINE.len())
+        && let Some(digits) = head.get_mut(at..at + 8)
+    {
+        digits.copy_from_slice(&deadline_digits(left_ms));
+    }
+}
+
 fn is_deadline(name: &str) -> bool {
     name.len() == DEADLINE.len()
         && name.bytes().zip(DEADLINE.bytes()).all(|(a, b)| a.eq_ignore_ascii_case(&b) || (b == b'-' && a == b'_'))
 }
 
 impl<'b> Request<'_, 'b> {
+    /// All fields, as they came.
+    #[must_use]
+    pub fn fields(&self) -> &[Field<'b>] {
+        self.fields
+    }
+
     /// The first value of a field.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'b [u8]> {
@@ -336,10 +377,7 @@ impl<'b> Request<'_, 'b> {
             fields::write(out, b"traceparent", trace_parent);
         }
         if let Some(left) = edits.deadline_ms {
-            out.extend_from_slice(DEADLINE.as_bytes());
-            out.extend_from_slice(b": ");
-            fields::write_decimal(out, left);
-            out.extend_from_slice(b"\r\n");
+            fields::write(out, DEADLINE.as_bytes(), &deadline_digits(left));
         }
         if let Some(headers) = edits.headers {
             headers.write(out);

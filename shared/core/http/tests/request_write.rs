@@ -220,7 +220,7 @@ fn a_route_changes_the_line_the_host_and_fields() {
     let written = String::from_utf8(out).unwrap();
     assert_eq!(
         written,
-        "GET /new?q HTTP/1.1\r\nhost: other\r\nx-stays: 1\r\nx-request-id: id\r\nx-pannier-deadline: 250\r\nx-set: 1\r\nx-add: 2\r\n\r\n"
+        "GET /new?q HTTP/1.1\r\nhost: other\r\nx-stays: 1\r\nx-request-id: id\r\nx-pannier-deadline:      250\r\nx-set: 1\r\nx-add: 2\r\n\r\n"
     );
 }
 
@@ -233,4 +233,15 @@ fn fields_and_cookies_are_found() {
     assert_eq!(request.cookie("sid"), Some(&b"x=y"[..]));
     assert_eq!(request.cookie("b"), Some(&b"2"[..]));
     assert_eq!(request.cookie("si"), None);
+}
+
+#[test]
+fn a_later_attempt_says_what_is_left_by_then() {
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut room = pannier_http::fields::room();
+    let mut out = Vec::new();
+    let edits = Edits { deadline_ms: Some(2_000), ..PLAIN };
+    pannier_http::request::parse(head, &mut room).unwrap().write(&mut out, &edits);
+    pannier_http::request::renew_deadline(&mut out, 1_687);
+    assert!(String::from_utf8(out).unwrap().contains("\r\nx-pannier-deadline:     1687\r\n"));
 }

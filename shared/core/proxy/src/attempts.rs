@@ -2,9 +2,11 @@
 //! can happen twice.
 
 use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
 use pannier_decide::cluster::Cluster;
 use pannier_decide::retry::Failed;
+use pannier_http::request::renew_deadline;
 use pannier_http::response::Asked;
 use pannier_table::clock;
 use pannier_table::counters::Cell as Counter;
@@ -22,7 +24,7 @@ use crate::pump;
 use crate::replay::Kept;
 use crate::retrying::Retrying;
 use crate::stream::Stream;
-use crate::timers::after;
+use crate::timers::{NEVER, after};
 use crate::upstream::{Counted, Upstream};
 use crate::worker::Worker;
 
@@ -143,7 +145,10 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
                 upload = None;
             }
             if pause_ms > 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(pause_ms)).await;
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            }
+            if plan.deadline_ms != NEVER {
+                renew_deadline(&mut plan.out, plan.deadline_ms.saturating_sub(clock::monotonic_ms()));
             }
             continue;
         }

@@ -115,6 +115,11 @@ impl<'p> Call<'p> {
             return;
         };
         let (policy, hot) = (chosen.cluster.failure_policy(), &self.worker.hot);
+        if matches!(policy, FailurePolicy::None)
+            || (seen == Seen::Success && !chosen.is_probe && breaker::is_settled(hot, place))
+        {
+            return;
+        }
         let now_ms = clock::monotonic_ms();
         // A random number is drawn only where a failure may have consequences.
         let random = if seen == Seen::Success { 0.0 } else { self.worker.random.borrow_mut().unit() };
@@ -163,7 +168,9 @@ impl Drop for Call<'_> {
         match (self.seen, chosen.endpoint.hot) {
             (Some(seen), _) => {
                 self.tell_breaker(chosen, seen);
-                self.count(chosen);
+                if chosen.cluster.is_counted {
+                    self.count(chosen);
+                }
             }
             (None, Some(place)) if chosen.is_probe => {
                 breaker::return_probe(&self.worker.hot, place, clock::monotonic_ms());

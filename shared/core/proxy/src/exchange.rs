@@ -344,7 +344,7 @@ fn translate(attempt: &Attempt<'_>, head: &[u8], out: &mut Vec<u8>) -> Result<He
         && !attempt.worker.is_draining();
     let again_ms = attempt
         .retrying
-        .filter(|_| answer.status >= 200 && attempt.is_replayable())
+        .filter(|_| answer.status >= 400 && attempt.is_replayable())
         .and_then(|retrying| retrying.next(Failed::Status(answer.status), answer.field("retry-after")));
     if again_ms.is_none() {
         let is_final = answer.status >= 200;

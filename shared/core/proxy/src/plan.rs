@@ -3,14 +3,14 @@
 use std::fmt::Write;
 
 use pannier_decide::cluster::Cluster;
-use pannier_decide::hashing::hash;
+use pannier_decide::hashing::{draw, hash};
 use pannier_decide::matching::View;
 use pannier_decide::policy::Policy;
 use pannier_decide::random::Random;
 use pannier_decide::route::{self, Route};
 use pannier_decide::rules::Rule;
 use pannier_decide::trace::{self, Span};
-use pannier_decide::{cors, deadline, rewriting};
+use pannier_decide::{cors, deadline, hex, rewriting};
 use pannier_http::body::{Coding, Framing, Relay};
 use pannier_http::fields;
 use pannier_http::refusal::Refusal;
@@ -76,6 +76,8 @@ pub struct Plan<'p> {
     pub session: Option<u64>,
     /// How important it says it is.
     pub criticality: Criticality,
+    /// When it began: milliseconds since boot.
+    pub started_ms: u64,
     /// When all patience ends: milliseconds since boot.
     pub deadline_ms: u64,
     /// It was the caller who set that.
@@ -83,7 +85,7 @@ pub struct Plan<'p> {
     /// How long one attempt may take, milliseconds; 0 = any time.
     pub attempt_ms: u64,
     /// What the route answers itself.
-    pub answer: Option<Answer>,
+    pub answer: Option<Box<Answer>>,
     /// Fields that the answer gets, each line ended.
     pub answer_fields: Vec<u8>,
     /// The head, and what has arrived of the body, as they are sent.
@@ -136,15 +138,17 @@ pub fn plan<'p>(
     let mut random = worker.random.borrow_mut();
     let mut new_request_id = [b'0'; 32];
     if request.request_id.is_none() {
-        write_hex(&mut new_request_id, u128::from(random.bits()) << 64 | u128::from(random.bits()));
+        let (high, low) = new_request_id.split_at_mut(16);
+        high.copy_from_slice(&hex::digits(random.bits()));
+        low.copy_from_slice(&hex::digits(random.bits()));
     }
     let id = request.request_id.unwrap_or(&new_request_id);
     let port = request.host.port.unwrap_or(80);
-    let field = |name: &str| request.field(name);
-    let view = View { host: request.host.host, port, method: request.method, target: request.path, field: &field };
+    let view =
+        View { host: request.host.host, port, method: request.method, target: request.path, fields: request.fields() };
     let routed = match direction {
         Direction::Inbound => route::inbound(policy, &view),
-        Direction::Outbound => route::outbound(policy, &view, || hash(id)),
+        Direction::Outbound => route::outbound(policy, &view, || draw(id)),
     };
     let span = policy
         .telemetry
@@ -170,6 +174,7 @@ pub fn plan<'p>(
         span,
         session: None,
         criticality: Criticality::Default,
+        started_ms: arrived.started_ns / 1_000_000,
         deadline_ms: NEVER,
         deadline_is_callers: false,
         attempt_ms: policy.timeouts.request_ms,
@@ -183,10 +188,10 @@ pub fn plan<'p>(
     if policy.inbound_limits.as_ref().is_some_and(|limits| limits.shedding.is_some()) {
         plan.criticality = Criticality::parse(request.field("x-pannier-criticality"));
     }
-    let left_ms = if policy.traffic.is_some() { govern_time(&mut plan, &request, arrived) } else { None };
-    let mut path = None;
+    let left_ms = if policy.traffic.is_some() { govern_time(&mut plan, &request) } else { None };
+    let mut rewritten = None;
     if let Some(rule) = routed.rule {
-        path = rewriting::rewritten(rule, request.path);
+        rewritten = rewriting::rewritten(rule, request.path);
         plan.answer = answer_of_route(&mut plan.answer_fields, rule, &request, port);
     }
     if let Route::Cluster(index) = routed.route
@@ -197,7 +202,7 @@ pub fn plan<'p>(
     }
     let trace_parent = span.map(|span| span.header());
     let edits = Edits {
-        path: path.as_deref(),
+        path: rewritten.as_deref(),
         authority: routed.rule.and_then(|rule| rule.rewrite.as_ref()?.host.as_deref()),
         headers: routed.rule.and_then(|rule| rule.request.as_ref()),
         deadline_ms: left_ms,
@@ -220,8 +225,11 @@ pub fn plan<'p>(
 }
 
 /// Finds how long the request may take; what is left of that, if it is bounded.
-fn govern_time(plan: &mut Plan<'_>, request: &Request<'_, '_>, arrived: &Arrived) -> Option<u64> {
-    let callers = deadline::left_ms(request.field(request::DEADLINE), request.field("grpc-timeout"));
+fn govern_time(plan: &mut Plan<'_>, request: &Request<'_, '_>) -> Option<u64> {
+    let callers = match (request.deadline, request.grpc_timeout) {
+        (None, None) => None,
+        (ours, grpc) => deadline::left_ms(ours, grpc),
+    };
     let request_ms = plan.rule.and_then(|rule| rule.request_ms);
     let routes = request_ms.filter(|ms| *ms > 0);
     if let Some(ms) = plan.rule.and_then(|rule| rule.backend_request_ms) {
@@ -234,20 +242,20 @@ fn govern_time(plan: &mut Plan<'_>, request: &Request<'_, '_>, arrived: &Arrived
         (one, other) => one.or(other),
     }?;
     plan.deadline_is_callers = callers == Some(left_ms);
-    plan.deadline_ms = (arrived.started_ns / 1_000_000).saturating_add(left_ms);
+    plan.deadline_ms = plan.started_ms.saturating_add(left_ms);
     Some(left_ms)
 }
 
 /// What a route answers itself; else it may mark the answer that comes.
-fn answer_of_route(fields: &mut Vec<u8>, rule: &Rule, request: &Request<'_, '_>, port: u16) -> Option<Answer> {
+fn answer_of_route(fields: &mut Vec<u8>, rule: &Rule, request: &Request<'_, '_>, port: u16) -> Option<Box<Answer>> {
     if let Some(redirect) = &rule.redirect {
         let location = rewriting::location(redirect, rule, request.host.host, port, request.path);
-        return Some(Answer::of_route(redirect.status, format!("location: {location}\r\n")));
+        return Some(Box::new(Answer::of_route(redirect.status, format!("location: {location}\r\n"))));
     }
     let cors = rule.cors.as_ref()?;
     let origin = request.field("origin")?;
     if request.method == "OPTIONS" && request.field("access-control-request-method").is_some() {
-        return cors::preflight(cors, origin).map(|fields| Answer::of_route(204, fields));
+        return cors::preflight(cors, origin).map(|fields| Box::new(Answer::of_route(204, fields)));
     }
     fields.extend_from_slice(cors::marks(cors, origin)?.as_bytes());
     None
@@ -271,12 +279,4 @@ fn session(fields: &mut Vec<u8>, cluster: &Cluster, request: &Request<'_, '_>, r
     line.push_str("\r\n");
     fields.extend_from_slice(line.as_bytes());
     Some(hash(value.as_bytes()))
-}
-
-fn write_hex(out: &mut [u8; 32], mut value: u128) {
-    for byte in out.iter_mut().rev() {
-        let nibble = (value & 15) as u8;
-        *byte = if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
-        value >>= 4;
-    }
 }

@@ -4,10 +4,10 @@
 //! connection that was idle for less than [`FRESH_MS`]: shorter than any common server's keep-alive timeout.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
 
 use pannier_decide::cluster::Cluster;
 use pannier_table::clock;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::upstream::Upstream;
 
@@ -25,7 +25,7 @@ struct Idle {
 
 /// The idle connections of one worker.
 #[derive(Default)]
-pub struct Pool(RefCell<HashMap<u64, Vec<Idle>>>);
+pub struct Pool(RefCell<FxHashMap<u64, Vec<Idle>>>);
 
 impl Pool {
     /// A connection to the endpoint, if a good one is idle. `repeatable`: losing the attempt would do no harm.
@@ -80,7 +80,7 @@ impl Pool {
 
     /// Closes what no cluster has any more.
     pub fn retain(&self, clusters: &[Cluster]) {
-        let known: HashSet<u64> = clusters.iter().flat_map(|c| &c.endpoints).map(|e| e.key).collect();
+        let known: FxHashSet<u64> = clusters.iter().flat_map(|c| &c.endpoints).map(|e| e.key).collect();
         self.0.borrow_mut().retain(|key, _| known.contains(key));
     }
 }

@@ -32,7 +32,7 @@ impl<'p> Retrying<'p> {
         let limits = cluster.limits.as_deref()?;
         let retry = limits.retry.as_ref()?;
         if retry.budget.is_some() {
-            cluster.live.spent.request(clock::monotonic_ms());
+            cluster.live.spent.request(plan.started_ms);
         }
         let most = plan.rule.and_then(|rule| rule.retries).unwrap_or(retry.attempts);
         (most > 0 && plan.repeatable && plan.upgrade.is_none()).then(|| Retrying {

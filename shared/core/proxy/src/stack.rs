@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use pannier_decide::policy::Policy;
 use pannier_decide::route::Route;
-use pannier_decide::rules::Injected;
+use pannier_decide::rules::{Injected, Injection};
 use pannier_http::refusal::Refusal;
 use pannier_table::clock;
 use pannier_table::counters::Cell as Counter;
@@ -103,14 +103,15 @@ async fn govern(context: Context<'_>, plan: &mut Plan<'_>, caller: &mut Stream) 
     if plan.malformed.is_none()
         && let Some(answer) = plan.answer.take()
     {
-        return Err(answer);
+        return Err(*answer);
     }
     let target = target(context, plan)?;
     let _pass = match target {
         Target::Cluster(cluster) => admission::admit(context, cluster, plan.criticality).await?,
         Target::Authority => admission::Pass::default(),
     };
-    let was_delayed = inject(context, plan, target).await?;
+    let faults = faults(plan, target);
+    let was_delayed = faults != [None, None] && inject(context, faults).await?;
     mirror::send(context, plan, target);
     let mut outcome = attempts::run(context, target, plan, caller).await;
     if was_delayed && outcome.flag == Flag::None {
@@ -119,15 +120,19 @@ async fn govern(context: Context<'_>, plan: &mut Plan<'_>, caller: &mut Stream) 
     Ok(outcome)
 }
 
-/// Injects the faults of the route and of the service called; whether it delayed the request.
-async fn inject(context: Context<'_>, plan: &Plan<'_>, target: Target<'_>) -> Result<bool, Answer> {
+/// The faults of the route and of the service called.
+fn faults(plan: &Plan<'_>, target: Target<'_>) -> [Option<Injection>; 2] {
     let of_service = match target {
         Target::Cluster(cluster) => cluster.fault,
         Target::Authority => None,
     };
-    let of_route = plan.rule.and_then(|rule| rule.fault);
+    [plan.rule.and_then(|rule| rule.fault), of_service]
+}
+
+/// Injects faults; whether they delayed the request.
+async fn inject(context: Context<'_>, faults: [Option<Injection>; 2]) -> Result<bool, Answer> {
     let mut was_delayed = false;
-    for fault in [of_route, of_service].into_iter().flatten() {
+    for fault in faults.into_iter().flatten() {
         let injected = fault.draw(clock::unix_ms(), &mut context.worker.random.borrow_mut());
         if injected == Injected::default() {
             continue;

@@ -250,6 +250,8 @@ impl Enrolment {
 pub struct WorkerCounters {
     enrolment: std::sync::Arc<Enrolment>,
     worker: usize,
+    /// Where its words begin.
+    from: usize,
     index: HashMap<u64, usize, Identity>,
     used: usize,
 }
@@ -283,7 +285,8 @@ impl WorkerCounters {
     /// The counters of worker `worker` (less than [`MAX_WORKERS`]), continuing where a predecessor left off.
     #[must_use]
     pub fn new(enrolment: std::sync::Arc<Enrolment>, worker: usize) -> Self {
-        let mut counters = WorkerCounters { enrolment, worker, index: HashMap::default(), used: 0 };
+        let from = SEGMENT_HEADER + enrolment.index * REGION_WORDS + REGION_HEADER + worker * WORKER_WORDS;
+        let mut counters = WorkerCounters { enrolment, worker, from, index: HashMap::default(), used: 0 };
         let mut index = HashMap::default();
         let used = (word(counters.region(), BLOCKS_USED + worker).load(Ordering::Relaxed) as usize).min(BLOCKS);
         for i in 0..used {
@@ -301,7 +304,7 @@ impl WorkerCounters {
     }
 
     fn words(&self) -> &[AtomicU64] {
-        worker(self.region(), self.worker)
+        self.enrolment.map.words().get(self.from..self.from + WORKER_WORDS).unwrap_or(&[])
     }
 
     /// Adds one to a fixed counter.
@@ -339,10 +342,15 @@ impl WorkerCounters {
         add(word(cells, line::CALLS), 1);
         match call {
             Call::Answered { status, latency_ns, slow } => {
-                add(word(cells, line::FAILURES), u64::from(status >= 500));
-                add(word(cells, line::REFUSED), u64::from(status == 429));
-                add(word(cells, line::SLOW), u64::from(slow));
                 add(word(cells, line::SUM_NS), latency_ns);
+                if status >= 500 {
+                    add(word(cells, line::FAILURES), 1);
+                } else if status == 429 {
+                    add(word(cells, line::REFUSED), 1);
+                }
+                if slow {
+                    add(word(cells, line::SLOW), 1);
+                }
             }
             Call::Unanswered => {
                 add(word(cells, line::FAILURES), 1);

@@ -22,6 +22,8 @@ pub struct Service {
     pub breaker: Option<Breaker>,
     pub outlier: Option<Outlier>,
     pub service_breaker: Option<ServiceBreaker>,
+    /// Calls are counted by endpoint: a rule over intervals judges them.
+    pub counted: bool,
     /// What counts as a slow call; 0 = nothing does.
     pub slow_ms: u64,
     pub resources: Option<Resources>,

@@ -30,6 +30,8 @@ pub struct Service {
     pub split: BTreeMap<String, u32>,
     pub mirror: Option<Mirror>,
     pub fault: Option<Fault>,
+    /// Calls are counted by endpoint: a canary is judged by them.
+    pub counted: bool,
 }
 
 /// What keeps a session at one endpoint.

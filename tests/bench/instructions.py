@@ -1,0 +1,243 @@
+"""Instructions a request in user space, counted by callgrind: what each sidecar adds to one.
+
+    python -m tests.bench.instructions
+
+The data path runs alone, outbound, with the tables of 0, 1, 2, 3 and 4 sidecars in force: instructions follow from tables,
+not from who wrote them. A count repeats to a few per cent whatever else the machine does, so that a small cost
+can be gated, where time shows nothing under 5 %. System calls are counted in the same way, in runs of their own.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pannier.sidecars.resilience import config as resilience
+from pannier.sidecars.traffic import config as traffic
+
+from tests.bench import load, syscalls
+from tests.bench.peers import SERVICE, origin_command
+from tests.bench.processes import BenchmarkError, Processes, wait_until
+from tests.bench.scenarios import SCENARIOS
+from tests.bench.session import free_port, get
+from tests.proxy.process import Proxy
+
+WARM_UP, MEASURED = 500, 3_000
+ALLOWED = 200
+"""Instructions that a further sidecar may add to a request."""
+TELEMETRY_ALLOWED = 600
+"""Telemetry that is switched on has its own price: 150 ns, at about four instructions a nanosecond."""
+
+ROUTES = traffic.Config(
+    services={
+        SERVICE: traffic.Service(subsets={"v1": {"version": "1"}, "v2": {"version": "2"}}, split={"v1": 90, "v2": 10})
+    },
+    routes=[
+        traffic.Route(name="elsewhere", hosts=["other"], matches=[traffic.Match(path="/small")]),
+        traffic.Route(name="all", hosts=[SERVICE], matches=[traffic.Match(prefix="/")]),
+    ],
+)
+LIMITS = resilience.Config(services={"*": resilience.Service()})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One more sidecar: its name, and the table that it publishes."""
+
+    sidecar: str
+    publish: Callable[[Proxy, list[str]], object]
+    allowed: int = ALLOWED
+
+
+def _endpoints(proxy: Proxy, origins: list[str]) -> None:
+    proxy.publish_endpoints(**{SERVICE: [{"address": o, "metadata": {"version": str(n % 2 + 1)}} for n, o in enumerate(origins)]})
+
+
+STEPS = (
+    Step("discovery", _endpoints),
+    Step("traffic", lambda proxy, _: proxy.publish_routes(ROUTES)),
+    Step("resilience", lambda proxy, _: proxy.publish_limits(LIMITS)),
+    Step(
+        "observability",
+        lambda proxy, _: proxy.publish_telemetry(access_log=False, sample_ratio=0.01),
+        allowed=TELEMETRY_ALLOWED,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a request costs with these sidecars."""
+
+    sidecars: tuple[str, ...]
+    instructions: float
+    added: float
+    allowed: int
+    syscalls: float | None
+
+    @property
+    def holds(self) -> bool:
+        return self.added <= self.allowed
+
+
+def available() -> bool:
+    """Whether callgrind is here."""
+    return shutil.which("valgrind") is not None
+
+
+def measure() -> list[Count]:
+    """The counts with 0 to 4 sidecars.
+
+    Raises BenchmarkError when callgrind does not count or an answer is wrong.
+    """
+    generator = load.build()
+    with tempfile.TemporaryDirectory(prefix="pannier-callgrind-") as name:
+        folder = Path(name)
+        with _origin(folder) as origins:
+            instructions = _steps(folder / "counted", origins, generator, _instructions_of)
+            calls = _steps(folder / "traced", origins, generator, _syscalls_of)
+    counts: list[Count] = []
+    for number, (counted, traced) in enumerate(zip(instructions, calls, strict=True)):
+        done = STEPS[:number]
+        counts.append(
+            Count(
+                sidecars=tuple(step.sidecar for step in done),
+                instructions=counted or 0.0,
+                added=(counted or 0.0) - counts[-1].instructions if counts else 0.0,
+                allowed=done[-1].allowed if done else 0,
+                syscalls=traced,
+            )
+        )
+    return counts
+
+
+def _steps(
+    folder: Path,
+    origins: list[str],
+    generator: Path,
+    measure_one: "Callable[[Path, list[str], Path], Iterator[float | None]]",
+) -> list[float | None]:
+    folder.mkdir()
+    return list(measure_one(folder, origins, generator))
+
+
+def _instructions_of(folder: Path, origins: list[str], generator: Path) -> Iterator[float | None]:
+    valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", "--quiet"]
+    with contextlib.closing(_proxy(folder, origins)) as proxy:
+        proxy.spawn(under=valgrind)
+        proxy.wait_notified("READY=1")
+        yield _counted(proxy, folder, generator)
+        for step in STEPS:
+            step.publish(proxy, origins)
+            yield _counted(proxy, folder, generator)
+
+
+def _syscalls_of(folder: Path, origins: list[str], generator: Path) -> Iterator[float | None]:
+    with contextlib.closing(_proxy(folder, origins)) as proxy:
+        proxy.start()
+
+        def traced() -> float | None:
+            _drive(proxy, folder, generator, WARM_UP)
+            return syscalls.per_request(
+                [proxy.pid], lambda requests: _drive(proxy, folder, generator, requests), folder
+            )
+
+        yield traced()
+        for step in STEPS:
+            step.publish(proxy, origins)
+            yield traced()
+
+
+def _proxy(folder: Path, origins: list[str]) -> Proxy:
+    proxy = Proxy(folder)
+    proxy.publish_base(clusters=[{"name": SERVICE, "endpoints": [{"address": origin} for origin in origins]}])
+    return proxy
+
+
+def _counted(proxy: Proxy, folder: Path, generator: Path) -> float:
+    _drive(proxy, folder, generator, WARM_UP)
+    _dump(proxy, folder)
+    _drive(proxy, folder, generator, MEASURED)
+    return _dump(proxy, folder) / MEASURED
+
+
+def _dump(proxy: Proxy, folder: Path) -> int:
+    """Writes down and clears what was counted; the instructions of all threads."""
+    before = set(folder.glob("out.*"))
+    subprocess.run(
+        ["callgrind_control", "--dump", str(proxy.pid)], check=True, capture_output=True, timeout=60
+    )
+    found: list[Path] = []
+
+    def dumped() -> bool:
+        found[:] = sorted(set(folder.glob("out.*")) - before)
+        return bool(found) and all("totals:" in path.read_text() for path in found)
+
+    wait_until(dumped, "callgrind did not dump")
+    totals = [re.search(r"^totals: (\d+)", path.read_text(), flags=re.MULTILINE) for path in found]
+    if not all(totals):
+        raise BenchmarkError("callgrind wrote no totals")
+    return sum(int(total[1]) for total in totals if total)
+
+
+def _drive(proxy: Proxy, folder: Path, generator: Path, requests: int) -> None:
+    # One connection: how often a reactor wakes up for many at once depends on the weather.
+    alone = next(scenario for scenario in SCENARIOS if scenario.connections == 1)
+    done = load.Generator(generator, folder, os.sched_getaffinity(0)).run(proxy.outbound[1], alone, requests=requests)
+    if done.errors:
+        raise BenchmarkError(f"{done.errors} wrong answers: {done.first_error}")
+
+
+@contextlib.contextmanager
+def _origin(folder: Path) -> Iterator[list[str]]:
+    """nginx four times: two endpoints in each of two subsets, so that there is something to balance."""
+    processes = Processes(folder / "log")
+    with processes:
+        ports = []
+        for name in ("one", "two", "three", "four"):
+            place = folder / name
+            place.mkdir()
+            port = free_port()
+            processes.start(origin_command(place, port, place / "socket"), os.sched_getaffinity(0))
+            wait_until(lambda port=port: _answers(port), "the origin did not answer")  # type: ignore[misc]
+            ports.append(f"127.0.0.1:{port}")
+        yield ports
+
+
+def _answers(port: int) -> bool:
+    try:
+        return get(port, "/small")[0] == 200
+    except OSError:
+        return False
+
+
+def markdown(counts: list[Count]) -> str:
+    """The table for people."""
+    lines = ["## Instructions a request, outbound, one connection, four endpoints (callgrind)", ""]
+    lines += ["| sidecars | instructions | added | allowed | system calls | |", "| --- | --- | --- | --- | --- | --- |"]
+    for number, count in enumerate(counts):
+        name = "none" if not number else f"+ {count.sidecars[-1]}"
+        added = f"{count.added:+.0f} | {count.allowed}" if number else " | "
+        calls = "" if count.syscalls is None else f"{count.syscalls:.2f}"
+        met = "" if not number else "met" if count.holds else "**not met**"
+        lines.append(f"| {name} | {count.instructions:.0f} | {added} | {calls} | {met} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measures and prints."""
+    if not available():
+        print("skipped: valgrind is not installed; run `make peers`")
+        return 1
+    counts = measure()
+    print(markdown(counts))
+    return 0 if all(count.holds for count in counts) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
