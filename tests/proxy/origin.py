@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.proxy.wire import PATIENCE_S, Ended, Message, Wire, answer
@@ -18,6 +18,23 @@ def keep_answering(origin: Origin, wire: Wire) -> None:
     while True:
         request = origin.take(wire.read_request())
         wire.send(origin.answer(request))
+
+
+@contextlib.contextmanager
+def held(*origins: Origin) -> Iterator[threading.Event]:
+    """Origins that answer once the event is set, which it is at the end at the latest; from then on at once."""
+    released = threading.Event()
+
+    def wait(_: Message) -> bytes:
+        assert released.wait(PATIENCE_S)
+        return answer()
+
+    for origin in origins:
+        origin.answer = wait
+    try:
+        yield released
+    finally:
+        released.set()
 
 
 class Origin:
