@@ -58,7 +58,8 @@ $(VENV)/.installed: pyproject.toml setup.py | toolchain
 
 $(VENV)/.native: $(RUST) $(VENV)/.installed | toolchain
 	cd $(CORE) && cargo build --quiet --release --workspace
-	install -m 755 $(CORE)/target/release/pannierd $(BIN)/pannierd.new && mv $(BIN)/pannierd.new $(BIN)/pannierd
+	for program in pannierd pannier-keeper; do \
+	  install -m 755 $(CORE)/target/release/$$program $(BIN)/$$program.new && mv $(BIN)/$$program.new $(BIN)/$$program; done
 	install -m 755 $(CORE)/target/release/lib_native.so $(NATIVE).new && mv $(NATIVE).new $(NATIVE)
 	touch $@
 

@@ -34,6 +34,7 @@ setup(
             debug=False,
         ),
         RustBin("pannierd", "shared/core/pannierd/Cargo.toml", debug=False),
+        RustBin("pannier-keeper", "shared/core/pannierd/Cargo.toml", debug=False),
     ],
     zip_safe=False,
     options={"bdist_wheel": {"py_limited_api": "cp311"}, "build": {"build_base": ".build"}},

@@ -207,9 +207,9 @@ def _connect(directory: Path) -> trio.socket.SocketType | None:
 def _start(directory: Path, orphan_grace_ms: int, own_group: bool) -> int:
     """Binds the socket, which nobody listens to, and starts a keeper on it; its pid."""
     path = directory / SOCKET_NAME
-    # Not resolved: in a virtual environment the interpreter is a symlink, and pannierd is beside the link.
-    program = Path(sys.executable).parent / "pannierd"
-    command = [str(program), "keep", "--dir", str(directory), "--orphan-grace-ms", str(orphan_grace_ms)]
+    # Not resolved: in a virtual environment the interpreter is a symlink, and the keeper is beside the link.
+    program = Path(sys.executable).parent / "pannier-keeper"
+    command = [str(program), "--dir", str(directory), "--orphan-grace-ms", str(orphan_grace_ms)]
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         try:
             _remove_stale(path)

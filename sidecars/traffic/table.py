@@ -38,7 +38,7 @@ def _service(service: Service, split: Mapping[str, int]) -> dict[str, Any]:
         and {
             "cookie": affinity.cookie,
             "header": affinity.header,
-            "ttl_s": None if affinity.ttl is None else milliseconds(affinity.ttl) // 1000,
+            "ttl_s": None if affinity.ttl is None else -(-milliseconds(affinity.ttl) // 1000),
         },
         "slow_start_ms": milliseconds(service.slow_start),
         "locality": service.locality,

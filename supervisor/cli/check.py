@@ -102,15 +102,16 @@ def _folders() -> Iterator[Finding]:
 
 
 def _binary() -> Iterator[Finding]:
-    path = Path(sys.executable).parent / "pannierd"
     hint = "install pannier again: pip install --force-reinstall pannier"
-    try:
-        done = subprocess.run([path], capture_output=True, timeout=5, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        yield Finding("binary", "failure", f"{path} does not run: {error}", hint)
-        return
-    crashed = done.returncode < 0
-    yield Finding("binary", "failure" if crashed else "ok", str(path), hint if crashed else "")
+    for program in ("pannierd", "pannier-keeper"):
+        path = Path(sys.executable).parent / program
+        try:
+            done = subprocess.run([path], capture_output=True, timeout=5, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            yield Finding("binary", "failure", f"{path} does not run: {error}", hint)
+            continue
+        crashed = done.returncode < 0
+        yield Finding("binary", "failure" if crashed else "ok", str(path), hint if crashed else "")
     try:
         from pannier import _native
 

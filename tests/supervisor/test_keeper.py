@@ -1,4 +1,4 @@
-"""The keeper as its controller sees it: a real `pannierd keep`, real processes."""
+"""The keeper as its controller sees it: a real `pannier-keeper`, real processes."""
 
 from __future__ import annotations
 
@@ -647,7 +647,7 @@ async def test_a_used_keeper_is_small(keeper: Keeper) -> None:
 
 
 async def test_wrong_usage_is_explained() -> None:
-    program = str(Path(sys.executable).parent / "pannierd")
-    finished = await trio.run_process([program, "keep", "--dir"], check=False, capture_stderr=True)
+    program = str(Path(sys.executable).parent / "pannier-keeper")
+    finished = await trio.run_process([program, "--dir"], check=False, capture_stderr=True)
     assert finished.returncode == 2
     assert b"--dir needs a value" in finished.stderr

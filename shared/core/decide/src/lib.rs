@@ -8,7 +8,7 @@
 //! | [`policy`], [`cluster`], [`limits`], [`rules`] | the tables joined into what a worker looks up |
 //! | [`matching`], [`route`] | which route a request takes, and where that leads |
 //! | [`rewriting`], [`cors`] | what a route changes, and what it answers itself |
-//! | [`balance`], [`load`], [`hashing`] | which endpoint takes it |
+//! | [`balance`], [`load`], [`affinity`], [`hashing`] | which endpoint takes it |
 //! | [`breaker`] | who is out, and for how long |
 //! | [`retry`], [`budget`], [`deadline`] | whether it is tried again, and until when |
 //! | [`gate`], [`bucket`] | how many may be under way, and how many a second |
@@ -16,6 +16,7 @@
 //! | [`trace`] | which trace it belongs to |
 
 pub mod address;
+pub mod affinity;
 pub mod balance;
 pub mod breaker;
 pub mod bucket;

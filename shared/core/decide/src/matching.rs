@@ -51,6 +51,15 @@ impl<'a> View<'a> {
     }
 }
 
+/// A route that matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'r> {
+    /// Its number.
+    pub route: usize,
+    /// The prefix that it matched by, without a slash at its end; none if it was not by prefix.
+    pub prefix: Option<&'r str>,
+}
+
 /// All routes of one side.
 #[derive(Debug, Default)]
 pub struct Routes {
@@ -106,7 +115,8 @@ struct Index {
 }
 
 impl Routes {
-    /// Compiles the routes of one side. A match for another `service` than ours is left out.
+    /// Compiles the routes of one side. Who calls is known outbound only, where it is `service`: a match for another one is
+    /// left out, and one of inbound routes refused.
     ///
     /// # Errors
     /// One line that names the route and what does not hold.
@@ -116,6 +126,9 @@ impl Routes {
         for (route, rule) in rules.enumerate() {
             let everything = [Match::default()];
             let matches = if rule.matches.is_empty() { &everything[..] } else { &rule.matches };
+            if rule.inbound && matches.iter().any(|m| m.source.is_some()) {
+                return Err(format!("route {:?}: who calls from outside is not known, leave `source` out", rule.name));
+            }
             for one in matches.iter().filter(|m| m.source.as_deref().is_none_or(|source| source == service)) {
                 let condition = Condition::compile(route, one, &mut expressions)
                     .map_err(|reason| format!("route {:?}: {reason}", rule.name))?;
@@ -163,10 +176,10 @@ impl Routes {
         self.by_host.get(host).copied()
     }
 
-    /// The number of the first route that matches; `of_host` are those that name the host.
+    /// The first route that matches; `of_host` are those that name the host.
     #[must_use]
     #[inline]
-    pub fn find(&self, view: &View<'_>, of_host: Option<usize>) -> Option<usize> {
+    pub fn find(&self, view: &View<'_>, of_host: Option<usize>) -> Option<Found<'_>> {
         if self.conditions.is_empty() {
             return None;
         }
@@ -180,7 +193,13 @@ impl Routes {
             }
         }
         self.first(&self.any_host, view, &mut best);
-        self.conditions.get(best).map(|condition| condition.route)
+        let condition = self.conditions.get(best)?;
+        let prefix = match &condition.path {
+            PathCondition::Any => Some(""),
+            PathCondition::Prefix(prefix) => Some(&**prefix),
+            PathCondition::Exact(_) | PathCondition::Regex(_) => None,
+        };
+        Some(Found { route: condition.route, prefix })
     }
 
     /// Lowers `best` to the first condition of an index that holds.
@@ -344,11 +363,12 @@ impl TextCondition {
 
 fn whole(regex: &str, expressions: &mut usize) -> Result<Regex, String> {
     *expressions += 1;
-    RegexBuilder::new(&format!("^(?:{regex})$"))
-        .unicode(false)
-        .size_limit(REGEX_BYTES)
-        .dfa_size_limit(REGEX_BYTES)
-        .build()
+    let build = |regex: &str| {
+        RegexBuilder::new(regex).unicode(false).size_limit(REGEX_BYTES).dfa_size_limit(REGEX_BYTES).build()
+    };
+    // Alone first: in the frame, `a)|(b` would be an expression, too.
+    build(regex)
+        .and_then(|_| build(&format!("^(?:{regex})$")))
         .map_err(|error| format!("regular expression {regex:?}: {}", one_line(&error)))
 }
 
@@ -379,7 +399,8 @@ mod tests {
     fn find(routes: &Routes, host: &str, method: &str, target: &str) -> Option<usize> {
         let fields = [("x-user", "bob"), ("x-user", "alice")].map(|(name, v)| Field { name, value: v.as_bytes() });
         let host = host.to_ascii_lowercase();
-        routes.find(&View { host: &host, port: 80, method, target, fields: &fields }, routes.of_host(&host))
+        let view = View { host: &host, port: 80, method, target, fields: &fields };
+        routes.find(&view, routes.of_host(&host)).map(|found| found.route)
     }
 
     #[test]
@@ -419,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_bad_expression_is_refused_with_its_route() {
-        for bad in ["(", "a{1000}{1000}{1000}", "\\p{Greek}"] {
+        for bad in ["(", "/a)|(?:/b", "a{1000}{1000}{1000}", "\\p{Greek}"] {
             let rules = [rule("r", &["*"], vec![Match { regex: Some(bad.into()), ..Match::default() }])];
             let error = Routes::compile(rules.iter(), "shop").unwrap_err();
             assert!(error.starts_with("route \"r\": regular expression"), "{error}");

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use crate::matching::View;
-use crate::policy::{Named, Policy};
+use crate::affinity::{self, Session};
+use crate::matching::{Found, View};
+use crate::policy::{Named, Policy, Side};
 use crate::rules::Rule;
 use crate::schema::Unknown;
 
@@ -28,6 +29,22 @@ pub struct Routed<'p> {
     pub route: Route,
     #[allow(missing_docs)]
     pub rule: Option<&'p Rule>,
+    /// The prefix that the rule matched by.
+    pub prefix: Option<&'p str>,
+    /// The request's session, where the service called has affinity.
+    pub session: Option<Session>,
+}
+
+impl<'p> Routed<'p> {
+    fn new(route: Route, matched: Option<(&'p Rule, Found<'p>)>) -> Self {
+        let prefix = matched.and_then(|(_, found)| found.prefix);
+        Routed { route, rule: matched.map(|(rule, _)| rule), prefix, session: None }
+    }
+}
+
+fn matching<'p>(side: &'p Side, view: &View<'_>, of_host: Option<usize>) -> Option<(&'p Rule, Found<'p>)> {
+    let found = side.routes.find(view, of_host)?;
+    side.rules.get(found.route).map(|rule| (rule, found))
 }
 
 /// The route of a request that came from outside. Never resolved.
@@ -41,16 +58,15 @@ pub fn inbound<'p>(policy: &'p Policy, view: &View<'_>) -> Routed<'p> {
         || host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
         || policy.hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
     let route = match (is_ours, policy.app) {
-        (false, _) => return Routed { route: Route::Unknown, rule: None },
+        (false, _) => return Routed::new(Route::Unknown, None),
         (true, Some(app)) => Route::Cluster(app),
         (true, None) => Route::NoApp,
     };
-    let rule = policy.traffic.as_ref().and_then(|traffic| {
+    let matched = policy.traffic.as_ref().and_then(|traffic| {
         let (side, host) = (&traffic.inbound, lower(host));
-        let view = View { host: &host, ..*view };
-        side.rules.get(side.routes.find(&view, side.routes.of_host(&host))?)
+        matching(side, &View { host: &host, ..*view }, side.routes.of_host(&host))
     });
-    Routed { route, rule }
+    Routed::new(route, matched)
 }
 
 /// The route of a request that the app sent. `draw` follows from the request's id, and chooses among the shares of a split.
@@ -69,28 +85,33 @@ fn lower(host: &str) -> Cow<'_, str> {
 }
 
 fn to<'p>(policy: &'p Policy, view: &View<'_>, known: Option<Named>, draw: impl Fn() -> u64) -> Routed<'p> {
-    let rule = policy.traffic.as_ref().and_then(|traffic| {
+    let matched = policy.traffic.as_ref().and_then(|traffic| {
         let side = &traffic.outbound;
         // A service's name has been looked up already; another host is looked up among the routes' own.
         let of_host = known.map_or_else(|| side.routes.of_host(view.host), |named| named.routes);
-        side.rules.get(side.routes.find(view, of_host)?)
+        matching(side, view, of_host)
     });
-    let named = match rule.and_then(|rule| rule.to.as_ref()) {
+    let named = match matched.and_then(|(rule, _)| rule.to.as_ref()) {
         Some(split) => split.pick(&draw),
         None => known.map(|named| named.cluster),
     };
+    let mut session = None;
     let route = match named {
         Some(index) => {
-            let share = policy.clusters.get(index).and_then(|cluster| cluster.split.as_ref());
+            let cluster = policy.clusters.get(index);
+            let affinity = cluster.and_then(|cluster| cluster.affinity.as_ref());
+            session = affinity.and_then(|affinity| affinity::session(affinity, view.fields, &draw));
             // Another draw than the route's own: what was drawn there says nothing about the subset.
-            Route::Cluster(share.and_then(|split| split.pick(|| redrawn(draw()))).unwrap_or(index))
+            let drawn = || redrawn(session.map_or_else(&draw, |session| session.hash));
+            let share = cluster.and_then(|cluster| cluster.split.as_ref());
+            Route::Cluster(share.and_then(|split| split.pick(drawn)).unwrap_or(index))
         }
         None => match policy.unknown {
             Unknown::Passthrough if !view.host.is_empty() => Route::Passthrough,
             _ => Route::Unknown,
         },
     };
-    Routed { route, rule }
+    Routed { session, ..Routed::new(route, matched) }
 }
 
 fn redrawn(draw: u64) -> u64 {

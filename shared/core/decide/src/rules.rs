@@ -14,8 +14,6 @@ pub struct Rule {
     pub to: Option<Split>,
     #[allow(missing_docs)]
     pub rewrite: Option<Rewrite>,
-    /// The prefixes that its matches may have matched by, the longest first.
-    pub prefixes: Vec<Box<str>>,
     #[allow(missing_docs)]
     pub redirect: Option<Redirect>,
     /// Edits of the request, and of the answer.
@@ -46,9 +44,6 @@ impl Rule {
     }
 
     fn build(rule: &Described, cluster: &mut impl FnMut(&str) -> Result<usize, String>) -> Result<Rule, String> {
-        let mut prefixes: Vec<Box<str>> =
-            rule.matches.iter().filter_map(|m| m.prefix.as_deref()).map(|p| p.trim_end_matches('/').into()).collect();
-        prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.len()));
         if let Some(host) = rule.rewrite.as_ref().and_then(|rewrite| rewrite.host.as_deref()) {
             pannier_http::authority::parse(host).ok_or(format!("rewrite: {host:?} is no authority"))?;
         }
@@ -64,7 +59,6 @@ impl Rule {
                 }
             },
             rewrite: rule.rewrite.clone(),
-            prefixes,
             redirect: rule.redirect.clone(),
             request: rule.request.as_ref().map(edits).transpose()?,
             response: rule.response.as_ref().map(edits).transpose()?,

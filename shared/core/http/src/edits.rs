@@ -50,9 +50,9 @@ fn check_name(name: &str) -> Result<&str, String> {
         return Err(format!("{name:?} is no field name"));
     }
     match fields::name(name) {
-        Name::Other | Name::TraceParent | Name::TraceState | Name::GrpcTimeout => Ok(name),
+        Name::Other => Ok(name),
         Name::Host => Err("rewrite the host instead of editing the field".into()),
-        _ => Err(format!("the field {name:?} frames messages or is pannier's own: it cannot be edited")),
+        _ => Err(format!("the field {name:?} frames messages or is written by pannier: it cannot be edited")),
     }
 }
 
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn what_frames_or_identifies_cannot_be_edited() {
-        for bad in ["content-length", "Transfer-Encoding", "connection", "host", "x-pannier-reason", "a b", ""] {
+        for bad in ["content-length", "traceparent", "Transfer-Encoding", "connection", "host", "x-pannier-reason", "a b", ""] {
             let none = std::iter::empty();
             assert!(HeaderEdits::try_new([(bad, "1")].into_iter(), none, std::iter::empty()).is_err(), "{bad}");
         }

@@ -261,9 +261,10 @@ pub struct Edits<'a> {
 /// What is left of a caller's time, in milliseconds. It is written anew at each hop.
 pub const DEADLINE: &str = "x-pannier-deadline";
 
-/// As wide as any, so that a later attempt can write a smaller number in its place; blanks before a value mean nothing.
-fn deadline_digits(left_ms: u64) -> [u8; 8] {
-    let mut digits = [b' '; 8];
+/// As wide as any, so that a later attempt can write a smaller number in its place. Blanks before a value mean nothing; gRPC
+/// wants digits alone.
+fn deadline_digits(left_ms: u64, filler: u8) -> [u8; 8] {
+    let mut digits = [filler; 8];
     let mut left = left_ms.min(99_999_999);
     for digit in digits.iter_mut().rev() {
         *digit = b'0' + (left % 10) as u8;
@@ -277,11 +278,13 @@ fn deadline_digits(left_ms: u64) -> [u8; 8] {
 
 /// Writes what is left now into a head that [`Request::write`] made with a deadline.
 pub fn renew_deadline(head: &mut [u8], left_ms: u64) {
-    const LINE: &[u8] = b"\r\nx-pannier-deadline: ";
-    if let Some(at) = memchr::memmem::find(head, LINE).map(|at| at + LINE.len())
-        && let Some(digits) = head.get_mut(at..at + 8)
-    {
-        digits.copy_from_slice(&deadline_digits(left_ms));
+    const LINES: [(&[u8], u8); 2] = [(b"\r\nx-pannier-deadline: ", b' '), (b"\r\ngrpc-timeout: ", b'0')];
+    for (line, filler) in LINES {
+        if let Some(at) = memchr::memmem::find(head, line).map(|at| at + line.len())
+            && let Some(digits) = head.get_mut(at..at + 8)
+        {
+            digits.copy_from_slice(&deadline_digits(left_ms, filler));
+        }
     }
 }
 
@@ -301,17 +304,6 @@ impl<'b> Request<'_, 'b> {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'b [u8]> {
         self.fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
-    }
-
-    /// The value of a cookie.
-    #[must_use]
-    pub fn cookie(&self, name: &str) -> Option<&'b [u8]> {
-        let cookies = self.fields.iter().filter(|field| field.name.eq_ignore_ascii_case("cookie"));
-        cookies.flat_map(|field| field.value.split(|b| *b == b';')).find_map(|pair| {
-            let at = pair.iter().position(|b| *b == b'=')?;
-            let (key, value) = pair.split_at_checked(at)?;
-            (key.trim_ascii() == name.as_bytes()).then(|| value.get(1..).unwrap_or(&[]).trim_ascii())
-        })
     }
 
     /// Whether a lost attempt may be repeated without harm (RFC 9110, 9.2.2).
@@ -349,6 +341,7 @@ impl<'b> Request<'_, 'b> {
                     continue;
                 }
                 Name::Expect if !self.expects_continue => continue,
+                Name::GrpcTimeout if edits.deadline_ms.is_some() => continue,
                 Name::TraceParent if edits.trace_parent.is_some() => continue,
                 Name::TraceState if edits.drop_trace_state => continue,
                 Name::Ours if edits.strip_ours || (edits.deadline_ms.is_some() && is_deadline(field.name)) => continue,
@@ -377,7 +370,12 @@ impl<'b> Request<'_, 'b> {
             fields::write(out, b"traceparent", trace_parent);
         }
         if let Some(left) = edits.deadline_ms {
-            fields::write(out, DEADLINE.as_bytes(), &deadline_digits(left));
+            fields::write(out, DEADLINE.as_bytes(), &deadline_digits(left, b' '));
+            if self.grpc_timeout.is_some() {
+                out.extend_from_slice(b"grpc-timeout: ");
+                out.extend_from_slice(&deadline_digits(left, b'0'));
+                out.extend_from_slice(b"m\r\n");
+            }
         }
         if let Some(headers) = edits.headers {
             headers.write(out);

@@ -114,6 +114,8 @@ pub struct Toward<'a> {
     pub headers: Option<&'a HeaderEdits>,
     /// Further fields, written already.
     pub extra: &'a [u8],
+    /// `extra` says which origins are allowed: what the upstream says of them is left out, since browsers refuse two answers.
+    pub replaces_cors: bool,
     /// Minor version of the caller's HTTP/1.
     pub version: u8,
     /// The connection to the caller goes on after this answer.
@@ -162,7 +164,9 @@ impl<'b> Response<'_, 'b> {
                 Name::Ours if toward.strip_ours => continue,
                 _ => {}
             }
-            if toward.headers.is_some_and(|headers| headers.drops(field.name)) {
+            if toward.headers.is_some_and(|headers| headers.drops(field.name))
+                || (toward.replaces_cors && is_cors(field.name))
+            {
                 continue;
             }
             if self.nominated && fields::nominates(self.fields, field.name) {
@@ -192,6 +196,11 @@ impl<'b> Response<'_, 'b> {
         }
         out.extend_from_slice(b"\r\n");
     }
+}
+
+fn is_cors(name: &str) -> bool {
+    const PREFIX: &str = "access-control-";
+    name.get(..PREFIX.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
 }
 
 /// The phrase of a status that the proxy answers with itself.

@@ -34,14 +34,14 @@ use signals::Signals;
 
 /// How to call it.
 pub const USAGE: &str =
-    "pannierd keep --dir DIR --orphan-grace-ms N   (N below 0: never; the listening socket is descriptor 3)";
+    "pannier-keeper --dir DIR --orphan-grace-ms N   (N below 0: never; the listening socket is descriptor 3)";
 
 struct Options {
     directory: PathBuf,
     orphan_grace_ms: i64,
 }
 
-/// Runs `pannierd keep` with the arguments behind that word. 0 after an orderly end, 1 if it cannot start, 2 for wrong usage.
+/// Runs `pannier-keeper` with its arguments. 0 after an orderly end, 1 if it cannot start, 2 for wrong usage.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let options = match parse(arguments) {
         Ok(options) => options,
@@ -93,7 +93,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, Strin
 
 /// Writes to standard error, which may be closed.
 fn complain(message: &str) {
-    let _ = writeln!(io::stderr(), "pannierd keep: {message}");
+    let _ = writeln!(io::stderr(), "pannier-keeper: {message}");
 }
 
 #[cfg(test)]

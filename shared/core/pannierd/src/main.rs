@@ -1,4 +1,4 @@
-//! One binary for what must be native: each subcommand is a crate of its own.
+//! `pannierd`: the data path's process.
 
 use std::env;
 use std::io::{self, Write};
@@ -6,12 +6,10 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = env::args_os().skip(1);
-    let command = arguments.next();
-    match command.as_deref().and_then(|command| command.to_str()) {
-        Some("keep") => pannier_keeper::main(arguments),
-        Some("proxy") => pannier_proxy::main(arguments),
+    match arguments.next() {
+        Some(command) if command == "proxy" => pannier_proxy::main(arguments),
         _ => {
-            let _ = writeln!(io::stderr(), "usage: {}\n       pannierd proxy --workers N", pannier_keeper::USAGE);
+            let _ = writeln!(io::stderr(), "usage: pannierd proxy --workers N");
             ExitCode::from(2)
         }
     }

@@ -17,6 +17,8 @@ use pannier_table::series::Direction;
 
 use crate::answer::Answer;
 use crate::outcome::Context;
+use crate::plan::Plan;
+use crate::stack::too_late;
 use crate::timers::{Timer, after};
 use crate::worker::Worker;
 
@@ -62,15 +64,15 @@ impl Drop for Held<'_> {
 pub async fn admit<'p>(
     context: Context<'p>,
     cluster: &'p Cluster,
-    criticality: Criticality,
+    plan: &Plan<'_>,
 ) -> Result<Pass<'p>, Answer> {
     match context.direction {
-        Direction::Inbound => inbound(context, criticality).await,
-        Direction::Outbound => outbound(context, cluster).await,
+        Direction::Inbound => inbound(context, plan).await,
+        Direction::Outbound => outbound(context, cluster, plan).await,
     }
 }
 
-async fn inbound(context: Context<'_>, criticality: Criticality) -> Result<Pass<'_>, Answer> {
+async fn inbound<'p>(context: Context<'p>, plan: &Plan<'_>) -> Result<Pass<'p>, Answer> {
     let (worker, live) = (context.worker, &context.policy.inbound_live);
     let mut pass = Pass::default();
     let Some(limits) = &context.policy.inbound_limits else {
@@ -80,15 +82,15 @@ async fn inbound(context: Context<'_>, criticality: Criticality) -> Result<Pass<
         rate(worker, limit, live, "")?;
     }
     if let Some(shedding) = &limits.shedding {
-        pass.requests = Some(shed(worker, shedding, live, criticality)?);
+        pass.requests = Some(shed(worker, shedding, live, plan.criticality)?);
     }
     if let Some(bulkhead) = &limits.bulkhead {
-        pass.bulkhead = Some(enter(worker, context.timer, bulkhead, &live.bulkhead, "this service").await?);
+        pass.bulkhead = Some(enter(context, bulkhead, &live.bulkhead, "this service", plan).await?);
     }
     Ok(pass)
 }
 
-async fn outbound<'p>(context: Context<'p>, cluster: &'p Cluster) -> Result<Pass<'p>, Answer> {
+async fn outbound<'p>(context: Context<'p>, cluster: &'p Cluster, plan: &Plan<'_>) -> Result<Pass<'p>, Answer> {
     let (worker, live) = (context.worker, &cluster.live);
     let mut pass = Pass::default();
     let Some(limits) = &cluster.limits else {
@@ -111,7 +113,7 @@ async fn outbound<'p>(context: Context<'p>, cluster: &'p Cluster) -> Result<Pass
         pass.requests = Some(Held(&live.requests));
     }
     if let Some(bulkhead) = &limits.bulkhead {
-        pass.bulkhead = Some(enter(worker, context.timer, bulkhead, &live.bulkhead, &cluster.name).await?);
+        pass.bulkhead = Some(enter(context, bulkhead, &live.bulkhead, &cluster.name, plan).await?);
     }
     Ok(pass)
 }
@@ -172,26 +174,30 @@ fn shed<'p>(
 }
 
 async fn enter<'p>(
-    worker: &Worker,
-    timer: &Timer,
+    context: Context<'_>,
     bulkhead: &Bulkhead,
     gate: &'p Gate,
     service: &str,
+    plan: &Plan<'_>,
 ) -> Result<Held<'p>, Answer> {
-    let until = if bulkhead.wait_ms == 0 { 0 } else { after(bulkhead.wait_ms) };
-    if gate.enter(bulkhead.concurrent) || wait_for(timer, gate, bulkhead.concurrent, u32::MAX, until).await {
+    let worker = context.worker;
+    let until_ms = if bulkhead.wait_ms == 0 { 0 } else { after(bulkhead.wait_ms).min(plan.deadline_ms) };
+    if gate.enter(bulkhead.concurrent) || wait_for(context.timer, gate, bulkhead.concurrent, until_ms).await {
         return Ok(Held(gate));
+    }
+    if clock::monotonic_ms() >= plan.deadline_ms {
+        return Err(too_late(worker));
     }
     worker.count(Counter::BulkheadFull);
     Err(overflow(format!("{} requests to {service} are under way", bulkhead.concurrent)))
 }
 
 /// Waits in the queue of a gate, at most until `until_ms`; whether it was entered. 0 = not at all.
-async fn wait_for(timer: &Timer, gate: &Gate, most: u32, most_waiting: u32, until_ms: u64) -> bool {
+async fn wait_for(timer: &Timer, gate: &Gate, most: u32, until_ms: u64) -> bool {
     if until_ms == 0 {
         return false;
     }
-    let Some(queued) = Queued::take(gate, most_waiting) else {
+    let Some(queued) = Queued::take(gate, u32::MAX) else {
         return false;
     };
     loop {

@@ -36,8 +36,8 @@ impl Answer {
         self
     }
 
-    /// Appends it, head and body; `head_only` for HEAD.
-    pub fn write(&self, out: &mut Vec<u8>, head_only: bool, keep_alive: bool) {
+    /// Appends it, head and body, with further fields that are written already; `head_only` for HEAD.
+    pub fn write(&self, out: &mut Vec<u8>, further: &[u8], head_only: bool, keep_alive: bool) {
         let body = if self.message.is_empty() {
             String::new()
         } else {
@@ -60,8 +60,9 @@ impl Answer {
             let _ = write!(head, "x-pannier-reason: {}\r\n", self.flag.name());
         }
         head.push_str(&self.fields);
-        head.push_str(if keep_alive { "\r\n" } else { "connection: close\r\n\r\n" });
         out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(further);
+        out.extend_from_slice(if keep_alive { b"\r\n" } else { b"connection: close\r\n\r\n" });
         if !head_only {
             out.extend_from_slice(body.as_bytes());
         }

@@ -23,6 +23,7 @@ use crate::plan::Plan;
 use crate::pump;
 use crate::replay::Kept;
 use crate::retrying::Retrying;
+use crate::stack::too_late;
 use crate::stream::Stream;
 use crate::timers::{NEVER, after};
 use crate::upstream::{Counted, Upstream};
@@ -56,9 +57,12 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
     let mut kept = upload.as_ref().and(retrying.as_ref()).map(|retrying| Kept::up_to(retrying.body_limit()));
     let (mut tried, mut dials, mut fresh, mut following) = (Vec::new(), 0, false, Vec::new());
     loop {
-        if clock::monotonic_ms() >= plan.deadline_ms {
-            context.worker.count(Counter::DeadlinesExceeded);
-            return say(context, caller, plan, &Answer::new(504, Flag::UT, "the request's time is over")).await;
+        if plan.deadline_ms != NEVER {
+            let left_ms = plan.deadline_ms.saturating_sub(clock::monotonic_ms());
+            if left_ms == 0 {
+                return say(context, caller, plan, &too_late(context.worker)).await;
+            }
+            renew_deadline(&mut plan.out, left_ms);
         }
         let chosen = match target {
             Target::Authority => None,
@@ -75,6 +79,9 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
                 let message = format!("no connection to {} is free", harmless(&label));
                 let said = say(context, caller, plan, &Answer::new(503, Flag::UO, message)).await;
                 return Outcome { upstream: label, ..said };
+            }
+            Err(_) if clock::monotonic_ms() >= plan.deadline_ms => {
+                return say(context, caller, plan, &too_late(context.worker)).await;
             }
             Err(NoConnection::Dial(error)) => {
                 call.failed();
@@ -97,6 +104,8 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
             kept: kept.as_ref(),
             headers: plan.rule.and_then(|rule| rule.response.as_ref()),
             extra: &plan.answer_fields,
+            replaces_cors: plan.has_cors_marks,
+            bounds_answer: plan.bounds_answer,
             asked: Asked { head: plan.head_only, upgrade: plan.upgrade.map(|text| text.get(context.input).as_bytes()) },
             version: plan.version,
             keep_alive,
@@ -147,9 +156,6 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
             if pause_ms > 0 {
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             }
-            if plan.deadline_ms != NEVER {
-                renew_deadline(&mut plan.out, plan.deadline_ms.saturating_sub(clock::monotonic_ms()));
-            }
             continue;
         }
         let gone = matches!(failure, Failure::CallerGone);
@@ -195,7 +201,8 @@ async fn connect(
     repeatable: bool,
     fresh: bool,
 ) -> Result<(Upstream, bool), NoConnection> {
-    let (worker, timer, timeout_ms) = (context.worker, context.timer, context.policy.timeouts.connect_ms);
+    let (worker, timer) = (context.worker, context.timer);
+    let timeout_ms = within(context.policy.timeouts.connect_ms, plan.deadline_ms);
     let Some(Chosen { cluster, endpoint, .. }) = chosen else {
         let host = plan.host.get(context.input);
         let dialled = dial::pass_through(worker, timer, host, plan.port, timeout_ms).await;
@@ -231,6 +238,15 @@ async fn connect(
             }
         }
     }
+}
+
+/// A timeout that ends by a deadline; 0 = never.
+fn within(timeout_ms: u64, deadline_ms: u64) -> u64 {
+    if deadline_ms == NEVER {
+        return timeout_ms;
+    }
+    let left_ms = deadline_ms.saturating_sub(clock::monotonic_ms()).max(1);
+    if timeout_ms == 0 { left_ms } else { timeout_ms.min(left_ms) }
 }
 
 /// What a failure is called and what the caller is told of it; the endpoint is charged with its own. A caller who gave too

@@ -19,7 +19,7 @@ use crate::pump::{self, Flow, PumpError};
 use crate::replay::Kept;
 use crate::retrying::Retrying;
 use crate::stream::{ReadHalf, Stream, WriteHalf};
-use crate::timers::{NEVER, Timer, after};
+use crate::timers::{Timer, after};
 use crate::worker::Worker;
 
 /// Interim answers (1xx) of one request.
@@ -39,6 +39,8 @@ pub struct Attempt<'a> {
     pub attempt_ms: u64,
     /// When all patience ends: milliseconds since boot.
     pub deadline_ms: u64,
+    /// The time of an attempt is for its whole answer, as a route's timeouts are; the floor's is for the answer's head.
+    pub bounds_answer: bool,
     /// What may be tried again.
     pub retrying: Option<&'a Retrying<'a>>,
     /// Keeps what is sent of a body.
@@ -47,6 +49,8 @@ pub struct Attempt<'a> {
     pub headers: Option<&'a HeaderEdits>,
     #[allow(missing_docs)]
     pub extra: &'a [u8],
+    #[allow(missing_docs)]
+    pub replaces_cors: bool,
     /// What was asked for.
     pub asked: Asked<'a>,
     /// Minor version of the caller's HTTP/1.
@@ -77,7 +81,7 @@ impl Attempt<'_> {
     }
 
     fn flow<'a>(&'a self, timer: &'a Timer, written: &'a Cell<u64>, minimum_rate: bool) -> Flow<'a> {
-        Flow { timer, idle_ms: self.idle_ms, minimum_rate, written }
+        Flow { timer, idle_ms: self.idle_ms, until_ms: self.deadline_ms, minimum_rate, written }
     }
 
     fn answer_by(&self) -> u64 {
@@ -155,7 +159,7 @@ pub async fn run(
         return receive(attempt, &deadline, &mut from_upstream, &mut to_caller).await;
     };
 
-    let deadline = Cell::new(NEVER);
+    let deadline = Cell::new(attempt.deadline_ms);
     let upload_timer = attempt.worker.timers.register();
     let mut send = pin!(async {
         from_caller.acknowledge();
@@ -182,6 +186,9 @@ pub async fn run(
                     }
                     Err(PumpError::WriteClosed | PumpError::WriteTimeout) => deadline.set(after(LAST_WORDS_MS)),
                     Err(PumpError::ReadClosed) => return Err(Failure::CallerGone),
+                    Err(PumpError::ReadTimeout) if clock::monotonic_ms() >= attempt.deadline_ms => {
+                        return Err(Failure::Upstream(Flag::UT, 504, "the request's time was over before its body was here"));
+                    }
                     Err(PumpError::ReadTimeout) => {
                         return Err(Failure::Caller(Flag::DT, 408, "the request's body came too slowly"));
                     }
@@ -276,7 +283,8 @@ async fn receive_with(
     if !head.relay.may_be_whole(input) {
         upstream.acknowledge();
     }
-    let flow = attempt.flow(attempt.timer, &attempt.written, false);
+    let until_ms = if attempt.bounds_answer { deadline.get() } else { attempt.deadline_ms };
+    let flow = Flow { until_ms, ..attempt.flow(attempt.timer, &attempt.written, false) };
     match pump::body(&flow, upstream, caller, input, out, &mut head.relay, None).await {
         Ok(()) => {}
         Err(PumpError::WriteClosed | PumpError::WriteTimeout) => return Err(Failure::CallerGone),
@@ -353,6 +361,7 @@ fn translate(attempt: &Attempt<'_>, head: &[u8], out: &mut Vec<u8>) -> Result<He
             &Toward {
                 headers: attempt.headers.filter(|_| is_final),
                 extra: if is_final { attempt.extra } else { &[] },
+                replaces_cors: attempt.replaces_cors,
                 version: attempt.version,
                 keep_alive,
                 strip_ours: attempt.strip_ours,

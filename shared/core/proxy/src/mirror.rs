@@ -17,7 +17,7 @@ use crate::dial;
 use crate::outcome::Context;
 use crate::plan::Plan;
 use crate::pump::{self, Flow};
-use crate::timers::after;
+use crate::timers::{NEVER, after};
 use crate::upstream::Upstream;
 use crate::worker::{InForce, Worker};
 
@@ -62,7 +62,10 @@ async fn exchange(
     session: Option<u64>,
 ) -> Option<()> {
     let timer = worker.timers.register();
-    let chosen = choose(worker, policy.clusters.get(cluster)?, session, &[]).ok()?;
+    let whole = policy.clusters.get(cluster)?;
+    let share = whole.split.as_ref().and_then(|split| split.pick(|| worker.random.borrow_mut().bits()));
+    let cluster = share.and_then(|index| policy.clusters.get(index)).unwrap_or(whole);
+    let chosen = choose(worker, cluster, session, &[]).ok()?;
     let mut call = Call::begin(worker, Some(chosen));
     let mut upstream = match worker.pool.take(call.key(), true) {
         Some(upstream) => upstream,
@@ -75,7 +78,7 @@ async fn exchange(
         },
     };
     let (written, sent_ns) = (Cell::new(0), clock::monotonic_ns());
-    let flow = Flow { timer: &timer, idle_ms: policy.timeouts.idle_ms, minimum_rate: false, written: &written };
+    let flow = Flow { timer: &timer, idle_ms: policy.timeouts.idle_ms, until_ms: NEVER, minimum_rate: false, written: &written };
     pump::write(&flow, &mut upstream.stream, request).await.ok()?;
     let (mut input, mut dropped) = (worker.buffers.take(), worker.buffers.take());
     let deadline = after(PATIENCE_MS);

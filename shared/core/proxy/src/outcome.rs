@@ -10,7 +10,7 @@ use crate::answer::Answer;
 use crate::plan::Plan;
 use crate::pump::{self, Flow};
 use crate::stream::Stream;
-use crate::timers::Timer;
+use crate::timers::{NEVER, Timer};
 use crate::worker::{InForce, Worker};
 
 /// What holds for a request from its first to its last step.
@@ -61,10 +61,10 @@ pub struct Outcome {
 pub async fn say(context: Context<'_>, caller: &mut Stream, plan: &Plan<'_>, answer: &Answer) -> Outcome {
     let keep_alive = plan.keep_alive && plan.upload.is_none() && !context.worker.is_draining();
     let mut out = context.worker.buffers.take();
-    answer.write(&mut out, plan.head_only, keep_alive);
+    answer.write(&mut out, &plan.answer_fields, plan.head_only, keep_alive);
     let written = Cell::new(0);
     let idle_ms = context.policy.timeouts.idle_ms;
-    let flow = Flow { timer: context.timer, idle_ms, minimum_rate: false, written: &written };
+    let flow = Flow { timer: context.timer, idle_ms, until_ms: NEVER, minimum_rate: false, written: &written };
     let said = pump::write(&flow, caller, &out).await;
     context.worker.buffers.give(out);
     Outcome {

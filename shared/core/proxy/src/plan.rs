@@ -1,12 +1,9 @@
 //! Steps 1 to 4 of the [`stack`](crate::stack), which wait for nothing: a head becomes what is sent in its place.
 
-use std::fmt::Write;
-
 use pannier_decide::cluster::Cluster;
-use pannier_decide::hashing::{draw, hash};
+use pannier_decide::hashing::draw;
 use pannier_decide::matching::View;
 use pannier_decide::policy::Policy;
-use pannier_decide::random::Random;
 use pannier_decide::route::{self, Route};
 use pannier_decide::rules::Rule;
 use pannier_decide::trace::{self, Span};
@@ -84,6 +81,10 @@ pub struct Plan<'p> {
     pub deadline_is_callers: bool,
     /// How long one attempt may take, milliseconds; 0 = any time.
     pub attempt_ms: u64,
+    /// That is a route's timeout, and for the whole answer.
+    pub bounds_answer: bool,
+    /// The answer is marked for other origins.
+    pub has_cors_marks: bool,
     /// What the route answers itself.
     pub answer: Option<Box<Answer>>,
     /// Fields that the answer gets, each line ended.
@@ -172,12 +173,14 @@ pub fn plan<'p>(
         new_request_id,
         trace_state: request.trace_state.map(text),
         span,
-        session: None,
+        session: routed.session.map(|session| session.hash),
         criticality: Criticality::Default,
         started_ms: arrived.started_ns / 1_000_000,
         deadline_ms: NEVER,
         deadline_is_callers: false,
         attempt_ms: policy.timeouts.request_ms,
+        bounds_answer: false,
+        has_cors_marks: false,
         answer: None,
         answer_fields: Vec::new(),
         out: worker.buffers.take(),
@@ -191,14 +194,11 @@ pub fn plan<'p>(
     let left_ms = if policy.traffic.is_some() { govern_time(&mut plan, &request) } else { None };
     let mut rewritten = None;
     if let Some(rule) = routed.rule {
-        rewritten = rewriting::rewritten(rule, request.path);
-        plan.answer = answer_of_route(&mut plan.answer_fields, rule, &request, port);
+        rewritten = rule.rewrite.as_ref().and_then(|r| rewriting::rewritten(r, routed.prefix, request.path));
+        answer_of_route(&mut plan, rule, routed.prefix, &request);
     }
-    if let Route::Cluster(index) = routed.route
-        && let Some(cluster) = policy.clusters.get(index)
-        && cluster.affinity.is_some()
-    {
-        plan.session = session(&mut plan.answer_fields, cluster, &request, &mut random);
+    if let (Route::Cluster(index), Some(value)) = (routed.route, routed.session.and_then(|s| s.new_cookie)) {
+        give_cookie(&mut plan.answer_fields, policy.clusters.get(index), &value);
     }
     let trace_parent = span.map(|span| span.header());
     let edits = Edits {
@@ -234,6 +234,7 @@ fn govern_time(plan: &mut Plan<'_>, request: &Request<'_, '_>) -> Option<u64> {
     let routes = request_ms.filter(|ms| *ms > 0);
     if let Some(ms) = plan.rule.and_then(|rule| rule.backend_request_ms) {
         plan.attempt_ms = ms;
+        plan.bounds_answer = true;
     } else if request_ms.is_some() {
         plan.attempt_ms = 0;
     }
@@ -247,36 +248,33 @@ fn govern_time(plan: &mut Plan<'_>, request: &Request<'_, '_>) -> Option<u64> {
 }
 
 /// What a route answers itself; else it may mark the answer that comes.
-fn answer_of_route(fields: &mut Vec<u8>, rule: &Rule, request: &Request<'_, '_>, port: u16) -> Option<Box<Answer>> {
+fn answer_of_route(plan: &mut Plan<'_>, rule: &Rule, prefix: Option<&str>, request: &Request<'_, '_>) {
     if let Some(redirect) = &rule.redirect {
-        let location = rewriting::location(redirect, rule, request.host.host, port, request.path);
-        return Some(Box::new(Answer::of_route(redirect.status, format!("location: {location}\r\n"))));
+        let location = rewriting::location(redirect, prefix, request.host.host, plan.port, request.path);
+        plan.answer = Some(Box::new(Answer::of_route(redirect.status, format!("location: {location}\r\n"))));
+        return;
     }
-    let cors = rule.cors.as_ref()?;
-    let origin = request.field("origin")?;
+    let Some((cors, origin)) = rule.cors.as_ref().zip(request.field("origin")) else {
+        return;
+    };
     if request.method == "OPTIONS" && request.field("access-control-request-method").is_some() {
-        return cors::preflight(cors, origin).map(|fields| Box::new(Answer::of_route(204, fields)));
+        plan.answer = cors::preflight(cors, origin).map(|fields| Box::new(Answer::of_route(204, fields)));
+    } else if let Some(marks) = cors::marks(cors, origin) {
+        plan.answer_fields.extend_from_slice(marks.as_bytes());
+        plan.has_cors_marks = true;
     }
-    fields.extend_from_slice(cors::marks(cors, origin)?.as_bytes());
-    None
 }
 
-/// The hash of the request's session; a caller without the cookie is given one.
-fn session(fields: &mut Vec<u8>, cluster: &Cluster, request: &Request<'_, '_>, random: &mut Random) -> Option<u64> {
-    let affinity = cluster.affinity.as_ref()?;
-    if let Some(header) = &affinity.header {
-        return request.field(header).map(hash);
-    }
-    let name = affinity.cookie.as_deref()?;
-    if let Some(value) = request.cookie(name) {
-        return Some(hash(value));
-    }
-    let value = format!("{:016x}", random.bits());
-    let mut line = format!("set-cookie: {name}={value}; Path=/; HttpOnly");
+fn give_cookie(fields: &mut Vec<u8>, cluster: Option<&Cluster>, value: &[u8; 16]) {
+    let Some(affinity) = cluster.and_then(|cluster| cluster.affinity.as_ref()) else {
+        return;
+    };
+    let name = affinity.cookie.as_deref().unwrap_or("");
+    fields.extend_from_slice(format!("set-cookie: {name}=").as_bytes());
+    fields.extend_from_slice(value);
+    fields.extend_from_slice(b"; Path=/; HttpOnly");
     if let Some(ttl) = affinity.ttl_s {
-        let _ = write!(line, "; Max-Age={ttl}");
+        fields.extend_from_slice(format!("; Max-Age={ttl}").as_bytes());
     }
-    line.push_str("\r\n");
-    fields.extend_from_slice(line.as_bytes());
-    Some(hash(value.as_bytes()))
+    fields.extend_from_slice(b"\r\n");
 }

@@ -43,6 +43,8 @@ pub struct Flow<'a> {
     pub timer: &'a Timer,
     /// Longest pause on either side, milliseconds; 0 = any.
     pub idle_ms: u64,
+    /// When all patience ends: milliseconds since boot.
+    pub until_ms: u64,
     /// Also ask for [`UPLOAD_BYTES_PER_SECOND`].
     pub minimum_rate: bool,
     /// Bytes written.
@@ -60,7 +62,7 @@ pub async fn read<R: AsyncRead + Unpin>(reader: &mut R, input: &mut Vec<u8>) -> 
 /// Writes all of `bytes`.
 pub async fn write<W: AsyncWrite + Unpin>(flow: &Flow<'_>, writer: &mut W, mut bytes: &[u8]) -> Result<(), PumpError> {
     while !bytes.is_empty() {
-        match flow.timer.until(after(flow.idle_ms), writer.write(bytes)).await {
+        match flow.timer.until(after(flow.idle_ms).min(flow.until_ms), writer.write(bytes)).await {
             Ok(Ok(written)) if written > 0 => {
                 flow.written.set(flow.written.get() + written as u64);
                 bytes = bytes.get(written..).unwrap_or(&[]);
@@ -114,7 +116,7 @@ pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         if was_full && input.capacity() < LARGE {
             input.reserve(LARGE - input.len());
         }
-        let mut at_ms = after(flow.idle_ms);
+        let mut at_ms = after(flow.idle_ms).min(flow.until_ms);
         if flow.minimum_rate {
             at_ms = at_ms.min(began_ms + UPLOAD_GRACE_MS + received * 1_000 / UPLOAD_BYTES_PER_SECOND);
         }

@@ -34,7 +34,7 @@ use crate::outcome::{Context, Next, Outcome, say};
 use crate::plan::{self, Plan};
 use crate::pump::{self, Flow};
 use crate::stream::Stream;
-use crate::timers::Timer;
+use crate::timers::{NEVER, Timer};
 use crate::worker::Worker;
 
 /// A head that has arrived at the beginning of the input.
@@ -107,17 +107,23 @@ async fn govern(context: Context<'_>, plan: &mut Plan<'_>, caller: &mut Stream) 
     }
     let target = target(context, plan)?;
     let _pass = match target {
-        Target::Cluster(cluster) => admission::admit(context, cluster, plan.criticality).await?,
+        Target::Cluster(cluster) => admission::admit(context, cluster, plan).await?,
         Target::Authority => admission::Pass::default(),
     };
     let faults = faults(plan, target);
-    let was_delayed = faults != [None, None] && inject(context, faults).await?;
+    let was_delayed = faults != [None, None] && inject(context, faults, plan.deadline_ms).await?;
     mirror::send(context, plan, target);
     let mut outcome = attempts::run(context, target, plan, caller).await;
     if was_delayed && outcome.flag == Flag::None {
         outcome.flag = Flag::DI;
     }
     Ok(outcome)
+}
+
+/// What a request is answered whose time is over.
+pub fn too_late(worker: &Worker) -> Answer {
+    worker.count(Counter::DeadlinesExceeded);
+    Answer::new(504, Flag::UT, "the request's time is over")
 }
 
 /// The faults of the route and of the service called.
@@ -130,7 +136,7 @@ fn faults(plan: &Plan<'_>, target: Target<'_>) -> [Option<Injection>; 2] {
 }
 
 /// Injects faults; whether they delayed the request.
-async fn inject(context: Context<'_>, faults: [Option<Injection>; 2]) -> Result<bool, Answer> {
+async fn inject(context: Context<'_>, faults: [Option<Injection>; 2], deadline_ms: u64) -> Result<bool, Answer> {
     let mut was_delayed = false;
     for fault in faults.into_iter().flatten() {
         let injected = fault.draw(clock::unix_ms(), &mut context.worker.random.borrow_mut());
@@ -139,8 +145,12 @@ async fn inject(context: Context<'_>, faults: [Option<Injection>; 2]) -> Result<
         }
         context.worker.count(Counter::FaultsInjected);
         if injected.delay_ms > 0 {
-            tokio::time::sleep(Duration::from_millis(injected.delay_ms)).await;
+            let left_ms = deadline_ms.saturating_sub(clock::monotonic_ms());
+            tokio::time::sleep(Duration::from_millis(injected.delay_ms.min(left_ms))).await;
             was_delayed = true;
+            if injected.delay_ms >= left_ms {
+                return Err(too_late(context.worker));
+            }
         }
         if let Some(status) = injected.abort {
             return Err(Answer::new(status, Flag::FI, "this is an injected fault"));
@@ -162,9 +172,9 @@ pub async fn refuse(
     let policy = worker.policy();
     let answer = refused(refusal);
     let mut out = worker.buffers.take();
-    answer.write(&mut out, false, false);
+    answer.write(&mut out, &[], false, false);
     let written = Cell::new(0);
-    let flow = Flow { timer, idle_ms: policy.timeouts.idle_ms, minimum_rate: false, written: &written };
+    let flow = Flow { timer, idle_ms: policy.timeouts.idle_ms, until_ms: NEVER, minimum_rate: false, written: &written };
     let said = pump::write(&flow, caller, &out).await;
     worker.buffers.give(out);
     account::finish(
@@ -217,7 +227,8 @@ fn target<'a>(context: Context<'a>, plan: &Plan<'_>) -> Result<Target<'a>, Answe
     match plan.route {
         Route::Cluster(index) => match context.policy.clusters.get(index) {
             Some(cluster) if !cluster.endpoints.is_empty() => Ok(Target::Cluster(cluster)),
-            _ => Err(Answer::new(503, Flag::UH, format!("{} has no endpoints", host()))),
+            Some(cluster) => Err(Answer::new(503, Flag::UH, format!("{} has no endpoints", cluster.name))),
+            None => Err(Answer::new(503, Flag::UH, format!("{} has no endpoints", host()))),
         },
         Route::Passthrough => Ok(Target::Authority),
         Route::NoApp => Err(Answer::new(503, Flag::UH, "no app is configured behind this listener; see --app-port")),
