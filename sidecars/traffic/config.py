@@ -227,6 +227,8 @@ class Route(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.side == "inbound" and self.to:
             raise ValueError("an inbound route leads to the app: leave `to` out")
+        if self.side == "inbound" and any(match.source is not None for match in self.matches):
+            raise ValueError("who calls from outside is not known: leave `source` out")
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

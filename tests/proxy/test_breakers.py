@@ -457,7 +457,7 @@ def test_a_limit_of_ours_gives_the_try_back(guarded: Proxy, origin: Origin) -> N
 
 @pytest.mark.parametrize(
     "healthy",
-    [pytest.param(False, marks=pytest.mark.xfail(reason="whoever waits for a try comes first, healthy or not")), True],
+    [False, True],
 )
 def test_an_endpoint_that_is_unhealthy_as_well_is_not_tried(
     guarded: Proxy, origin: Origin, start_origin: StartOrigin, healthy: bool

@@ -240,7 +240,6 @@ def test_the_next_attempt_passes_on_less(proxy: Proxy, silent: Origin) -> None:
     assert second <= first - 100
 
 
-@pytest.mark.xfail(reason="what is left is found before an injected delay")
 def test_what_was_spent_before_is_not_passed_on(proxy: Proxy, origin: Origin) -> None:
     publish(proxy, request="60s", fault=Injected(delay="100ms"))
     assert call(proxy, "/", "X-Pannier-Deadline: 5000").status == 200
@@ -249,12 +248,13 @@ def test_what_was_spent_before_is_not_passed_on(proxy: Proxy, origin: Origin) ->
     assert left <= 4_900
 
 
-@pytest.mark.xfail(reason="`grpc-timeout` is passed on as it came")
 def test_grpcs_own_field_says_no_more_than_what_is_left(proxy: Proxy, origin: Origin) -> None:
     """A callee that knows no other field waits by this one."""
     publish(proxy, request="1s")
     call(proxy, "/", "Grpc-Timeout: 60S")
-    assert origin.only.get("grpc-timeout") in (None, "1S", *(f"{ms}m" for ms in range(1001)))
+    value = origin.only.get("grpc-timeout")
+    assert value is not None and value.endswith("m") and len(value) <= 9
+    assert 0 < int(value.removesuffix("m")) <= 1000
 
 
 # --- whose fault it is ---------------------------------------------------------------------------------------------
@@ -275,13 +275,11 @@ def test_a_short_deadline_of_the_caller_does_not_count_against_the_endpoint(prox
 # --- everything that may wait --------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="the deadline is looked at after the delay")
 def test_a_delay_that_is_injected_does_not_outlast_the_deadline(proxy: Proxy, origin: Origin) -> None:
     publish(proxy, request="100ms", fault=Injected(delay="1s", abort=418))
     assert refusal(call(proxy)) == LATE
 
 
-@pytest.mark.xfail(reason="connecting is bounded by `connect_ms` alone")
 def test_connecting_does_not_outlast_the_deadline(start_proxy: StartProxy) -> None:
     """A listener with a full backlog: the kernel drops what asks further."""
     proxy = start_proxy(timeouts={"connect_ms": 1_000})
@@ -296,7 +294,6 @@ def test_connecting_does_not_outlast_the_deadline(start_proxy: StartProxy) -> No
         assert refusal(call(proxy)) == LATE
 
 
-@pytest.mark.xfail(reason="the deadline is set with the request's last byte")
 def test_an_upload_does_not_outlast_the_callers_deadline(start_proxy: StartProxy) -> None:
     proxy = start_proxy(timeouts={"idle_ms": 1_000})
     publish(proxy)
@@ -305,7 +302,6 @@ def test_an_upload_does_not_outlast_the_callers_deadline(start_proxy: StartProxy
         assert refusal(caller.read_answer()) == LATE
 
 
-@pytest.mark.xfail(reason="the bulkhead does not know the deadline")
 def test_waiting_for_a_bulkhead_does_not_outlast_the_deadline(proxy: Proxy, silent: Origin) -> None:
     bulkhead = resilience.Bulkhead(concurrent=1, wait="1s")
     proxy.publish_limits(resilience.Config(services={"*": resilience.Service(bulkhead=bulkhead)}))
@@ -316,7 +312,6 @@ def test_waiting_for_a_bulkhead_does_not_outlast_the_deadline(proxy: Proxy, sile
         assert refusal(call(proxy, "/", "X-Pannier-Deadline: 100")) == LATE
 
 
-@pytest.mark.xfail(reason="both end with the answer's head")
 @pytest.mark.parametrize("which", ["request", "backend_request"])
 def test_an_answer_does_not_outlast_the_timeout(proxy: Proxy, origin: Origin, which: str) -> None:
     """Both run until the full answer has been received (GEP-1742)."""

@@ -162,7 +162,6 @@ def test_a_percentage_decides_whether_a_detection_has_a_consequence(
     assert out(pair, 2) == ([0] if enforcing else [])
 
 
-@pytest.mark.xfail(reason="it is detected again with each further failure")
 def test_a_detection_that_had_no_consequence_begins_anew(pair: Proxy, origin: Origin) -> None:
     """As in Envoy: the percentage is of every fifth failure, not of each one from the fifth on."""
     eject(pair, enforcing_consecutive_5xx=0)

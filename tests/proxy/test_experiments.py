@@ -230,7 +230,6 @@ def test_copies_go_to_a_subset(proxy: Proxy, origin: Origin, start_origin: Start
     assert v2.only.target == "/"
 
 
-@pytest.mark.xfail(reason="a copy goes to any endpoint of the service")
 def test_copies_keep_to_the_split_of_the_service_that_they_go_to(
     proxy: Proxy, origin: Origin, start_origin: StartOrigin
 ) -> None:

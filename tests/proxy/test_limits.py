@@ -129,11 +129,7 @@ def test_a_wait_ends_with_the_patience_for_an_answer(up: Proxy, origin: Origin) 
             assert_overflow(up.fetch("/impatient", host="up", outbound=True), "no connection")
 
 
-NOBODY_MAY_WAIT = pytest.mark.xfail(reason="room is made for the next call, not for the one that asked")
-STALE_WAKERS = pytest.mark.xfail(reason="whoever waits leaves a waker for each tick, and the first one is woken")
-
-
-@pytest.mark.parametrize("pending", [1024, pytest.param(0, marks=NOBODY_MAY_WAIT)])
+@pytest.mark.parametrize("pending", [1024, 0])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_idle_connection_to_another_endpoint_makes_room(
     start_proxy: StartProxy, origin: Origin, start_origin: StartOrigin, pending: int, method: str
@@ -147,7 +143,6 @@ def test_an_idle_connection_to_another_endpoint_makes_room(
     assert (len(origin.requests), len(other.requests)) == (3, 3)
 
 
-@pytest.mark.xfail(reason="whoever made room for itself waits for a tick before it looks")
 def test_room_is_made_at_once(start_proxy: StartProxy, origin: Origin, start_origin: StartOrigin) -> None:
     """Forty in a row, each of which closes the connection of the one before it: by ticks it would be 1 s."""
     proxy, other = start_proxy(balance="round_robin"), start_origin()
@@ -174,7 +169,6 @@ def test_who_waits_gets_a_connection_that_another_endpoint_no_longer_needs(
     assert len(other.requests) == 1
 
 
-@pytest.mark.xfail(reason="a worker closes idle connections of its own alone")
 def test_an_idle_connection_of_another_worker_makes_room(start_proxy: StartProxy, origin: Origin) -> None:
     """Two workers, one connection: whoever asks gets it, as nobody else uses it."""
     proxy = start_proxy(workers=2, timeouts={"request_ms": 100})
@@ -209,7 +203,6 @@ def test_only_so_many_requests_are_under_way(up: Proxy, origin: Origin) -> None:
     assert statuses(up, 3) == [200] * 3
 
 
-@pytest.mark.xfail(reason="the end of the list is marked one place too late")
 def test_gauges_are_of_the_limits_in_force(up: Proxy) -> None:
     def shown() -> set[str]:
         return {g.limit for g in up.counters.gauges()}
@@ -378,7 +371,7 @@ def test_a_wait_for_a_bulkhead_ends(up: Proxy, origin: Origin) -> None:
         assert up.totals("bulkhead_full") == 1
 
 
-@pytest.mark.parametrize("gave_up", [0, pytest.param(100, marks=STALE_WAKERS)])
+@pytest.mark.parametrize("gave_up", [0, 100])
 def test_who_waits_for_a_bulkhead_gets_a_place_at_once(up: Proxy, origin: Origin, gave_up: int) -> None:
     """Fifty in a row, each of which waits for the one before it: a tick of 25 ms for each would be 1.25 s.
 
@@ -398,7 +391,6 @@ def test_who_waits_for_a_bulkhead_gets_a_place_at_once(up: Proxy, origin: Origin
             assert monotonic() - began < 0.6
 
 
-@STALE_WAKERS
 def test_waiting_in_vain_leaves_nothing_behind(up: Proxy, origin: Origin) -> None:
     govern(up, bulkhead=resilience.Bulkhead(concurrent=1, wait="50ms"))
     with held(origin), calling(up):
@@ -459,7 +451,6 @@ def test_a_rate_holds_over_a_second(up: Proxy, origin: Origin) -> None:
     assert 30 <= len(origin.requests) <= 5 + (lasted * 10 + 1) * 5
 
 
-@pytest.mark.xfail(reason="the number of the last interval is one of shorter intervals, far ahead")
 def test_a_longer_interval_begins_at_once(up: Proxy) -> None:
     """The tokens of the table before are kept, and those of the new one come as it says."""
     govern(up, rate_limit=resilience.RateLimit(max=1, fill=1, interval="50ms"))

@@ -427,16 +427,12 @@ def test_the_limit_is_exact(proxy: Proxy, bad: Origin, size: int, status: int) -
         assert upload(caller, bad, BODY[:size]).status == status
 
 
-UNCOUNTED = pytest.mark.xfail(reason="what comes with the head is kept, and not counted")
-
-
-@pytest.mark.parametrize(("size", "status"), [(100, 200), pytest.param(101, 503, marks=UNCOUNTED)])
+@pytest.mark.parametrize(("size", "status"), [(100, 200), (101, 503)])
 def test_the_limit_holds_for_a_body_that_comes_with_its_head(proxy: Proxy, size: int, status: int) -> None:
     govern(proxy, body_limit=100)
     assert call(proxy, method="PUT", body=BODY[:size]).status == status
 
 
-@UNCOUNTED
 def test_what_came_with_the_head_counts_for_the_limit(proxy: Proxy, bad: Origin) -> None:
     govern(proxy, body_limit=KIB)
     with proxy.call(outbound=True) as caller:

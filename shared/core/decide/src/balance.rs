@@ -241,7 +241,9 @@ fn gather<V: Fn(&Endpoint) -> Verdict>(
         match (question.verdict)(endpoint) {
             Verdict::Pass if endpoint.healthy => candidates.push(index),
             Verdict::Pass => {}
-            Verdict::Probe if probe.is_none() && !question.avoid.contains(&endpoint.key) => probe = Some(index),
+            Verdict::Probe if probe.is_none() && endpoint.healthy && !question.avoid.contains(&endpoint.key) => {
+                probe = Some(index);
+            }
             Verdict::Probe | Verdict::Out => out += 1,
         }
     }
@@ -255,7 +257,7 @@ fn gather<V: Fn(&Endpoint) -> Verdict>(
         candidates.extend(all.iter().enumerate().filter(|(_, e)| stays(e)).map(|(index, _)| index));
     }
     if candidates.is_empty() {
-        return Some(if out > 0 { Choice::AllOpen } else { Choice::Empty });
+        return Some(if out > 0 && out == all.len() { Choice::AllOpen } else { Choice::Empty });
     }
     if !question.avoid.is_empty() {
         let fresh = |index: &usize| all.get(*index).is_some_and(|e| !question.avoid.contains(&e.key));

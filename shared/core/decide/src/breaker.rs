@@ -201,6 +201,13 @@ fn step_outlier(
     }
     let enforced = detected.iter().any(|(reached, percent)| *reached && random * 100.0 < *percent);
     if !enforced || !room() {
+        // A detection is one, with consequences or without: the next takes as many failures again.
+        let [(failures, _), (gateway, _), (local, _)] = detected;
+        words.step_streak(place, |streak| Streak {
+            failures: if failures { 0 } else { streak.failures },
+            gateway: if gateway { 0 } else { streak.gateway },
+            local: if local { 0 } else { streak.local },
+        });
         return Change::None;
     }
     let (until_ms, times) = ejection(outlier, words.history(place, now_ms), now_ms);
@@ -244,6 +251,13 @@ fn count(words: &HotWords, place: Place, seen: Seen) -> Streak {
     })
 }
 
+/// Whether a service's breaker lets nobody through at `now_ms`.
+#[must_use]
+pub fn is_open(breaker: &ServiceBreaker, words: &HotWords, now_ms: u64) -> bool {
+    let word = words.state(Place { slot: breaker.slot, incarnation: breaker.incarnation }, now_ms);
+    word.state == State::Open && word.until_ms > now_ms
+}
+
 /// Whether a service's breaker lets a call through at `now_ms`. In its half-open state it lets `half_open_calls` through,
 /// and is closed again if nobody has judged them in as long as it was open.
 pub fn admit(breaker: &ServiceBreaker, words: &HotWords, now_ms: u64) -> bool {
@@ -254,18 +268,22 @@ pub fn admit(breaker: &ServiceBreaker, words: &HotWords, now_ms: u64) -> bool {
         State::Open if word.until_ms > now_ms => return false,
         State::Open => {
             let trying = Word { state: State::HalfOpen, until_ms: now_ms + breaker.open_ms };
-            if words.change(place, now_ms, |seen| (seen == word).then_some(trying)).is_some() {
-                words.step_streak(place, |_| Streak { failures: 1, ..Streak::default() });
-                return true;
-            }
+            words.change(place, now_ms, |seen| (seen == word).then_some(trying));
         }
         State::HalfOpen if word.until_ms <= now_ms => return true,
         State::HalfOpen => {}
     }
+    // Calls are counted under the end of the half-open time that they belong to: a count of an earlier one begins anew.
+    let word = words.state(place, now_ms);
+    if word.state != State::HalfOpen {
+        return word.state == State::Closed;
+    }
+    let period = word.until_ms as u16;
     let let_through = Cell::new(false);
     words.step_streak(place, |streak| {
-        let_through.set(streak.failures < breaker.half_open_calls);
-        Streak { failures: streak.failures + u16::from(let_through.get()), ..streak }
+        let before = if streak.gateway == period { streak.failures } else { 0 };
+        let_through.set(before < breaker.half_open_calls);
+        Streak { failures: before + u16::from(let_through.get()), gateway: period, local: 0 }
     });
     let_through.get()
 }

@@ -27,14 +27,15 @@ impl Bucket {
         let mut left = 0;
         let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let (last, tokens) = (word >> 32, word & u64::from(u32::MAX));
-            let filled = if last == 0 {
+            // Numbers of a shorter interval lie ahead of those of a longer one: such a bucket begins anew, too.
+            let filled = if last == 0 || last > now {
                 u64::from(limit.max)
             } else {
                 tokens.saturating_add(now.saturating_sub(last).saturating_mul(u64::from(limit.fill)))
             };
             let tokens = filled.min(u64::from(limit.max));
             left = tokens.checked_sub(1)?;
-            Some(now.max(last) << 32 | left)
+            Some(now << 32 | left)
         });
         match taken {
             Ok(_) => Taken::Token(u32::try_from(left).unwrap_or(u32::MAX)),
@@ -58,6 +59,14 @@ mod tests {
         assert_eq!(bucket.take(&LIMIT, 1_010), Taken::None(90));
         assert_eq!(bucket.take(&LIMIT, 1_100), Taken::Token(1));
         assert_eq!(bucket.take(&LIMIT, 9_000), Taken::Token(2), "never more than the maximum");
+    }
+
+    #[test]
+    fn another_interval_begins_at_once() {
+        let bucket = Bucket::default();
+        while matches!(bucket.take(&LIMIT, 1_010), Taken::Token(_)) {}
+        let longer = RateLimit { interval_ms: 1_000, ..LIMIT };
+        assert_eq!(bucket.take(&longer, 1_020), Taken::Token(2));
     }
 
     #[test]

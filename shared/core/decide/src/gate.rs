@@ -4,7 +4,7 @@
 //! known here. Refused: a semaphore of the runtime, whose size cannot follow a policy that changes.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
@@ -13,7 +13,8 @@ use std::task::Waker;
 pub struct Gate {
     used: AtomicU32,
     waiting: AtomicU32,
-    wakers: Mutex<VecDeque<Waker>>,
+    next_ticket: AtomicU64,
+    wakers: Mutex<VecDeque<(u64, Waker)>>,
 }
 
 impl Gate {
@@ -52,25 +53,38 @@ impl Gate {
         }
     }
 
-    /// Takes a place in the queue if fewer than `most` wait. Each success is paired with one [`Gate::give_up`].
-    pub fn queue(&self, most: u32) -> bool {
-        self.waiting.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < most).then_some(n + 1)).is_ok()
+    /// A place in the queue if fewer than `most` wait: its ticket. Each is paired with one [`Gate::give_up`].
+    pub fn queue(&self, most: u32) -> Option<u64> {
+        let queued = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < most).then_some(n + 1));
+        queued.ok().map(|_| self.next_ticket.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Leaves the queue, having entered or not. A wake-up that came too late is passed on.
-    pub fn give_up(&self) {
+    /// Leaves the queue, having entered or not. A wake-up that was for this ticket is passed on.
+    pub fn give_up(&self, ticket: u64) {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
-        self.wake_one();
+        let was_parked = {
+            let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = wakers.iter().position(|(known, _)| *known == ticket);
+            at.is_some_and(|at| wakers.remove(at).is_some())
+        };
+        if !was_parked {
+            self.wake_one();
+        }
     }
 
-    /// Wakes `waker` at the next [`Gate::leave`] that nobody before it takes. Look once more after this.
-    pub fn park(&self, waker: Waker) {
-        self.wakers.lock().unwrap_or_else(PoisonError::into_inner).push_back(waker);
+    /// Wakes `waker` at the next [`Gate::leave`] that nobody before it takes; a ticket has one waker. Look once more after
+    /// this.
+    pub fn park(&self, ticket: u64, waker: Waker) {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        match wakers.iter_mut().find(|(known, _)| *known == ticket) {
+            Some((_, old)) => *old = waker,
+            None => wakers.push_back((ticket, waker)),
+        }
     }
 
     fn wake_one(&self) {
         let waker = self.wakers.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        if let Some(waker) = waker {
+        if let Some((_, waker)) = waker {
             waker.wake();
         }
     }
@@ -119,12 +133,20 @@ mod tests {
             }
         }
         let gate = Gate::default();
-        assert!(gate.enter(1) && gate.queue(1) && !gate.queue(1));
-        let flag = std::sync::Arc::new(Flag(false.into()));
-        gate.park(flag.clone().into());
+        assert!(gate.enter(1));
+        let (first, second) = (gate.queue(2), gate.queue(2));
+        assert_eq!(gate.queue(2), None);
+        let flags = [(); 2].map(|()| std::sync::Arc::new(Flag(false.into())));
+        for (ticket, flag) in [first, second].into_iter().flatten().zip(&flags) {
+            gate.park(ticket, flag.clone().into());
+            gate.park(ticket, flag.clone().into());
+        }
         gate.leave();
-        assert!(flag.0.load(Ordering::Relaxed));
-        gate.give_up();
+        assert!(flags[0].0.load(Ordering::Relaxed) && !flags[1].0.load(Ordering::Relaxed), "one at a time");
+        first.into_iter().for_each(|ticket| gate.give_up(ticket));
+        assert!(flags[1].0.load(Ordering::Relaxed), "who was woken and left passes it on");
+        second.into_iter().for_each(|ticket| gate.give_up(ticket));
         assert_eq!(gate.waiting(), 0);
+        assert!(gate.wakers.lock().is_ok_and(|wakers| wakers.is_empty()));
     }
 }

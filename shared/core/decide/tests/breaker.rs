@@ -271,7 +271,6 @@ fn of_many_failures_at_once_one_ejects() {
 }
 
 #[test]
-#[ignore = "who makes it half open sets the count of calls after others have counted theirs"]
 fn of_many_calls_at_once_half_open_lets_exactly_so_many_through() {
     let prepare = |words: &HotWords| {
         words.step_streak(HERE, |_| Streak::default());

@@ -71,7 +71,9 @@ mod tests {
 
     #[test]
     fn what_frames_or_identifies_cannot_be_edited() {
-        for bad in ["content-length", "traceparent", "Transfer-Encoding", "connection", "host", "x-pannier-reason", "a b", ""] {
+        for bad in
+            ["content-length", "traceparent", "Transfer-Encoding", "connection", "host", "x-pannier-reason", "a b", ""]
+        {
             let none = std::iter::empty();
             assert!(HeaderEdits::try_new([(bad, "1")].into_iter(), none, std::iter::empty()).is_err(), "{bad}");
         }

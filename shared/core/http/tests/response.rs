@@ -9,7 +9,8 @@ use proptest::prelude::*;
 const GET: Asked<'static> = Asked { head: false, upgrade: None };
 const HEAD: Asked<'static> = Asked { head: true, upgrade: None };
 const UPGRADE: Asked<'static> = Asked { head: false, upgrade: Some(b"websocket") };
-const KEPT: Toward<'_> = Toward { headers: None, extra: &[], replaces_cors: false, version: 1, keep_alive: true, strip_ours: true };
+const KEPT: Toward<'_> =
+    Toward { headers: None, extra: &[], replaces_cors: false, version: 1, keep_alive: true, strip_ours: true };
 
 fn parsed<T>(head: &str, asked: Asked<'_>, look: impl FnOnce(Response<'_, '_>) -> T) -> T {
     look(response::parse(head.as_bytes(), &mut room(), asked).unwrap())

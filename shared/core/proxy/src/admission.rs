@@ -1,7 +1,7 @@
 //! Whether a request may go on: rate limits, shedding, bulkheads, resource limits, the service's breaker.
 //!
-//! In the order of their price: what refuses without taking anything comes first, what takes a place last, and of two that
-//! take a place the one that does not wait. All of it comes before an endpoint is chosen, and none of it counts against one.
+//! What refuses without taking anything comes first, what takes a place later, what waits after that, and the few calls of a
+//! half-open breaker last. All of it comes before an endpoint is chosen, and none of it counts against one.
 
 use pannier_decide::breaker;
 use pannier_decide::bucket::Taken;
@@ -61,11 +61,7 @@ impl Drop for Held<'_> {
 }
 
 /// Admits a request to the app, or to a cluster; or says why not.
-pub async fn admit<'p>(
-    context: Context<'p>,
-    cluster: &'p Cluster,
-    plan: &Plan<'_>,
-) -> Result<Pass<'p>, Answer> {
+pub async fn admit<'p>(context: Context<'p>, cluster: &'p Cluster, plan: &Plan<'_>) -> Result<Pass<'p>, Answer> {
     match context.direction {
         Direction::Inbound => inbound(context, plan).await,
         Direction::Outbound => outbound(context, cluster, plan).await,
@@ -96,11 +92,13 @@ async fn outbound<'p>(context: Context<'p>, cluster: &'p Cluster, plan: &Plan<'_
     let Some(limits) = &cluster.limits else {
         return Ok(pass);
     };
-    if let Some(breaker) = &limits.service_breaker
-        && !breaker::admit(breaker, &worker.hot, clock::monotonic_ms())
-    {
+    let refused = || {
         worker.count(Counter::ServiceBreakerRefused);
-        return Err(overflow(format!("the breaker of {} is open", cluster.name)));
+        overflow(format!("the breaker of {} is open", cluster.name))
+    };
+    let breaker = limits.service_breaker.as_ref();
+    if breaker.is_some_and(|breaker| breaker::is_open(breaker, &worker.hot, clock::monotonic_ms())) {
+        return Err(refused());
     }
     if let Some(limit) = &limits.rate_limit {
         rate(worker, limit, live, &cluster.name)?;
@@ -114,6 +112,10 @@ async fn outbound<'p>(context: Context<'p>, cluster: &'p Cluster, plan: &Plan<'_
     }
     if let Some(bulkhead) = &limits.bulkhead {
         pass.bulkhead = Some(enter(context, bulkhead, &live.bulkhead, &cluster.name, plan).await?);
+    }
+    // Last: a half-open breaker lets few through, and they must not be used up by what is refused after it.
+    if breaker.is_some_and(|breaker| !breaker::admit(breaker, &worker.hot, clock::monotonic_ms())) {
+        return Err(refused());
     }
     Ok(pass)
 }
@@ -159,7 +161,8 @@ fn shed<'p>(
         Criticality::Critical if shedding.trust => 1.0,
         _ => shedding.default,
     };
-    let most = (f64::from(shedding.requests) * share) as u32;
+    // 0.29 of 100 is 29, whatever the product of the two says in binary.
+    let most = (f64::from(shedding.requests) * share + 1e-6) as u32;
     if live.requests.enter(most) {
         return Ok(Held(&live.requests));
     }
@@ -212,12 +215,15 @@ async fn wait_for(timer: &Timer, gate: &Gate, most: u32, until_ms: u64) -> bool 
 }
 
 /// A place in the queue of a gate.
-pub struct Queued<'g>(&'g Gate);
+pub struct Queued<'g> {
+    gate: &'g Gate,
+    ticket: u64,
+}
 
 impl<'g> Queued<'g> {
     /// A place, if fewer than `most` wait.
     pub fn take(gate: &'g Gate, most: u32) -> Option<Self> {
-        gate.queue(most).then(|| Queued(gate))
+        gate.queue(most).map(|ticket| Queued { gate, ticket })
     }
 
     /// Returns when somebody has left, or by `until_ms`; look then whether there is room. It also returns when a tick of
@@ -229,7 +235,7 @@ impl<'g> Queued<'g> {
                 return std::task::Poll::Ready(());
             }
             parked = true;
-            self.0.park(context.waker().clone());
+            self.gate.park(self.ticket, context.waker().clone());
             std::task::Poll::Pending
         });
         let _ = timer.until(until_ms.min(after(crate::timers::TICK.as_millis() as u64)), parking).await;
@@ -238,6 +244,6 @@ impl<'g> Queued<'g> {
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.0.give_up();
+        self.gate.give_up(self.ticket);
     }
 }

@@ -20,6 +20,7 @@ use crate::dial::{self, DialError};
 use crate::exchange::{self, Answered, Attempt, Failure};
 use crate::outcome::{Context, Next, Outcome, say};
 use crate::plan::Plan;
+use crate::pool::WANTED;
 use crate::pump;
 use crate::replay::Kept;
 use crate::retrying::Retrying;
@@ -54,7 +55,8 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
         Target::Cluster(cluster) => Retrying::of(context, cluster, plan),
         Target::Authority => None,
     };
-    let mut kept = upload.as_ref().and(retrying.as_ref()).map(|retrying| Kept::up_to(retrying.body_limit()));
+    let room = |retrying: &Retrying<'_>| retrying.body_limit().saturating_sub(plan.early_body);
+    let mut kept = upload.as_ref().and(retrying.as_ref()).map(|retrying| Kept::up_to(room(retrying)));
     let (mut tried, mut dials, mut fresh, mut following) = (Vec::new(), 0, false, Vec::new());
     loop {
         if plan.deadline_ms != NEVER {
@@ -73,6 +75,9 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
         };
         let label = chosen.map_or_else(|| plan.authority.get(context.input).into(), |c| c.endpoint.label.clone());
         let mut call = Call::begin(context.worker, chosen);
+        if let (Some(retrying), Some(chosen)) = (&retrying, chosen) {
+            retrying.trying.set((chosen.endpoint.key, chosen.is_probe));
+        }
         let (mut upstream, reused) = match connect(context, plan, chosen, repeatable, fresh).await {
             Ok(connected) => connected,
             Err(NoConnection::Overflow) => {
@@ -154,7 +159,12 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
                 upload = None;
             }
             if pause_ms > 0 {
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                let pause = tokio::time::sleep(Duration::from_millis(pause_ms));
+                tokio::select! {
+                    biased;
+                    () = pause => {}
+                    () = caller.closed() => return gone(plan, label),
+                }
             }
             continue;
         }
@@ -168,6 +178,19 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
         let said = say(context, caller, plan, &Answer::new(status, flag, reason)).await;
         let request_bytes = said.request_bytes + attempt.uploaded.get();
         return Outcome { upstream: label, request_bytes, ..said };
+    }
+}
+
+/// The outcome of a request whose caller left between two attempts.
+fn gone(plan: &Plan<'_>, upstream: Box<str>) -> Outcome {
+    Outcome {
+        status: 0,
+        flag: Flag::DC,
+        upstream,
+        next: Next::Gone,
+        request_bytes: plan.consumed as u64,
+        response_bytes: 0,
+        following: Vec::new(),
     }
 }
 
@@ -224,11 +247,14 @@ async fn connect(
             let dialled = dial::connect(worker, timer, &endpoint.address, timeout_ms).await;
             return dialled.map(|stream| (Upstream::counted(stream, counted), false)).map_err(NoConnection::Dial);
         }
-        worker.pool.close_one(cluster);
+        if worker.pool.close_one(cluster) {
+            continue;
+        }
         if queued.is_none() {
             let patience_ms = if plan.attempt_ms == 0 { PENDING_MS } else { plan.attempt_ms };
             until_ms = after(patience_ms).min(plan.deadline_ms);
             queued = Queued::take(&cluster.live.connections, resources.pending);
+            WANTED.notify_waiters();
         }
         match &queued {
             Some(queued) if clock::monotonic_ms() < until_ms => queued.woken(timer, until_ms).await,

@@ -90,11 +90,7 @@ impl Attempt<'_> {
 
     /// Whether everything that another attempt needs is there: the request was sent whole, and its body kept.
     pub fn is_replayable(&self) -> bool {
-        let is_kept = self.kept.is_none_or(Kept::is_whole);
-        if !is_kept {
-            self.worker.count(Counter::BodiesNotReplayable);
-        }
-        is_kept && self.sent_ns.get() != 0 && !self.is_answering()
+        self.kept.is_none_or(Kept::is_whole) && self.sent_ns.get() != 0 && !self.is_answering()
     }
 }
 
@@ -181,6 +177,9 @@ pub async fn run(
             done = &mut send, if sent.is_none() => {
                 match &done {
                     Ok(_) => {
+                        if attempt.kept.is_some_and(|kept| !kept.is_whole()) {
+                            attempt.worker.count(Counter::BodiesNotReplayable);
+                        }
                         attempt.sent_ns.set(clock::monotonic_ns());
                         deadline.set(attempt.answer_by());
                     }

@@ -78,7 +78,13 @@ async fn exchange(
         },
     };
     let (written, sent_ns) = (Cell::new(0), clock::monotonic_ns());
-    let flow = Flow { timer: &timer, idle_ms: policy.timeouts.idle_ms, until_ms: NEVER, minimum_rate: false, written: &written };
+    let flow = Flow {
+        timer: &timer,
+        idle_ms: policy.timeouts.idle_ms,
+        until_ms: NEVER,
+        minimum_rate: false,
+        written: &written,
+    };
     pump::write(&flow, &mut upstream.stream, request).await.ok()?;
     let (mut input, mut dropped) = (worker.buffers.take(), worker.buffers.take());
     let deadline = after(PATIENCE_MS);

@@ -91,6 +91,8 @@ pub struct Plan<'p> {
     pub answer_fields: Vec<u8>,
     /// The head, and what has arrived of the body, as they are sent.
     pub out: Vec<u8>,
+    /// Bytes of the body that came with the head.
+    pub early_body: usize,
     /// Bytes of the input that `out` stands for.
     pub consumed: usize,
     /// What is still to come of the body.
@@ -184,6 +186,7 @@ pub fn plan<'p>(
         answer: None,
         answer_fields: Vec::new(),
         out: worker.buffers.take(),
+        early_body: 0,
         consumed: arrived.head,
         upload: None,
         malformed: None,
@@ -215,10 +218,12 @@ pub fn plan<'p>(
     let coding = if request.framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
     let mut relay = Relay::new(request.framing, coding);
     if !relay.is_done() {
+        let head = plan.out.len();
         match relay.relay(rest, &mut plan.out) {
             Ok(taken) => plan.consumed += taken,
             Err(refusal) => plan.malformed = Some(refusal),
         }
+        plan.early_body = plan.out.len() - head;
         plan.upload = (!relay.is_done()).then_some(relay);
     }
     Ok(plan)

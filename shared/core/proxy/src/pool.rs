@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use pannier_decide::cluster::Cluster;
 use pannier_table::clock;
 use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::Notify;
 
 use crate::upstream::Upstream;
 
@@ -17,6 +18,9 @@ const KEPT: usize = 256;
 const IDLE_MS: u64 = 30_000;
 /// A connection idle for longer is not used for what must not be sent twice.
 const FRESH_MS: u64 = 1_000;
+
+/// Rung when somebody begins to wait for a connection: another worker may hold an idle one that takes its place.
+pub static WANTED: Notify = Notify::const_new();
 
 struct Idle {
     upstream: Upstream,
@@ -60,12 +64,18 @@ impl Pool {
         }
     }
 
-    /// Closes one idle connection of a cluster, to make room for one to another of its endpoints.
-    pub fn close_one(&self, cluster: &Cluster) {
+    /// Closes one idle connection of a cluster, to make room for one to another of its endpoints; whether there was one.
+    pub fn close_one(&self, cluster: &Cluster) -> bool {
         let mut all = self.0.borrow_mut();
-        for endpoint in &cluster.endpoints {
-            if all.get_mut(&endpoint.key).is_some_and(|idle| idle.pop().is_some()) {
-                return;
+        cluster.endpoints.iter().any(|e| all.get_mut(&e.key).is_some_and(|idle| idle.pop().is_some()))
+    }
+
+    /// Closes one idle connection to each endpoint whose service has somebody waiting for one: who waits may be another
+    /// worker, which cannot use ours.
+    pub fn make_room(&self) {
+        for idle in self.0.borrow_mut().values_mut() {
+            if idle.last().is_some_and(|idle| idle.upstream.is_wanted()) {
+                idle.pop();
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::connection;
 use crate::inherited::{Listeners, Segments};
 use crate::notify::Beat;
 use crate::policy_watch::Policies;
+use crate::pool::WANTED;
 use crate::stream::Stream;
 use crate::timers;
 use crate::worker::{Limits, Worker};
@@ -143,10 +144,15 @@ async fn tick(worker: Rc<Worker>) {
         let now = clock::monotonic_ms();
         worker.turn();
         worker.timers.sweep(now);
+        worker.pool.make_room();
         if now >= purge_at {
             worker.pool.purge(now);
             purge_at = now + 1_000;
         }
-        worker.timers.wait(if worker.is_draining() { timers::TICK } else { Duration::from_millis(500) }).await;
+        let quiet = if worker.is_draining() { timers::TICK } else { Duration::from_millis(500) };
+        tokio::select! {
+            () = worker.timers.wait(quiet) => {}
+            () = WANTED.notified() => {}
+        }
     }
 }

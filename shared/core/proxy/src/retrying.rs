@@ -2,12 +2,14 @@
 
 use std::cell::Cell;
 
-use pannier_decide::cluster::Cluster;
+use pannier_decide::breaker::{self, FailurePolicy, Verdict};
+use pannier_decide::cluster::{Cluster, Endpoint};
 use pannier_decide::live::ServiceLive;
 use pannier_decide::retry::{self, Failed};
 use pannier_decide::schema::limits::{Resources, Retry};
 use pannier_table::clock;
 use pannier_table::counters::Cell as Counter;
+use pannier_table::hot::Place;
 
 use crate::outcome::Context;
 use crate::plan::Plan;
@@ -22,6 +24,9 @@ pub struct Retrying<'p> {
     deadline_ms: u64,
     most: u8,
     made: Cell<u8>,
+    cluster: &'p Cluster,
+    /// The key of the endpoint that is tried now, and whether this is its probe.
+    pub trying: Cell<(u64, bool)>,
     /// A failure that would have been tried again was not: nothing was left, or the budget was spent.
     pub is_exhausted: Cell<bool>,
 }
@@ -35,7 +40,11 @@ impl<'p> Retrying<'p> {
             cluster.live.spent.request(plan.started_ms);
         }
         let most = plan.rule.and_then(|rule| rule.retries).unwrap_or(retry.attempts);
-        (most > 0 && plan.repeatable && plan.upgrade.is_none()).then(|| Retrying {
+        let is_kept = plan.early_body <= retry.body_limit;
+        if !is_kept && plan.repeatable {
+            context.worker.count(Counter::BodiesNotReplayable);
+        }
+        (most > 0 && is_kept && plan.repeatable && plan.upgrade.is_none()).then(|| Retrying {
             worker: context.worker,
             live: &cluster.live,
             retry,
@@ -43,6 +52,8 @@ impl<'p> Retrying<'p> {
             deadline_ms: plan.deadline_ms,
             most,
             made: Cell::new(0),
+            cluster,
+            trying: Cell::new((0, false)),
             is_exhausted: Cell::new(false),
         })
     }
@@ -58,6 +69,9 @@ impl<'p> Retrying<'p> {
             return None;
         }
         let now_ms = clock::monotonic_ms();
+        if !self.has_another(now_ms) {
+            return None;
+        }
         let left_ms = self.deadline_ms.saturating_sub(now_ms);
         let mut random = self.worker.random.borrow_mut();
         let pause = (self.made.get() < self.most)
@@ -70,6 +84,25 @@ impl<'p> Retrying<'p> {
         self.made.set(self.made.get() + 1);
         self.worker.count(Counter::Retries);
         Some(pause_ms)
+    }
+
+    /// Whether an endpoint will be left: this failure may be the one that opens the last breaker, and then it is what the
+    /// caller should see, not a refusal of ours.
+    fn has_another(&self, now_ms: u64) -> bool {
+        let policy = self.cluster.failure_policy();
+        let FailurePolicy::Breaker(breaker) = policy else {
+            return true;
+        };
+        let (trying, is_probe) = self.trying.get();
+        let threshold = breaker.consecutive_failures.max(1);
+        let opens = |endpoint: &Endpoint, place: Place| {
+            endpoint.key == trying && (is_probe || self.worker.hot.streak(place).failures + 1 >= threshold)
+        };
+        self.cluster.endpoints.iter().any(|endpoint| {
+            endpoint.hot.is_none_or(|place| {
+                breaker::verdict(policy, &self.worker.hot, place, now_ms) == Verdict::Pass && !opens(endpoint, place)
+            })
+        })
     }
 
     fn is_allowed(&self, now_ms: u64) -> bool {

@@ -174,7 +174,8 @@ pub async fn refuse(
     let mut out = worker.buffers.take();
     answer.write(&mut out, &[], false, false);
     let written = Cell::new(0);
-    let flow = Flow { timer, idle_ms: policy.timeouts.idle_ms, until_ms: NEVER, minimum_rate: false, written: &written };
+    let flow =
+        Flow { timer, idle_ms: policy.timeouts.idle_ms, until_ms: NEVER, minimum_rate: false, written: &written };
     let said = pump::write(&flow, caller, &out).await;
     worker.buffers.give(out);
     account::finish(

@@ -5,9 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::net::sockopt;
+use rustix::net::{self, RecvFlags, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
+
+const PEEK: RecvFlags = RecvFlags::PEEK.union(RecvFlags::DONTWAIT);
 
 /// A connection.
 pub enum Stream {
@@ -71,6 +73,26 @@ impl Stream {
         match self {
             Stream::Tcp(stream) => stream.ready(Interest::READABLE).await.map(drop),
             Stream::Unix(stream) => stream.ready(Interest::READABLE).await.map(drop),
+        }
+    }
+
+    /// Returns when the peer has closed the connection. What it has sent stays where it is; behind that its end is not seen.
+    pub async fn closed(&self) {
+        loop {
+            if self.readable().await.is_err() {
+                return;
+            }
+            let mut byte = [0];
+            let peeked = match self {
+                Stream::Tcp(stream) => net::recv(stream, &mut byte, PEEK),
+                Stream::Unix(stream) => net::recv(stream, &mut byte, PEEK),
+            };
+            match peeked {
+                Ok((0, _)) => return,
+                Ok(_) => std::future::pending().await,
+                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => tokio::task::yield_now().await,
+                Err(_) => return,
+            }
         }
     }
 

@@ -24,6 +24,11 @@ impl Upstream {
         Upstream { stream, counted: Some(counted) }
     }
 
+    /// Somebody waits for a connection to its service.
+    pub fn is_wanted(&self) -> bool {
+        self.counted.as_ref().is_some_and(|Counted(live)| live.connections.waiting() > 0)
+    }
+
     /// Somebody who waits for a connection to this service may have this one, which has become idle.
     pub fn offer(&self) {
         if let Some(Counted(live)) = &self.counted {

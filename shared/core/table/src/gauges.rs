@@ -35,7 +35,7 @@ pub struct Gauge {
 /// Writes the whole list, which ends at the first gauge without a limit's name; a reader in between may see a part of the old one.
 pub fn write<'a>(words: &[AtomicU64], all: impl Iterator<Item = (&'a str, &'static str, u64, u64)>) {
     let mut gauges = words.chunks(GAUGE_WORDS);
-    for (gauge, (service, limit, used, most)) in gauges.by_ref().zip(all) {
+    for ((service, limit, used, most), gauge) in all.zip(gauges.by_ref()) {
         write_text(gauge, SERVICE, SERVICE_WORDS, service);
         write_text(gauge, LIMIT, LIMIT_WORDS, limit);
         word(gauge, USED).store(used, Ordering::Relaxed);
