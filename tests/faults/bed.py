@@ -14,6 +14,7 @@ it, by PID. A row that breaks a promise gets a new bed, so that one fault does n
 from __future__ import annotations
 
 import http.client
+import json
 import signal
 import subprocess
 import sys
@@ -77,27 +78,16 @@ class Bed:
         """Starts a service, or its supervisor anew; does not wait for anything."""
         if name == SHOP:
             static = f'services.{CALLEE}=[{{address = "127.0.0.1:{self._public}"}}]'
-            route = f"sidecars.traffic.routes=[{ROUTE}]"
-            words = ("--outbound-port", "auto", "--set", static, "--set", route)
-            return self.run(name, *words, command=("sleep", "86400"))
-        public = self._public if name == SECOND else 0
-        more = ("--set", f'inbound.hosts=["{CALLEE}"]') if name == SECOND else ()
+            settings = ("--set", static, "--set", f"sidecars.traffic.routes=[{ROUTE}]")
+            return self.run(name, *settings, command=("sleep", "86400"))
         port = self._ports[name]
-        return self.run(
-            name,
-            "--port",
-            str(public),
-            "--outbound-port",
-            "auto",
-            "--app-port",
-            str(port),
-            *more,
-            command=app(port, self, REMAINDERS[name]),
-        )
+        public, hosts = (self._public, [CALLEE]) if name == SECOND else (0, [])
+        options = ("--port", str(public), "--app-port", str(port), "--set", f"inbound.hosts={json.dumps(hosts)}")
+        return self.run(name, *options, command=app(port, self, REMAINDERS[name]))
 
     def run(self, name: str, *options: str, command: Sequence[str], **given: str) -> subprocess.Popen[str]:
         """`pannier run` in this bed, its output in a file; `given` is added to its environment."""
-        words = ["run", "--name", name, "--profile", self.stage.profile]
+        words = ["run", "--name", name, "--profile", self.stage.profile, "--outbound-port", "auto"]
         words += [word for setting in self.stage.settings for word in ("--set", setting)]
         usual = self.host.environment
         with self.log(name).open("ab") as log:
@@ -117,13 +107,14 @@ class Bed:
         wait_until(lambda: self.known() == 2, f"{SHOP} knows both instances", within=PATIENCE)
 
     def wait_ready(self, name: str, *, within: float) -> float:
-        """Seconds until all processes of the service are ready; an AssertionError says who was not."""
-        ready = lambda: self.host.ready(name)  # noqa: E731
-        try:
-            return wait_until(ready, f"{name} is ready", within=within)
-        except AssertionError as error:
-            states = {each.name: each.state for each in self.host.processes(name) if not each.ready}
-            raise AssertionError(f"{error}; {states or 'its supervisor does not answer'}") from error
+        """Seconds until all processes of the service are ready; an AssertionError says who was not, or how it ended."""
+        process = self.running[name]
+        took = wait_until(
+            lambda: process.poll() is not None or self.host.ready(name), f"{name} is ready", within=within
+        )
+        if process.poll() is not None:
+            raise AssertionError(f"{name} ended with {process.returncode}: {self.log(name).read_text()[-300:]!r}")
+        return took
 
     def known(self) -> int:
         """How many instances the caller's discovery holds for usable."""

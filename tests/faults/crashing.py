@@ -45,13 +45,9 @@ class CrashLoop(Fault):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
         port = free_port()
-        bed.run(
-            *(EXTRA, "--port", "0", "--outbound-port", "auto", "--app-port", str(port)),
-            *("--set", "sidecars.crasher=true"),
-            command=app(port, bed),
-            PYTHONPATH=str(bed.folder / "site"),
-            CRASHES=str(crashes),
-        )
+        options = ("--port", "0", "--app-port", str(port), "--set", "sidecars.crasher=true")
+        given = {"PYTHONPATH": str(bed.folder / "site"), "CRASHES": str(crashes)}
+        bed.run(EXTRA, *options, command=app(port, bed), **given)
         lives: dict[str, set[int]] = {}
 
         def failed() -> bool:

@@ -46,7 +46,6 @@ ROWS: Final[Sequence[Row]] = (
         how=KillSidecars(SIDECARS),
         stage=WHOLE,
         seconds=4.0,
-        quick=True,
     ),
     Row(
         name="kill-supervisor",
@@ -56,7 +55,6 @@ ROWS: Final[Sequence[Row]] = (
         how=KillSupervisor(),
         stage=WHOLE,
         seconds=8.0,
-        quick=True,
     ),
     Row(
         name="kill-sidecars-and-supervisor",
@@ -66,6 +64,7 @@ ROWS: Final[Sequence[Row]] = (
         how=KillSidecars(SIDECARS, supervisor=True),
         stage=WHOLE,
         seconds=6.0,
+        quick=True,
     ),
     Row(
         name="kill-keeper",

@@ -234,12 +234,12 @@ def clear(bed: Bed) -> None:
     kill(set(bed.host.survivors()) - others)
     if process is not None:
         process.wait()
-    for path in (bed.host.runtime / EXTRA, bed.host.runtime / "theirs"):
+    for name in (EXTRA, "theirs", f"registry/{EXTRA}"):
+        path = bed.host.runtime / name
         path.unlink() if path.is_symlink() else remove(path)
 
 
 def run(bed: Bed, public: int) -> subprocess.Popen[str]:
     """Starts the service that is spoiled."""
     port = free_port()
-    options = ("--port", str(public), "--outbound-port", "auto", "--app-port", str(port))
-    return bed.run(EXTRA, *options, command=app(port, bed))
+    return bed.run(EXTRA, "--port", str(public), "--app-port", str(port), command=app(port, bed))
