@@ -278,12 +278,12 @@ pub fn admit(breaker: &ServiceBreaker, words: &HotWords, now_ms: u64) -> bool {
     if word.state != State::HalfOpen {
         return word.state == State::Closed;
     }
-    let period = word.until_ms as u16;
+    let period = ((word.until_ms >> 16) as u16, word.until_ms as u16);
     let let_through = Cell::new(false);
     words.step_streak(place, |streak| {
-        let before = if streak.gateway == period { streak.failures } else { 0 };
+        let before = if (streak.gateway, streak.local) == period { streak.failures } else { 0 };
         let_through.set(before < breaker.half_open_calls);
-        Streak { failures: before + u16::from(let_through.get()), gateway: period, local: 0 }
+        Streak { failures: before + u16::from(let_through.get()), gateway: period.0, local: period.1 }
     });
     let_through.get()
 }

@@ -216,7 +216,7 @@ pub(crate) fn cluster_name(name: &str) -> Result<Box<str>, String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 pub(crate) mod tests {
     use super::*;
 

@@ -140,11 +140,11 @@ impl Policy {
         clusters.take_static(base)?;
         let traffic = tables.routes.as_ref().map(|routes| clusters.take_routes(routes, &base.service)).transpose()?;
         let outbound = traffic.as_ref().map(|traffic| &traffic.outbound.routes);
-        let named = |(name, index): (&Box<str>, &usize)| {
+        let mut by_name = FxHashMap::default();
+        for (name, cluster) in clusters.by_target.iter().filter(|(target, _)| !target.contains('/')) {
             let routes = outbound.and_then(|routes| routes.of_host(name));
-            (name.clone(), Named { cluster: *index, routes })
-        };
-        let by_name = clusters.by_target.iter().filter(|(target, _)| !target.contains('/')).map(named).collect();
+            by_name.insert(name.clone(), Named { cluster: *cluster, routes });
+        }
         if let Some(limits) = &tables.limits {
             clusters.take_limits(limits)?;
             check_inbound(&limits.inbound)?;
