@@ -47,11 +47,13 @@ def publish(proxy: Proxy, zone: str | None = None, **service: Any) -> None:
 # --- policies ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics("traffic", "A service's balancing stands in place of the profile's", "services.*.balance")
 def test_a_services_policy_stands_in_place_of_the_profiles(proxy_of_three: Proxy) -> None:
     publish(proxy_of_three, balance="round_robin")
     assert spread(proxy_of_three, 30) == dict.fromkeys(NAMES, 10)
 
 
+@pytest.mark.semantics("traffic", "A service's balancing stands in place of the profile's", "services.*.balance")
 def test_without_one_the_profiles_holds(start_proxy: StartProxy, three: list[Origin]) -> None:
     proxy = start_proxy(balance="round_robin")
     publish_up(proxy, three)
@@ -97,6 +99,7 @@ def answers_at_once(proxy: Proxy, origins: list[Origin], requests: list[bytes], 
         return Counter(caller.read_answer().body for caller in callers)
 
 
+@pytest.mark.semantics("traffic", "Least request takes the one of two with less under way")
 def test_least_request_takes_the_one_of_two_with_less_under_way(proxy: Proxy, three: list[Origin]) -> None:
     publish_up(proxy, three[:2])
     publish(proxy, balance="least_request")
@@ -125,6 +128,9 @@ def homes(proxy: Proxy, users: int = 60) -> dict[int, str]:
     return found
 
 
+@pytest.mark.semantics(
+    "traffic", "Session affinity: the same value of a header or cookie goes to the same endpoint", "services.*.affinity"
+)
 @pytest.mark.parametrize("balance", [*HASHED, None, "round_robin", "p2c_ewma"])
 def test_the_same_header_goes_to_the_same_endpoint(proxy_of_three: Proxy, balance: Any) -> None:
     publish(proxy_of_three, balance=balance, affinity=Affinity(header="x-user"))
@@ -159,6 +165,7 @@ def test_who_is_out_moves_its_own_sessions_alone(proxy_of_three: Proxy, three: l
     assert homes(proxy) == before
 
 
+@pytest.mark.semantics("traffic", "An endpoint that leaves moves few sessions but its own")
 @pytest.mark.parametrize("balance", HASHED)
 def test_who_leaves_moves_few_sessions_but_its_own(proxy_of_three: Proxy, three: list[Origin], balance: Any) -> None:
     proxy = proxy_of_three
@@ -171,6 +178,7 @@ def test_who_leaves_moves_few_sessions_but_its_own(proxy_of_three: Proxy, three:
     assert len(moved) <= 3
 
 
+@pytest.mark.semantics("traffic", "A session leaves an endpoint that has more than 125 % of its share")
 @pytest.mark.parametrize("balance", HASHED)
 def test_a_session_leaves_an_endpoint_with_more_than_125_percent_of_its_share(
     proxy: Proxy, three: list[Origin], balance: Any
@@ -191,6 +199,9 @@ def cookie_of(got: Message) -> str:
     return (got.get("set-cookie") or "").split(";")[0]
 
 
+@pytest.mark.semantics(
+    "traffic", "Session affinity: the same value of a header or cookie goes to the same endpoint", "services.*.affinity"
+)
 def test_who_has_no_cookie_is_given_one_that_leads_back(proxy_of_three: Proxy, three: list[Origin]) -> None:
     proxy = proxy_of_three
     publish(proxy, affinity=Affinity(cookie="session"))
@@ -295,6 +306,12 @@ def six(start_origin: StartOrigin) -> list[Origin]:
     return start_named(start_origin, *"012345")
 
 
+@pytest.mark.semantics(
+    "traffic",
+    "Endpoints in our zone come first, from 6 endpoints up; with `host`, those on this host before them",
+    "services.*.locality",
+    "zone",
+)
 @pytest.mark.parametrize(
     ("zones", "ours", "expected"),
     [
@@ -333,6 +350,11 @@ def test_a_zone_takes_no_more_than_it_can(proxy: Proxy, six: list[Origin]) -> No
     assert set(spread(proxy, 60)) == set("345")
 
 
+@pytest.mark.semantics(
+    "traffic",
+    "Endpoints in our zone come first, from 6 endpoints up; with `host`, those on this host before them",
+    "services.*.locality",
+)
 def test_our_host_comes_first_then_our_zone(
     proxy: Proxy, six: list[Origin], start_origin: StartOrigin, short_path: Any
 ) -> None:
@@ -368,6 +390,9 @@ def test_our_host_comes_first_however_few_there_are(proxy: Proxy, three: list[Or
 SLOW_START_S = 0.6
 
 
+@pytest.mark.semantics(
+    "traffic", "A new endpoint starts with a tenth of its share and is warm after `slow_start`", "services.*.slow_start"
+)
 def test_a_new_endpoint_starts_slowly(proxy: Proxy, three: list[Origin]) -> None:
     pause = threading.Event()
     publish(proxy, balance="round_robin", slow_start="600ms")

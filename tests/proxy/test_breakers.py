@@ -80,6 +80,12 @@ def guarded(proxy: Proxy, origin: Origin) -> Proxy:
 # --- opening -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Failures in a row open an endpoint's breaker",
+    "services.*.failure_policy",
+    "services.*.breaker.consecutive_failures",
+)
 def test_the_seventh_failure_in_a_row_opens_it(guarded: Proxy, origin: Origin) -> None:
     origin.answer = fail
     assert statuses(guarded, 6) == [500] * 6
@@ -179,6 +185,9 @@ def test_what_counts_as_a_success(guarded: Proxy, origin: Origin, status: str) -
     assert (word(guarded).state, word(guarded).failures) == ("closed", 0)
 
 
+@pytest.mark.semantics(
+    "resilience", "A caller's short deadline does not count against an endpoint, nor a caller that leaves"
+)
 def test_a_callers_short_deadline_does_not_count(guarded: Proxy, origin: Origin) -> None:
     guarded.publish_routes(traffic.Config())
     origin.converse = silent
@@ -191,6 +200,9 @@ def test_a_callers_short_deadline_does_not_count(guarded: Proxy, origin: Origin)
     assert (word(guarded).state, word(guarded).failures) == ("closed", 0)
 
 
+@pytest.mark.semantics(
+    "resilience", "A caller's short deadline does not count against an endpoint, nor a caller that leaves"
+)
 def test_a_caller_that_leaves_does_not_count(guarded: Proxy, origin: Origin) -> None:
     def converse(origin: Origin, wire: Wire) -> None:
         origin.take(wire.read_head())
@@ -206,6 +218,7 @@ def test_a_caller_that_leaves_does_not_count(guarded: Proxy, origin: Origin) -> 
     assert (word(guarded).state, word(guarded).failures) == ("closed", 0)
 
 
+@pytest.mark.semantics("resilience", "Our own refusals never count against an endpoint")
 def test_our_own_rejections_do_not_count(guarded: Proxy, origin: Origin) -> None:
     statuses(guarded, 1)
     fault = traffic.Injected(abort=503)
@@ -259,6 +272,7 @@ def test_others_serve_while_one_is_open(guarded: Proxy, origin: Origin, start_or
     assert (len(origin.requests), len(other.requests)) == (0, 10)
 
 
+@pytest.mark.semantics("resilience", "With every endpoint's breaker open the caller gets 503 `UO` at once")
 def test_with_all_open_the_caller_is_told_at_once(guarded: Proxy, origin: Origin, start_origin: StartOrigin) -> None:
     other = start_origin()
     serve(guarded, origin, other)
@@ -270,6 +284,7 @@ def test_with_all_open_the_caller_is_told_at_once(guarded: Proxy, origin: Origin
     assert origin.connections == other.connections == 0
 
 
+@pytest.mark.semantics("resilience", "An open breaker is not disregarded, however many are open")
 def test_an_open_breaker_is_not_panicked_away(start_proxy: StartProxy, start_origin: StartOrigin) -> None:
     """Three of four are out: with ejections all four would be used (ADR 12)."""
     proxy, four = start_proxy(), [start_origin() for _ in range(4)]
@@ -281,6 +296,7 @@ def test_an_open_breaker_is_not_panicked_away(start_proxy: StartProxy, start_ori
     assert [len(origin.requests) for origin in four] == [0, 0, 0, 10]
 
 
+@pytest.mark.semantics("resilience", "Without resilience nobody is out: who was out serves at once")
 def test_nobody_is_out_without_resilience(guarded: Proxy) -> None:
     take_out(guarded)
     assert_open(call(guarded))
@@ -294,6 +310,7 @@ def test_another_holder_of_the_slot_begins_anew(guarded: Proxy, origin: Origin) 
     assert statuses(guarded, 3) == [200] * 3
 
 
+@pytest.mark.semantics("resilience", "Failures and open breakers outlive the proxy")
 def test_neither_failures_nor_an_open_breaker_die_with_the_proxy(guarded: Proxy, origin: Origin) -> None:
     origin.answer = fail
     assert statuses(guarded, 6) == [500] * 6
@@ -319,6 +336,10 @@ def test_workers_share_it(start_proxy: StartProxy, origin: Origin) -> None:
 # --- the request that tries ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Then one real request tries the endpoint, whatever the number of callers: success closes, failure opens again",
+)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_of_many_callers_one_tries(start_proxy: StartProxy, origin: Origin, workers: int) -> None:
     proxy = start_proxy(workers=workers)
@@ -338,6 +359,10 @@ def test_of_many_callers_one_tries(start_proxy: StartProxy, origin: Origin, work
     assert proxy.totals("probes") == 1
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Then one real request tries the endpoint, whatever the number of callers: success closes, failure opens again",
+)
 def test_a_success_closes_it(guarded: Proxy) -> None:
     take_out(guarded, milliseconds=0)
     assert statuses(guarded, 1) == [200]
@@ -346,6 +371,12 @@ def test_a_success_closes_it(guarded: Proxy) -> None:
     assert statuses(guarded, 3) == [200] * 3
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "It stays open for a penalty that doubles from the least to the most",
+    "services.*.breaker.penalty_min",
+    "services.*.breaker.penalty_max",
+)
 def test_a_failure_opens_it_for_longer_each_time(guarded: Proxy, origin: Origin) -> None:
     breaker = resilience.Breaker(consecutive_failures=1, penalty_min="10s", penalty_max="35s", jitter=0.0)
     govern(guarded, breaker=breaker)
@@ -360,6 +391,7 @@ def test_a_failure_opens_it_for_longer_each_time(guarded: Proxy, origin: Origin)
         guarded.set_hot_word(0, OPEN, 1, _native.monotonic_ms())
 
 
+@pytest.mark.semantics("resilience", "The penalty is longer by a random part of itself", "services.*.breaker.jitter")
 def test_the_penalty_has_jitter(guarded: Proxy, origin: Origin) -> None:
     govern(guarded, breaker=resilience.Breaker(consecutive_failures=1, penalty_min="60s"))
     origin.answer = fail
@@ -491,6 +523,12 @@ def circuit(proxy: Proxy, until_ms: int, *, calls: int = 3, open_for: str = "60s
     assert _native.HotWords(proxy.fds["hot"]).open(*CIRCUIT, _native.monotonic_ms() + until_ms)
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "An open service breaker refuses every call to the service",
+    "services.*.service_breaker",
+    "services.*.service_breaker.open",
+)
 def test_an_open_service_breaker_refuses_every_call_to_it(proxy: Proxy, origin: Origin) -> None:
     proxy.publish_endpoints(up=[{"address": origin.address}], other=[{"address": origin.address}])
     circuit(proxy, FAR_MS)
@@ -504,6 +542,11 @@ def test_an_open_service_breaker_refuses_every_call_to_it(proxy: Proxy, origin: 
     assert statuses(proxy, 20) == [200] * 20
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Half-open it lets so many calls through, which are judged by the same rates",
+    "services.*.service_breaker.half_open_calls",
+)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_half_open_it_lets_so_many_calls_through(start_proxy: StartProxy, origin: Origin, workers: int) -> None:
     proxy = start_proxy(workers=workers)

@@ -80,6 +80,9 @@ def test_a_request_that_takes_too_long_is_answered_504(proxy: Proxy, silent: Ori
     silent.wait(lambda: silent.ended == 2)
 
 
+@pytest.mark.semantics(
+    "traffic", "`request` bounds everything including retries, `backend_request` each attempt; `0s` is off"
+)
 @pytest.mark.parametrize("which", ["request", "backend_request"])
 @pytest.mark.parametrize("timeout", ["0s", "60s"])
 def test_a_routes_timeout_stands_in_place_of_the_floor_and_0_is_off(
@@ -111,6 +114,9 @@ def publish_retries(proxy: Proxy, **changes: Any) -> None:
     proxy.publish_limits(resilience.Config(services={"*": service}))
 
 
+@pytest.mark.semantics(
+    "traffic", "`request` bounds everything including retries, `backend_request` each attempt; `0s` is off"
+)
 def test_backend_request_bounds_each_attempt(proxy: Proxy, silent: Origin) -> None:
     publish_retries(proxy, attempts=2)
     publish(proxy, backend_request="100ms")
@@ -132,6 +138,12 @@ def test_an_attempt_that_takes_too_long_is_made_again(proxy: Proxy, origin: Orig
     assert call(proxy).body == b"second"
 
 
+@pytest.mark.semantics(
+    "traffic",
+    "`request` bounds everything including retries, `backend_request` each attempt; `0s` is off",
+    "routes[].timeouts.request",
+    "routes[].timeouts.backend_request",
+)
 def test_request_bounds_everything_including_retries(proxy: Proxy, silent: Origin) -> None:
     publish_retries(proxy, attempts=10)
     publish(proxy, request="250ms", backend_request="100ms")
@@ -152,6 +164,9 @@ def test_a_timeout_of_the_route_counts_against_the_endpoint(proxy: Proxy, silent
 # --- the caller's deadline -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics(
+    "traffic", "Nobody waits longer than the caller, who says so in `x-pannier-deadline` or `grpc-timeout`"
+)
 @pytest.mark.parametrize(
     "fields",
     [
@@ -182,6 +197,7 @@ def test_the_shorter_of_the_routes_time_and_the_callers_holds(proxy: Proxy, sile
     assert left <= (50 if timeout == "50ms" else 100)
 
 
+@pytest.mark.semantics("traffic", "A deadline that has passed asks nobody: 504 `UT`")
 def test_a_deadline_that_has_passed_asks_nobody(proxy: Proxy, origin: Origin) -> None:
     proxy.publish_routes(Config())
     for field in ("X-Pannier-Deadline: 0", "Grpc-Timeout: 0S"):
@@ -195,6 +211,7 @@ def test_what_cannot_be_read_says_nothing(proxy: Proxy, origin: Origin) -> None:
         assert call(proxy, "/", f"X-Pannier-Deadline: {value}", f"Grpc-Timeout: {value}").status == 200
 
 
+@pytest.mark.semantics("traffic", "What is left of the time is passed on, never more")
 def test_what_is_left_is_passed_on_and_never_more(proxy: Proxy, origin: Origin) -> None:
     publish(proxy, request="2s", hosts=["up"])
     for fields, most in (

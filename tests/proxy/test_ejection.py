@@ -77,6 +77,11 @@ def pair(proxy: Proxy, origin: Origin, start_origin: StartOrigin) -> Proxy:
 # --- what ejects ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics(
+    "resilience",
+    'With `failure_policy = "outlier"`: 5xx in a row eject an endpoint',
+    "services.*.outlier.consecutive_5xx",
+)
 def test_five_failures_in_a_row_eject(pair: Proxy, origin: Origin) -> None:
     eject(pair)
     origin.answer = fail
@@ -142,6 +147,12 @@ def saying(say: Callable[[Message], bytes]) -> Callable[[Origin, Wire], None]:
     return converse
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Gateway failures in a row eject only if told to",
+    "services.*.outlier.consecutive_gateway_failure",
+    "services.*.outlier.enforcing_consecutive_gateway_failure",
+)
 def test_gateway_failures_eject_only_if_told_to(pair: Proxy, origin: Origin) -> None:
     eject(pair, consecutive_gateway_failure=1)
     origin.answer = fail_as_gateway
@@ -211,6 +222,12 @@ def test_a_callers_short_deadline_does_not_count(pair: Proxy, origin: Origin) ->
 # --- for how long --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Each ejection is longer by the base time, up to the longest",
+    "services.*.outlier.base_ejection",
+    "services.*.outlier.max_ejection",
+)
 def test_each_ejection_is_longer_by_the_base_time_up_to_the_longest(pair: Proxy, origin: Origin) -> None:
     eject(pair, consecutive_5xx=1, base_ejection="60ms", max_ejection="150ms")
     origin.answer = fail
@@ -268,6 +285,11 @@ def test_who_is_taken_back_in_serves_at_once(pair: Proxy, origin: Origin) -> Non
 # --- how many ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Only a share is ejected, but one in any case if there are more",
+    "services.*.outlier.max_ejected_percent",
+)
 @pytest.mark.parametrize(("count", "percent", "most"), [(10, 10, 1), (10, 25, 2), (10, 0, 1), (2, 10, 1), (4, 100, 4)])
 def test_only_a_share_is_ejected_but_one_if_more_than_one_remains(
     start_proxy: StartProxy, start_origin: StartOrigin, count: int, percent: int, most: int
@@ -302,6 +324,7 @@ def test_when_one_comes_back_there_is_room_for_another(pair: Proxy, origin: Orig
     assert out(pair, 2) == [0]
 
 
+@pytest.mark.semantics("resilience", "When fewer than half are left, ejections are disregarded")
 @pytest.mark.parametrize(("ejected", "served"), [(2, {2, 3}), (3, {0, 1, 2, 3})])
 def test_below_half_all_are_used(
     start_proxy: StartProxy, start_origin: StartOrigin, ejected: int, served: set[int]

@@ -49,6 +49,11 @@ def wait_mirrors(proxy: Proxy, mirrored: int = 0, failed: int = 0, skipped: int 
 # --- mirrors -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics(
+    "traffic",
+    "A mirrored request changes nothing for the caller, whatever becomes of the copy",
+    "services.*.mirror.percent",
+)
 def test_a_copy_is_the_request_and_its_answer_is_dropped(proxy: Proxy, origin: Origin, shadow: Origin) -> None:
     shadow.answer = lambda _: answer(b"wrong", "X-Shadow: 1", "Set-Cookie: a=b", status="500 Oops")
     publish(proxy, mirror=Mirror(to="shadow"), request=Headers(set={"X-A": "1"}), rewrite=Rewrite(path="/new"))
@@ -112,6 +117,7 @@ def talk_nonsense(origin: Origin, wire: Wire) -> None:
     wire.send(b"nonsense\r\n\r\n")
 
 
+@pytest.mark.semantics("traffic", "A mirrored request changes nothing for the caller, whatever becomes of the copy")
 @pytest.mark.parametrize("how", ["it refuses", "it ends early", "it talks nonsense", "it has no endpoint", "unknown"])
 def test_a_copy_that_fails_affects_nothing(proxy: Proxy, origin: Origin, shadow: Origin, how: str) -> None:
     up = [{"address": origin.address}]
@@ -155,6 +161,7 @@ def test_a_chunked_body_that_is_here_whole_is_copied(proxy: Proxy, origin: Origi
     assert shadow.only == origin.only
 
 
+@pytest.mark.semantics("traffic", "At most 64 copies a worker are under way; further ones are left out and counted")
 def test_under_load_copies_are_what_is_left_out(proxy: Proxy, origin: Origin, shadow: Origin) -> None:
     go = threading.Event()
 
@@ -283,6 +290,7 @@ def statuses(proxy: Proxy, count: int) -> Counter[int]:
     return found
 
 
+@pytest.mark.semantics("traffic", "A fault delays, then aborts with `FI`")
 def test_an_abort_is_an_answer_of_ours(proxy: Proxy, origin: Origin) -> None:
     proxy.publish_telemetry()
     publish(proxy, fault=Injected(abort=503))
@@ -312,6 +320,7 @@ def test_a_delay_comes_before_the_upstream_is_asked(proxy: Proxy, origin: Origin
     assert line["duration_ms"] >= 99
 
 
+@pytest.mark.semantics("traffic", "A fault delays, then aborts with `FI`", "services.*.fault.percent")
 def test_a_delay_comes_before_an_abort(proxy: Proxy, origin: Origin) -> None:
     publish(proxy, fault=Injected(delay="100ms", abort=500))
     with takes_at_least(0.1):
@@ -343,6 +352,7 @@ def test_a_fault_that_is_over_does_nothing(proxy: Proxy) -> None:
         assert statuses(proxy, 5) == {200: 5}
 
 
+@pytest.mark.semantics("traffic", "A fault stops by itself when its time is over", "services.*.fault.until")
 def test_a_fault_stops_by_itself(proxy: Proxy) -> None:
     until = time.time() + 0.4
     publish(proxy, fault=Injected(abort=500, until=until))

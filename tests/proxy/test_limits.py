@@ -92,6 +92,7 @@ def test_a_call_waits_while_all_connections_are_in_use(up: Proxy, origin: Origin
     assert origin.connections == 1
 
 
+@pytest.mark.semantics("resilience", "So many calls wait for a connection", "services.*.resources.pending")
 def test_only_so_many_wait(up: Proxy, origin: Origin) -> None:
     govern(up, resources=connections(1, pending=2))
     with held(origin) as release, calling(up) as first:
@@ -192,6 +193,12 @@ def test_a_connection_that_ends_makes_room(up: Proxy, origin: Origin) -> None:
 # --- requests ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "So many requests to a service are under way, over so many connections; beyond them 503 `UO`",
+    "services.*.resources.requests",
+    "services.*.resources.connections",
+)
 def test_only_so_many_requests_are_under_way(up: Proxy, origin: Origin) -> None:
     govern(up, resources=resilience.Resources(requests=2))
     with held(origin) as release, calling(up, 2) as callers:
@@ -337,6 +344,9 @@ def enclose(proxy: Proxy, bulkhead: resilience.Bulkhead, *, outbound: bool) -> N
         proxy.publish_limits(resilience.Config(inbound=resilience.Inbound(bulkhead=bulkhead)))
 
 
+@pytest.mark.semantics(
+    "resilience", "A bulkhead refuses one too many at the same time: 503 `UO`", "services.*.bulkhead.concurrent"
+)
 @pytest.mark.parametrize("outbound", [True, False])
 def test_a_bulkhead_refuses_one_too_many(up: Proxy, origin: Origin, outbound: bool) -> None:
     enclose(up, resilience.Bulkhead(concurrent=2), outbound=outbound)
@@ -352,6 +362,7 @@ def test_a_bulkhead_refuses_one_too_many(up: Proxy, origin: Origin, outbound: bo
             assert read_all(more) == {200: 1}
 
 
+@pytest.mark.semantics("resilience", "A bulkhead may let callers wait", "services.*.bulkhead.wait")
 @pytest.mark.parametrize("outbound", [True, False])
 def test_a_bulkhead_may_have_a_wait(up: Proxy, origin: Origin, outbound: bool) -> None:
     enclose(up, resilience.Bulkhead(concurrent=1, wait="10s"), outbound=outbound)
@@ -406,6 +417,11 @@ def test_waiting_in_vain_leaves_nothing_behind(up: Proxy, origin: Origin) -> Non
 # --- rate limits ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Over the rate 429 `RL` says when to come back (`RateLimit-*`, `Retry-After`)",
+    "services.*.rate_limit.interval",
+)
 def test_calls_over_the_rate_are_refused_and_told_when_to_come_back(up: Proxy, origin: Origin) -> None:
     govern(up, rate_limit=resilience.RateLimit(max=3, fill=1, interval="1h"))
     got = [call(up) for _ in range(5)]
@@ -462,6 +478,12 @@ def test_a_longer_interval_begins_at_once(up: Proxy) -> None:
         assert monotonic() - began < 1, "no token for ten intervals"
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "With `enforced = 0` (shadow mode) a limit counts whom it would have refused, and refuses nobody",
+    "services.*.rate_limit.enforced",
+    "inbound.shedding.enforced",
+)
 def test_a_rate_in_shadow_refuses_nobody_and_counts(up: Proxy) -> None:
     govern(up, rate_limit=resilience.RateLimit(max=2, fill=1, interval="1h", enforced=0))
     assert statuses(up, 5) == [200] * 5

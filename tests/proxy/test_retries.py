@@ -94,12 +94,16 @@ def test_its_record_tells_of_the_endpoint_that_answered(proxy: Proxy, good: Orig
     assert (line["status"], line["upstream"], line["flags"]) == (200, good.address, "-")
 
 
+@pytest.mark.semantics(
+    "resilience", "Only idempotent methods are tried again, and only for what is named", "services.*.retry.on"
+)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"])
 def test_an_idempotent_request_is_tried_again(proxy: Proxy, good: Origin, method: str) -> None:
     assert call(proxy, method=method).status == 200
     assert good.only.method == method
 
 
+@pytest.mark.semantics("resilience", "Only idempotent methods are tried again, and only for what is named")
 @pytest.mark.parametrize("method", ["POST", "PATCH", "BREW"])
 def test_any_other_is_not(proxy: Proxy, good: Origin, method: str) -> None:
     got = call(proxy, method=method, body=b"x")
@@ -108,6 +112,7 @@ def test_any_other_is_not(proxy: Proxy, good: Origin, method: str) -> None:
     assert proxy.totals("retries") == 0
 
 
+@pytest.mark.semantics("resilience", "Only idempotent methods are tried again, and only for what is named")
 @pytest.mark.parametrize(
     ("on", "retried", "not_retried"),
     [
@@ -170,6 +175,7 @@ def test_an_attempt_that_takes_too_long(proxy: Proxy, bad: Origin, good: Origin,
     assert len(good.requests) == named
 
 
+@pytest.mark.semantics("resilience", "A refused connection is tried elsewhere, whatever the method")
 def test_a_refused_connection_is_always_tried_elsewhere(proxy: Proxy, bad: Origin, good: Origin) -> None:
     govern(proxy, attempts=0)
     bad.refuse()
@@ -179,6 +185,7 @@ def test_a_refused_connection_is_always_tried_elsewhere(proxy: Proxy, bad: Origi
     assert proxy.totals("retries") == 0, "nothing was sent, so nothing was repeated"
 
 
+@pytest.mark.semantics("resilience", "Nothing is tried again once an answer has begun")
 @pytest.mark.parametrize("sent", [b"", b"half"])
 def test_nothing_is_tried_again_once_the_answer_began(proxy: Proxy, bad: Origin, good: Origin, sent: bytes) -> None:
     bad.converse = ending(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n" + sent)
@@ -204,6 +211,11 @@ def test_an_answer_that_is_passed_on_is_not_tried_again_when_it_breaks_off(
 # --- how often and when --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "A request that failed is tried again so often, on endpoints that were not tried",
+    "services.*.retry.attempts",
+)
 @pytest.mark.parametrize("attempts", [0, 1, 3])
 def test_it_is_tried_so_often_and_its_last_failure_returned(alone: Proxy, bad: Origin, attempts: int) -> None:
     govern(alone, attempts=attempts)
@@ -213,6 +225,7 @@ def test_it_is_tried_so_often_and_its_last_failure_returned(alone: Proxy, bad: O
     assert len(bad.requests) == attempts + 1
 
 
+@pytest.mark.semantics("resilience", "A request that failed is tried again so often, on endpoints that were not tried")
 def test_an_endpoint_that_was_tried_is_avoided(start_proxy: StartProxy, start_origin: StartOrigin) -> None:
     proxy, four = start_proxy(), [start_origin() for _ in range(4)]
     proxy.publish_endpoints(up=[{"address": origin.address} for origin in four])
@@ -242,6 +255,12 @@ def test_a_route_makes_no_retries_without_resilience(alone: Proxy, bad: Origin) 
     assert len(bad.requests) == 1
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "The pause before a retry is drawn up to a bound that doubles",
+    "services.*.retry.backoff_min",
+    "services.*.retry.backoff_max",
+)
 def test_the_back_off_has_full_jitter_and_doubles_to_its_bound(alone: Proxy, bad: Origin) -> None:
     """Ten pauses below 20 ms and twenty below 40 ms."""
     govern(alone, attempts=3, backoff_min="20ms", backoff_max="40ms")
@@ -260,6 +279,7 @@ def test_the_back_off_has_full_jitter_and_doubles_to_its_bound(alone: Proxy, bad
     assert max(pauses) > 0.02
 
 
+@pytest.mark.semantics("resilience", "`Retry-After` is obeyed; one that cannot be read forbids a retry")
 def test_retry_after_is_obeyed(proxy: Proxy, bad: Origin) -> None:
     bad.answer = lambda _: answer(b"", "Retry-After: 1", status=UNAVAILABLE)
     with takes_at_least(1):
@@ -276,6 +296,7 @@ def test_more_time_than_the_request_has_is_not_waited_for(proxy: Proxy, bad: Ori
     assert good.requests == []
 
 
+@pytest.mark.semantics("resilience", "`Retry-After` is obeyed; one that cannot be read forbids a retry")
 @pytest.mark.parametrize("value", ["-1", "soon", "1.5", "", "Wed, 21 Oct 2099 07:28:00 GMT", "9999999999"])
 def test_a_retry_after_that_cannot_be_read_forbids_a_retry(proxy: Proxy, bad: Origin, good: Origin, value: str) -> None:
     bad.answer = lambda _: answer(b"not now", f"Retry-After: {value}", status=UNAVAILABLE)
@@ -297,6 +318,12 @@ def test_the_requests_time_bounds_all_attempts(proxy: Proxy, bad: Origin, good: 
 # --- budgets -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Retries within 10 s are at most a share of the requests and so many a second; then the failure is returned",
+    "services.*.retry.budget.percent",
+    "services.*.retry.budget.min_per_second",
+)
 def test_a_storm_is_bounded_by_the_budget(alone: Proxy, bad: Origin) -> None:
     """Within ten seconds: 20 % of 50 requests, and one a second."""
     alone.publish_telemetry(sample_ratio=0.0)
@@ -309,6 +336,10 @@ def test_a_storm_is_bounded_by_the_budget(alone: Proxy, bad: Origin) -> None:
     assert {(line["status"], line["flags"]) for line in lines} == {(503, "URX")}
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Retries within 10 s are at most a share of the requests and so many a second; then the failure is returned",
+)
 def test_an_empty_budget_returns_the_first_failure(alone: Proxy, bad: Origin) -> None:
     govern(alone, budget=resilience.Budget(percent=0, min_per_second=0))
     bad.answer = lambda _: answer(b"%d" % len(bad.requests), status=UNAVAILABLE)
@@ -409,6 +440,9 @@ def test_a_body_within_the_limit_is_sent_again_whole(proxy: Proxy, bad: Origin, 
     assert proxy.totals("bodies_not_replayable") == 0
 
 
+@pytest.mark.semantics(
+    "resilience", "A body is kept for a retry up to a limit; a larger one is sent once", "services.*.retry.body_limit"
+)
 def test_a_body_beyond_the_limit_is_sent_once(proxy: Proxy, bad: Origin, good: Origin) -> None:
     govern(proxy, body_limit=16 * KIB)
     with proxy.call(outbound=True) as caller:

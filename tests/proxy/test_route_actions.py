@@ -31,6 +31,7 @@ def publish_inbound(proxy: Proxy, *matches: Match, **what: Any) -> None:
 # --- rewrite -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics("traffic", "A rewrite replaces the path or the matched prefix; the query stays")
 @pytest.mark.parametrize(
     ("match", "rewrite", "targets"),
     [
@@ -88,6 +89,7 @@ def test_an_authority_that_is_none_is_refused() -> None:
 # --- redirect ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics("traffic", "A redirect is answered without the callee", "routes[].redirect.status")
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_an_answer_of_ours(proxy: Proxy, origin: Origin, status: Any) -> None:
     publish(proxy, redirect=Redirect(status=status, path="/new"))
@@ -188,6 +190,7 @@ AFTER = {
 }
 
 
+@pytest.mark.semantics("traffic", "Headers are removed, then set, then added")
 def test_fields_are_removed_then_set_then_added(proxy: Proxy, origin: Origin) -> None:
     origin.answer = lambda _: answer(b"hello", *EDITED)
     publish(proxy, request=EDITS, response=EDITS)
@@ -263,6 +266,7 @@ FRAMING = [
 ]
 
 
+@pytest.mark.semantics("traffic", "Headers that frame or route a message cannot be edited")
 @pytest.mark.parametrize("name", FRAMING)
 def test_what_frames_or_routes_a_message_cannot_be_edited(name: str) -> None:
     for edits in (Headers(set={name: "1"}), Headers(add={name: "1"}), Headers(remove=[name])):
@@ -309,6 +313,9 @@ def granted(got: Message) -> dict[str, str | None]:
     return {n.removeprefix("access-control-"): got.get(n) for n in got.names if n.startswith("access-control-")}
 
 
+@pytest.mark.semantics(
+    "traffic", "A CORS preflight is answered without the app", "routes[].cors.methods", "routes[].cors.max_age"
+)
 def test_a_preflight_is_answered_without_the_app(proxy: Proxy, origin: Origin) -> None:
     publish(
         proxy,

@@ -41,6 +41,9 @@ NONE: list[Route] = []
 MANY = [marked(f"none-{i}", Match(path=f"/none/{i}"), hosts=["*", "up", "*.example.com"]) for i in range(20)]
 
 
+@pytest.mark.semantics(
+    "traffic", "The first route that matches wins, in the order of the file, whatever kind of match it is"
+)
 @pytest.mark.parametrize("others", [NONE, MANY], ids=["few", "many"])
 def test_the_first_match_in_file_order_wins_whatever_its_kind(proxy: Proxy, others: list[Route]) -> None:
     proxy.publish_routes(
@@ -71,6 +74,7 @@ def test_the_first_match_in_file_order_wins_whatever_its_kind(proxy: Proxy, othe
     assert route_of(proxy, "/orders/x", "X-A: 1") == "header"
 
 
+@pytest.mark.semantics("traffic", "What matches no route goes where its host says")
 def test_a_request_that_matches_no_route_goes_where_its_host_says(proxy: Proxy) -> None:
     proxy.publish_routes(Config(routes=[marked("other", Match(path="/other"))]))
     assert route_of(proxy, "/") is None
@@ -127,6 +131,9 @@ CONDITIONS: dict[str, tuple[Match, tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.semantics(
+    "traffic", "A prefix is one of whole segments: `/a` is not `/ab`; a regular expression is over the whole path"
+)
 @pytest.mark.parametrize("what", CONDITIONS)
 def test_paths_and_parameters(proxy: Proxy, what: str) -> None:
     match, matching, others = CONDITIONS[what]
@@ -184,6 +191,7 @@ def test_who_calls_from_outside_is_not_known_and_cannot_be_asked_for(proxy: Prox
         proxy.publish_routes(Config(routes=[marked("ours", Match(source="svc"), side="inbound", to={})]))
 
 
+@pytest.mark.semantics("traffic", "All of a match must hold, and one match of a route")
 def test_all_of_a_match_must_hold_and_one_match_of_a_route(proxy: Proxy) -> None:
     strict = Match(
         prefix="/a", method="POST", headers={"x-b": Text(exact="1")}, query={"c": Text(present=True)}, port=80
@@ -202,6 +210,7 @@ def test_all_of_a_match_must_hold_and_one_match_of_a_route(proxy: Proxy) -> None
         assert route_of(proxy, target, *fields, **rest) is None
 
 
+@pytest.mark.semantics("traffic", "A route applies to its side alone", "routes[].side")
 def test_a_route_applies_to_its_side_alone(proxy: Proxy) -> None:
     proxy.publish_routes(Config(routes=[marked("inbound", side="inbound", to={}), marked("outbound")]))
     assert proxy.fetch(host="svc").get("x-route") == "inbound"
@@ -221,6 +230,7 @@ def test_ten_thousand_routes(proxy: Proxy) -> None:
 # --- tables that are refused ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics("traffic", "What is no regular expression of linear time is refused, with its route's name")
 @pytest.mark.parametrize("bad", ["(", "a{1000}{1000}{1000}", r"\p{Greek}", "[z-a]", "(?<=a)b", r"(a)\1"])
 @pytest.mark.parametrize("where", ["path", "header", "query"])
 def test_a_regex_that_is_none_is_refused_with_its_routes_name(bad: str, where: str) -> None:
@@ -237,6 +247,7 @@ def test_what_is_a_regex_only_within_another_is_refused() -> None:
         _native.validate("routes", routes_table(Config(routes=[marked("culprit", Match(regex="/a)|(?:/b"))]), {}))
 
 
+@pytest.mark.semantics("traffic", "Routes that name an unknown subset are refused whole; those before stay in force")
 def test_an_unknown_subset_is_refused_and_what_was_in_force_stays(proxy: Proxy, origin: Origin) -> None:
     services = {"up": Service(subsets={"v1": {"version": "v1"}})}
     generation = proxy.publish_routes(Config(services=services, routes=[marked("old")]))
@@ -273,12 +284,14 @@ def requests_with_ids(count: int) -> list[bytes]:
     return [request("/", f"X-Request-Id: request-{i}", host="up") for i in range(count)]
 
 
+@pytest.mark.semantics("traffic", "A split shares calls by weight, within sampling error", "services.*.split")
 def test_a_service_is_split_by_weights_within_sampling_error(split_proxy: Proxy) -> None:
     split_proxy.publish_routes(split_config(v1=90, v2=10))
     assert 100 < spread(split_proxy, 1500)["v2"] < 200, "4.3 standard deviations, of ids that the proxy made"
     assert 100 < spread(split_proxy, requests_with_ids(1500))["v2"] < 200, "of ids that the caller made"
 
 
+@pytest.mark.semantics("traffic", "The request's id draws the share, so a retry stays with its subset")
 def test_the_same_request_id_goes_to_the_same_subset(split_proxy: Proxy) -> None:
     split_proxy.publish_routes(split_config(v1=50, v2=50))
     ids = requests_with_ids(20)
@@ -292,6 +305,7 @@ def test_a_weight_of_0_gets_nothing(split_proxy: Proxy) -> None:
     assert spread(split_proxy, 50) == {"v2": 50}
 
 
+@pytest.mark.semantics("traffic", "The request's id draws the share, so a retry stays with its subset")
 def test_a_retry_stays_in_its_subset(start_proxy: StartProxy, start_origin: StartOrigin) -> None:
     proxy = start_proxy(balance="round_robin")
     bad, good, other = start_named(start_origin, "v1", "v1", "v2")
@@ -369,6 +383,9 @@ def test_a_subset_that_nobody_is_in_is_refused_by_name(split_proxy: Proxy, two: 
     assert who(split_proxy) == "v2", "subsets are filled anew with each table of endpoints"
 
 
+@pytest.mark.semantics(
+    "traffic", "A route may name a service that nobody has announced yet: its calls alone get 503 `UH`"
+)
 def test_a_service_that_nobody_knows_fails_alone(proxy: Proxy, origin: Origin) -> None:
     named(origin, "up")
     proxy.publish_routes(
@@ -394,6 +411,7 @@ def test_a_service_that_nobody_knows_fails_alone(proxy: Proxy, origin: Origin) -
 # --- change --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.semantics("traffic", "Without traffic, calls go where their host says at once, on the same connections")
 def test_removing_the_table_returns_to_the_plain_thing_at_once(split_proxy: Proxy) -> None:
     split_proxy.publish_routes(Config(services=split_config(v1=0, v2=1).services, routes=[marked("it")]))
     with split_proxy.call(outbound=True) as caller:
@@ -417,6 +435,7 @@ def test_a_new_table_replaces_the_old_one_whole(split_proxy: Proxy) -> None:
     assert (route_of(split_proxy), set(spread(split_proxy, 20))) == (None, {"v1", "v2"})
 
 
+@pytest.mark.semantics("traffic", "Routes hold after the proxy is killed, though nobody publishes them again")
 def test_routes_survive_their_writer_and_the_proxys_restart(split_proxy: Proxy) -> None:
     split_proxy.publish_routes(split_config(v1=0, v2=1))
     split_proxy.kill()

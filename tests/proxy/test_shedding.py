@@ -51,6 +51,13 @@ def assert_shed(got: Message) -> None:
     assert json.loads(got.body)["reason"] == "SH"
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Each criticality may use its share of what is under way, the least critical are refused first: 503 `SH`",
+    "inbound.shedding.requests",
+    "inbound.shedding.sheddable",
+    "inbound.shedding.default",
+)
 @pytest.mark.parametrize(("criticality", "share"), [("sheddable", 5), (None, 9), ("default", 9), ("critical", 10)])
 def test_each_criticality_has_its_share(proxy: Proxy, origin: Origin, criticality: str | None, share: int) -> None:
     shed(proxy, trust=True)
@@ -63,6 +70,10 @@ def test_each_criticality_has_its_share(proxy: Proxy, origin: Origin, criticalit
     assert len(origin.requests) == share + 1
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Each criticality may use its share of what is under way, the least critical are refused first: 503 `SH`",
+)
 def test_the_least_critical_are_refused_first(proxy: Proxy, origin: Origin) -> None:
     shed(proxy, trust=True)
     with held(origin), under_way(proxy, origin, *["critical"] * 5):
@@ -74,6 +85,7 @@ def test_the_least_critical_are_refused_first(proxy: Proxy, origin: Origin) -> N
                 assert_shed(ask(proxy, "critical"))
 
 
+@pytest.mark.semantics("resilience", "From outside, only `sheddable` is believed", "inbound.shedding.trust")
 @pytest.mark.parametrize("claim", ["critical", "Critical", "sheddable ,critical", "nonsense", ""])
 def test_from_outside_only_less_is_believed(proxy: Proxy, origin: Origin, claim: str) -> None:
     shed(proxy)
@@ -89,6 +101,9 @@ def test_what_is_not_believed_does_not_reach_the_app(proxy: Proxy, origin: Origi
     assert origin.only.get("x-pannier-criticality") is None
 
 
+@pytest.mark.semantics(
+    "resilience", "With `enforced = 0` (shadow mode) a limit counts whom it would have refused, and refuses nobody"
+)
 @pytest.mark.parametrize(("criticality", "share"), [("sheddable", 1), (None, 2), ("critical", 2)])
 def test_in_shadow_nobody_is_refused(proxy: Proxy, origin: Origin, criticality: str | None, share: int) -> None:
     shed(proxy, requests=2, default=1.0, enforced=0)

@@ -21,6 +21,7 @@ def key(series: _native.Series) -> tuple[str, str, str, str, int, str, str]:
     return (s.direction, s.service, s.route, s.method, s.status, s.flag, s.protocol)
 
 
+@pytest.mark.semantics("observability", "Each request is counted once")
 def test_each_request_is_counted_once_under_its_labels(proxy: Proxy, origin: Origin) -> None:
     proxy.publish_telemetry(routes=("/orders/{id}", "/static/*"))
     proxy.fetch("/orders/1?x=y")
@@ -105,6 +106,7 @@ def test_fixed_counters_move(proxy: Proxy, origin: Origin) -> None:
     }
 
 
+@pytest.mark.semantics("observability", "One request is one line of the access log", "access_log.enabled")
 def test_one_request_is_one_line(proxy: Proxy, origin: Origin) -> None:
     proxy.publish_telemetry(routes=("/orders/{id}",))
     origin.answer = lambda _: answer(b"x" * 100, status="201 Created")
@@ -143,6 +145,7 @@ def test_one_request_is_one_line(proxy: Proxy, origin: Origin) -> None:
     assert began.timestamp() - 10 < span.start_ns / 1e9 <= span.end_ns / 1e9 < began.timestamp() + 10
 
 
+@pytest.mark.semantics("observability", "Every kind of end has its line, with Envoy's flag")
 def test_every_kind_of_end_is_a_line(start_proxy: StartProxy, origin: Origin) -> None:
     proxy = start_proxy(timeouts={"request_ms": 60, "header_ms": 60})
     proxy.publish_telemetry()
@@ -237,6 +240,9 @@ def test_two_workers_write_every_line(start_proxy: StartProxy) -> None:
     assert len({line["request_id"] for line in lines}) == 100
 
 
+@pytest.mark.semantics(
+    "observability", "New traces are sampled by a ratio; a caller's decision wins over it", "traces.sample_ratio"
+)
 @pytest.mark.parametrize(("ratio", "expected"), [(0.0, 0), (1.0, 20)])
 def test_new_traces_are_sampled_by_the_ratio(proxy: Proxy, ratio: float, expected: int) -> None:
     proxy.publish_telemetry(sample_ratio=ratio)
@@ -247,6 +253,7 @@ def test_new_traces_are_sampled_by_the_ratio(proxy: Proxy, ratio: float, expecte
     assert all(span.parent_id is None for span in spans)
 
 
+@pytest.mark.semantics("observability", "New traces are sampled by a ratio; a caller's decision wins over it")
 def test_a_parents_decision_wins_over_the_ratio(proxy: Proxy) -> None:
     proxy.publish_telemetry(sample_ratio=0.0, access_log=False)
     proxy.fetch("/no", f"Traceparent: 00-{TRACE}-{PARENT}-00")
@@ -258,6 +265,7 @@ def test_a_parents_decision_wins_over_the_ratio(proxy: Proxy) -> None:
     assert len(lines) == 1, "the sampled request's record has a line as well; whoever drains decides where it goes"
 
 
+@pytest.mark.semantics("observability", "Without observability nothing is recorded")
 def test_nothing_is_recorded_without_telemetry(proxy: Proxy) -> None:
     proxy.fetch("/before")
     proxy.wait_counted(1)
@@ -271,6 +279,7 @@ def test_nothing_is_recorded_without_telemetry(proxy: Proxy) -> None:
     assert proxy.totals("ring_records") == 1
 
 
+@pytest.mark.semantics("observability", "A ring that nobody drains drops and counts; requests do not wait")
 def test_a_ring_that_nobody_drains_drops_and_counts(proxy: Proxy, origin: Origin) -> None:
     proxy.publish_telemetry()
     offered = 0

@@ -1,5 +1,6 @@
 """What the catalogue makes of everything, and what of it survives a restart."""
 
+import pytest
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.sidecars.discovery.catalogue import KNOWN_LIMIT, Catalogue
 from pannier.sidecars.discovery.health import Thresholds
@@ -21,6 +22,7 @@ def register(into: Catalogue, instance: str, *, service: str = "orders", state: 
     into.leases.register(Registration(service, instance, f"{instance}:80", 3, 10, state, {"k": "v"}), 0)
 
 
+@pytest.mark.semantics("discovery", "An endpoint with a check gets nothing before its first success")
 def test_nothing_is_accepted_until_the_first_success() -> None:
     one = catalogue()
     assert one.checks() == {("payments", "h:1"): "/healthz"}

@@ -13,6 +13,12 @@ def after(outcomes: str, thresholds: Thresholds | None = None, start: Health | N
     return health
 
 
+@pytest.mark.semantics(
+    "discovery",
+    "So many failed checks take an endpoint out, so many good ones bring it back",
+    "health.failures",
+    "health.successes",
+)
 @pytest.mark.parametrize(
     ("outcomes", "condition"),
     [

@@ -30,6 +30,7 @@ def advance(leases: Leases, start: float, end: float) -> list[Key]:
     return evicted
 
 
+@pytest.mark.semantics("discovery", "An instance that does not renew its lease leaves", "lease_ttl")
 def test_an_instance_that_does_not_renew_leaves_after_its_ttl() -> None:
     leases = Leases(0)
     leases.register(one("a"), 0)
@@ -47,6 +48,7 @@ def test_renewing_keeps_it() -> None:
         assert advance(leases, second, second + 3) == []
 
 
+@pytest.mark.semantics("discovery", "An older incarnation can neither renew nor remove a newer one")
 @pytest.mark.parametrize("epoch", [1, 2, 3, 4])
 def test_an_older_epoch_neither_renews_nor_deregisters(epoch: int) -> None:
     leases = Leases(0)
@@ -89,6 +91,9 @@ def test_there_is_a_limit_to_how_many() -> None:
     assert leases.deregister(("orders", "c")) is Verdict.UNKNOWN
 
 
+@pytest.mark.semantics(
+    "discovery", "The last instance of a service stays when its lease ends, until probes confirm that it is gone"
+)
 def test_the_last_instance_of_a_service_is_doubted_and_goes_when_probes_confirm_it() -> None:
     leases = Leases(0)
     leases.register(one("a"), 0)
@@ -118,6 +123,7 @@ def test_two_instances_that_vanish_together_do_not_leave_their_service_empty() -
     assert len(leases.suspects()) == 1
 
 
+@pytest.mark.semantics("discovery", "When more than 15 % vanish in one window, nobody is evicted")
 def test_eviction_stops_when_more_than_15_percent_vanish_in_a_window() -> None:
     leases = Leases(0)
     for number in range(20):

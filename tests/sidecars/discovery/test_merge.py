@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pannier.shared.profile import Endpoint as StaticEndpoint
@@ -35,6 +36,7 @@ def test_a_lease_wins_over_the_file_at_the_same_address_and_keeps_its_weight() -
     assert (row.source, row.id, row.weight, row.healthy, row.ttl_ms) == ("lease", "i", 7, True, 10_000)
 
 
+@pytest.mark.semantics("discovery", "What an instance says of itself wins over what was written down")
 def test_an_instance_says_more_of_itself_than_was_written_down() -> None:
     statics = {"orders": (StaticEndpoint("h:1", metadata={"zone": "b", "version": "v1"}), StaticEndpoint("h:2"))}
     registered = Registration("orders", "i", "h:1", 1, 10, State.UP, {"version": "v2"})
@@ -42,6 +44,7 @@ def test_an_instance_says_more_of_itself_than_was_written_down() -> None:
     assert [row.metadata for row in merged(statics, registered)["orders"]] == [{"version": "v2", "zone": "b"}, {}]
 
 
+@pytest.mark.semantics("discovery", "What an instance says of itself wins over what was written down")
 def test_a_static_endpoint_is_unhealthy_while_its_instance_says_that_it_is_down() -> None:
     (row,) = merged(STATIC, at("h:1", state=State.DOWN))["orders"]
     assert (row.source, row.healthy) == ("file", False)

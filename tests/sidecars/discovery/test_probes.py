@@ -51,6 +51,7 @@ async def test_without_a_path_connecting_is_enough() -> None:
         assert await probe(Target(address), 5) == ""
 
 
+@pytest.mark.semantics("discovery", "A check that gets no answer fails after a time", "health.timeout")
 async def test_silence_ends_at_the_timeout() -> None:
     async with answering(None) as address:
         assert await probe(Target(address, "/"), 0.05) == "no answer within 0.05 s"
@@ -74,6 +75,9 @@ def middle(low: float, high: float) -> float:
     return (low + high) / 2
 
 
+@pytest.mark.semantics(
+    "discovery", "An endpoint is asked each second until it first answers, then each interval", "health.interval"
+)
 async def test_eager_until_the_first_success_then_each_interval(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_a_file_of_a_newer_incarnation_is_not_removed(root: Path) -> None:
     assert file_of(root, ORDERS).exists()
 
 
+@pytest.mark.semantics("discovery", "A wiped registry ends nobody")
 def test_a_wiped_folder_doubts_instead_of_ending(root: Path) -> None:
     registry = Registry(root)
     registry.write(ORDERS)

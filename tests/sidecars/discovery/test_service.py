@@ -192,6 +192,7 @@ async def test_a_restart_keeps_slots_and_leases(start) -> None:
         assert running.rows("stock")["h:109"].slot == 5
 
 
+@pytest.mark.semantics("discovery", "Two services on one host find each other", "register")
 async def test_two_services_on_a_host_find_each_other(broker, start, short_path: Path) -> None:
     other = short_path / "registry" / "payments"
     other.mkdir(parents=True, mode=0o700)
@@ -210,6 +211,9 @@ async def test_two_services_on_a_host_find_each_other(broker, start, short_path:
         await running.wait_for(lambda: running.rows("payments") == {})
 
 
+@pytest.mark.semantics(
+    "discovery", "A file of endpoints is followed; a broken version is said, and changes nothing", "file"
+)
 async def test_a_file_is_followed_and_a_broken_one_is_said(broker, start, short_path: Path) -> None:
     file = short_path / "services.toml"
     file.write_text('[[services.payments]]\naddress = "h:1"\n')
@@ -302,6 +306,7 @@ async def test_the_verb_ignores_arguments(broker, start) -> None:
         assert (await cli.request("discovery", SERVICES, Nothing(), Services)).clusters == []
 
 
+@pytest.mark.semantics("discovery", "Endpoints keep their places when discovery is killed")
 async def test_the_process_survives_sigkill_with_its_slots_and_leaves_on_sigterm(broker, segment: int) -> None:
     directory = broker.path.parent
     environ = {**os.environ, "PANNIER_BUS": str(broker.path)}

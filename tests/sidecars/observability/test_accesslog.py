@@ -23,6 +23,7 @@ def test_the_file_is_private_and_appended_to(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.semantics("observability", "At its size the log is renamed to `.1`", "access_log.max_bytes")
 def test_at_max_bytes_it_is_renamed_once(tmp_path: Path) -> None:
     log = AccessLogFile(tmp_path / "access.log", 10)
     for line in (b"first 123\n", b"second 12\n", b"third\n"):

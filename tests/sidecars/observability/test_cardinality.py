@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
+import pytest
 from pannier.sidecars.observability.cardinality import STEPS, Cap
 
 
@@ -21,6 +22,9 @@ def test_below_the_limit_nothing_is_merged(fakes: Any) -> None:
     assert cap.merged == ()
 
 
+@pytest.mark.semantics(
+    "observability", "Above so many series the least useful label is merged first; totals stay", "max_series"
+)
 def test_dimensions_go_one_by_one_and_totals_stay(fakes: Any) -> None:
     sizes = {108: 0, 107: 1, 36: 1, 35: 2, 12: 2, 11: 3, 6: 3, 5: 4, 1: 4}
     for limit, steps in sizes.items():

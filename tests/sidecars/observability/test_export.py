@@ -55,6 +55,9 @@ def test_every_span_arrives_once_and_in_order_in_batches() -> None:
     assert collector.shut
 
 
+@pytest.mark.semantics(
+    "observability", "A collector that hangs holds nobody up: what finds no room is counted", "traces.queue"
+)
 def test_offering_never_waits_and_what_finds_no_room_is_counted() -> None:
     collector, tally = Collector(), Tally()
     collector.gate.clear()

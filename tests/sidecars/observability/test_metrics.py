@@ -73,6 +73,7 @@ def value(exposition: Exposition, name: str, **labels: str) -> float:
     return samples(exposition)[name, tuple(sorted(labels.items()))]
 
 
+@pytest.mark.semantics("observability", "Durations have the names, labels and buckets of OpenTelemetry's conventions")
 def test_server_durations_carry_the_attributes_of_the_conventions(exposition: Exposition) -> None:
     labels = {
         "http_request_method": "GET",
@@ -165,6 +166,7 @@ def test_openmetrics_is_served_to_who_prefers_it(exposition: Exposition) -> None
     assert body.endswith(b"# EOF\n")
 
 
+@pytest.mark.semantics("observability", "A bucket links to the newest trace that fell into it")
 def test_a_bucket_links_to_the_newest_trace_that_fell_into_it(exposition: Exposition) -> None:
     body, _ = exposition.render(OPENMETRICS)
     examples = {

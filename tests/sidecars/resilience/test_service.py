@@ -317,6 +317,7 @@ async def test_what_was_not_granted_is_said(broker, data_path, short_path: Path)
             await service.serve(context)
 
 
+@pytest.mark.semantics("resilience", "Who is out stays out while resilience is dead, and after it came back")
 async def test_the_process_survives_sigkill_with_whoever_is_out_and_leaves_on_sigterm(broker, data_path) -> None:
     [one] = data_path.discover(payments=1)["payments"]
     environ = {**os.environ, "PANNIER_BUS": str(broker.path)}

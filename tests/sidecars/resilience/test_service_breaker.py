@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import product
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pannier.sidecars.resilience.config import ServiceBreaker
@@ -17,6 +18,13 @@ def test_every_state_has_a_step_for_every_verdict() -> None:
     assert set(STEPS) == set(product(["closed", "open", "half_open"], Verdict))
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "A service breaker opens at a rate of failures or of slow calls, over the last calls",
+    "services.*.service_breaker.failure_rate",
+    "services.*.service_breaker.slow_rate",
+    "services.*.service_breaker.calls",
+)
 def test_nothing_is_judged_before_the_window_is_full() -> None:
     circuit = Circuit(RULE)
     assert circuit.step("closed", Counts(99, 99)) == (Step.STAY, "")
@@ -28,6 +36,11 @@ def test_the_rate_itself_opens() -> None:
     assert Circuit(RULE).step("closed", Counts(100, 49))[0] is Step.STAY
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "A service breaker opens at a rate of failures or of slow calls, over the last calls",
+    "services.*.service_breaker.slow",
+)
 def test_slow_calls_open_as_failures_do() -> None:
     rule = ServiceBreaker(slow="200ms", slow_rate=40)
     assert Circuit(rule).step("closed", Counts(100, 0, slow=39))[0] is Step.STAY
@@ -58,6 +71,7 @@ def test_what_comes_back_while_it_is_open_is_ignored() -> None:
     assert circuit.step("half_open", Counts(1, 1)) == (Step.CLOSE, "failures 10 % < 50 % of 10 calls that tried it")
 
 
+@pytest.mark.semantics("resilience", "Half-open it lets so many calls through, which are judged by the same rates")
 def test_half_open_is_judged_by_the_same_rates_and_each_time_anew() -> None:
     circuit = Circuit(RULE)
     circuit.step("open", Counts())

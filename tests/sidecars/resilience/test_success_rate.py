@@ -21,6 +21,14 @@ def ejected(hosts: list[Host], rule: Outlier = DEFAULTS) -> list[int]:
     return [found.number for found in outliers(hosts, rule, always) if found.consequence == "ejected"]
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "An endpoint far below its siblings' success rate is ejected, where enough of them have enough requests",
+    "services.*.outlier.interval",
+    "services.*.outlier.stdev_factor",
+    "services.*.outlier.success_rate_hosts",
+    "services.*.outlier.success_rate_requests",
+)
 def test_one_that_fails_more_than_its_siblings_is_an_outlier() -> None:
     hosts = [Host(200, 2) for _ in range(9)] + [Host(200, 60)]
     [found] = outliers(hosts, DEFAULTS, always)
@@ -34,6 +42,10 @@ def test_all_that_fail_alike_are_no_outliers() -> None:
     assert ejected([Host(200, 150) for _ in range(10)]) == []
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "An endpoint far below its siblings' success rate is ejected, where enough of them have enough requests",
+)
 @pytest.mark.parametrize(("hosts", "requests", "found"), [(5, 100, True), (4, 100, False), (5, 99, False)])
 def test_too_few_hosts_or_requests_are_not_judged(hosts: int, requests: int, found: bool) -> None:
     rule = msgspec.structs.replace(DEFAULTS, stdev_factor=1.0)
@@ -47,6 +59,9 @@ def test_who_is_out_is_neither_judged_nor_compared_with() -> None:
     assert outliers(hosts, rule, always) == []
 
 
+@pytest.mark.semantics(
+    "resilience", "Ejection by a percentage of failures is off", "services.*.outlier.failure_percentage"
+)
 def test_failure_percentage_is_absolute_and_off_by_default() -> None:
     rule = Outlier(failure_percentage=85, enforcing_success_rate=0, max_ejected_percent=100)
     hosts = [Host(50, 43)] * 5 + [Host(50, 42), Host(49, 49)]

@@ -12,6 +12,13 @@ from pannier.sidecars.resilience.unified import PARTS, RollingRate, penalty_ms
 RULE = Breaker(success_rate=0.8)
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Unified mode: a breaker also opens below a rate of success, where 429 counts as a failure",
+    "services.*.breaker.success_rate",
+    "services.*.breaker.window",
+    "services.*.breaker.min_requests",
+)
 def test_too_little_success_opens() -> None:
     rate = RollingRate(RULE)
     assert rate.add(0, Counts(4, 4)) == "", "four are too few to judge by"
@@ -23,6 +30,9 @@ def test_exactly_the_rate_is_enough() -> None:
     assert RollingRate(RULE).add(0, Counts(10, 3)) == "success 70 % < 80 % of 10 requests in 10s"
 
 
+@pytest.mark.semantics(
+    "resilience", "Unified mode: a breaker also opens below a rate of success, where 429 counts as a failure"
+)
 def test_a_429_counts() -> None:
     assert RollingRate(RULE).add(0, Counts(10, 1, refused=2)) == "success 70 % < 80 % of 10 requests in 10s"
 

@@ -69,6 +69,7 @@ def test_a_good_one_is_left_alone() -> None:
     assert findings("") == []
 
 
+@pytest.mark.semantics("traffic", "A fault or a mirror that the stage does not allow is refused", "allow")
 def test_an_experiment_that_the_stage_does_not_permit() -> None:
     text = GOOD.replace('allow = ["fault", "mirror"]', 'allow = ["mirror"]')
     assert said(text) == [("services.orders.fault", "PAN0201", "error")]

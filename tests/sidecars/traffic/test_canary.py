@@ -43,6 +43,13 @@ def test_a_share_that_it_has_already_counts() -> None:
     assert (already.state, already.weight, already.reason) == (State.DONE, 25, "v2 had 25 % already")
 
 
+@pytest.mark.semantics(
+    "traffic",
+    "A canary gets `step` points more each `every`, up to `until`, and its last step is judged too",
+    "services.*.shift.step",
+    "services.*.shift.every",
+    "services.*.shift.until",
+)
 def test_good_steps_lead_to_the_end_and_the_last_one_is_judged_too() -> None:
     shift = msgspec.structs.replace(SHIFT, step=40)
     canary, now, seen = begun(shift, SPLIT, 0.0), 0.0, []
@@ -63,6 +70,9 @@ def test_until_is_where_it_stays() -> None:
     assert weights(SPLIT, "v2", canary.weight) == {"v1": 70, "v2": 30}
 
 
+@pytest.mark.semantics(
+    "traffic", "A canary that fails is taken back in the middle of a step, and says why", "services.*.shift.abort_on"
+)
 def test_bad_is_bad_in_the_middle_of_a_step_and_says_why() -> None:
     canary = stepped(SHIFT, begun(SHIFT, SPLIT, 0.0), 0.1, Seen(1, Counts(212, 15)))
     assert (canary.state, canary.reason) == (State.ABORTED, "success 92.9 % < 99 % over 212 requests")
@@ -86,6 +96,9 @@ def test_the_bound_is_exact(abort_on: str, calls: int, failures: int, reason: st
     assert canary.reason == reason
 
 
+@pytest.mark.semantics(
+    "traffic", "A canary with too few requests to judge waits, and goes on by itself", "services.*.shift.min_requests"
+)
 def test_too_little_traffic_waits_and_goes_on_by_itself() -> None:
     canary = begun(SHIFT, SPLIT, 0.0)
     canary = stepped(SHIFT, canary, 30.0, Seen(1, Counts(19, 0)))

@@ -27,6 +27,7 @@ def look(watch: Watch, now: float, counted: dict[Place, Counts], endpoints: tupl
     return watch.look(endpoints, known, now)
 
 
+@pytest.mark.semantics("traffic", "Only calls to its own endpoints judge a canary")
 def test_only_calls_to_its_own_endpoints_judge_it() -> None:
     watch = start()
     look(watch, 0.0, {})
@@ -122,6 +123,7 @@ def restarted(watch: Watch, now: float, service: Service = SERVICE) -> Watch:
     return start(service, kept, now)
 
 
+@pytest.mark.semantics("traffic", "A restart of traffic goes on in the middle of a step, with what was counted")
 def test_a_restart_goes_on_in_the_middle_of_a_step_with_what_was_counted() -> None:
     first = start()
     look(first, 0.0, {NEW_AT: Counts(300, 300)})
@@ -143,6 +145,7 @@ def test_a_restart_does_not_forget_failures() -> None:
     assert second.canary.state is State.ABORTED
 
 
+@pytest.mark.semantics("traffic", "What was aborted stays so until another shift is asked for")
 def test_what_was_aborted_stays_so_while_the_shift_is_the_same() -> None:
     first = start()
     look(first, 0.0, {})
