@@ -118,15 +118,15 @@ def resolve(
     """The profile by name or path (else the project's, else `dev`) with every layer over it, from the bottom up.
 
     Profile, project file, the project's `app`, environment, `--set` assignments, live. The other apps of the project
-    are static endpoints by their names, unless a layer names the same service. Raises ConfigError with all problems,
-    UsageError if the project has no such app.
+    are static endpoints by their names, unless a layer names the same service: they are below everything. Raises
+    ConfigError with all problems, UsageError if the project has no such app.
     """
     name = profile or (project.profile if project else "dev")
     # A path on the command line starts where the user is, one in a project file where that file is.
     start = project.folder if project and not profile else FilePath.cwd()
     layers = profile_layers(name, start, project.folder if project else start, sidecars)
     if project is not None:
-        layers += [_neighbours(project, app), project.layer]
+        layers = [_neighbours(project, app), *layers, project.layer]
         if app is not None:
             layers.append(_overlay(project, app))
     above = [

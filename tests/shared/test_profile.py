@@ -92,6 +92,16 @@ def test_a_static_endpoint_of_a_project_file_may_have_a_health_check() -> None:
     assert errors(caught) == ["pannier.toml:3:10 PAN0104 services.web[0].health"]
 
 
+def test_other_apps_are_endpoints_where_no_layer_has_any_not_even_the_profile() -> None:
+    write("profiles/own.toml", '[[services.db]]\naddress = "127.0.0.1:81"\nmetadata = { version = "v1" }\n')
+    project = load_project(write("pannier.toml", "[apps.web]\n[apps.db]\nport = 81\n"), sidecars=SIDECARS)
+
+    services = resolve("own", sidecars=SIDECARS, project=project, app="web").profile.services
+    assert services == {"db": [Endpoint("127.0.0.1:81", metadata={"version": "v1"})]}
+    services = resolve("plain", sidecars=SIDECARS, project=project, app="web").profile.services
+    assert services == {"db": [Endpoint("127.0.0.1:81")]}
+
+
 def test_a_number_that_python_refuses_is_a_problem_of_the_file() -> None:
     write("profiles/own.toml", f"[proxy]\nworkers = {'1' * 5000}\n")
     with pytest.raises(ConfigError) as caught:
