@@ -2,8 +2,8 @@
 
     python -m tests.bench.instructions
 
-The data path runs alone, outbound, with the tables of 0, 1, 2, 3 and 4 sidecars in force: instructions follow from tables,
-not from who wrote them. A count repeats to a few per cent whatever else the machine does, so that a small cost
+The data path runs alone, outbound, with the tables of 0, 1, 2, 3 and 4 sidecars in force: instructions follow from
+tables, not from who wrote them. A count repeats to a few per cent whatever else the machine does, so that a small cost
 can be gated, where time shows nothing under 5 %. System calls are counted in the same way, in runs of their own.
 """
 
@@ -55,7 +55,8 @@ class Step:
 
 
 def _endpoints(proxy: Proxy, origins: list[str]) -> None:
-    proxy.publish_endpoints(**{SERVICE: [{"address": o, "metadata": {"version": str(n % 2 + 1)}} for n, o in enumerate(origins)]})
+    versions = [{"address": one, "metadata": {"version": str(n % 2 + 1)}} for n, one in enumerate(origins)]
+    proxy.publish_endpoints(**{SERVICE: versions})
 
 
 STEPS = (
@@ -120,7 +121,7 @@ def _steps(
     folder: Path,
     origins: list[str],
     generator: Path,
-    measure_one: "Callable[[Path, list[str], Path], Iterator[float | None]]",
+    measure_one: Callable[[Path, list[str], Path], Iterator[float | None]],
 ) -> list[float | None]:
     folder.mkdir()
     return list(measure_one(folder, origins, generator))
@@ -169,9 +170,7 @@ def _counted(proxy: Proxy, folder: Path, generator: Path) -> float:
 def _dump(proxy: Proxy, folder: Path) -> int:
     """Writes down and clears what was counted; the instructions of all threads."""
     before = set(folder.glob("out.*"))
-    subprocess.run(
-        ["callgrind_control", "--dump", str(proxy.pid)], check=True, capture_output=True, timeout=60
-    )
+    subprocess.run(["callgrind_control", "--dump", str(proxy.pid)], check=True, capture_output=True, timeout=60)
     found: list[Path] = []
 
     def dumped() -> bool:

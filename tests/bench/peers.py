@@ -129,11 +129,30 @@ def relay_command(place: Place) -> Sequence[str]:
 
 
 def pannier_command(place: Place) -> Sequence[str]:
-    """`pannier run` beside the origin, which it does not start: the inbound hop, both sidecars of `dev` on."""
-    app = place.origin if place.origin.startswith("unix:") else place.origin.rpartition(":")[2]
-    options = ["--name", SERVICE, "--app-port", app, "--port", str(place.port), "--workers", "1"]
-    own_ports = ["--outbound-port", "auto", "--metrics-port", "auto"]
-    return [pannier_binary() or "pannier", "run", "--profile", "dev", *options, *own_ports]
+    """`pannier run` in the stage `production`, its outbound hop: a route, a split, two endpoints to balance between,
+    breakers, budget, limits and one trace in a hundred. The origin stands in for the app, too, and starts by itself."""
+    unix = place.origin.startswith("unix:")
+    app = place.origin if unix else place.origin.rpartition(":")[2]
+    # The same origin by two names is two endpoints, as a balancer sees it.
+    other = place.origin if unix else f"localhost:{app}"
+    addresses = dict.fromkeys((place.origin, other))
+    endpoints = ", ".join(f'{{ address = "{one}", metadata = {{ version = "1" }} }}' for one in addresses)
+    profile = place.folder / "bench.toml"
+    profile.write_text(f"""\
+extends = "production"
+[services]
+{SERVICE} = [{endpoints}]
+[sidecars.traffic.services.{SERVICE}]
+subsets = {{ v1 = {{ version = "1" }}, v2 = {{ version = "2" }} }}
+split = {{ v1 = 100, v2 = 0 }}
+[[sidecars.traffic.routes]]
+name = "all"
+hosts = ["{SERVICE}"]
+matches = [{{ prefix = "/" }}]
+""")
+    options = ["--name", "caller", "--app-port", app, "--workers", "1"]
+    ports = ["--outbound-port", str(place.port), "--metrics-port", "auto"]
+    return [pannier_binary() or "pannier", "run", "--profile", str(profile), *options, *ports]
 
 
 def pannier_environment(place: Place) -> dict[str, str]:
@@ -171,7 +190,7 @@ PEERS = (
     Peer("haproxy", "http mode, 1 thread", lambda: _found("haproxy"), haproxy_command),
     Peer(
         "pannier",
-        "dev: discovery, observability",
+        "production: all four, outbound",
         pannier_binary,
         pannier_command,
         remedy="make build",

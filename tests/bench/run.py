@@ -16,17 +16,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
-from tests.bench import load, report
+from tests.bench import instructions, load, report, routes
 from tests.bench.peers import PEERS, Peer
 from tests.bench.processes import BenchmarkError, pinned
 from tests.bench.report import Paced, Series
 from tests.bench.scenarios import FULL, QUICK, SCENARIOS, Effort, Layout, Scenario, layouts
 from tests.bench.session import Contender, Session
 from tests.bench.speed import Speedometer
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[2]
 BELOW_KNEE = 0.3
@@ -59,7 +62,11 @@ def main() -> int:
         report.row(one, [other for other in series if (other.scenario, other.layout) == (one.scenario, one.layout)])
         for one in series
     ]
-    write(rows, quick=options.quick, failures=failures)
+    counts, cost = [], None
+    if not options.peer and not options.scenario:
+        counts = attempt(failures, instructions.measure) or [] if instructions.available() else []
+        cost = attempt(failures, routes.measure)
+    write(rows, quick=options.quick, failures=failures, counts=counts, cost=cost)
     wrong = [
         entry for entry in rows if entry["errors"] or (not options.quick and (entry["void"] or entry["latency_void"]))
     ]
@@ -167,17 +174,25 @@ def paced_round(session: Session, contender: Contender, series: Series, pace: in
     series.paced.append(Paced(found, void))
 
 
-def attempt(failures: list[str], step: Callable[[], None]) -> None:
+def attempt(failures: list[str], step: Callable[[], T]) -> T | None:
     """Runs a step; a BenchmarkError is noted and the others go on."""
     try:
-        step()
+        return step()
     except BenchmarkError as error:
         failures.append(str(error))
         say(f"failed: {error}")
+        return None
 
 
-def write(rows: list[dict[str, Any]], *, quick: bool, failures: Sequence[str]) -> None:
-    """Writes both files and prints the table."""
+def write(
+    rows: list[dict[str, Any]],
+    *,
+    quick: bool,
+    failures: Sequence[str],
+    counts: list[instructions.Count],
+    cost: routes.RouteCost | None,
+) -> None:
+    """Writes both files and prints the tables."""
     folder = ROOT / "build" / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     machine = describe_machine()
@@ -187,9 +202,13 @@ def write(rows: list[dict[str, Any]], *, quick: bool, failures: Sequence[str]) -
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "failures": list(failures),
         "rows": rows,
+        "instructions": [asdict(count) for count in counts],
+        "routes": asdict(cost) if cost else None,
     }
     (folder / "latest.json").write_text(json.dumps(result, indent=1) + "\n")
     table = report.markdown(rows, machine, quick=quick)
+    table += "\n" + instructions.markdown(counts) if counts else ""
+    table += "\n" + routes.markdown(cost) if cost else ""
     (folder / "latest.md").write_text(table)
     print(table, end="")
 
