@@ -109,9 +109,11 @@ class Bed:
     def wait_ready(self, name: str, *, within: float) -> float:
         """Seconds until all processes of the service are ready; an AssertionError says who was not, or how it ended."""
         process = self.running[name]
-        took = wait_until(
-            lambda: process.poll() is not None or self.host.ready(name), f"{name} is ready", within=within
-        )
+        try:
+            took = wait_until(lambda: process.poll() is not None or self.host.ready(name), "it is ready", within=within)
+        except AssertionError as error:
+            states = {each.name: each.state for each in self.host.processes(name) if not each.ready}
+            raise AssertionError(f"{name}: {error}; {states or 'its supervisor does not answer'}") from error
         if process.poll() is not None:
             raise AssertionError(f"{name} ended with {process.returncode}: {self.log(name).read_text()[-300:]!r}")
         return took
