@@ -69,7 +69,7 @@ impl Seen {
 /// Whether an endpoint may have a request at `now_ms`.
 #[must_use]
 pub fn verdict(policy: &FailurePolicy, words: &HotWords, place: Place, now_ms: u64) -> Verdict {
-    if matches!(policy, FailurePolicy::None) {
+    if matches!(policy, FailurePolicy::None) || words.is_closed(place.slot) {
         return Verdict::Pass;
     }
     read(policy, words.state(place, now_ms), now_ms)

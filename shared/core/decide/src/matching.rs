@@ -205,35 +205,41 @@ impl Routes {
     /// Lowers `best` to the first condition of an index that holds.
     #[inline]
     fn first(&self, index: &Index, view: &View<'_>, best: &mut usize) {
-        if index.all.is_empty() {
-            return;
-        }
-        let mut look = |numbers: &[usize]| {
-            for number in numbers {
-                if number >= best {
-                    return;
-                }
-                if self.conditions.get(*number).is_some_and(|condition| condition.holds(view)) {
-                    *best = *number;
-                    return;
-                }
-            }
-        };
         if index.all.len() <= FEW {
-            return look(&index.all);
+            self.first_of(&index.all, view, best);
+        } else {
+            self.first_indexed(index, view, best);
         }
+    }
+
+    #[inline(never)]
+    fn first_indexed(&self, index: &Index, view: &View<'_>, best: &mut usize) {
         let (path, _) = target::split(view.target);
         if let Some(numbers) = index.exact.get(path) {
-            look(numbers);
+            self.first_of(numbers, view, best);
         }
         if !index.prefix.is_empty() {
             for (hash, _) in prefixes(path).take(index.deepest + 1) {
                 if let Some(numbers) = index.prefix.get(&hash) {
-                    look(numbers);
+                    self.first_of(numbers, view, best);
                 }
             }
         }
-        look(&index.rest);
+        self.first_of(&index.rest, view, best);
+    }
+
+    /// The same among these conditions, which are in their order.
+    #[inline]
+    fn first_of(&self, numbers: &[usize], view: &View<'_>, best: &mut usize) {
+        for number in numbers {
+            if number >= best {
+                return;
+            }
+            if self.conditions.get(*number).is_some_and(|condition| condition.holds(view)) {
+                *best = *number;
+                return;
+            }
+        }
     }
 }
 

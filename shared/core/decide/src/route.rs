@@ -42,6 +42,7 @@ impl<'p> Routed<'p> {
     }
 }
 
+#[inline]
 fn matching<'p>(side: &'p Side, view: &View<'_>, of_host: Option<usize>) -> Option<(&'p Rule, Found<'p>)> {
     let found = side.routes.find(view, of_host)?;
     side.rules.get(found.route).map(|rule| (rule, found))
@@ -84,6 +85,7 @@ fn lower(host: &str) -> Cow<'_, str> {
     if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() }
 }
 
+#[inline]
 fn to<'p>(policy: &'p Policy, view: &View<'_>, known: Option<Named>, draw: impl Fn() -> u64) -> Routed<'p> {
     let matched = policy.traffic.as_ref().and_then(|traffic| {
         let side = &traffic.outbound;

@@ -198,7 +198,9 @@ pub fn plan<'p>(
     let mut rewritten = None;
     if let Some(rule) = routed.rule {
         rewritten = rule.rewrite.as_ref().and_then(|r| rewriting::rewritten(r, routed.prefix, request.path));
-        answer_of_route(&mut plan, rule, routed.prefix, &request);
+        if rule.redirect.is_some() || rule.cors.is_some() {
+            answer_of_route(&mut plan, rule, routed.prefix, &request);
+        }
     }
     if let (Route::Cluster(index), Some(value)) = (routed.route, routed.session.and_then(|s| s.new_cookie)) {
         give_cookie(&mut plan.answer_fields, policy.clusters.get(index), &value);
@@ -259,7 +261,7 @@ fn answer_of_route(plan: &mut Plan<'_>, rule: &Rule, prefix: Option<&str>, reque
         plan.answer = Some(Box::new(Answer::of_route(redirect.status, format!("location: {location}\r\n"))));
         return;
     }
-    let Some((cors, origin)) = rule.cors.as_ref().zip(request.field("origin")) else {
+    let Some((cors, origin)) = rule.cors.as_ref().and_then(|cors| Some((cors, request.field("origin")?))) else {
         return;
     };
     if request.method == "OPTIONS" && request.field("access-control-request-method").is_some() {

@@ -111,7 +111,8 @@ async fn govern(context: Context<'_>, plan: &mut Plan<'_>, caller: &mut Stream) 
         Target::Authority => admission::Pass::default(),
     };
     let faults = faults(plan, target);
-    let was_delayed = faults != [None, None] && inject(context, faults, plan.deadline_ms).await?;
+    let has_faults = faults.iter().any(Option::is_some);
+    let was_delayed = has_faults && inject(context, faults, plan.deadline_ms).await?;
     mirror::send(context, plan, target);
     let mut outcome = attempts::run(context, target, plan, caller).await;
     if was_delayed && outcome.flag == Flag::None {

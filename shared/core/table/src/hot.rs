@@ -160,6 +160,13 @@ impl HotWords {
         self.word(slot, index).map_or(0, |w| w.load(Ordering::Acquire))
     }
 
+    /// Whether a slot's state is closed, whoever holds it: nearly every look ends here.
+    #[must_use]
+    #[inline]
+    pub fn is_closed(&self, slot: u32) -> bool {
+        self.load(slot, 0) >> 56 == 0
+    }
+
     /// The state of a place at `now_ms`.
     #[must_use]
     pub fn state(&self, place: Place, now_ms: u64) -> Word {
