@@ -7,7 +7,7 @@ import time
 from pannier.sidecars.resilience import config as resilience
 from pannier.sidecars.resilience.config import Budget, RateLimit, Retry
 from pannier.sidecars.traffic import config as traffic
-from pannier.sidecars.traffic.config import Config, Cors, Match, Mirror, Redirect, Rewrite, Route, Text
+from pannier.sidecars.traffic.config import Config, Cors, Match, Mirror, Redirect, Rewrite, Route
 
 from tests.conformance.bootstrap import EXTENSIONS, Envoy, Json, circuit_breakers, http_filter, percent
 from tests.conformance.conftest import Compare
@@ -169,26 +169,6 @@ def answer_after(seconds: float) -> bytes:
 
 def test_a_port_is_no_part_of_a_hosts_name(compare: Compare) -> None:
     assert compare().each(lambda side: side.ask("/", host="orders:8080").status) == (200, 404)
-
-
-def test_the_first_of_several_fields_is_matched(compare: Compare) -> None:
-    """Envoy looks for one among all that matches."""
-    both = compare(
-        others=["ann"],
-        routes=Config(
-            routes=[Route(name="ann", matches=[Match(headers={"x-user": Text(exact="ann")})], to={"ann": 1})]
-        ),
-        envoy=Envoy(
-            routes=[
-                {
-                    "match": {"prefix": "/", "headers": [{"name": "x-user", "string_match": {"exact": "ann"}}]},
-                    "route": {"cluster": "ann"},
-                },
-                {"match": {"prefix": "/"}, "route": {"cluster": CALLEE}},
-            ]
-        ),
-    )
-    assert both.each(lambda side: side.ask("/", "x-user: bob", "x-user: ann").body) == (b"orders-0", b"ann-0")
 
 
 def test_a_mirror_is_called_by_the_same_name(compare: Compare) -> None:

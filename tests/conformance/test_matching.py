@@ -72,6 +72,26 @@ def test_the_first_path_that_matches_wins(compare: Compare) -> None:
     assert both.agree(lambda side: {path: side.ask(path).body for path in expected}) == expected
 
 
+def test_any_of_several_fields_is_matched(compare: Compare) -> None:
+    """A caller cannot hide a value behind another."""
+    both = compare(
+        others=["ann"],
+        routes=Config(
+            routes=[Route(name="ann", matches=[Match(headers={"x-user": Text(exact="ann")})], to={"ann": 1})]
+        ),
+        envoy=Envoy(
+            routes=[
+                {
+                    "match": {"prefix": "/", "headers": [{"name": "x-user", "string_match": {"exact": "ann"}}]},
+                    "route": {"cluster": "ann"},
+                },
+                {"match": {"prefix": "/"}, "route": {"cluster": CALLEE}},
+            ]
+        ),
+    )
+    assert both.each(lambda side: side.ask("/", "x-user: bob", "x-user: ann").body) == (b"ann-0", b"ann-0")
+
+
 def test_headers(compare: Compare) -> None:
     both = compare(
         others=["exact", "regex", "present", "absent"],
