@@ -53,7 +53,7 @@ class Lookout:
         for action in self.rules.step(look):
             match action:
                 case Open():
-                    self.take_out(action.member, action.until_ms, action.why)
+                    self.take_out(action.member, action.until_ms, action.why, action.times)
                 case Close():
                     self.take_in(action.member, action.why)
                 case _:
@@ -66,9 +66,9 @@ class Lookout:
         self.news += map(_news, turns)
         return look
 
-    def take_out(self, member: Member, until_ms: int, why: str) -> bool:
+    def take_out(self, member: Member, until_ms: int, why: str, times: int | None = None) -> bool:
         """Takes `member` out; False if it is out already."""
-        return self._did(self._surroundings.hot.open(*member.place, until_ms), member, why)
+        return self._did(self._surroundings.hot.open(*member.place, until_ms, times), member, why)
 
     def take_in(self, member: Member, why: str) -> bool:
         """Takes `member` back in; False if it was not out."""

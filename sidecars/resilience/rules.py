@@ -19,17 +19,18 @@ from pannier.sidecars.resilience.inventory import Inventory, Member, Place
 from pannier.sidecars.resilience.native import HotWord
 from pannier.sidecars.resilience.readings import Counts
 from pannier.sidecars.resilience.service_breaker import Circuit, Step
-from pannier.sidecars.resilience.success_rate import Host, ejection_ms, outliers
+from pannier.sidecars.resilience.success_rate import Host, ejection_ms, lately, outliers
 from pannier.sidecars.resilience.unified import RollingRate, penalty_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Takes `member` out until then."""
+    """Takes `member` out until then, for the `times`-th time lately (None: once more than is noted)."""
 
     member: Member
     until_ms: int
     why: str
+    times: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,8 @@ class Rules:
                 continue
             word = look.words[member.place]
             quiet_ms = max(look.now_ms - word.until_ms, 0) if word.until_ms else 0
-            actions.append(Open(member, look.now_ms + ejection_ms(rule, word.times, quiet_ms), found.why))
+            before = lately(rule, word.times, quiet_ms)
+            actions.append(Open(member, look.now_ms + ejection_ms(rule, before), found.why, min(before + 1, 255)))
         return actions
 
     def _circuit(self, rule: Service, name: str, members: tuple[Member, ...], look: Look) -> list[Action]:

@@ -64,11 +64,16 @@ def allowance(hosts: int, max_ejected_percent: float) -> int:
     return max(floor(hosts * max_ejected_percent / 100), int(hosts > 1))
 
 
-def ejection_ms(rule: Outlier, times: int, quiet_ms: int) -> int:
-    """For how long an endpoint is ejected that was out `times` times, and has been in for `quiet_ms` since: the base
-    time for each time, at most the maximum. Each interval without an ejection takes one back."""
-    lately = max(times - quiet_ms // max(milliseconds(rule.interval), 1), 0)
-    return min(milliseconds(rule.base_ejection) * (lately + 1), milliseconds(rule.max_ejection))
+def lately(rule: Outlier, times: int, quiet_ms: int) -> int:
+    """How often of `times` an endpoint was out lately, that has been in for `quiet_ms` since: each interval without an
+    ejection takes one back."""
+    return max(times - quiet_ms // max(milliseconds(rule.interval), 1), 0)
+
+
+def ejection_ms(rule: Outlier, times: int) -> int:
+    """For how long an endpoint is ejected that was out `times` times lately: the base time for each time and for this
+    one, at most the maximum."""
+    return min(milliseconds(rule.base_ejection) * (times + 1), milliseconds(rule.max_ejection))
 
 
 def _low_rates(hosts: Sequence[Host], rule: Outlier) -> list[tuple[int, str]]:

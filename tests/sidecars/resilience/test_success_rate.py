@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pannier.sidecars.resilience.config import Outlier
-from pannier.sidecars.resilience.success_rate import Host, allowance, ejection_ms, outliers
+from pannier.sidecars.resilience.success_rate import Host, allowance, ejection_ms, lately, outliers
 
 DEFAULTS = Outlier()
 OFF = Outlier(enforcing_success_rate=0)
@@ -142,4 +142,4 @@ def test_never_more_are_ejected_than_are_allowed(
 def test_an_ejection_lasts_longer_each_time_and_that_is_forgotten_by_the_interval(
     times: int, quiet_ms: int, seconds: int
 ) -> None:
-    assert ejection_ms(DEFAULTS, times, quiet_ms) == seconds * 1000
+    assert ejection_ms(DEFAULTS, lately(DEFAULTS, times, quiet_ms)) == seconds * 1000

@@ -176,8 +176,11 @@ class HotWords:
 
     def __new__(cls, fd: int) -> HotWords: ...
     def read(self, slot: int, incarnation: int) -> HotWord: ...
-    def open(self, slot: int, incarnation: int, until_ms: int) -> bool:
-        """Takes it out until then and counts that in `times`; False if it is out already, or somebody was faster."""
+    def open(self, slot: int, incarnation: int, until_ms: int, times: int | None = None) -> bool:
+        """Takes it out until then, for the `times`-th time lately (None: once more than is noted).
+
+        False if it is out already, or somebody was faster.
+        """
 
     def close(self, slot: int, incarnation: int) -> bool:
         """Takes it back in, with no failures and no `times`; False if it was not out, or somebody was faster."""

@@ -45,14 +45,15 @@ impl HotWords {
         HotWord { state, until_ms: word.until_ms, failures, times }
     }
 
-    fn open(&self, slot: u32, incarnation: u16, until_ms: u64) -> bool {
+    #[pyo3(signature = (slot, incarnation, until_ms, times=None))]
+    fn open(&self, slot: u32, incarnation: u16, until_ms: u64, times: Option<u8>) -> bool {
         let (place, now) = (Place { slot, incarnation }, clock::monotonic_ms());
         let out = Word { state: State::Open, until_ms };
         let is_in = |word: Word| word.state != State::Open || word.until_ms <= now;
         if self.words.change(place, now, |word| is_in(word).then_some(out)).is_none() {
             return false;
         }
-        let times = self.words.history(place, now).times.saturating_add(1);
+        let times = times.unwrap_or_else(|| self.words.history(place, now).times.saturating_add(1));
         self.words.set_history(place, History { times, at_ms: until_ms });
         true
     }
