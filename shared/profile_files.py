@@ -1,8 +1,9 @@
 """Finds and reads the files of profiles and projects, with the parents that a profile extends.
 
 A profile is named, and found beside the project file (`profiles/NAME.toml`) or among the built-in ones; a name is
-checked before it becomes part of a path, so it cannot leave those folders. Only a person, by an option or in a project
-file, may point at a path ending in `.toml`. Files are limited in size and nesting before any parser sees them.
+checked before it becomes part of a path, so it cannot leave those folders. What a built-in profile extends is built in,
+too: a `staging` of one's own does not change `production`. Only a person, by an option or in a project file, may point at
+a path ending in `.toml`. Files are limited in size and nesting before any parser sees them.
 """
 
 from __future__ import annotations
@@ -62,9 +63,12 @@ def profile_layers(name: str, start: FilePath, folder: FilePath, sidecars: Sidec
     seen: list[str] = []
     asked: Document | None = None
     wanted: str | None = name
+    own: FilePath | None = folder
     while wanted is not None:
         by_path = asked is None and wanted.endswith(".toml")
-        file = (start / wanted).absolute() if by_path else _find(wanted, folder, seen, asked)
+        file = (start / wanted).absolute() if by_path else _find(wanted, own, seen, asked)
+        if not by_path and file == _builtin(wanted):
+            own = None
         document, data = read_document(file)
         seen.append(str(file))
         findings = check(data, (Profile,), tables={"sidecar": sidecars}, partial=True)
@@ -77,7 +81,7 @@ def profile_layers(name: str, start: FilePath, folder: FilePath, sidecars: Sidec
     return layers
 
 
-def _find(name: str, folder: FilePath, seen: Sequence[str], asked: Document | None) -> FilePath | Traversable:
+def _find(name: str, folder: FilePath | None, seen: Sequence[str], asked: Document | None) -> FilePath | Traversable:
     known = profile_names(folder)
     place = asked.place(("extends",)) if asked else Place(f"profile {name[:80]!r}")
     subject = "extends" if asked else ""
@@ -85,10 +89,8 @@ def _find(name: str, folder: FilePath, seen: Sequence[str], asked: Document | No
         remark = "expected 1 to 63 of a-z, 0-9, -"
         raise ConfigError([Problem(place, UNKNOWN_NAME, subject, "no profile name", remark, near_match(name, known))])
     # A profile of one's own may extend the built-in one of the same name.
-    candidates: list[FilePath | Traversable] = [
-        folder / "profiles" / f"{name}.toml",
-        resources.files("pannier.profiles") / f"{name}.toml",
-    ]
+    own: list[FilePath | Traversable] = [] if folder is None else [folder / "profiles" / f"{name}.toml"]
+    candidates = [*own, _builtin(name)]
     for candidate in candidates:
         if candidate.is_file() and str(candidate) not in seen:
             return candidate
@@ -97,6 +99,10 @@ def _find(name: str, folder: FilePath, seen: Sequence[str], asked: Document | No
     remark = f"known here: {', '.join(known)}"
     near = near_match(name, known)
     raise ConfigError([Problem(place, UNKNOWN_NAME, subject, f"unknown profile {name!r}", remark, near)])
+
+
+def _builtin(name: str) -> Traversable:
+    return resources.files("pannier.profiles") / f"{name}.toml"
 
 
 def read_document(file: FilePath | Traversable) -> tuple[Document, dict[str, Any]]:

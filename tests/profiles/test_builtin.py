@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -84,3 +85,15 @@ def test_a_stage_leaves_what_resilience_does_by_itself_alone(name: str) -> None:
 def test_every_sidecar_has_a_module_to_run() -> None:
     assert sidecar_modules().keys() == sidecar_types().keys()
     assert sidecar_modules()["discovery"] == "pannier.sidecars.discovery"
+
+
+def test_a_stage_of_ones_own_does_not_change_the_built_in_ones_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "staging.toml").write_text('extends = "staging"\nready_timeout = "7s"\n')
+    (tmp_path / "profiles" / "mine.toml").write_text('extends = "staging"\n')
+    monkeypatch.chdir(tmp_path)
+
+    timeouts = {name: resolve(name, sidecars=sidecar_types()).profile.ready_timeout for name in ("production", "mine")}
+    assert timeouts == {"production": "30s", "mine": "7s"}
