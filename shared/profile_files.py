@@ -2,8 +2,8 @@
 
 A profile is named, and found beside the project file (`profiles/NAME.toml`) or among the built-in ones; a name is
 checked before it becomes part of a path, so it cannot leave those folders. What a built-in profile extends is built in,
-too: a `staging` of one's own does not change `production`. Only a person, by an option or in a project file, may point at
-a path ending in `.toml`. Files are limited in size and nesting before any parser sees them.
+too: a `staging` of one's own does not change `production`. Only a person, by an option or in a project file, may point
+at a path ending in `.toml`. Files are limited in size and nesting before any parser sees them.
 """
 
 from __future__ import annotations
