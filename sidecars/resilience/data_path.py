@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pannier import _native
 from pannier.shared.errors import Blame, PannierError
+from pannier.shared.tables import Publication, TableWriter
 from pannier.sidecars.resilience.circuit_slots import read_back
 from pannier.sidecars.resilience.inventory import Inventory, Place, inventory
-from pannier.sidecars.resilience.native import Counters, Gauge, HotWords, TableReader, TableWriter
+from pannier.sidecars.resilience.native import Counters, Gauge, HotWords, TableReader
 from pannier.sidecars.resilience.readings import Counts
 from pannier.sidecars.resilience.table import KIND
 
@@ -18,53 +19,16 @@ TABLE = f"table.{KIND}"
 _log = logging.getLogger("pannier.resilience")
 
 
-class Limits:
+class Limits(Publication):
     """The one writer of the table `limits`. `before` are the places of service breakers in the table that it found."""
 
     def __init__(self, reader: TableReader, writer: TableWriter) -> None:
-        self._writer = writer
-        self._published = b""
-        self.fenced: PannierError | None = None
+        super().__init__(writer, sidecar="resilience", kind=KIND)
         try:
             self.before = read_back(reader.read())
         except RuntimeError as error:
             _log.warning("the last table of limits cannot be read: %s", error)
             self.before = {}
-
-    def publish(self, payload: bytes) -> None:
-        """Puts the table in force, unless it is.
-
-        Raises PannierError if it is refused; then the last one stays. `fenced` is that error if there is a newer
-        writer.
-        """
-        if payload == self._published:
-            return
-        try:
-            self._writer.publish(payload)
-        except ValueError as error:
-            raise PannierError(
-                f"the table of limits is refused: {error}",
-                hint="what was in force stays; correct sidecars.resilience: pannier profile validate FILE",
-                blame=Blame.CONFIG,
-            ) from error
-        except OSError as error:
-            raise PannierError(
-                f"the table of limits cannot be published: {error}",
-                hint="what was in force stays; see how much memory is left: pannier check",
-                blame=Blame.PLATFORM,
-            ) from error
-        except RuntimeError as error:
-            self.fenced = PannierError(
-                f"another resilience writes the table of limits: {error}",
-                hint="only one may run beside a service; `pannier ps` lists it",
-                blame=Blame.PLATFORM,
-            )
-            raise self.fenced from error
-        self._published = payload
-
-    def heartbeat(self) -> None:
-        """Says in the table that its writer lives."""
-        self._writer.heartbeat()
 
 
 class Surroundings:

@@ -10,12 +10,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class TableWriter(Protocol):
-    def publish(self, payload: bytes) -> int: ...
-
-    def heartbeat(self) -> None: ...
-
-
 class TableReader(Protocol):
     def generation(self) -> int:
         """0 where nothing was ever published."""

@@ -97,7 +97,7 @@ class Resilience:
 
     async def _look_forever(self) -> None:
         pause, beat = BUSY_SECONDS, trio.current_time()
-        while self._limits.fenced is None:
+        while True:
             moved = bool(self._look().moved)
             pause = next_pause(pause, moved=moved, out=self._lookout.standings)
             await self._tell()
@@ -105,7 +105,6 @@ class Resilience:
                 beat = trio.current_time() + BEAT_SECONDS
                 self._limits.heartbeat()
             await trio.sleep(pause)
-        raise self._limits.fenced
 
     def _look(self) -> Look:
         members = self._surroundings.members()

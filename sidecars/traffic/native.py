@@ -10,13 +10,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-class TableWriter(Protocol):
-    def publish(self, payload: bytes) -> int:
-        """Raises ValueError for what is no table, RuntimeError if a newer writer took over, OSError without memory."""
-
-    def heartbeat(self) -> None: ...
-
-
 class TableReader(Protocol):
     def generation(self) -> int:
         """0 where nothing was ever published."""

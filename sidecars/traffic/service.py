@@ -24,9 +24,10 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.shared.messages import CANARY, EVENTS, Canaries, Happening, Nothing, TrafficStatus
 from pannier.shared.runtime import state_dir
 from pannier.shared.sidecar import Context
+from pannier.shared.tables import Fenced, Publication
 from pannier.sidecars.traffic.canary import FINAL, State
 from pannier.sidecars.traffic.config import Config
-from pannier.sidecars.traffic.data_path import TABLE, Fenced, Routes, Surroundings
+from pannier.sidecars.traffic.data_path import TABLE, Surroundings
 from pannier.sidecars.traffic.status import progress, status
 from pannier.sidecars.traffic.store import Store
 from pannier.sidecars.traffic.table import KIND, routes_table
@@ -49,7 +50,7 @@ async def serve(context: Context[Config]) -> None:
 class Traffic:
     """The collaborators of one running sidecar, wired together."""
 
-    def __init__(self, context: Context[Config], routes: Routes, surroundings: Surroundings) -> None:
+    def __init__(self, context: Context[Config], routes: Publication, surroundings: Surroundings) -> None:
         self._context = context
         self._config = context.config
         self._routes = routes
@@ -192,12 +193,12 @@ def _splits(watches: Mapping[str, Watch]) -> dict[str, dict[str, int]]:
     return {name: watch.split() for name, watch in watches.items()}
 
 
-def _routes(fds: Mapping[str, int]) -> Routes:
+def _routes(fds: Mapping[str, int]) -> Publication:
     if TABLE not in fds:
         raise PannierError(
             f"the supervisor granted no {TABLE}", hint="restart the service with `pannier run`", blame=Blame.INTERNAL
         )
-    return Routes(_native.TableWriter(KIND, fds[TABLE]))
+    return Publication(_native.TableWriter(KIND, fds[TABLE]), sidecar="traffic", kind=KIND)
 
 
 def _surroundings(fds: Mapping[str, int]) -> Surroundings:

@@ -87,6 +87,7 @@ def test_units_and_names() -> None:
         "split": {"v1": 90, "v2": 10},
         "mirror": {"to": "stock/shadow", "percent": 5.0},
         "fault": {"delay_ms": 1500, "abort": 503, "percent": 10.0, "until_unix_ms": 1_700_000_000_250},
+        "counted": False,
     }
     rule, moved, public = table["rules"]
     assert (rule["request_ms"], rule["backend_request_ms"], rule["retries"], rule["inbound"]) == (3000, 0, 2, False)
