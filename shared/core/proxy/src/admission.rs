@@ -16,9 +16,8 @@ use pannier_table::record::Flag;
 use pannier_table::series::Direction;
 
 use crate::answer::Answer;
-use crate::outcome::Context;
+use crate::outcome::{Context, too_late};
 use crate::plan::Plan;
-use crate::stack::too_late;
 use crate::timers::{Timer, after};
 use crate::worker::Worker;
 

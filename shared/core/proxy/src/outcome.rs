@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use pannier_table::counters::Cell as Counter;
 use pannier_table::record::Flag;
 use pannier_table::series::Direction;
 
@@ -55,6 +56,12 @@ pub struct Outcome {
     pub response_bytes: u64,
     /// What was read with the end of the body and follows it.
     pub following: Vec<u8>,
+}
+
+/// What a request is answered whose time is over.
+pub fn too_late(worker: &Worker) -> Answer {
+    worker.count(Counter::DeadlinesExceeded);
+    Answer::new(504, Flag::UT, "the request's time is over")
 }
 
 /// Gives the caller an answer of our own.

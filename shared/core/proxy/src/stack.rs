@@ -30,7 +30,7 @@ use crate::admission;
 use crate::answer::{Answer, harmless};
 use crate::attempts::{self, Target};
 use crate::mirror;
-use crate::outcome::{Context, Next, Outcome, say};
+use crate::outcome::{Context, Next, Outcome, say, too_late};
 use crate::plan::{self, Plan};
 use crate::pump::{self, Flow};
 use crate::stream::Stream;
@@ -119,12 +119,6 @@ async fn govern(context: Context<'_>, plan: &mut Plan<'_>, caller: &mut Stream) 
         outcome.flag = Flag::DI;
     }
     Ok(outcome)
-}
-
-/// What a request is answered whose time is over.
-pub fn too_late(worker: &Worker) -> Answer {
-    worker.count(Counter::DeadlinesExceeded);
-    Answer::new(504, Flag::UT, "the request's time is over")
 }
 
 /// The faults of the route and of the service called.
