@@ -141,7 +141,10 @@ class EndpointCounts:
 
 @final
 class Gauge:
-    """How much of a limit is in use. `limit` is `connections`, `pending`, `requests`, `retries`, `bulkhead`, `shedding`."""
+    """How much of a limit is in use.
+
+    `limit` is `connections`, `pending`, `requests`, `retries`, `bulkhead` or `shedding`.
+    """
 
     @property
     def service(self) -> str:
