@@ -58,6 +58,8 @@ class Verdict(StrEnum):
     """Good, and no step follows."""
 
 
+HOPELESS: Final = 5
+"""Calls without one success, after which a step that is over is bad, however few they are."""
 FINAL: Final = frozenset({State.DONE, State.ABORTED})
 TRANSITIONS: Final[Mapping[tuple[State, Verdict], State]] = {
     (State.RUNNING, Verdict.BAD): State.ABORTED,
@@ -167,8 +169,14 @@ def judged(shift: Shift, canary: Canary, now: float, seen: Seen) -> Verdict:
     if now - canary.since < seconds(shift.every):
         return Verdict.EARLY
     if not enough:
-        return Verdict.FEW
+        return Verdict.BAD if _is_hopeless(shift, seen.canary) else Verdict.FEW
     return Verdict.LAST if canary.weight >= shift.until else Verdict.GOOD
+
+
+def _is_hopeless(shift: Shift, counts: Counts) -> bool:
+    """Whether a step that is over has seen calls, all of which failed: a breaker then keeps further ones away, and
+    `min_requests` would never be reached."""
+    return counts.calls >= HOPELESS and counts.failures == counts.calls and Fraction(bound(shift)) > 0
 
 
 def bound(shift: Shift) -> str:

@@ -116,6 +116,18 @@ def test_a_paused_one_is_aborted_as_soon_as_it_is_known_to_be_bad() -> None:
     assert stepped(SHIFT, canary, 30.1, Seen(1, Counts(20, 1))).state is State.ABORTED
 
 
+@pytest.mark.semantics(
+    "traffic", "A canary none of whose calls succeeds is aborted at its step's end, however few they are"
+)
+def test_one_that_always_fails_does_not_wait_for_calls_that_a_breaker_keeps_away() -> None:
+    canary = begun(SHIFT, SPLIT, 0.0)
+    assert stepped(SHIFT, canary, 29.9, Seen(1, Counts(11, 11))).state is State.RUNNING, "not before its step is over"
+    assert stepped(SHIFT, canary, 30.0, Seen(1, Counts(4, 4))).state is State.PAUSED
+    assert stepped(SHIFT, canary, 30.0, Seen(1, Counts(11, 10))).state is State.PAUSED
+    ended = stepped(SHIFT, canary, 30.0, Seen(1, Counts(11, 11)))
+    assert (ended.state, ended.reason) == (State.ABORTED, "success 0.0 % < 99 % over 11 requests")
+
+
 def test_without_an_endpoint_its_time_stands_still() -> None:
     canary = stepped(SHIFT, begun(SHIFT, SPLIT, 0.0), 100.0, Seen(0, Counts()))
     assert (canary.state, canary.weight, canary.reason) == (State.PAUSED, 10, "v2 has no endpoint")
