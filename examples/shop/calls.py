@@ -28,6 +28,8 @@ class Answer:
     status: int
     body: bytes
     content_type: str
+    reason: str = ""
+    """Why the mesh gave this answer itself (`FI`: a fault that was injected); empty if the other service gave it."""
 
 
 def call(
@@ -47,7 +49,8 @@ def call(
     try:
         connection.request(method, path, body, headers)
         response = connection.getresponse()
-        answer = Answer(response.status, response.read(), response.getheader("Content-Type", ""))
+        reason = response.getheader("x-pannier-reason", "")
+        answer = Answer(response.status, response.read(), response.getheader("Content-Type", ""), reason)
     except (OSError, http.client.HTTPException) as error:
         connection.close()
         raise CallFailed(f"{service}: {type(error).__name__}: {error}") from error

@@ -2,7 +2,7 @@
 
 The verdict on a run comes from these files and from the load's own notes alone; the mesh is not asked.
 Rules: one JSON object a line, one write a line (appends of different threads never mix); a torn last line is no entry.
-A failure is *explained* only if it is a plain 503 and payments wrote its number down as injected; a reset, a slow
+A failure is *explained* only if it is a plain 503 and some service wrote its number down as injected; a reset, a slow
 answer or a wrong body is never explained. A number that an origin saw twice, or never although it was answered as
 done, is a failure of its own.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+INJECTED = "injected"
 FOLDER = Path(__file__).resolve().parents[2] / "build" / "run" / "ledgers"
 
 
@@ -46,15 +47,14 @@ class Verdict:
         return {number: failure for number, failure in self.failed.items() if number not in self.injected}
 
 
-def judge(
-    failures: Mapping[int, Failure], done: Iterable[int], orders: Iterable[Entry], payments: Iterable[Entry]
-) -> Verdict:
+def judge(failures: Mapping[int, Failure], done: Iterable[int], ledgers: Mapping[str, Iterable[Entry]]) -> Verdict:
     """Match the load's notes with the origins' ledgers.
 
-    `failures`: what the load saw fail. `done`: numbers of orders that were answered as placed.
+    `failures`: what the load saw fail. `done`: numbers of orders that were answered as placed. `ledgers` by instance:
+    `payments-v2` is one of payments.
     """
     failed = dict(failures)
-    payments = list(payments)
+    orders, payments = _of("orders", ledgers), _of("payments", ledgers)
     charged = Counter(entry.number for entry in payments if entry.outcome == "charged")
     for origin, entries in (("orders", orders), ("payments", payments)):
         seen = Counter(entry.number for entry in entries if entry.number)
@@ -64,14 +64,22 @@ def judge(
     for number in done:
         if not charged[number]:
             failed[number] = Failure("answered as placed, but never charged")
-    faults = {entry.number for entry in payments if entry.outcome == "injected"}
+    faults = {entry.number for entries in ledgers.values() for entry in entries if entry.outcome == INJECTED}
     explained = frozenset(number for number, failure in failed.items() if failure.status == 503 and number in faults)
     return Verdict(failed, explained)
 
 
+def _of(service: str, ledgers: Mapping[str, Iterable[Entry]]) -> list[Entry]:
+    return [entry for name, entries in ledgers.items() if name.partition("-")[0] == service for entry in entries]
+
+
 def note(service: str, number: int, outcome: str) -> None:
-    """Append an entry to the service's ledger; OSError if it cannot be written."""
-    os.write(_open(service), json.dumps({"number": number, "outcome": outcome}).encode() + b"\n")
+    """Append an entry to the service's ledger, or to that of the instance that SHOP_INSTANCE names; OSError if it
+    cannot be written."""
+    os.write(
+        _open(os.environ.get("SHOP_INSTANCE", service)),
+        json.dumps({"number": number, "outcome": outcome}).encode() + b"\n",
+    )
 
 
 def read(service: str, folder: Path | None = None) -> list[Entry]:

@@ -1,6 +1,7 @@
 """`pannier run -f pannier.toml` as a child: started, watched for an early end, and ended without leaving anything.
 
 It gets a session of its own, so that Ctrl-C reaches the load first, and the services once nobody asks them any more.
+Further instances, which some stages have, outlive the mesh: nobody is called who is gone.
 """
 
 from __future__ import annotations
@@ -8,25 +9,30 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from subprocess import DEVNULL, STDOUT
+from typing import BinaryIO
 
 import trio
 from pannier.shared.messages import Status
 from pannier.shared.runtime import service_dir
+from stages import Instance
 
 HERE = Path(__file__).resolve().parent
+BIN = Path(sys.executable).parent
 STOP_SECONDS = 30.0
+LOOK_SECONDS = 0.05
 
 
 class Mesh:
     """The running command. `ended_early` is set when it ends before it was told to."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process, instances: Sequence[Instance]) -> None:
         self.process = process
         self.ended_early = False
+        self._instances = instances
 
     async def wait_early_end(self) -> int:
         """Its exit code."""
@@ -34,31 +40,61 @@ class Mesh:
         self.ended_early = True
         return code
 
+    async def wait_instances(self) -> None:
+        """Returns once every further instance listens."""
+        for instance in self._instances:
+            while not await _listens(instance):  # noqa: ASYNC110 - a port that is bound elsewhere has no event
+                await trio.sleep(LOOK_SECONDS)
+
 
 @asynccontextmanager
-async def open_mesh(profile: str, *, ledgers: Path, log: Path) -> AsyncIterator[Mesh]:
+async def open_mesh(
+    profile: str, *, instances: Sequence[Instance] = (), ledgers: Path, log: Path
+) -> AsyncIterator[Mesh]:
     """Runs the shop's mesh with its output in `log`; on the way out it gets 30 s to drain and stop."""
-    bin_folder = Path(sys.executable).parent
     environment = {
         **os.environ,
-        "PATH": f"{bin_folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "SHOP_LEDGERS": str(ledgers),
     }
-    with log.open("wb") as output:
-        process = await trio.lowlevel.open_process(
-            [str(bin_folder / "pannier"), "run", "-f", str(HERE / "pannier.toml"), "--profile", profile],
-            stdin=DEVNULL,
-            stdout=output,
-            stderr=STDOUT,
-            cwd=HERE,
-            env=environment,
-            start_new_session=True,
-        )
+    async with AsyncExitStack() as stack:
+        output = stack.enter_context(log.open("wb"))
+        for one in instances:
+            words = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{one.port}", f"{one.service}:app"]
+            own = {"SHOP_INSTANCE": one.name, **one.environment}
+            await stack.enter_async_context(_open_process(words, output, {**environment, **own}))
+        words = [str(BIN / "pannier"), "run", "-f", str(HERE / "pannier.toml"), "--profile", profile]
+        yield Mesh(await stack.enter_async_context(_open_process(words, output, environment)), instances)
+
+
+async def say_to_pannier(words: Sequence[str]) -> str:
+    """Gives a command of `pannier` as an operator would; what it said if it failed, else nothing."""
+    done = await trio.run_process(
+        [str(BIN / "pannier"), *words], stdin=b"", capture_stdout=True, stderr=STDOUT, check=False
+    )
+    return f"{done.stdout.decode(errors='replace').strip()} (exit code {done.returncode})" if done.returncode else ""
+
+
+@asynccontextmanager
+async def _open_process(
+    words: Sequence[str], output: BinaryIO, environment: Mapping[str, str]
+) -> AsyncIterator[trio.Process]:
+    process = await trio.lowlevel.open_process(
+        words, stdin=DEVNULL, stdout=output, stderr=STDOUT, cwd=HERE, env=environment, start_new_session=True
+    )
     try:
-        yield Mesh(process)
+        yield process
     finally:
         with trio.CancelScope(shield=True):
             await _stop(process)
+
+
+async def _listens(instance: Instance) -> bool:
+    try:
+        await (await trio.open_tcp_stream("127.0.0.1", instance.port)).aclose()
+    except OSError:
+        return False
+    return True
 
 
 async def _stop(process: trio.Process) -> None:

@@ -30,7 +30,7 @@ def _pay(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
     except (ValueError, TypeError, KeyError):
         return answer_json(environ, start, 400, {"error": "expected {cents}"})
     if random.random() * 100 < float(os.environ.get("PAYMENTS_FAIL_PERCENT", "2")):
-        ledger.note("payments", number, "injected")
+        ledger.note("payments", number, ledger.INJECTED)
         return answer_json(environ, start, 503, {"error": "payments is not in the mood"})
     ledger.note("payments", number, "charged")
     return answer_json(environ, start, 201, {"number": number, "cents": cents})

@@ -1,8 +1,9 @@
 """Runs the shop with its mesh and under load, and says what came of it: `run.py [--profile dev] [--for 20s]`.
 
 Start the mesh → wait until all of it is ready → load and live view → stop the load → stop the mesh → verdict.
-Exit code: 0, 1 if a failure is unexplained, the mesh ended early or left something behind, 75 if it did not become
-ready, 130 if a run with `--for` was interrupted. Without `--for`, Ctrl-C is the ordinary end.
+Exit code: 0; 1 if a failure is unexplained, the mesh ended early or left something behind, or a run with `--for` did
+not show what its stage is to show; 75 if it did not become ready, 130 if a run with `--for` was interrupted. Without
+`--for`, Ctrl-C is the ordinary end.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ import argparse
 import shutil
 import signal
 import sys
+import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
+import board
 import client
 import ledger
 import load
@@ -27,6 +31,8 @@ from client import Response
 from mesh import HERE, Mesh, last_lines, leftovers, open_mesh
 from pannier.shared.duration import seconds
 from screen import Screen
+from stages import stage
+from story import Story
 from watch import Watch, read_urls
 
 RUN = HERE.parents[1] / "build" / "run"
@@ -79,18 +85,23 @@ async def run(options: Options, screen: Screen) -> int:
     ledger.FOLDER.mkdir(parents=True)
     SUMMARY.unlink(missing_ok=True)
 
-    ending, notes, watch = Ending(), load.Notes(), Watch(names)
+    ending, notes, story = Ending(), load.Notes(), Story(stage(options.profile))
+    watch = Watch(names, heed=story.heed)
     async with trio.open_nursery() as signals:
         await signals.start(_heed_signals, ending)
         screen.say(f"starting {len(names)} services on profile {options.profile}; their output: {LOG}")
-        async with open_mesh(options.profile, ledgers=ledger.FOLDER, log=LOG) as mesh:
+        instances = story.stage.instances
+        async with open_mesh(options.profile, instances=instances, ledgers=ledger.FOLDER, log=LOG) as mesh:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_heed_early_end, mesh, ending)
                 nursery.start_soon(watch.run)
-                if not await _ready(watch, ending, screen):
+                if not await _ready(watch, mesh, ending, screen):
                     nursery.cancel_scope.cancel()
                     await trio.lowlevel.checkpoint()
-                nursery.start_soon(_show, options, watch, notes, screen, names)
+                story.begin()
+                urls = read_urls(names)
+                nursery.start_soon(story.play, urls)
+                nursery.start_soon(partial(_show, options, watch, story, notes, screen=screen, urls=urls))
                 await _load(options, services, notes, ending)
                 await watch.refresh()
                 nursery.cancel_scope.cancel()
@@ -104,26 +115,32 @@ async def run(options: Options, screen: Screen) -> int:
         if ending.reason != "interrupted":
             screen.say(*last_lines(LOG, 20))
         return {"interrupted": 130, "not ready": 75}.get(ending.reason, 1)
-    orders, payments = (ledger.read(service, ledger.FOLDER) for service in ("orders", "payments"))
-    verdict = ledger.judge(notes.failures, notes.placed, orders, payments)
-    document = summary.summarise(options.profile, notes, verdict, watch.statuses)
+    evidence = story.evidence(ledger.FOLDER, options.rate)
+    missing = story.stage.missing(evidence)
+    verdict = ledger.judge(notes.failures, notes.placed, story.explaining(evidence))
+    moments = evidence.moments
+    document = summary.summarise(options.profile, notes, verdict, watch.statuses, moments=moments, missing=missing)
     summary.write(SUMMARY, document)
-    screen.say(*summary.closing_lines(document, verdict, SUMMARY))
+    screen.say(*summary.closing_lines(document, verdict, SUMMARY), *summary.shown_lines(story.stage, missing))
     if mesh.ended_early:
         screen.say(f"the mesh ended early (exit code {mesh.process.returncode}); its last lines:", *last_lines(LOG, 20))
     if mesh.ended_early or left or verdict.unexplained:
         return 1
+    if missing and options.seconds is not None and not ending.reason:
+        return 1
     return 130 if ending.reason and options.seconds is not None else 0
 
 
-async def _ready(watch: Watch, ending: Ending, screen: Screen) -> bool:
+async def _ready(watch: Watch, mesh: Mesh, ending: Ending, screen: Screen) -> bool:
     ending.starting.deadline = trio.current_time() + READY_SECONDS
     with ending.starting:
+        await mesh.wait_instances()
         await watch.wait_ready()
         return True
     if not ending.reason:
         ending.reason = "not ready"
-        screen.say(f"not ready after {READY_SECONDS:g} s: {', '.join(watch.waiting_for())}")
+        waiting = watch.waiting_for() or ["a further instance"]
+        screen.say(f"not ready after {READY_SECONDS:g} s: {', '.join(waiting)}")
     return False
 
 
@@ -142,9 +159,16 @@ async def _load(options: Options, services: dict[str, dict[str, int]], notes: lo
         await load.drive(exchange, notes, until=ending.sending, rate=options.rate)
 
 
-async def _show(options: Options, watch: Watch, notes: load.Notes, screen: Screen, names: Sequence[str]) -> None:
+async def _show(
+    options: Options,
+    watch: Watch,
+    story: Story,
+    notes: load.Notes,
+    *,
+    screen: Screen,
+    urls: Mapping[str, Mapping[str, str]],
+) -> None:
     begun = trio.current_time()
-    urls = table.url_lines(read_urls(names))
     whole = f" of {options.seconds:.0f}" if options.seconds is not None else ""
     while True:
         await trio.sleep(screen.every)
@@ -156,11 +180,12 @@ async def _show(options: Options, watch: Watch, notes: load.Notes, screen: Scree
                 f"the shop on profile {options.profile}: {now - begun:.0f}{whole} s, "
                 f"{len(notes.latencies)} requests, {figures.failed} failed (payments refuses 2%); Ctrl-C ends it",
                 "",
+                *board.lines(story, watch, time.time()),
                 *table.golden_lines(figures, watch.rows),
                 "",
                 *table.process_lines(watch.statuses),
                 "",
-                *urls,
+                *table.url_lines(urls),
             ]
         )
 

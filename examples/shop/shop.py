@@ -1,4 +1,7 @@
-"""shop: the front. It holds nothing itself; it asks catalog, orders and httpbin by name, and checks what they say."""
+"""shop: the front. It holds nothing itself; it asks catalog, orders and httpbin by name, and checks what they say.
+
+A call into which the mesh was told to inject a fault is in its ledger: the number never reached anybody else.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 from wsgiref.types import StartResponse, WSGIEnvironment
 
+import ledger
 from answers import answer_bytes, number_of, read_json
 from calls import Answer, CallFailed, call
 
@@ -25,6 +29,8 @@ def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         answer = _answer(environ, number_of(environ))
     except CallFailed as error:
         answer = _refusal(502, str(error))
+    if answer.reason == "FI":
+        ledger.note("shop", number_of(environ), ledger.INJECTED)
     return answer_bytes(environ, start, answer.status, answer.body, answer.content_type)
 
 

@@ -44,7 +44,7 @@ def golden_lines(load: LoadFigures, rows: Iterable[StatRow]) -> list[str]:
     for row in sorted(asked, key=lambda row: (row.service, row.route)):
         latencies = (_number(value) for value in (row.p50_ms, row.p95_ms, row.p99_ms))
         table.append((row.service, row.route or "-", f"{row.rps:.1f}", _percent(row.success_rate), *latencies))
-    return _aligned(table, left=2)
+    return aligned(table, left=2)
 
 
 def process_lines(services: Iterable[Status]) -> list[str]:
@@ -56,12 +56,12 @@ def process_lines(services: Iterable[Status]) -> list[str]:
         found = {process.name: process for process in service.processes}
         table.append((service.name, *(_process(found.get(name)) for name in names)))
     total = sum(process.pss_bytes for service in services for process in service.processes)
-    return [*_aligned(table, left=len(names) + 1), f"{total / MIB:.0f} MiB in all"]
+    return [*aligned(table, left=len(names) + 1), f"{total / MIB:.0f} MiB in all"]
 
 
 def url_lines(urls: Mapping[str, Mapping[str, str]]) -> list[str]:
     """What can be opened: for each service its public side (`inbound`) and its metrics."""
-    return _aligned(
+    return aligned(
         [(name, found.get("inbound", "-"), found.get("metrics", "-")) for name, found in urls.items()], left=3
     )
 
@@ -81,7 +81,7 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def _aligned(table: Sequence[Cells], *, left: int) -> list[str]:
+def aligned(table: Sequence[Cells], *, left: int) -> list[str]:
     """Columns two spaces apart: the first `left` of them to the left, figures to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [

@@ -35,6 +35,7 @@ from ledger import Entry, Failure
 from mesh import HERE
 from pannier.shared.messages import Process, StatRow, Status
 from screen import Screen
+from stages import Moment
 
 APPS: dict[str, WSGIApplication] = {
     "shop": shop.app,
@@ -132,6 +133,33 @@ def test_a_wrong_answer_from_upstream_is_never_passed_on(
     mesh[service] = lambda *_: Answer(status, json.dumps(answer).encode(), "application/json")
 
     assert ask_app(shop.app, "POST", path, body, number=4)[0] == 502
+
+
+def test_a_call_that_a_fault_was_injected_into_is_in_the_ledger_of_the_front(
+    mesh: dict[str, Callable[..., Answer]], ledgers: Path
+) -> None:
+    mesh["catalog"] = lambda *_: Answer(503, b"{}", "application/json", "FI")
+    assert ask_app(shop.app, "GET", "/catalog/mug", number=3)[0] == 503
+    assert ask_app(shop.app, "POST", "/orders", b'{"item": "mug", "quantity": 1}', number=4)[0] == 503
+
+    mesh["catalog"] = lambda *_: Answer(503, b"{}", "application/json", "UH")
+    assert ask_app(shop.app, "GET", "/catalog/mug", number=5)[0] == 503
+    assert ledger.read("shop", ledgers) == [Entry(3, "injected"), Entry(4, "injected")]
+
+
+def test_an_instance_with_a_plan_fails_by_it_and_writes_down_whom(
+    ledgers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ill = [second for second in range(70) if catalog.is_ill("5-8", second)]
+    assert ill == [5, 6, 7, 35, 36, 37, 65, 66, 67]
+    assert not catalog.is_ill("", 6.0)
+
+    monkeypatch.setattr(catalog, "_begun", [])
+    monkeypatch.setenv("CATALOG_FAILS", "0-30")
+    monkeypatch.setenv("SHOP_INSTANCE", "catalog-2")
+    assert ask_app(catalog.app, "GET", "/items/mug", number=8)[0] == 503
+    assert ask_app(catalog.app, "GET", "/items/mug")[0] == 200
+    assert ledger.read("catalog-2", ledgers) == [Entry(8, "injected")]
 
 
 def test_a_service_that_cannot_be_reached_is_a_502(mesh: dict[str, Callable[..., Answer]]) -> None:
@@ -365,31 +393,45 @@ async def test_a_refused_connection_is_broken_too() -> None:
 # ledgers
 
 
-def test_a_503_that_payments_wrote_down_is_explained_and_nothing_else() -> None:
+def test_a_503_that_a_service_wrote_down_is_explained_and_nothing_else() -> None:
     verdict = ledger.judge(
         {1: Failure("503", 503), 2: Failure("503", 503), 3: Failure("reset"), 4: Failure("502", 502)},
         [],
-        [Entry(number, "arrived") for number in (1, 2, 3, 4)],
-        [Entry(1, "injected"), Entry(3, "injected"), Entry(4, "injected")],
+        {
+            "orders": [Entry(number, "arrived") for number in (1, 2, 3, 4)],
+            "payments": [Entry(1, "injected"), Entry(3, "injected"), Entry(4, "injected")],
+        },
     )
 
     assert verdict.injected == {1}
     assert set(verdict.unexplained) == {2, 3, 4}
 
 
+def test_what_a_further_instance_wrote_down_counts_like_what_the_first_did() -> None:
+    ledgers = {
+        "payments": [Entry(1, "charged"), Entry(2, "charged")],
+        "payments-v2": [Entry(3, "charged"), Entry(4, "injected"), Entry(2, "charged")],
+        "catalog-2": [Entry(5, "injected")],
+    }
+    verdict = ledger.judge({4: Failure("503", 503), 5: Failure("503", 503)}, [1, 3], ledgers)
+
+    assert verdict.injected == {4, 5}
+    assert verdict.unexplained == {2: Failure("seen 2 times by payments")}
+
+
 def test_an_order_seen_twice_fails_even_if_a_fault_was_injected() -> None:
     twice = [Entry(1, "arrived"), Entry(1, "arrived")]
-    verdict = ledger.judge({1: Failure("503", 503)}, [], twice, [Entry(1, "injected")])
+    verdict = ledger.judge({1: Failure("503", 503)}, [], {"orders": twice, "payments": [Entry(1, "injected")]})
     assert verdict.unexplained == {1: Failure("seen 2 times by orders")}
 
     paid = [Entry(1, "injected"), Entry(1, "charged")]
-    verdict = ledger.judge({}, [1], [Entry(1, "arrived")], paid)
+    verdict = ledger.judge({}, [1], {"orders": [Entry(1, "arrived")], "payments": paid})
     assert verdict.unexplained == {1: Failure("seen 2 times by payments")}
 
 
 def test_an_order_confirmed_but_never_charged_fails_and_strangers_without_number_do_not_count() -> None:
     stranger = [Entry(0, "arrived"), Entry(0, "arrived")]
-    verdict = ledger.judge({}, [5, 6], stranger, [Entry(5, "charged")])
+    verdict = ledger.judge({}, [5, 6], {"orders": stranger, "payments": [Entry(5, "charged")]})
 
     assert set(verdict.unexplained) == {6}
 
@@ -421,11 +463,12 @@ def test_percentiles_are_nearest_rank(share: float, value: float) -> None:
 def test_the_summary_has_the_shape_that_others_rely_on(tmp_path: Path) -> None:
     notes = load.Notes(seconds=20.0)
     notes.latencies.extend([0.010, 0.020, 0.030, 0.040])
-    verdict = ledger.judge(
-        {1: Failure("503", 503), 2: Failure("reset")}, [], [], [Entry(1, "injected"), Entry(9, "injected")]
-    )
+    written = {"payments": [Entry(1, "injected"), Entry(9, "injected")]}
+    verdict = ledger.judge({1: Failure("503", 503), 2: Failure("reset")}, [], written)
+    moment = Moment(7.5, "orders", "canary.aborted", "payments/v2: aborted")
 
-    summary.write(tmp_path / "summary.json", summary.summarise("dev", notes, verdict, [status()]))
+    document = summary.summarise("dev", notes, verdict, [status()], moments=[moment], missing=["more"])
+    summary.write(tmp_path / "summary.json", document)
 
     sidecar = {"service": "orders", "name": "discovery", "state": "ready", "restarts": 2, "pss_bytes": 30 << 20}
     assert json.loads((tmp_path / "summary.json").read_bytes()) == {
@@ -439,12 +482,14 @@ def test_the_summary_has_the_shape_that_others_rely_on(tmp_path: Path) -> None:
         "p50_ms": 20.0,
         "p99_ms": 40.0,
         "sidecars": [sidecar],
+        "moments": [{"at": 7.5, "service": "orders", "kind": "canary.aborted", "text": "payments/v2: aborted"}],
+        "missing": ["more"],
     }
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_the_end_names_the_unexplained_by_number() -> None:
-    verdict = ledger.judge({number: Failure("reset") for number in range(12)}, [], [], [])
+    verdict = ledger.judge({number: Failure("reset") for number in range(12)}, [], {})
     document = summary.summarise("dev", load.Notes(seconds=1.0), verdict, [])
 
     lines = summary.closing_lines(document, verdict, Path("summary.json"))

@@ -11,8 +11,19 @@ from pathlib import Path
 import pytest
 import trio
 from mesh import leftovers
-from pannier.shared.bus import open_bus
-from pannier.shared.messages import Nothing, Process, StatReply, StatRequest, StatRow, Status
+from pannier.shared.bus import Bus, open_bus
+from pannier.shared.messages import (
+    EVENTS,
+    Happening,
+    Nothing,
+    Process,
+    StatReply,
+    StatRequest,
+    StatRow,
+    Status,
+    TrafficFault,
+    TrafficStatus,
+)
 from pannier.shared.runtime import service_dir
 from pannier.shared.unix import listen_unix
 from pannier.supervisor.broker import Broker, Grants
@@ -21,33 +32,45 @@ from watch import Watch, read_urls
 
 @dataclass
 class StandIn:
-    """A supervisor with an app that becomes `ready` when the test says so."""
+    """A supervisor with an app that becomes `ready` when the test says so, and a traffic sidecar if it has `faults`."""
 
     name: str
     ready: bool = True
+    faults: list[TrafficFault] = field(default_factory=list)
     asked: trio.Event = field(default_factory=trio.Event)
 
     async def status(self, _: Nothing) -> Status:
         self.asked.set()
         state = "ready" if self.ready else "starting"
-        return Status(self.name, "dev", 1, [Process("app", "app", 0, state, 0, 1 << 20, 0.0, self.ready)])
+        processes = [Process("app", "app", 0, state, 0, 1 << 20, 0.0, self.ready)]
+        if self.faults:
+            processes.append(Process("traffic", "sidecar", 0, "ready", 0, 1 << 20, 0.0, True))
+        return Status(self.name, "dev", 1, processes)
 
     async def stat(self, asked: StatRequest) -> StatReply:
         return StatReply(asked.window_s, [StatRow(self.name, "/orders", "inbound", 5, 1.0, 0.5, 1.0, 2.0, 3.0)])
 
+    async def traffic(self, _: Nothing) -> TrafficStatus:
+        return TrafficStatus(faults=self.faults)
+
 
 @asynccontextmanager
-async def running(stand_in: StandIn) -> AsyncIterator[None]:
+async def running(stand_in: StandIn) -> AsyncIterator[Bus]:
+    """The bus as the observability sidecar has it."""
     path = service_dir(stand_in.name) / "bus.sock"
     grants = Grants()
-    token = grants.issue("observability")
+    tokens = {role: grants.issue(role) for role in ("observability", "traffic")}
     broker = Broker(service=stand_in.name, grants=grants)
     broker.serve_verb("status", Nothing, stand_in.status)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(broker.serve, listen_unix(path))
-        async with open_bus(path, role="observability", token=token) as bus:
+        async with (
+            open_bus(path, role="observability", token=tokens["observability"]) as bus,
+            open_bus(path, role="traffic", token=tokens["traffic"]) as traffic,
+        ):
             bus.serve("stat", StatRequest, stand_in.stat)
-            yield
+            traffic.serve("status", Nothing, stand_in.traffic)
+            yield bus
         nursery.cancel_scope.cancel()
     path.unlink()
 
@@ -92,6 +115,38 @@ async def test_figures_of_a_supervisor_that_went_away_vanish_and_its_last_status
         await watch.refresh()
 
     assert [status.name for status in watch.statuses] == ["shop"]
+
+
+async def test_what_traffic_and_resilience_say_is_heeded_and_what_others_say_is_not() -> None:
+    heard: list[tuple[str, str]] = []
+    told = trio.Event()
+
+    def heed(service: str, happening: Happening) -> None:
+        heard.append((service, happening.message))
+        told.set()
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery, running(StandIn("orders")) as bus:
+            nursery.start_soon(Watch(["orders"], heed=heed).run)
+            while not told.is_set():
+                for source in ("discovery", "traffic"):
+                    await bus.publish(EVENTS, Happening(source, "canary.aborted", source, "warning", 0))
+            nursery.cancel_scope.cancel()
+
+    assert set(heard) == {("orders", "traffic")}
+
+
+async def test_a_service_with_traffic_is_asked_what_is_done_with_its_calls() -> None:
+    faults = [TrafficFault("catalog", "", None, 503, 10.0, None)]
+    watch = Watch(["shop"])
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery, running(StandIn("shop", faults=faults)):
+            nursery.start_soon(watch.run)
+            while not watch.traffic:
+                await trio.lowlevel.checkpoint()
+            assert (watch.traffic["shop"].faults, watch.breakers) == (faults, {})
+            nursery.cancel_scope.cancel()
 
 
 async def test_urls_are_those_of_the_services_that_have_some(runtime: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,33 @@ def test_it_ends_by_itself_and_every_failure_is_explained(environment: dict[str,
         for sidecar in ("discovery", "observability")
     }
     assert not list(Path(environment["PANNIER_RUNTIME_DIR"]).rglob("*"))
+
+
+def shown(environment: dict[str, str], profile: str, period: str) -> dict[str, Any]:
+    """The summary of a run that ended well."""
+    words = [sys.executable, RUN, "--profile", profile, "--for", period]
+    run = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr
+    summary: dict[str, Any] = json.loads(SUMMARY.read_text())
+    assert (summary["profile"], summary["unexplained"], summary["missing"]) == (profile, 0, [])
+    return summary
+
+
+def test_a_bad_version_is_aborted_by_itself(environment: dict[str, str]) -> None:
+    moments = shown(environment, "canary", "14s")["moments"]
+
+    kinds = [moment["kind"] for moment in moments if moment["service"] in ("operator", "orders")]
+    assert [kind for kind in kinds if kind != "done"] == ["command", "canary.running", "canary.aborted"]
+    assert "< 99 %" in moments[-1]["text"]
+
+
+def test_a_failing_instance_is_ejected_and_healed_and_customers_do_not_notice(environment: dict[str, str]) -> None:
+    summary = shown(environment, "production", "12s")
+
+    kinds = [moment["kind"] for moment in summary["moments"] if moment["service"] == "shop"]
+    assert kinds[0] == "endpoint.out"
+    assert kinds[-1] == "endpoint.back"
+    assert summary["success_rate"] > 0.98  # payments refuses 2 % of the orders, which are 15 % of the requests
 
 
 def test_ctrl_c_ends_it_and_leaves_nothing(environment: dict[str, str]) -> None:
