@@ -348,3 +348,10 @@ def test_an_answer_does_not_outlast_the_timeout(proxy: Proxy, origin: Origin, wh
         assert caller.read_head().status == 200
         assert caller.read(4) == b"half"
         assert caller.has_ended()
+
+
+def test_a_body_that_looks_like_a_deadline_stays_as_it_is(proxy: Proxy, origin: Origin) -> None:
+    publish(proxy, request="1s")
+    body = b"\r\ngrpc-timeout: 12345678m\r\nx-pannier-deadline: 12345678\r\n"
+    assert proxy.fetch(host="up", outbound=True, method="PUT", body=body).status == 200
+    assert origin.only.body == body

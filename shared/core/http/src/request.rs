@@ -276,7 +276,7 @@ fn deadline_digits(left_ms: u64, filler: u8) -> [u8; 8] {
     digits
 }
 
-/// Writes what is left now into a head that [`Request::write`] made with a deadline.
+/// Writes what is left now into a head, without a body behind it, that [`Request::write`] made with a deadline.
 pub fn renew_deadline(head: &mut [u8], left_ms: u64) {
     const LINES: [(&[u8], u8); 2] = [(b"\r\nx-pannier-deadline: ", b' '), (b"\r\ngrpc-timeout: ", b'0')];
     for (line, filler) in LINES {

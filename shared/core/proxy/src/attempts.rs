@@ -63,7 +63,7 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
             if left_ms == 0 {
                 return say(context, caller, plan, &too_late(context.worker)).await;
             }
-            renew_deadline(&mut plan.out, left_ms);
+            renew_deadline(plan.out.get_mut(..plan.head_out).unwrap_or_default(), left_ms);
         }
         let chosen = match target {
             Target::Authority => None,

@@ -91,6 +91,8 @@ pub struct Plan<'p> {
     pub answer_fields: Vec<u8>,
     /// The head, and what has arrived of the body, as they are sent.
     pub out: Vec<u8>,
+    /// Bytes of `out` that are its head.
+    pub head_out: usize,
     /// Bytes of the body that came with the head.
     pub early_body: usize,
     /// Bytes of the input that `out` stands for.
@@ -186,6 +188,7 @@ pub fn plan<'p>(
         answer: None,
         answer_fields: Vec::new(),
         out: worker.buffers.take(),
+        head_out: 0,
         early_body: 0,
         consumed: arrived.head,
         upload: None,
@@ -217,15 +220,15 @@ pub fn plan<'p>(
         strip_ours: direction == Direction::Inbound,
     };
     request.write(&mut plan.out, &edits);
+    plan.head_out = plan.out.len();
     let coding = if request.framing == Framing::Chunked { Coding::Chunked } else { Coding::Plain };
     let mut relay = Relay::new(request.framing, coding);
     if !relay.is_done() {
-        let head = plan.out.len();
         match relay.relay(rest, &mut plan.out) {
             Ok(taken) => plan.consumed += taken,
             Err(refusal) => plan.malformed = Some(refusal),
         }
-        plan.early_body = plan.out.len() - head;
+        plan.early_body = plan.out.len() - plan.head_out;
         plan.upload = (!relay.is_done()).then_some(relay);
     }
     Ok(plan)
