@@ -53,7 +53,7 @@ B = TypeVar("B")
 BEAT_SECONDS: Final = 1.0
 HANDSHAKE_SECONDS: Final = 5.0
 RECONNECT_BASE_SECONDS: Final = 0.05
-RECONNECT_CAP_SECONDS: Final = 2.0
+RECONNECT_CAP_SECONDS: Final = 0.5
 _FLUSH_SECONDS = 0.2
 
 _log = logging.getLogger("pannier.bus")

@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 from pannier.shared import messages
+from pannier.shared.errors import Blame, PannierError
 from pannier.shared.unix import listen_unix
 from pannier.supervisor import adoption, notify, status
 from pannier.supervisor.adoption import Found, Pending, Record
@@ -345,9 +346,15 @@ class Service:
             await self.broker.publish(messages.LOGS, log_lines(batch))
 
     def _write_urls(self) -> None:
-        draft = self._directory / "urls.json.new"
-        draft.write_text(json.dumps(status.urls(self.plan), indent=2) + "\n", encoding="utf-8")
-        draft.replace(self._directory / "urls.json")
+        path = self._directory / "urls.json"
+        draft = path.with_suffix(".json.new")
+        try:
+            draft.write_text(json.dumps(status.urls(self.plan), indent=2) + "\n", encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            raise PannierError(
+                f"cannot write {path}: {error.strerror}", hint=f"see what it is: ls -ld {path}", blame=Blame.PLATFORM
+            ) from error
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
