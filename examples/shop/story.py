@@ -39,7 +39,7 @@ class Story:
             await trio.sleep(CLEAN_SECONDS)
             self._take("operator", COMMAND, f"pannier {shlex.join(self.stage.command)}")
             refused = await say_to_pannier(self.stage.command)
-            self._take("operator", "refused" if refused else DONE, refused or "done")
+            self._take("operator", "refused" if refused else DONE, refused or "accepted")
         while self.stage.counter:
             self.counted = await _read_counter(urls["shop"]["metrics"], self.stage.counter)
             await trio.sleep(COUNT_SECONDS)
