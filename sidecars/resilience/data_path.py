@@ -41,6 +41,7 @@ class Surroundings:
         self._counters = counters
         self._generations: tuple[int, ...] | None = None
         self._members: Inventory = {}
+        self._begun = 0
         self.hot = hot
 
     def members(self) -> Inventory:
@@ -62,6 +63,12 @@ class Surroundings:
             place: Counts(one.calls, one.failures, one.refused, one.slow)
             for place, one in zip(places, found, strict=True)
         }
+
+    def called(self) -> bool:
+        """Whether calls have begun since this was asked last, counted by endpoint or not."""
+        totals = self._counters.totals()
+        before, self._begun = self._begun, totals["pool_reused"] + totals["connects"]
+        return self._begun != before
 
     def gauges(self) -> Iterable[Gauge]:
         """What is in use of the limits."""

@@ -6,7 +6,7 @@ one place how little of the data path resilience depends on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
@@ -84,3 +84,5 @@ class Counters(Protocol):
     def endpoints(self, places: list[tuple[int, int]]) -> Sequence[EndpointCounts]: ...
 
     def gauges(self) -> Sequence[Gauge]: ...
+
+    def totals(self) -> Mapping[str, int]: ...

@@ -17,8 +17,8 @@ IDLE_SECONDS: Final = 1.0
 
 
 def next_pause(pause: float, *, moved: bool, out: Iterable[Member]) -> float:
-    """Seconds to wait after a look that came `pause` after the one before. `moved`: calls have ended since; `out`: who
-    is out now."""
+    """Seconds to wait after a look that came `pause` after the one before. `moved`: calls have begun or ended since;
+    `out`: who is out now."""
     if moved or any(not member.address for member in out):
         return BUSY_SECONDS
     return min(pause * 2, IDLE_SECONDS)

@@ -98,7 +98,7 @@ class Resilience:
     async def _look_forever(self) -> None:
         pause, beat = BUSY_SECONDS, trio.current_time()
         while True:
-            moved = bool(self._look().moved)
+            moved = bool(self._look().moved) or self._surroundings.called()
             pause = next_pause(pause, moved=moved, out=self._lookout.standings)
             await self._tell()
             if trio.current_time() >= beat:

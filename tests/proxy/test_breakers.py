@@ -608,3 +608,22 @@ def test_calls_are_counted_by_endpoint(start_proxy: StartProxy, origin: Origin, 
     assert (counted.calls, counted.failures, counted.local, counted.refused, counted.slow) == (11, 4, 1, 2, 1)
     assert 0.25 <= counted.sum_seconds < 5
     assert untouched.calls == former.calls == 0
+
+
+@pytest.mark.parametrize("broken", ["503 Service Unavailable", None])
+def test_an_endpoint_that_fails_fast_is_taken_out_under_the_default_balancer(
+    start_proxy: StartProxy, origin: Origin, start_origin: StartOrigin, broken: str | None
+) -> None:
+    """The balancer leaves failures to the breaker: it would avoid the endpoint, and seven would never come together."""
+    proxy, other = start_proxy(), start_origin()
+    if broken is None:
+        other.refuse()
+    else:
+        other.answer = lambda _: answer(b"", status=broken)
+    serve(proxy, origin, other)
+    govern(proxy)
+    for _ in range(200):
+        call(proxy)
+        if word(proxy, 1).state == "open":
+            return
+    pytest.fail(f"after 200 calls it has failed {word(proxy, 1).failures} times")

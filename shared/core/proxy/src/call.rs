@@ -98,7 +98,8 @@ impl<'p> Call<'p> {
         self.seen = Some(Seen::of_status(status));
         self.answered = Some((status, latency_ns.unwrap_or(0)));
         self.load = match (status, latency_ns) {
-            (429 | 502 | 503 | 504, _) => balance::Outcome::Refused,
+            (429, _) => balance::Outcome::Refused,
+            (502 | 503 | 504, _) => self.of_failure(),
             (_, Some(latency)) => balance::Outcome::Answered(latency),
             (_, None) => balance::Outcome::Unknown,
         };
@@ -106,8 +107,17 @@ impl<'p> Call<'p> {
 
     /// It did not answer, or not as it should.
     pub fn failed(&mut self) {
-        self.load = balance::Outcome::Refused;
+        self.load = self.of_failure();
         self.seen = Some(Seen::Unanswered);
+    }
+
+    /// What a failure tells the balancer: nothing where a breaker or ejection judges it. If both did, an endpoint that the
+    /// balancer avoids would never fail often enough to be taken out, nor be tried soon after it has healed.
+    fn of_failure(&self) -> balance::Outcome {
+        match self.chosen.map_or(&FailurePolicy::None, |chosen| chosen.cluster.failure_policy()) {
+            FailurePolicy::None => balance::Outcome::Refused,
+            FailurePolicy::Breaker(_) | FailurePolicy::Outlier(_) => balance::Outcome::Unknown,
+        }
     }
 
     fn tell_breaker(&self, chosen: Chosen<'_>, seen: Seen) {
