@@ -10,6 +10,7 @@ use pannier_table::clock;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
 
+use crate::timers::TICK;
 use crate::upstream::Upstream;
 
 /// Idle connections kept for one endpoint.
@@ -18,6 +19,8 @@ const KEPT: usize = 256;
 const IDLE_MS: u64 = 30_000;
 /// A connection idle for longer is not used for what must not be sent twice.
 const FRESH_MS: u64 = 1_000;
+
+const TICK_MS: u64 = TICK.as_millis() as u64;
 
 /// Rung when somebody begins to wait for a connection: another worker may hold an idle one that takes its place.
 pub static WANTED: Notify = Notify::const_new();
@@ -71,11 +74,12 @@ impl Pool {
     }
 
     /// Closes one idle connection to each endpoint whose service has somebody waiting for one: who waits may be another
-    /// worker, which cannot use ours.
-    pub fn make_room(&self) {
+    /// worker, which cannot use ours. One of our own would have taken it within a tick.
+    pub fn make_room(&self, now_ms: u64) {
+        let spare = |idle: &Idle| now_ms.saturating_sub(idle.since_ms) >= TICK_MS && idle.upstream.is_wanted();
         for idle in self.0.borrow_mut().values_mut() {
-            if idle.last().is_some_and(|idle| idle.upstream.is_wanted()) {
-                idle.pop();
+            if idle.first().is_some_and(spare) {
+                idle.remove(0);
             }
         }
     }

@@ -144,7 +144,7 @@ async fn tick(worker: Rc<Worker>) {
         let now = clock::monotonic_ms();
         worker.turn();
         worker.timers.sweep(now);
-        worker.pool.make_room();
+        worker.pool.make_room(now);
         if now >= purge_at {
             worker.pool.purge(now);
             purge_at = now + 1_000;
