@@ -99,7 +99,7 @@ impl<'p> Call<'p> {
         self.answered = Some((status, latency_ns.unwrap_or(0)));
         self.load = match (status, latency_ns) {
             (429, _) => balance::Outcome::Refused,
-            (502 | 503 | 504, _) => self.of_failure(),
+            (502..=504, _) => self.of_failure(),
             (_, Some(latency)) => balance::Outcome::Answered(latency),
             (_, None) => balance::Outcome::Unknown,
         };

@@ -74,14 +74,19 @@ impl Pool {
     }
 
     /// Closes one idle connection to each endpoint whose service has somebody waiting for one: who waits may be another
-    /// worker, which cannot use ours. One of our own would have taken it within a tick.
-    pub fn make_room(&self, now_ms: u64) {
-        let spare = |idle: &Idle| now_ms.saturating_sub(idle.since_ms) >= TICK_MS && idle.upstream.is_wanted();
+    /// worker, which cannot use ours. One of our own would have taken it within a tick; whether one has to be looked at
+    /// again then.
+    pub fn make_room(&self, now_ms: u64) -> bool {
+        let mut is_young = false;
         for idle in self.0.borrow_mut().values_mut() {
-            if idle.first().is_some_and(spare) {
-                idle.remove(0);
+            match idle.first() {
+                Some(oldest) if !oldest.upstream.is_wanted() => {}
+                Some(oldest) if now_ms.saturating_sub(oldest.since_ms) < TICK_MS => is_young = true,
+                Some(_) => drop(idle.remove(0)),
+                None => {}
             }
         }
+        is_young
     }
 
     /// Closes what has been idle for too long, or was closed by its upstream.

@@ -144,12 +144,12 @@ async fn tick(worker: Rc<Worker>) {
         let now = clock::monotonic_ms();
         worker.turn();
         worker.timers.sweep(now);
-        worker.pool.make_room(now);
+        let is_wanted = worker.pool.make_room(now);
         if now >= purge_at {
             worker.pool.purge(now);
             purge_at = now + 1_000;
         }
-        let quiet = if worker.is_draining() { timers::TICK } else { Duration::from_millis(500) };
+        let quiet = if worker.is_draining() || is_wanted { timers::TICK } else { Duration::from_millis(500) };
         tokio::select! {
             () = worker.timers.wait(quiet) => {}
             () = WANTED.notified() => {}
