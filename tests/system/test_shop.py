@@ -53,7 +53,8 @@ def test_a_bad_version_is_aborted_by_itself(environment: dict[str, str]) -> None
     moments = shown(environment, "canary", "14s")["moments"]
 
     kinds = [moment["kind"] for moment in moments if moment["service"] in ("operator", "orders")]
-    assert [kind for kind in kinds if kind not in {"done", "canary.paused"}] == ["command", "canary.running", "canary.aborted"]
+    told = [kind for kind in kinds if kind not in {"done", "canary.paused"}]
+    assert told == ["command", "canary.running", "canary.aborted"]
     assert "< 99 %" in moments[-1]["text"]
 
 
