@@ -7,13 +7,17 @@ use crate::refusal::Refusal;
 
 /// A field as it was received.
 pub type Field<'b> = httparse::Header<'b>;
-/// Room for the fields of one head, on the stack and not cleared.
-pub type Room<'b> = [MaybeUninit<Field<'b>>; limits::FIELDS];
+/// Room for the fields of one head and what their names mean, on the stack.
+pub struct Room<'b> {
+    pub(crate) fields: [MaybeUninit<Field<'b>>; limits::FIELDS],
+    pub(crate) names: [Name; limits::FIELDS],
+}
 
 /// Empty room.
 #[must_use]
+#[inline]
 pub fn room<'b>() -> Room<'b> {
-    [const { MaybeUninit::uninit() }; limits::FIELDS]
+    Room { fields: [const { MaybeUninit::uninit() }; limits::FIELDS], names: [Name::Other; limits::FIELDS] }
 }
 
 /// What a name means here.
@@ -51,29 +55,30 @@ pub enum Name {
     FramingAlias,
 }
 
-/// Classifies a name. By its length first: most fields are told apart by one comparison.
+/// Classifies a name. By its length and first letter before all: most fields are told apart without a comparison.
 #[must_use]
 pub fn name(name: &str) -> Name {
     let is = |known: &str| name.eq_ignore_ascii_case(known);
-    match name.len() {
-        2 if is("te") => Name::Te,
-        4 if is("host") => Name::Host,
-        6 if is("expect") => Name::Expect,
-        7 if is("upgrade") => Name::Upgrade,
-        10 if is("connection") => Name::Connection,
-        10 if is("keep-alive") => Name::HopByHop,
-        10 if is("tracestate") => Name::TraceState,
-        11 if is("traceparent") => Name::TraceParent,
-        12 if is("x-request-id") => Name::RequestId,
-        12 if is("grpc-timeout") => Name::GrpcTimeout,
-        14 if is("content-length") => Name::ContentLength,
-        14 if is("content_length") => Name::FramingAlias,
-        16 if is("proxy-connection") => Name::HopByHop,
-        17 if is("transfer-encoding") => Name::TransferEncoding,
-        17 if is("transfer_encoding") => Name::FramingAlias,
-        18 if is("proxy-authenticate") => Name::HopByHop,
-        19 if is("proxy-authorization") => Name::HopByHop,
-        _ if is_ours(name) => Name::Ours,
+    let first = name.as_bytes().first().map_or(0, u8::to_ascii_lowercase);
+    match (name.len(), first) {
+        (2, b't') if is("te") => Name::Te,
+        (4, b'h') if is("host") => Name::Host,
+        (6, b'e') if is("expect") => Name::Expect,
+        (7, b'u') if is("upgrade") => Name::Upgrade,
+        (10, b'c') if is("connection") => Name::Connection,
+        (10, b'k') if is("keep-alive") => Name::HopByHop,
+        (10, b't') if is("tracestate") => Name::TraceState,
+        (11, b't') if is("traceparent") => Name::TraceParent,
+        (12, b'x') if is("x-request-id") => Name::RequestId,
+        (12, b'g') if is("grpc-timeout") => Name::GrpcTimeout,
+        (14, b'c') if is("content-length") => Name::ContentLength,
+        (14, b'c') if is("content_length") => Name::FramingAlias,
+        (16, b'p') if is("proxy-connection") => Name::HopByHop,
+        (17, b't') if is("transfer-encoding") => Name::TransferEncoding,
+        (17, b't') if is("transfer_encoding") => Name::FramingAlias,
+        (18, b'p') if is("proxy-authenticate") => Name::HopByHop,
+        (19, b'p') if is("proxy-authorization") => Name::HopByHop,
+        (10.., b'x') if is_ours(name) => Name::Ours,
         _ => Name::Other,
     }
 }
@@ -114,6 +119,11 @@ impl Connection {
     /// # Errors
     /// 431 for more elements than anybody needs, empty ones included.
     pub fn add(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if value == b"keep-alive" && self.count == 0 {
+            self.keep_alive = true;
+            self.count = 1;
+            return Ok(());
+        }
         self.count += value.split(|b| *b == b',').count();
         if self.count > limits::CONNECTION_OPTIONS {
             return Err(Refusal::with(431, "Connection has more than 100 elements"));
@@ -161,6 +171,25 @@ pub fn content_length(value: &[u8]) -> Result<u64, Refusal> {
         b'0'..=b'9' => Ok(sum * 10 + u64::from(digit - b'0')),
         _ => Err(odd),
     })
+}
+
+/// Appends a field of `head` as [`write`] does: at once where it stands there in that very form.
+#[inline]
+pub fn forward(out: &mut Vec<u8>, head: &[u8], field: &Field<'_>) {
+    match canonical(head, field) {
+        Some(line) => out.extend_from_slice(line),
+        None => write(out, field.name.as_bytes(), field.value),
+    }
+}
+
+/// The line of a field in its head, if it is `name: value`, ended, without any other white space.
+#[inline]
+fn canonical<'b>(head: &'b [u8], field: &Field<'_>) -> Option<&'b [u8]> {
+    let at = (field.name.as_ptr() as usize).checked_sub(head.as_ptr() as usize)?;
+    let line = head.get(at..at + field.name.len() + field.value.len() + 4)?;
+    let after_name = line.get(field.name.len()..)?;
+    // A value has no line end in it: if one stands where it must end, it begins where it must begin.
+    (after_name.starts_with(b": ") && line.ends_with(b"\r\n")).then_some(line)
 }
 
 /// Appends `name: value`, ended.

@@ -1,9 +1,15 @@
 //! Finding the end of a head while it arrives, and refusing line ends that others read differently.
 
+use std::sync::LazyLock;
+
 use memchr::memchr;
+use memchr::memmem::Finder;
 
 use crate::limits;
 use crate::refusal::Refusal;
+
+/// What a head ends in.
+static END: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// Where the scan of an arriving head stands; it looks at each byte once.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +26,11 @@ impl HeadScanner {
     /// # Errors
     /// 400 for a bare LF or CR; 414 and 431 for the limits.
     pub fn scan(&mut self, head: &[u8]) -> Result<Option<usize>, Refusal> {
+        if self.scanned == 0
+            && let Some(end) = whole(head)
+        {
+            return Ok(Some(end));
+        }
         while let Some(found) = head.get(self.scanned..).and_then(|rest| memchr(b'\n', rest)) {
             let end = self.scanned + found;
             let line = head.get(self.line_start..end).unwrap_or(&[]);
@@ -56,6 +67,18 @@ impl HeadScanner {
         }
         Ok(())
     }
+}
+
+/// The length of a head that has arrived at once, is small, and leaves nothing to complain about: nearly every one. The
+/// bytes are looked at in blocks, not line by line.
+fn whole(head: &[u8]) -> Option<usize> {
+    let end = END.find(head).filter(|end| (1..limits::REQUEST_LINE).contains(end))? + 4;
+    let head = head.get(..end)?;
+    let after = head.get(1..)?;
+    // LF stands after CR, always and only there; the first byte is neither.
+    let odd = head.iter().zip(after).fold(0, |odd, (a, b)| odd | (u8::from(*a == b'\r') ^ u8::from(*b == b'\n')));
+    let starts_well = !matches!(head.first(), Some(b'\r' | b'\n'));
+    (odd == 0 && starts_well).then_some(end)
 }
 
 /// Bytes of empty lines before a request line, which a server should ignore (RFC 9112, 2.2): at most one CRLF.

@@ -38,7 +38,9 @@ pub struct Request<'h, 'b> {
     pub deadline: Option<&'b [u8]>,
     #[allow(missing_docs)]
     pub grpc_timeout: Option<&'b [u8]>,
+    head: &'b [u8],
     fields: &'h [Field<'b>],
+    names: &'h [Name],
     nominated: bool,
 }
 
@@ -48,7 +50,7 @@ pub struct Request<'h, 'b> {
 /// 400 for whatever could be read in two ways; 414, 417, 431, 501 as named.
 pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'h, 'b>, Refusal> {
     let mut raw = httparse::Request::new(&mut []);
-    raw.parse_with_uninit_headers(head, room)
+    raw.parse_with_uninit_headers(head, &mut room.fields)
         .map_err(|error| refuse(error, head))
         .and_then(|status| if status.is_complete() { Ok(()) } else { Err(Refusal::bad("malformed request")) })?;
     let (Some(method), Some(target), Some(version)) = (raw.method, raw.path, raw.version) else {
@@ -58,8 +60,9 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'
         return Err(Refusal::with(414, "the target is longer than 8 KiB"));
     }
     let mut seen = Seen::default();
-    for field in raw.headers.iter() {
-        seen.take(field)?;
+    for (field, name) in raw.headers.iter().zip(&mut room.names) {
+        *name = fields::name(field.name);
+        seen.take(field, *name)?;
     }
     let framing = seen.framing(version)?;
     let (path, absolute) = take_target(method, target)?;
@@ -92,6 +95,8 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Result<Request<'
         trace_state: seen.trace_state,
         deadline: seen.deadline,
         grpc_timeout: seen.grpc_timeout,
+        head,
+        names: room.names.get(..raw.headers.len()).unwrap_or(&[]),
         fields: raw.headers,
         nominated: seen.connection.others,
     })
@@ -124,7 +129,7 @@ fn names_a_version(head: &[u8]) -> bool {
 }
 
 fn take_target<'b>(method: &str, target: &'b str) -> Result<(&'b str, Option<&'b str>), Refusal> {
-    if target.contains('#') {
+    if memchr::memchr(b'#', target.as_bytes()).is_some() {
         return Err(Refusal::bad("the target has a fragment"));
     }
     if method == "CONNECT" {
@@ -177,8 +182,8 @@ struct Seen<'b> {
 }
 
 impl<'b> Seen<'b> {
-    fn take(&mut self, field: &Field<'b>) -> Result<(), Refusal> {
-        match fields::name(field.name) {
+    fn take(&mut self, field: &Field<'b>, name: Name) -> Result<(), Refusal> {
+        match name {
             Name::Other | Name::Te | Name::HopByHop => {}
             Name::Ours if is_deadline(field.name) => self.deadline = self.deadline.or(Some(field.value)),
             Name::Ours => {}
@@ -320,8 +325,8 @@ impl<'b> Request<'_, 'b> {
         out.extend_from_slice(b" HTTP/1.1\r\n");
         fields::write(out, b"host", edits.authority.unwrap_or(self.authority).as_bytes());
         let mut had_length = false;
-        for field in self.fields {
-            match fields::name(field.name) {
+        for (field, name) in self.fields.iter().zip(self.names) {
+            match name {
                 Name::Host
                 | Name::Connection
                 | Name::TransferEncoding
@@ -353,7 +358,7 @@ impl<'b> Request<'_, 'b> {
             if self.nominated && fields::nominates(self.fields, field.name) {
                 continue;
             }
-            fields::write(out, field.name.as_bytes(), field.value);
+            fields::forward(out, self.head, field);
         }
         match self.framing {
             Framing::Length(length) => write_length(out, length),

@@ -20,7 +20,9 @@ pub struct Response<'h, 'b> {
     /// The protocol that was switched to, for 101.
     pub upgrade: Option<&'b [u8]>,
     length: Option<u64>,
+    head: &'b [u8],
     fields: &'h [Field<'b>],
+    names: &'h [Name],
     nominated: bool,
 }
 
@@ -40,15 +42,16 @@ pub struct Asked<'a> {
 pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>, asked: Asked<'_>) -> Result<Response<'h, 'b>, Refusal> {
     let mut raw = httparse::Response::new(&mut []);
     let complete = httparse::ParserConfig::default()
-        .parse_response_with_uninit_headers(&mut raw, head, room)
+        .parse_response_with_uninit_headers(&mut raw, head, &mut room.fields)
         .is_ok_and(|status| status.is_complete());
     let (true, Some(status), Some(version)) = (complete, raw.code, raw.version) else {
         return Err(Refusal::bad("malformed answer"));
     };
     let (mut length, mut transfer_encoding, mut upgrade) = (None, None, None);
     let mut connection = Connection::default();
-    for field in raw.headers.iter() {
-        match fields::name(field.name) {
+    for (field, name) in raw.headers.iter().zip(&mut room.names) {
+        *name = fields::name(field.name);
+        match name {
             Name::ContentLength => {
                 if length.replace(fields::content_length(field.value)?).is_some() {
                     return Err(Refusal::bad("more than one Content-Length field"));
@@ -96,6 +99,8 @@ pub fn parse<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>, asked: Asked<'_>) -
             && if version == 1 { !connection.close } else { connection.keep_alive && !connection.close },
         upgrade: upgrade.filter(|_| status == 101),
         length,
+        head,
+        names: room.names.get(..raw.headers.len()).unwrap_or(&[]),
         fields: raw.headers,
         nominated: connection.others,
     })
@@ -153,8 +158,8 @@ impl<'b> Response<'_, 'b> {
         out.push(b' ');
         out.extend_from_slice(self.phrase.as_bytes());
         out.extend_from_slice(b"\r\n");
-        for field in self.fields {
-            match fields::name(field.name) {
+        for (field, name) in self.fields.iter().zip(self.names) {
+            match name {
                 Name::ContentLength
                 | Name::TransferEncoding
                 | Name::Connection
@@ -172,7 +177,7 @@ impl<'b> Response<'_, 'b> {
             if self.nominated && fields::nominates(self.fields, field.name) {
                 continue;
             }
-            fields::write(out, field.name.as_bytes(), field.value);
+            fields::forward(out, self.head, field);
         }
         if let Some(headers) = toward.headers {
             headers.write(out);

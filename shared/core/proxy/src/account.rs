@@ -40,10 +40,8 @@ pub struct Finished<'a> {
     pub span: Option<Span>,
     #[allow(missing_docs)]
     pub trace_state: &'a str,
-    /// When its first byte was read: ns since boot, and since the epoch.
+    /// When its first byte was read: ns since boot.
     pub started_ns: u64,
-    #[allow(missing_docs)]
-    pub started_unix_ns: u64,
     /// Bytes from and to the caller.
     pub request_bytes: u64,
     #[allow(missing_docs)]
@@ -80,7 +78,7 @@ pub fn finish(worker: &Worker, done: &Finished<'_>) {
         flag: done.flag,
         status: done.status,
         version: done.version,
-        start_ns: done.started_unix_ns,
+        start_ns: clock::unix_ns_at(done.started_ns),
         duration_ns,
         request_bytes: done.request_bytes,
         response_bytes: done.response_bytes,

@@ -44,7 +44,12 @@ pub enum Target<'a> {
 }
 
 /// Makes attempts until one counts, or none is left.
-pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, caller: &mut Stream) -> Outcome {
+pub async fn run<'a>(
+    context: Context<'a>,
+    target: Target<'a>,
+    plan: &mut Plan<'a>,
+    caller: &mut Stream,
+) -> Outcome<'a> {
     let repeatable = plan.repeatable && plan.upload.is_none();
     let mut upload = plan.upload.take();
     // An answer of our own comes before the end of a body that is still to come: no further request can be told from it.
@@ -72,7 +77,7 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
                 Err(answer) => return say(context, caller, plan, &answer).await,
             },
         };
-        let label = chosen.map_or_else(|| plan.authority.get(context.input).into(), |c| c.endpoint.label.clone());
+        let label = chosen.map_or(plan.authority, |c| &*c.endpoint.label);
         let mut call = Call::begin(context.worker, chosen);
         if let (Some(retrying), Some(chosen)) = (&retrying, chosen) {
             retrying.trying.set((chosen.endpoint.key, chosen.is_probe));
@@ -80,7 +85,7 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
         let (mut upstream, reused) = match connect(context, plan, chosen, repeatable, fresh).await {
             Ok(connected) => connected,
             Err(NoConnection::Overflow) => {
-                let message = format!("no connection to {} is free", harmless(&label));
+                let message = format!("no connection to {} is free", harmless(label));
                 let said = say(context, caller, plan, &Answer::new(503, Flag::UO, message)).await;
                 return Outcome { upstream: label, ..said };
             }
@@ -94,7 +99,7 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
                 if matches!(target, Target::Cluster(c) if c.endpoints.len() > 1) && dials < DIALS {
                     continue;
                 }
-                let outcome = say(context, caller, plan, &no_connection(error, &label)).await;
+                let outcome = say(context, caller, plan, &no_connection(error, label)).await;
                 return Outcome { upstream: label, ..outcome };
             }
         };
@@ -110,7 +115,7 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
             extra: &plan.answer_fields,
             replaces_cors: plan.has_cors_marks,
             bounds_answer: plan.bounds_answer,
-            asked: Asked { head: plan.head_only, upgrade: plan.upgrade.map(|text| text.get(context.input).as_bytes()) },
+            asked: Asked { head: plan.head_only, upgrade: plan.upgrade },
             version: plan.version,
             keep_alive,
             strip_ours: context.direction == Direction::Outbound,
@@ -181,7 +186,7 @@ pub async fn run(context: Context<'_>, target: Target<'_>, plan: &mut Plan<'_>, 
 }
 
 /// The outcome of a request whose caller left between two attempts.
-fn gone(plan: &Plan<'_>, upstream: Box<str>) -> Outcome {
+fn gone<'a>(plan: &Plan<'_>, upstream: &'a str) -> Outcome<'a> {
     Outcome {
         status: 0,
         flag: Flag::DC,
@@ -226,8 +231,7 @@ async fn connect(
     let (worker, timer) = (context.worker, context.timer);
     let timeout_ms = within(context.policy.timeouts.connect_ms, plan.deadline_ms);
     let Some(Chosen { cluster, endpoint, .. }) = chosen else {
-        let host = plan.host.get(context.input);
-        let dialled = dial::pass_through(worker, timer, host, plan.port, timeout_ms).await;
+        let dialled = dial::pass_through(worker, timer, plan.host, plan.port, timeout_ms).await;
         return dialled.map(|stream| (Upstream::uncounted(stream), false)).map_err(NoConnection::Dial);
     };
     let resources = cluster.limits.as_ref().and_then(|limits| limits.resources);
@@ -315,7 +319,7 @@ fn no_connection(error: DialError, label: &str) -> Answer {
 }
 
 /// The outcome of an attempt after which the caller's connection ends, unless it turns out better.
-fn ended(attempt: &Attempt<'_>, plan: &Plan<'_>, upstream: Box<str>, flag: Flag, status: u16) -> Outcome {
+fn ended<'a>(attempt: &Attempt<'_>, plan: &Plan<'_>, upstream: &'a str, flag: Flag, status: u16) -> Outcome<'a> {
     Outcome {
         status,
         flag,
@@ -328,15 +332,15 @@ fn ended(attempt: &Attempt<'_>, plan: &Plan<'_>, upstream: Box<str>, flag: Flag,
 }
 
 /// The end of an exchange that worked: connections go back, or a tunnel begins.
-async fn complete(
+async fn complete<'a>(
     context: Context<'_>,
     call: &Call<'_>,
     answered: Answered,
     mut upstream: Upstream,
     caller: &mut Stream,
-    mut outcome: Outcome,
+    mut outcome: Outcome<'a>,
     consumed: usize,
-) -> Outcome {
+) -> Outcome<'a> {
     if let Some(early) = answered.upgraded {
         let after_head = context.input.get(consumed..).unwrap_or(&[]);
         let (up, down) = pump::tunnel(context.timer, caller, &mut upstream.stream, after_head, &early).await;

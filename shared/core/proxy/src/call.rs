@@ -35,7 +35,7 @@ pub fn choose<'p>(
     session: Option<u64>,
     tried: &[u64],
 ) -> Result<Chosen<'p>, Answer> {
-    let now_ns = clock::monotonic_ns();
+    let now_ns = clock::recent_ns();
     let policy = cluster.failure_policy();
     let verdict = |endpoint: &Endpoint| match endpoint.hot {
         Some(place) => breaker::verdict(policy, &worker.hot, place, now_ns / 1_000_000),
@@ -83,7 +83,7 @@ impl<'p> Call<'p> {
     /// Begins an attempt.
     pub fn begin(worker: &'p Rc<Worker>, chosen: Option<Chosen<'p>>) -> Self {
         let call = Call { worker, chosen, load: balance::Outcome::Unknown, seen: None, answered: None };
-        worker.loads.borrow_mut().begin(call.key(), clock::monotonic_ns());
+        worker.loads.borrow_mut().begin(call.key(), clock::recent_ns());
         call
     }
 
@@ -130,7 +130,7 @@ impl<'p> Call<'p> {
         {
             return;
         }
-        let now_ms = clock::monotonic_ms();
+        let now_ms = clock::recent_ms();
         // A random number is drawn only where a failure may have consequences.
         let random = if seen == Seen::Success { 0.0 } else { self.worker.random.borrow_mut().unit() };
         let room = || match policy {
@@ -171,7 +171,7 @@ impl<'p> Call<'p> {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        self.worker.loads.borrow_mut().end(self.key(), clock::monotonic_ns(), self.load);
+        self.worker.loads.borrow_mut().end(self.key(), clock::recent_ns(), self.load);
         let Some(chosen) = self.chosen else {
             return;
         };
@@ -183,7 +183,7 @@ impl Drop for Call<'_> {
                 }
             }
             (None, Some(place)) if chosen.is_probe => {
-                breaker::return_probe(&self.worker.hot, place, clock::monotonic_ms());
+                breaker::return_probe(&self.worker.hot, place, clock::recent_ms());
             }
             _ => {}
         }

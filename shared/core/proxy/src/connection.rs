@@ -1,9 +1,6 @@
 //! One caller's connection: head after head, until either side has had enough.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
 
 use pannier_http::head::{HeadScanner, leading_blank};
 use pannier_http::refusal::Refusal;
@@ -66,23 +63,13 @@ async fn next_head(
     let timeouts = worker.policy().timeouts;
     if input.is_empty() {
         worker.buffers.give(std::mem::take(input));
-        let (since, idle) = (clock::monotonic_ms(), after(timeouts.idle_ms));
-        loop {
-            let ready = timer.until_moving(|| idle.min(worker.idle_until(since)), stream.readable()).await;
-            if !matches!(ready, Ok(Ok(()))) {
-                return Err(NoHead::Ended);
-            }
-            *input = worker.buffers.take();
-            // Readiness is a guess until something was read: an accepted connection begins with it.
-            match poll_once(pump::read(stream, input)).await {
-                Some(Ok(n)) if n > 0 => break,
-                None => worker.buffers.give(std::mem::take(input)),
-                Some(_) => return Err(NoHead::Ended),
-            }
+        let (since, idle) = (clock::recent_ms(), after(timeouts.idle_ms));
+        let read = pump::read_first(&worker.buffers, stream, input);
+        if !matches!(timer.until_moving(|| idle.min(worker.idle_until(since)), read).await, Ok(Ok(1..))) {
+            return Err(NoHead::Ended);
         }
     }
-    let mut arrived =
-        Arrived { head: 0, started_ns: clock::monotonic_ns(), started_unix_ns: clock::unix_ns(), bytes: 0 };
+    let mut arrived = Arrived { head: 0, started_ns: clock::monotonic_ns(), bytes: 0 };
     let deadline = after(timeouts.header_ms);
     let mut scanner = HeadScanner::default();
     let mut fresh = true;
@@ -111,19 +98,6 @@ async fn next_head(
             }
         }
     }
-}
-
-/// What a future gives without waiting. (`try_read` would do here, but leaves tokio believing that there is more to read
-/// after a read that took all: a system call in vain for each request.)
-async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    poll_fn(|context| {
-        Poll::Ready(match future.as_mut().poll(context) {
-            Poll::Ready(output) => Some(output),
-            Poll::Pending => None,
-        })
-    })
-    .await
 }
 
 /// Ends our side, then reads and drops what the caller still sends, within bounds.

@@ -225,7 +225,7 @@ async fn receive(
     upstream: &mut ReadHalf<'_>,
     caller: &mut WriteHalf<'_>,
 ) -> Result<Answered, Failure> {
-    let (mut input, mut out) = (attempt.worker.buffers.take(), attempt.worker.buffers.take());
+    let (mut input, mut out) = (Vec::new(), Vec::new());
     let answered = receive_with(attempt, deadline, upstream, caller, &mut input, &mut out).await;
     attempt.worker.buffers.give(input);
     attempt.worker.buffers.give(out);
@@ -243,6 +243,9 @@ async fn receive_with(
     let (mut interim, interim_bytes) = (0, Cell::new(0));
     let mut head = loop {
         let length = read_head(attempt, deadline, upstream, input, interim > 0).await?;
+        if out.capacity() == 0 {
+            *out = attempt.worker.buffers.take();
+        }
         let head = translate(attempt, input.get(..length).unwrap_or(&[]), out)
             .map_err(|refusal| Failure::Upstream(Flag::UPE, 502, refusal.reason))?;
         input.drain(..length);
@@ -314,12 +317,20 @@ async fn read_head(
 ) -> Result<usize, Failure> {
     let mut scanner = HeadScanner::default();
     loop {
-        match scanner.scan(input) {
-            Ok(Some(length)) => return Ok(length),
-            Ok(None) => {}
-            Err(refusal) => return Err(Failure::Upstream(Flag::UPE, 502, refusal.reason)),
+        if !input.is_empty() {
+            match scanner.scan(input) {
+                Ok(Some(length)) => return Ok(length),
+                Ok(None) => {}
+                Err(refusal) => return Err(Failure::Upstream(Flag::UPE, 502, refusal.reason)),
+            }
         }
-        match attempt.timer.until_moving(|| deadline.get(), pump::read(upstream, input)).await {
+        let more = async {
+            match input.is_empty() {
+                true => pump::read_first(&attempt.worker.buffers, upstream, input).await,
+                false => pump::read(upstream, input).await,
+            }
+        };
+        match attempt.timer.until_moving(|| deadline.get(), more).await {
             Ok(Ok(n)) if n > 0 => {}
             Ok(_) if input.is_empty() && !spoke => return Err(Failure::Silent),
             Ok(_) => {

@@ -41,13 +41,13 @@ pub enum Next {
 }
 
 /// What came of a request.
-pub struct Outcome {
+pub struct Outcome<'a> {
     /// The status that the caller was given; 0 if none.
     pub status: u16,
     /// Why the proxy answered itself, or how it failed.
     pub flag: Flag,
     /// The endpoint that was tried last.
-    pub upstream: Box<str>,
+    pub upstream: &'a str,
     /// What becomes of the connection.
     pub next: Next,
     /// Bytes of the request: its head as it came, its body as it was sent on.
@@ -65,7 +65,7 @@ pub fn too_late(worker: &Worker) -> Answer {
 }
 
 /// Gives the caller an answer of our own.
-pub async fn say(context: Context<'_>, caller: &mut Stream, plan: &Plan<'_>, answer: &Answer) -> Outcome {
+pub async fn say(context: Context<'_>, caller: &mut Stream, plan: &Plan<'_>, answer: &Answer) -> Outcome<'static> {
     let keep_alive = plan.keep_alive && plan.upload.is_none() && !context.worker.is_draining();
     let mut out = context.worker.buffers.take();
     answer.write(&mut out, &plan.answer_fields, plan.head_only, keep_alive);
@@ -77,7 +77,7 @@ pub async fn say(context: Context<'_>, caller: &mut Stream, plan: &Plan<'_>, ans
     Outcome {
         status: answer.status,
         flag: answer.flag,
-        upstream: "".into(),
+        upstream: "",
         next: match said {
             Err(_) => Next::Gone,
             Ok(()) if keep_alive => Next::Again,

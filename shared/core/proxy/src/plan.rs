@@ -20,38 +20,20 @@ use crate::stack::Arrived;
 use crate::timers::NEVER;
 use crate::worker::Worker;
 
-/// A part of the input, by its place.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Text {
-    from: usize,
-    to: usize,
-}
-
-impl Text {
-    fn of(part: &[u8], whole: &[u8]) -> Text {
-        let from = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-        Text { from, to: from.wrapping_add(part.len()) }
-    }
-
-    /// The text; empty for one that is no part of the input.
-    pub fn get(self, whole: &[u8]) -> &str {
-        whole.get(self.from..self.to).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or("")
-    }
-}
-
-/// A request that was understood, as texts of the input that it came in, and what is sent in its place.
+/// A request that was understood, and what is sent in its place.
 pub struct Plan<'p> {
     /// Where it goes.
     pub route: Route,
     /// What follows from the route that it matched.
     pub rule: Option<&'p Rule>,
     #[allow(missing_docs)]
-    pub method: Text,
-    path: Text,
+    pub method: &'p str,
+    /// Path and query; `/` where an absolute target named none.
+    pub path: &'p str,
     #[allow(missing_docs)]
-    pub authority: Text,
+    pub authority: &'p str,
     #[allow(missing_docs)]
-    pub host: Text,
+    pub host: &'p str,
     #[allow(missing_docs)]
     pub port: u16,
     /// Minor version of HTTP/1.
@@ -59,14 +41,14 @@ pub struct Plan<'p> {
     /// It is HEAD.
     pub head_only: bool,
     /// The protocols that an upgrade is asked for to.
-    pub upgrade: Option<Text>,
+    pub upgrade: Option<&'p [u8]>,
     /// The caller means to send another request.
     pub keep_alive: bool,
     /// A lost attempt may be repeated without harm.
     pub repeatable: bool,
-    request_id: Option<Text>,
+    request_id: Option<&'p [u8]>,
     new_request_id: [u8; 32],
-    trace_state: Option<Text>,
+    trace_state: Option<&'p [u8]>,
     /// Its span; none without telemetry.
     pub span: Option<Span>,
     /// What its session is balanced by.
@@ -105,24 +87,13 @@ pub struct Plan<'p> {
 
 impl Plan<'_> {
     /// Its id: the caller's, or a new one.
-    pub fn request_id<'a>(&'a self, input: &'a [u8]) -> &'a str {
-        match self.request_id {
-            Some(text) => text.get(input),
-            None => std::str::from_utf8(&self.new_request_id).unwrap_or(""),
-        }
-    }
-
-    /// Path and query; `/` where an absolute target named none.
-    pub fn path<'a>(&self, input: &'a [u8]) -> &'a str {
-        match self.path.get(input) {
-            "" => "/",
-            path => path,
-        }
+    pub fn request_id(&self) -> &str {
+        std::str::from_utf8(self.request_id.unwrap_or(&self.new_request_id)).unwrap_or("")
     }
 
     /// The trace state that came with it.
-    pub fn trace_state<'a>(&self, input: &'a [u8]) -> &'a str {
-        self.trace_state.map_or("", |text| text.get(input))
+    pub fn trace_state(&self) -> &str {
+        self.trace_state.map_or("", |text| std::str::from_utf8(text).unwrap_or(""))
     }
 }
 
@@ -133,7 +104,7 @@ impl Plan<'_> {
 pub fn plan<'p>(
     worker: &Worker,
     policy: &'p Policy,
-    input: &[u8],
+    input: &'p [u8],
     arrived: &Arrived,
     direction: Direction,
 ) -> Result<Plan<'p>, Refusal> {
@@ -159,23 +130,22 @@ pub fn plan<'p>(
         .telemetry
         .as_ref()
         .map(|telemetry| trace::continue_or_start(request.trace_parent, telemetry.threshold, &mut random));
-    let text = |part: &[u8]| Text::of(part, input);
     let mut plan = Plan {
         route: routed.route,
         rule: routed.rule,
-        method: text(request.method.as_bytes()),
-        path: text(request.path.as_bytes()),
-        authority: text(request.authority.as_bytes()),
-        host: text(request.host.host.as_bytes()),
+        method: request.method,
+        path: request.path,
+        authority: request.authority,
+        host: request.host.host,
         port,
         version: request.version,
         head_only: request.method == "HEAD",
-        upgrade: request.upgrade.map(text),
+        upgrade: request.upgrade,
         keep_alive: request.keep_alive,
         repeatable: request.is_idempotent(),
-        request_id: request.request_id.map(text),
+        request_id: request.request_id,
         new_request_id,
-        trace_state: request.trace_state.map(text),
+        trace_state: request.trace_state,
         span,
         session: routed.session.map(|session| session.hash),
         criticality: Criticality::Default,

@@ -39,7 +39,7 @@ impl Pool {
     pub fn take(&self, key: u64, repeatable: bool) -> Option<Upstream> {
         let mut all = self.0.borrow_mut();
         let idle = all.get_mut(&key)?;
-        let now = clock::monotonic_ms();
+        let now = clock::recent_ms();
         while let Some(candidate) = idle.pop() {
             let age = now.saturating_sub(candidate.since_ms);
             if age > IDLE_MS || (!repeatable && age > FRESH_MS) {
@@ -63,7 +63,7 @@ impl Pool {
         let idle = all.entry(key).or_default();
         if idle.len() < KEPT {
             upstream.offer();
-            idle.push(Idle { upstream, since_ms: clock::monotonic_ms() });
+            idle.push(Idle { upstream, since_ms: clock::recent_ms() });
         }
     }
 

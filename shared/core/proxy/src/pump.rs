@@ -1,14 +1,16 @@
 //! Bytes from one connection to another, with backpressure: nothing more is read until what was read is written.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 
 use pannier_http::body::Relay;
 use pannier_http::refusal::Refusal;
 use pannier_table::clock;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::buffers;
+use crate::buffers::{self, Buffers};
 use crate::replay::Kept;
 use crate::stream::Stream;
 use crate::timers::{Timer, after};
@@ -59,6 +61,25 @@ pub async fn read<R: AsyncRead + Unpin>(reader: &mut R, input: &mut Vec<u8>) -> 
     reader.read_buf(input).await
 }
 
+/// The same, with a buffer that is taken when there is something to read and not before: who waits holds none.
+pub async fn read_first<R: AsyncRead + Unpin>(
+    buffers: &Buffers,
+    reader: &mut R,
+    input: &mut Vec<u8>,
+) -> io::Result<usize> {
+    poll_fn(|context| {
+        if input.capacity() == 0 {
+            *input = buffers.take();
+        }
+        let read = pin!(reader.read_buf(input)).poll(context);
+        if read.is_pending() && input.is_empty() {
+            buffers.give(std::mem::take(input));
+        }
+        read
+    })
+    .await
+}
+
 /// Writes all of `bytes`.
 pub async fn write<W: AsyncWrite + Unpin>(flow: &Flow<'_>, writer: &mut W, mut bytes: &[u8]) -> Result<(), PumpError> {
     while !bytes.is_empty() {
@@ -90,7 +111,7 @@ pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             kept.keep(sent);
         }
     };
-    let began_ms = clock::monotonic_ms();
+    let began_ms = clock::recent_ms();
     let mut received = 0_u64;
     loop {
         let was_full = input.len() == input.capacity();

@@ -44,8 +44,6 @@ pub struct Arrived {
     pub head: usize,
     /// When its first byte was read: ns since boot.
     pub started_ns: u64,
-    /// The same since the epoch.
-    pub started_unix_ns: u64,
     /// Bytes read so far.
     pub bytes: u64,
 }
@@ -76,30 +74,35 @@ pub async fn serve_request(
             policy: &policy,
             direction,
             service: service_label(&policy, plan.route, direction),
-            method: plan.method.get(input),
-            path: plan.path(input),
-            authority: plan.authority.get(input),
+            method: plan.method,
+            path: plan.path,
+            authority: plan.authority,
             version: plan.version,
             status: outcome.status,
             flag: outcome.flag,
-            upstream: &outcome.upstream,
-            request_id: plan.request_id(input),
+            upstream: outcome.upstream,
+            request_id: plan.request_id(),
             span: plan.span,
-            trace_state: plan.trace_state(input),
+            trace_state: plan.trace_state(),
             started_ns: arrived.started_ns,
-            started_unix_ns: arrived.started_unix_ns,
             request_bytes: outcome.request_bytes,
             response_bytes: outcome.response_bytes,
         },
     );
-    input.drain(..plan.consumed.min(input.len()));
-    input.extend_from_slice(&outcome.following);
+    let Outcome { next, following, .. } = outcome;
+    let consumed = plan.consumed;
     worker.buffers.give(plan.out);
-    outcome.next
+    input.drain(..consumed.min(input.len()));
+    input.extend_from_slice(&following);
+    next
 }
 
 /// Steps 5 to 8: everything that may wait.
-async fn govern(context: Context<'_>, plan: &mut Plan<'_>, caller: &mut Stream) -> Result<Outcome, Answer> {
+async fn govern<'a>(
+    context: Context<'a>,
+    plan: &mut Plan<'a>,
+    caller: &mut Stream,
+) -> Result<Outcome<'a>, Answer> {
     if plan.malformed.is_none()
         && let Some(answer) = plan.answer.take()
     {
@@ -190,7 +193,6 @@ pub async fn refuse(
             span: None,
             trace_state: "",
             started_ns: arrived.started_ns,
-            started_unix_ns: arrived.started_unix_ns,
             request_bytes: arrived.bytes,
             response_bytes: written.get(),
         },
@@ -219,7 +221,7 @@ fn target<'a>(context: Context<'a>, plan: &Plan<'_>) -> Result<Target<'a>, Answe
         context.worker.count(Counter::RequestsMalformed);
         return Err(refused(refusal));
     }
-    let host = || harmless(plan.host.get(context.input));
+    let host = || harmless(plan.host);
     match plan.route {
         Route::Cluster(index) => match context.policy.clusters.get(index) {
             Some(cluster) if !cluster.endpoints.is_empty() => Ok(Target::Cluster(cluster)),

@@ -1,5 +1,7 @@
 //! Coarse deadlines that cost nothing per request: a store when one is set, and one sweep of all every [`TICK`].
 //!
+//! They are compared with the time that the worker read last, which is never older than a [`TICK`] while there are any.
+//!
 //! Refused: a timer of the reactor per await. Four of them a request are a tenth of the cost of a hop, for a precision
 //! that no timeout here needs.
 
@@ -109,7 +111,7 @@ impl Timer {
                 return Poll::Ready(Ok(output));
             }
             let at_ms = at_ms();
-            if at_ms != NEVER && clock::monotonic_ms() >= at_ms {
+            if at_ms != NEVER && clock::recent_ms() >= at_ms {
                 return Poll::Ready(Err(Elapsed));
             }
             if let Some(entry) = self.timers.entries.borrow_mut().get_mut(self.index) {
@@ -136,5 +138,5 @@ impl Drop for Timer {
 
 /// `timeout_ms` from now; 0 = never.
 pub fn after(timeout_ms: u64) -> u64 {
-    if timeout_ms == 0 { NEVER } else { clock::monotonic_ms().saturating_add(timeout_ms) }
+    if timeout_ms == 0 { NEVER } else { clock::recent_ms().saturating_add(timeout_ms) }
 }
