@@ -44,12 +44,7 @@ pub enum Target<'a> {
 }
 
 /// Makes attempts until one counts, or none is left.
-pub async fn run<'a>(
-    context: Context<'a>,
-    target: Target<'a>,
-    plan: &mut Plan<'a>,
-    caller: &mut Stream,
-) -> Outcome<'a> {
+pub async fn run<'a>(context: Context<'a>, target: Target<'a>, plan: &mut Plan<'a>, caller: &Stream) -> Outcome<'a> {
     let repeatable = plan.repeatable && plan.upload.is_none();
     let mut upload = plan.upload.take();
     // An answer of our own comes before the end of a body that is still to come: no further request can be told from it.
@@ -82,7 +77,7 @@ pub async fn run<'a>(
         if let (Some(retrying), Some(chosen)) = (&retrying, chosen) {
             retrying.trying.set((chosen.endpoint.key, chosen.is_probe));
         }
-        let (mut upstream, reused) = match connect(context, plan, chosen, repeatable, fresh).await {
+        let (upstream, reused) = match connect(context, plan, chosen, repeatable, fresh).await {
             Ok(connected) => connected,
             Err(NoConnection::Overflow) => {
                 let message = format!("no connection to {} is free", harmless(label));
@@ -126,7 +121,7 @@ pub async fn run<'a>(
             sent_ns: Cell::new(0),
             following: RefCell::default(),
         };
-        let failure = match exchange::run(&attempt, &mut upstream.stream, caller, &plan.out, upload.as_mut()).await {
+        let failure = match exchange::run(&attempt, &upstream.stream, caller, &plan.out, upload.as_mut()).await {
             Ok(mut answered) => {
                 call.answered(answered.status, answered.latency_ns);
                 let exhausted = retrying.as_ref().is_some_and(|retrying| retrying.is_exhausted.get());
@@ -163,7 +158,7 @@ pub async fn run<'a>(
                 upload = None;
             }
             if pause_ms > 0 {
-                let pause = tokio::time::sleep(Duration::from_millis(pause_ms));
+                let pause = pannier_reactor::sleep(Duration::from_millis(pause_ms));
                 tokio::select! {
                     biased;
                     () = pause => {}
@@ -336,14 +331,14 @@ async fn complete<'a>(
     context: Context<'_>,
     call: &Call<'_>,
     answered: Answered,
-    mut upstream: Upstream,
-    caller: &mut Stream,
+    upstream: Upstream,
+    caller: &Stream,
     mut outcome: Outcome<'a>,
     consumed: usize,
 ) -> Outcome<'a> {
     if let Some(early) = answered.upgraded {
         let after_head = context.input.get(consumed..).unwrap_or(&[]);
-        let (up, down) = pump::tunnel(context.timer, caller, &mut upstream.stream, after_head, &early).await;
+        let (up, down) = pump::tunnel(context.timer, caller, &upstream.stream, after_head, &early).await;
         outcome.request_bytes += up;
         outcome.response_bytes += down;
         return outcome;

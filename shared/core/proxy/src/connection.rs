@@ -7,7 +7,6 @@ use pannier_http::refusal::Refusal;
 use pannier_table::clock;
 use pannier_table::counters::Cell;
 use pannier_table::series::Direction;
-use tokio::io::AsyncWriteExt;
 
 use crate::outcome::Next;
 use crate::pump;
@@ -29,21 +28,21 @@ enum NoHead {
 }
 
 /// Serves a connection to its end.
-pub async fn serve(worker: Rc<Worker>, mut stream: Stream, direction: Direction) {
+pub async fn serve(worker: Rc<Worker>, stream: Stream, direction: Direction) {
     let timer = worker.timers.register();
     let mut input = Vec::new();
     loop {
-        let next = match next_head(&worker, &mut stream, &timer, &mut input).await {
-            Ok(arrived) => stack::serve_request(&worker, &mut stream, &timer, &mut input, arrived, direction).await,
+        let next = match next_head(&worker, &stream, &timer, &mut input).await {
+            Ok(arrived) => stack::serve_request(&worker, &stream, &timer, &mut input, arrived, direction).await,
             Err(NoHead::Ended) => break,
             Err(NoHead::Refused(refusal, arrived)) => {
-                stack::refuse(&worker, &mut stream, &timer, &arrived, direction, refusal).await
+                stack::refuse(&worker, &stream, &timer, &arrived, direction, refusal).await
             }
         };
         match next {
             Next::Again => {}
             Next::Close => {
-                linger(&timer, &mut stream, &mut input).await;
+                linger(&timer, &stream, &mut input).await;
                 break;
             }
             Next::Gone => break,
@@ -56,7 +55,7 @@ pub async fn serve(worker: Rc<Worker>, mut stream: Stream, direction: Direction)
 /// Waits for a whole head at the beginning of `input`. An idle connection holds no buffer.
 async fn next_head(
     worker: &Rc<Worker>,
-    stream: &mut Stream,
+    stream: &Stream,
     timer: &Timer,
     input: &mut Vec<u8>,
 ) -> Result<Arrived, NoHead> {
@@ -101,8 +100,8 @@ async fn next_head(
 }
 
 /// Ends our side, then reads and drops what the caller still sends, within bounds.
-async fn linger(timer: &Timer, stream: &mut Stream, input: &mut Vec<u8>) {
-    if stream.shutdown().await.is_err() {
+async fn linger(timer: &Timer, stream: &Stream, input: &mut Vec<u8>) {
+    if stream.shutdown().is_err() {
         return;
     }
     let deadline = after(LINGER_MS);

@@ -1,14 +1,26 @@
 //! Connecting to an upstream.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use pannier_decide::address::{Address, is_forbidden};
 use pannier_table::counters::Cell;
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::stream::Stream;
 use crate::timers::{Timer, after};
 use crate::worker::Worker;
+
+/// Names that are resolved at the same time; further ones wait.
+static RESOLVERS: Semaphore = Semaphore::const_new(8);
+const RESOLVER_STACK: usize = 256 << 10;
+/// How long to wait for room in the queue of a Unix socket.
+const QUEUE_PAUSE: Duration = Duration::from_millis(2);
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +38,9 @@ pub async fn connect(worker: &Worker, timer: &Timer, address: &Address, timeout_
     worker.count(Cell::ConnectsTotal);
     let dial = async {
         match address {
-            Address::Ip(ip) => TcpStream::connect(ip).await.map(tcp),
-            Address::Name(host, port) => TcpStream::connect((host.as_str(), *port)).await.map(tcp),
-            Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+            Address::Ip(ip) => tcp(ip).await,
+            Address::Name(host, port) => first_of(&resolve(host, *port).await?).await,
+            Address::Unix(path) => unix(path.as_ref()).await,
         }
     };
     count(worker, timer.until(after(timeout_ms), dial).await.map(|done| done.map_err(|_| DialError::Failed)))
@@ -46,17 +58,13 @@ pub async fn pass_through(
     worker.count(Cell::ConnectsTotal);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let dial = async {
-        let resolved: Vec<SocketAddr> = lookup_host((host, port)).await.map_err(|_| DialError::Failed)?.collect();
-        let allowed: Vec<_> = resolved.iter().filter(|a| !is_forbidden(a.ip()) && !is_own(worker, a)).collect();
+        let resolved = resolve(host, port).await.map_err(|_| DialError::Failed)?;
+        let is_allowed = |a: &&SocketAddr| !is_forbidden(a.ip()) && !is_own(worker, a);
+        let allowed: Vec<_> = resolved.iter().filter(is_allowed).copied().collect();
         if allowed.is_empty() {
             return Err(if resolved.is_empty() { DialError::Failed } else { DialError::Forbidden });
         }
-        for address in allowed {
-            if let Ok(stream) = TcpStream::connect(address).await {
-                return Ok(tcp(stream));
-            }
-        }
-        Err(DialError::Failed)
+        first_of(&allowed).await.map_err(|_| DialError::Failed)
     };
     count(worker, timer.until(after(timeout_ms), dial).await)
 }
@@ -67,9 +75,59 @@ fn is_own(worker: &Worker, address: &SocketAddr) -> bool {
     worker.own.iter().any(|own| own.port() == address.port() && same_host(own))
 }
 
-fn tcp(stream: TcpStream) -> Stream {
-    let _ = stream.set_nodelay(true);
-    Stream::Tcp(stream)
+/// The addresses of a name, asked for in a thread of its own: the system's resolver knows no other way.
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(ip) = host.parse() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let _one_of_few = RESOLVERS.acquire().await.map_err(io::Error::other)?;
+    let (found, finding) = oneshot::channel();
+    let name = host.to_string();
+    thread::Builder::new().name("resolver".into()).stack_size(RESOLVER_STACK).spawn(move || {
+        let _ = found.send((name.as_str(), port).to_socket_addrs().map(Iterator::collect));
+    })?;
+    finding.await.map_err(io::Error::other)?
+}
+
+/// A connection to the first address that has one to give.
+async fn first_of(addresses: &[SocketAddr]) -> io::Result<Stream> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match tcp(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn tcp(address: &SocketAddr) -> io::Result<Stream> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    match net::connect(&socket, address) {
+        Ok(()) => Stream::tcp(socket, true),
+        Err(Errno::INPROGRESS) => {
+            let stream = Stream::tcp(socket, false)?;
+            stream.connected().await?;
+            Ok(stream)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A Unix socket connects at once, or has its queue full, which nobody tells the end of.
+async fn unix(path: &Path) -> io::Result<Stream> {
+    let address = SocketAddrUnix::new(path)?;
+    loop {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        match net::connect(&socket, &address) {
+            Ok(()) => return Stream::unix(socket),
+            Err(Errno::AGAIN) => pannier_reactor::sleep(QUEUE_PAUSE).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn count(

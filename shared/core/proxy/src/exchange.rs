@@ -18,7 +18,7 @@ use pannier_table::record::Flag;
 use crate::pump::{self, Flow, PumpError};
 use crate::replay::Kept;
 use crate::retrying::Retrying;
-use crate::stream::{ReadHalf, Stream, WriteHalf};
+use crate::stream::Stream;
 use crate::timers::{Timer, after};
 use crate::worker::Worker;
 
@@ -138,38 +138,36 @@ pub enum Failure {
 /// Makes the attempt. `head` is the request as it is sent first; `upload` relays what is still to come of its body.
 pub async fn run(
     attempt: &Attempt<'_>,
-    upstream: &mut Stream,
-    caller: &mut Stream,
+    upstream: &Stream,
+    caller: &Stream,
     head: &[u8],
     upload: Option<&mut Relay>,
 ) -> Result<Answered, Failure> {
-    let (mut from_upstream, mut to_upstream) = upstream.split();
-    let (mut from_caller, mut to_caller) = caller.split();
     let head_bytes = Cell::new(0);
     let Some(relay) = upload else {
-        if pump::write(&attempt.flow(attempt.timer, &head_bytes, false), &mut to_upstream, head).await.is_err() {
+        if pump::write(&attempt.flow(attempt.timer, &head_bytes, false), upstream, head).await.is_err() {
             return Err(Failure::Silent);
         }
         attempt.sent_ns.set(clock::monotonic_ns());
         let deadline = Cell::new(attempt.answer_by());
-        return receive(attempt, &deadline, &mut from_upstream, &mut to_caller).await;
+        return receive(attempt, &deadline, upstream, caller).await;
     };
 
     let deadline = Cell::new(attempt.deadline_ms);
     let upload_timer = attempt.worker.timers.register();
     let mut send = pin!(async {
-        from_caller.acknowledge();
-        pump::write(&attempt.flow(&upload_timer, &head_bytes, true), &mut to_upstream, head).await?;
+        caller.acknowledge();
+        pump::write(&attempt.flow(&upload_timer, &head_bytes, true), upstream, head).await?;
         let (mut input, mut out) = (attempt.worker.buffers.take(), attempt.worker.buffers.take());
         let flow = attempt.flow(&upload_timer, &attempt.uploaded, true);
         let kept = attempt.kept;
-        let sent = pump::body(&flow, &mut from_caller, &mut to_upstream, &mut input, &mut out, relay, kept).await;
+        let sent = pump::body(&flow, caller, upstream, &mut input, &mut out, relay, kept).await;
         let following = if input.is_empty() { Vec::new() } else { std::mem::take(&mut input) };
         attempt.worker.buffers.give(input);
         attempt.worker.buffers.give(out);
         sent.map(|()| following)
     });
-    let mut answer = pin!(receive(attempt, &deadline, &mut from_upstream, &mut to_caller));
+    let mut answer = pin!(receive(attempt, &deadline, upstream, caller));
     let mut sent: Option<Result<Vec<u8>, PumpError>> = None;
     let mut answered = loop {
         tokio::select! {
@@ -222,8 +220,8 @@ pub async fn run(
 async fn receive(
     attempt: &Attempt<'_>,
     deadline: &Cell<u64>,
-    upstream: &mut ReadHalf<'_>,
-    caller: &mut WriteHalf<'_>,
+    upstream: &Stream,
+    caller: &Stream,
 ) -> Result<Answered, Failure> {
     let (mut input, mut out) = (Vec::new(), Vec::new());
     let answered = receive_with(attempt, deadline, upstream, caller, &mut input, &mut out).await;
@@ -235,8 +233,8 @@ async fn receive(
 async fn receive_with(
     attempt: &Attempt<'_>,
     deadline: &Cell<u64>,
-    upstream: &mut ReadHalf<'_>,
-    caller: &mut WriteHalf<'_>,
+    upstream: &Stream,
+    caller: &Stream,
     input: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<Answered, Failure> {
@@ -311,7 +309,7 @@ async fn receive_with(
 async fn read_head(
     attempt: &Attempt<'_>,
     deadline: &Cell<u64>,
-    upstream: &mut ReadHalf<'_>,
+    upstream: &Stream,
     input: &mut Vec<u8>,
     spoke: bool,
 ) -> Result<usize, Failure> {

@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | `inherited` | what the keeper handed over |
 //! | `policy_watch` | tables → policy → workers |
-//! | `reactor` | a thread a worker: accepting, ticking, adopting policies |
+//! | `threads` | a thread and a reactor a worker: accepting, ticking, adopting policies |
 //! | `worker` | what the connections of one worker share |
 //! | `connection` | one caller: head after head |
 //! | `stack` | one request: the order of everything that happens to it |
@@ -42,11 +42,11 @@ mod plan;
 mod policy_watch;
 mod pool;
 mod pump;
-mod reactor;
 mod replay;
 mod retrying;
 mod stack;
 mod stream;
+mod threads;
 mod timers;
 mod upstream;
 mod worker;
@@ -68,7 +68,7 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible,
     let segments = inherited::Segments::map(&inherited, workers).map_err(|e| e.to_string())?;
     let (policies, watched) = policy_watch::start(&inherited, &segments, workers)?;
     let listeners = inherited::listeners(inherited, workers)?;
-    let beats = reactor::start(listeners, &segments, policies)?;
+    let beats = threads::start(listeners, &segments, policies)?;
     notify::say_alive(&segments.enrolment, &beats, &watched)
 }
 

@@ -46,7 +46,7 @@ pub fn send(context: Context<'_>, plan: &Plan<'_>, target: Target<'_>) {
     worker.mirrors.set(worker.mirrors.get() + 1);
     let (worker, policy) = (worker.clone(), context.policy.clone());
     let (copy, head_only, session) = (plan.out.clone(), plan.head_only, plan.session);
-    tokio::task::spawn_local(async move {
+    pannier_reactor::spawn(async move {
         let done = exchange(&worker, &policy, mirror.cluster, &copy, head_only, session).await;
         worker.count(if done.is_some() { Counter::Mirrored } else { Counter::MirrorsFailed });
         worker.mirrors.set(worker.mirrors.get() - 1);
@@ -67,7 +67,7 @@ async fn exchange(
     let cluster = share.and_then(|index| policy.clusters.get(index)).unwrap_or(whole);
     let chosen = choose(worker, cluster, session, &[]).ok()?;
     let mut call = Call::begin(worker, Some(chosen));
-    let mut upstream = match worker.pool.take(call.key(), true) {
+    let upstream = match worker.pool.take(call.key(), true) {
         Some(upstream) => upstream,
         None => match dial::connect(worker, &timer, &chosen.endpoint.address, policy.timeouts.connect_ms).await {
             Ok(stream) => Upstream::uncounted(stream),
@@ -85,7 +85,7 @@ async fn exchange(
         minimum_rate: false,
         written: &written,
     };
-    pump::write(&flow, &mut upstream.stream, request).await.ok()?;
+    pump::write(&flow, &upstream.stream, request).await.ok()?;
     let (mut input, mut dropped) = (worker.buffers.take(), worker.buffers.take());
     let deadline = after(PATIENCE_MS);
     let mut scanner = HeadScanner::default();
@@ -93,7 +93,7 @@ async fn exchange(
         if let Some(length) = scanner.scan(&input).ok()? {
             break length;
         }
-        let read = timer.until(deadline, pump::read(&mut upstream.stream, &mut input)).await;
+        let read = timer.until(deadline, pump::read(&upstream.stream, &mut input)).await;
         if !matches!(read, Ok(Ok(n)) if n > 0) {
             call.failed();
             return None;
@@ -112,7 +112,7 @@ async fn exchange(
         input.drain(..taken);
         dropped.clear();
         if !relay.is_done() {
-            let read = timer.until(deadline, pump::read(&mut upstream.stream, &mut input)).await;
+            let read = timer.until(deadline, pump::read(&upstream.stream, &mut input)).await;
             if !matches!(read, Ok(Ok(n)) if n > 0) {
                 return relay.close(&mut dropped).then_some(());
             }

@@ -65,7 +65,7 @@ pub fn too_late(worker: &Worker) -> Answer {
 }
 
 /// Gives the caller an answer of our own.
-pub async fn say(context: Context<'_>, caller: &mut Stream, plan: &Plan<'_>, answer: &Answer) -> Outcome<'static> {
+pub async fn say(context: Context<'_>, caller: &Stream, plan: &Plan<'_>, answer: &Answer) -> Outcome<'static> {
     let keep_alive = plan.keep_alive && plan.upload.is_none() && !context.worker.is_draining();
     let mut out = context.worker.buffers.take();
     answer.write(&mut out, &plan.answer_fields, plan.head_only, keep_alive);

@@ -3,18 +3,19 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 
 use pannier_http::body::Relay;
 use pannier_http::refusal::Refusal;
 use pannier_table::clock;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::buffers::{self, Buffers};
 use crate::replay::Kept;
 use crate::stream::Stream;
 use crate::timers::{Timer, after};
 
+/// From so many bytes on, a body that came with its head is written beside it; a smaller one is copied behind it: a vectored
+/// write costs as much as copying a kilobyte.
+const WORTH_A_PIECE: usize = 1 << 10;
 /// A body that fills a buffer is read in pieces of this size from then on.
 const LARGE: usize = 64 << 10;
 /// What a caller must upload per second, after [`UPLOAD_GRACE_MS`]; else it is held to be attacking us slowly.
@@ -54,24 +55,20 @@ pub struct Flow<'a> {
 }
 
 /// Reads more into `input`; 0 = the end.
-pub async fn read<R: AsyncRead + Unpin>(reader: &mut R, input: &mut Vec<u8>) -> io::Result<usize> {
+pub async fn read(reader: &Stream, input: &mut Vec<u8>) -> io::Result<usize> {
     if input.len() == input.capacity() {
         input.reserve(if input.capacity() < buffers::SIZE { buffers::SIZE } else { LARGE });
     }
-    reader.read_buf(input).await
+    poll_fn(|context| reader.poll_read(context, input)).await
 }
 
 /// The same, with a buffer that is taken when there is something to read and not before: who waits holds none.
-pub async fn read_first<R: AsyncRead + Unpin>(
-    buffers: &Buffers,
-    reader: &mut R,
-    input: &mut Vec<u8>,
-) -> io::Result<usize> {
+pub async fn read_first(buffers: &Buffers, reader: &Stream, input: &mut Vec<u8>) -> io::Result<usize> {
     poll_fn(|context| {
         if input.capacity() == 0 {
             *input = buffers.take();
         }
-        let read = pin!(reader.read_buf(input)).poll(context);
+        let read = reader.poll_read(context, input);
         if read.is_pending() && input.is_empty() {
             buffers.give(std::mem::take(input));
         }
@@ -81,12 +78,20 @@ pub async fn read_first<R: AsyncRead + Unpin>(
 }
 
 /// Writes all of `bytes`.
-pub async fn write<W: AsyncWrite + Unpin>(flow: &Flow<'_>, writer: &mut W, mut bytes: &[u8]) -> Result<(), PumpError> {
-    while !bytes.is_empty() {
-        match flow.timer.until(after(flow.idle_ms).min(flow.until_ms), writer.write(bytes)).await {
+pub async fn write(flow: &Flow<'_>, writer: &Stream, bytes: &[u8]) -> Result<(), PumpError> {
+    write_both(flow, writer, bytes, &[]).await
+}
+
+/// Writes all of `first` and then of `second`, together where there is room.
+async fn write_both(flow: &Flow<'_>, writer: &Stream, mut first: &[u8], mut second: &[u8]) -> Result<(), PumpError> {
+    while !first.is_empty() || !second.is_empty() {
+        let some = poll_fn(|context| writer.poll_write(context, first, second));
+        match flow.timer.until(after(flow.idle_ms).min(flow.until_ms), some).await {
             Ok(Ok(written)) if written > 0 => {
                 flow.written.set(flow.written.get() + written as u64);
-                bytes = bytes.get(written..).unwrap_or(&[]);
+                let of_second = written.saturating_sub(first.len());
+                first = first.get(written..).unwrap_or(&[]);
+                second = second.get(of_second..).unwrap_or(&[]);
             }
             Ok(_) => return Err(PumpError::WriteClosed),
             Err(_) => return Err(PumpError::WriteTimeout),
@@ -97,10 +102,10 @@ pub async fn write<W: AsyncWrite + Unpin>(flow: &Flow<'_>, writer: &mut W, mut b
 
 /// Relays a body. `input` holds what was read of it already, `out` what is to be written before it (a head). What is
 /// left in `input` afterwards came after the body. What is sent is kept in `kept`.
-pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+pub async fn body(
     flow: &Flow<'_>,
-    reader: &mut R,
-    writer: &mut W,
+    reader: &Stream,
+    writer: &Stream,
     input: &mut Vec<u8>,
     out: &mut Vec<u8>,
     relay: &mut Relay,
@@ -115,11 +120,13 @@ pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     let mut received = 0_u64;
     loop {
         let was_full = input.len() == input.capacity();
-        let plain = if out.is_empty() { relay.plain(input.len()) } else { 0 };
-        if plain > 0 {
+        let plain = relay.plain(input.len());
+        if plain > 0 && (out.is_empty() || plain >= WORTH_A_PIECE) {
             let sent = input.get(..plain).unwrap_or(&[]);
+            keep(out);
             keep(sent);
-            write(flow, writer, sent).await?;
+            write_both(flow, writer, out, sent).await?;
+            out.clear();
             relay.passed(plain);
             input.drain(..plain);
         } else {
@@ -158,29 +165,27 @@ pub async fn body<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 /// upgraded. The slices are what was read already. Returns the bytes (to upstream, to caller).
 pub async fn tunnel(
     timer: &Timer,
-    caller: &mut Stream,
-    upstream: &mut Stream,
+    caller: &Stream,
+    upstream: &Stream,
     to_upstream: &[u8],
     to_caller: &[u8],
 ) -> (u64, u64) {
     caller.probe_peer();
     upstream.probe_peer();
-    let (mut from_caller, mut into_caller) = caller.split();
-    let (mut from_upstream, mut into_upstream) = upstream.split();
     let (up, down, moved_ms) = (Cell::new(0), Cell::new(0), Cell::new(clock::monotonic_ms()));
     let both = async {
         tokio::try_join!(
-            one_way(&mut from_caller, &mut into_upstream, to_upstream, &up, &moved_ms),
-            one_way(&mut from_upstream, &mut into_caller, to_caller, &down, &moved_ms),
+            one_way(caller, upstream, to_upstream, &up, &moved_ms),
+            one_way(upstream, caller, to_caller, &down, &moved_ms),
         )
     };
     let _ = timer.until_moving(|| moved_ms.get() + TUNNEL_IDLE_MS, both).await;
     (up.get(), down.get())
 }
 
-async fn one_way<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
-    reader: &mut R,
-    writer: &mut W,
+async fn one_way(
+    reader: &Stream,
+    writer: &Stream,
     early: &[u8],
     moved: &Cell<u64>,
     moved_ms: &Cell<u64>,
@@ -190,14 +195,14 @@ async fn one_way<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     loop {
         let mut rest = buffer.as_slice();
         while !rest.is_empty() {
-            let written = writer.write(rest).await?;
+            let written = poll_fn(|context| writer.poll_write(context, rest, &[])).await?;
             moved.set(moved.get() + written as u64);
             moved_ms.set(clock::monotonic_ms());
             rest = rest.get(written..).unwrap_or(&[]);
         }
         buffer.clear();
-        if reader.read_buf(&mut buffer).await? == 0 {
-            return writer.shutdown().await;
+        if poll_fn(|context| reader.poll_read(context, &mut buffer)).await? == 0 {
+            return writer.shutdown();
         }
     }
 }

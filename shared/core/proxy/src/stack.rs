@@ -51,7 +51,7 @@ pub struct Arrived {
 /// Serves the request whose head stands at the beginning of `input`; takes it from there.
 pub async fn serve_request(
     worker: &Rc<Worker>,
-    caller: &mut Stream,
+    caller: &Stream,
     timer: &Timer,
     input: &mut Vec<u8>,
     arrived: Arrived,
@@ -98,11 +98,7 @@ pub async fn serve_request(
 }
 
 /// Steps 5 to 8: everything that may wait.
-async fn govern<'a>(
-    context: Context<'a>,
-    plan: &mut Plan<'a>,
-    caller: &mut Stream,
-) -> Result<Outcome<'a>, Answer> {
+async fn govern<'a>(context: Context<'a>, plan: &mut Plan<'a>, caller: &Stream) -> Result<Outcome<'a>, Answer> {
     if plan.malformed.is_none()
         && let Some(answer) = plan.answer.take()
     {
@@ -144,7 +140,7 @@ async fn inject(context: Context<'_>, faults: [Option<Injection>; 2], deadline_m
         context.worker.count(Counter::FaultsInjected);
         if injected.delay_ms > 0 {
             let left_ms = deadline_ms.saturating_sub(clock::monotonic_ms());
-            tokio::time::sleep(Duration::from_millis(injected.delay_ms.min(left_ms))).await;
+            pannier_reactor::sleep(Duration::from_millis(injected.delay_ms.min(left_ms))).await;
             was_delayed = true;
             if injected.delay_ms >= left_ms {
                 return Err(too_late(context.worker));
@@ -160,7 +156,7 @@ async fn inject(context: Context<'_>, faults: [Option<Injection>; 2], deadline_m
 /// Answers a head that could not be read; the connection is at no known place and ends.
 pub async fn refuse(
     worker: &Rc<Worker>,
-    caller: &mut Stream,
+    caller: &Stream,
     timer: &Timer,
     arrived: &Arrived,
     direction: Direction,

@@ -58,9 +58,12 @@ impl Timers {
     /// Waits for the next sweep: [`TICK`] while there is any deadline, else until there is, at most `quiet`.
     pub async fn wait(&self, quiet: Duration) {
         if self.in_use.get() == 0 {
-            let _ = tokio::time::timeout(quiet, self.first.notified()).await;
+            tokio::select! {
+                () = pannier_reactor::sleep(quiet) => {}
+                () = self.first.notified() => {}
+            }
         } else {
-            tokio::time::sleep(TICK).await;
+            pannier_reactor::sleep(TICK).await;
         }
     }
 

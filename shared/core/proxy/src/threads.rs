@@ -1,18 +1,21 @@
 //! One thread a worker, with a reactor of its own: it accepts, ticks and adopts policies.
 
+use std::future::poll_fn;
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use pannier_reactor::{Interest, Source, sleep};
 use pannier_table::clock;
 use pannier_table::counters::{Cell as Counter, WorkerCounters};
 use pannier_table::hot::HotWords;
 use pannier_table::ring::Producer;
 use pannier_table::series::Direction;
+use rustix::io::Errno;
+use rustix::net::{self, SocketFlags, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
-use tokio::task::LocalSet;
 
 use crate::connection;
 use crate::inherited::{Listeners, Segments};
@@ -23,12 +26,12 @@ use crate::stream::Stream;
 use crate::timers;
 use crate::worker::{Limits, Worker};
 
-/// Threads of a worker that resolve names; further names wait for one.
-const RESOLVERS: usize = 8;
 /// Descriptors for everything but connections.
 const RESERVED: usize = 64;
 /// How often a worker that holds as many connections as it may looks again.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
+/// How long a worker that could not accept leaves it.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
 
 /// Starts a thread a worker; returns their heartbeats.
 ///
@@ -51,7 +54,7 @@ pub fn start(
             .name(format!("worker-{index}"))
             .spawn(move || {
                 let _end = EndProcess;
-                run(listeners, connections, counters, ring, hot, &policies, its_beat);
+                run(listeners, connections, counters, ring, hot, policies, its_beat);
             })
             .map_err(|e| format!("cannot start a worker: {e}"))?;
         beats.push(beat);
@@ -83,54 +86,53 @@ fn run(
     counters: WorkerCounters,
     ring: Producer,
     hot: Arc<HotWords>,
-    policies: &Policies,
+    policies: Arc<Policies>,
     beat: Arc<Beat>,
 ) {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .max_blocking_threads(RESOLVERS)
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(e) => return eprintln!("no reactor: {e}"),
-    };
     let limits = Limits { connections, own: listeners.own };
     let worker = Rc::new(Worker::new(policies.adopt(), counters, ring, hot, limits, beat));
-    LocalSet::new().block_on(&runtime, async {
+    let ended = pannier_reactor::run(async move {
         for (direction, socket) in listeners.sockets {
-            match TcpListener::from_std(socket) {
-                Ok(listener) => drop(tokio::task::spawn_local(accept(worker.clone(), listener, direction))),
-                Err(e) => return eprintln!("cannot accept: {e}"),
-            }
+            pannier_reactor::spawn(accept(worker.clone(), socket, direction));
         }
-        tokio::task::spawn_local(tick(worker.clone()));
+        pannier_reactor::spawn(tick(worker.clone()));
         loop {
             worker.adopt(policies.adopt());
             policies.changed.notified().await;
         }
     });
+    if let Err(e) = ended {
+        eprintln!("no reactor: {e}");
+    }
 }
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, direction: Direction) {
+    let source = match Source::new(&listener, Interest::Accept, false) {
+        Ok(source) => source,
+        Err(e) => return eprintln!("cannot accept: {e}"),
+    };
+    // What is accepted takes it over.
+    let _ = sockopt::set_tcp_nodelay(&listener, true);
     loop {
         while worker.is_full() {
-            tokio::time::sleep(FULL_PAUSE).await;
+            sleep(FULL_PAUSE).await;
         }
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let _ = stream.set_nodelay(true);
+        poll_fn(|context| source.poll_readable(context)).await;
+        let accepted = net::accept_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
+        match accepted.and_then(|socket| Ok(Stream::tcp(socket, true).map_err(|_| Errno::NOMEM)?)) {
+            Ok(stream) => {
                 worker.count(Counter::ConnectionsAccepted);
                 let (worker, held) = (worker.clone(), worker.hold_connection());
-                tokio::task::spawn_local(async move {
-                    connection::serve(worker, Stream::Tcp(stream), direction).await;
+                pannier_reactor::spawn(async move {
+                    connection::serve(worker, stream, direction).await;
                     drop(held);
                 });
             }
+            Err(Errno::AGAIN) => source.drained(),
             Err(e) => {
                 worker.count(Counter::AcceptErrors);
-                if e.raw_os_error() != Some(rustix::io::Errno::CONNABORTED.raw_os_error()) {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                if e != Errno::CONNABORTED {
+                    sleep(ERROR_PAUSE).await;
                 }
             }
         }
