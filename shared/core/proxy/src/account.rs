@@ -35,11 +35,11 @@ pub struct Finished<'a> {
     /// The endpoint that answered.
     pub upstream: &'a str,
     #[allow(missing_docs)]
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// Its span; none without telemetry.
     pub span: Option<Span>,
     #[allow(missing_docs)]
-    pub trace_state: &'a str,
+    pub trace_state: &'a [u8],
     /// When its first byte was read: ns since boot.
     pub started_ns: u64,
     /// Bytes from and to the caller.
@@ -92,11 +92,16 @@ pub fn finish(worker: &Worker, done: &Finished<'_>) {
             service: done.service,
             route,
             upstream: done.upstream,
-            request_id: done.request_id,
-            trace_state: done.trace_state,
+            request_id: text(done.request_id),
+            trace_state: text(done.trace_state),
         },
     };
     let mut buffer = [0; MAX_RECORD_LINES * LINE_WORDS];
     let pushed = worker.ring.borrow_mut().push(record.encode(&mut buffer));
     counters.count(if pushed { Cell::RingRecords } else { Cell::RingDropped });
+}
+
+/// What is no text is left out of a record.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or("")
 }

@@ -87,13 +87,13 @@ pub struct Plan<'p> {
 
 impl Plan<'_> {
     /// Its id: the caller's, or a new one.
-    pub fn request_id(&self) -> &str {
-        std::str::from_utf8(self.request_id.unwrap_or(&self.new_request_id)).unwrap_or("")
+    pub fn request_id(&self) -> &[u8] {
+        self.request_id.unwrap_or(&self.new_request_id)
     }
 
     /// The trace state that came with it.
-    pub fn trace_state(&self) -> &str {
-        self.trace_state.map_or("", |text| std::str::from_utf8(text).unwrap_or(""))
+    pub fn trace_state(&self) -> &[u8] {
+        self.trace_state.unwrap_or_default()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::task::ready;
 
 use pannier_http::body::Relay;
 use pannier_http::refusal::Refusal;
@@ -66,6 +67,7 @@ pub async fn read(reader: &Stream, input: &mut Vec<u8>) -> io::Result<usize> {
 pub async fn read_first(buffers: &Buffers, reader: &Stream, input: &mut Vec<u8>) -> io::Result<usize> {
     poll_fn(|context| {
         if input.capacity() == 0 {
+            ready!(reader.poll_readable(context));
             *input = buffers.take();
         }
         let read = reader.poll_read(context, input);

@@ -47,6 +47,11 @@ impl Stream {
         sockopt::socket_error(&self.socket)?.map_err(Into::into)
     }
 
+    /// Ready when there may be something to read, or the end.
+    pub fn poll_readable(&self, context: &Context<'_>) -> Poll<()> {
+        self.source.poll_readable(context)
+    }
+
     /// Reads into the room that `input` has; 0 = the end.
     pub fn poll_read(&self, context: &Context<'_>, input: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         loop {

@@ -12,7 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 const WALL_NS: u64 = 100_000_000;
 
 thread_local! {
-    static RECENT_NS: Cell<u64> = const { Cell::new(0) };
+    /// In nanoseconds and in milliseconds.
+    static RECENT: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
     /// When the difference was looked at, and what it was.
     static WALL: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
 }
@@ -26,7 +27,7 @@ fn read(id: ClockId) -> u64 {
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     let now = read(ClockId::Monotonic);
-    RECENT_NS.set(now);
+    RECENT.set((now, now / 1_000_000));
     now
 }
 
@@ -40,9 +41,9 @@ pub fn monotonic_ms() -> u64 {
 #[must_use]
 #[inline]
 pub fn recent_ns() -> u64 {
-    match RECENT_NS.get() {
-        0 => monotonic_ns(),
-        recent => recent,
+    match RECENT.get() {
+        (0, _) => monotonic_ns(),
+        (recent, _) => recent,
     }
 }
 
@@ -50,7 +51,10 @@ pub fn recent_ns() -> u64 {
 #[must_use]
 #[inline]
 pub fn recent_ms() -> u64 {
-    recent_ns() / 1_000_000
+    match RECENT.get() {
+        (0, _) => monotonic_ms(),
+        (_, recent) => recent,
+    }
 }
 
 /// Nanoseconds since the epoch (CLOCK_REALTIME): for stamps that people read.
