@@ -122,7 +122,10 @@ def base_table(profile: Profile, arguments: Arguments) -> dict[str, Any]:
         "service": arguments.name,
         "lifecycle": "serving",
         "app": arguments.app,
-        "inbound": {"hosts": own_hosts + [host for host in profile.inbound.hosts if host not in own_hosts]},
+        "inbound": {
+            "hosts": own_hosts + [host for host in profile.inbound.hosts if host not in own_hosts],
+            "trusted_hops": profile.inbound.trusted_hops,
+        },
         "outbound": {"unknown": str(profile.outbound.unknown)},
         "balance": str(profile.proxy.balance),
         "seed": profile.proxy.seed,

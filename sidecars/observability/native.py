@@ -146,6 +146,10 @@ class Span(Labelled, Protocol):
     def request_id(self) -> str: ...
 
     @property
+    def client(self) -> str:
+        """The client's address without a port; empty for the app's own calls."""
+
+    @property
     def authority(self) -> str: ...
 
 

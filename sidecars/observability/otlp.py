@@ -88,7 +88,7 @@ def _attributes(span: Span, method: str, error: str) -> dict[str, str | int | Se
     if span.request_id:
         attributes["http.request.header.x-request-id"] = (span.request_id,)
     if span.direction == INBOUND:
-        attributes |= {"url.path": path, "url.scheme": "http"}
+        attributes |= {"url.path": path, "url.scheme": "http", "client.address": span.client}
     else:
         peer, peer_port = authority_parts(span.upstream)
         attributes |= {"url.full": f"http://{span.authority}{path}", "peer.service": span.service}

@@ -132,7 +132,7 @@ def test_the_base_table() -> None:
         "service": "orders",
         "lifecycle": "serving",
         "app": "127.0.0.1:8080",
-        "inbound": {"hosts": ["orders", "localhost", "127.0.0.1", "[::1]"]},
+        "inbound": {"hosts": ["orders", "localhost", "127.0.0.1", "[::1]"], "trusted_hops": 0},
         "outbound": {"unknown": "deny"},
         "balance": "round_robin",
         "seed": 1,

@@ -122,6 +122,7 @@ class Span:
     protocol: str = "1.1"
     request_id: str = "r-1"
     authority: str = "orders:18080"
+    client: str = "192.0.2.7"
 
 
 @dataclass

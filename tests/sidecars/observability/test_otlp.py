@@ -53,6 +53,7 @@ def test_a_server_span_arrives_as_the_conventions_have_it(collector: Any, export
         "network.protocol.version": "1.1",
         "server.address": "orders",
         "server.port": 18080,
+        "client.address": "192.0.2.7",
         "url.path": "/orders/7",
         "url.scheme": "http",
     }

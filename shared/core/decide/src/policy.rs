@@ -29,6 +29,8 @@ pub struct Policy {
     pub hosts: Vec<Box<str>>,
     /// Every inbound authority is welcome.
     pub any_host: bool,
+    /// Proxies in front of the public listener that are believed.
+    pub trusted_hops: usize,
     /// What happens to an unknown outbound authority.
     pub unknown: Unknown,
     /// Floor timeouts.
@@ -154,6 +156,7 @@ impl Policy {
             service: base.service.as_str().into(),
             lifecycle: base.lifecycle,
             app,
+            trusted_hops: base.inbound.trusted_hops,
             any_host: base.inbound.hosts.iter().any(|h| h == "*"),
             hosts: base.inbound.hosts.iter().map(|h| h.to_ascii_lowercase().into()).collect(),
             unknown: base.outbound.unknown,

@@ -46,6 +46,8 @@ pub enum Lifecycle {
 pub struct Inbound {
     /// Authorities accepted beside the service's name, `localhost` and IP addresses; `*` = all.
     pub hosts: Vec<String>,
+    /// Proxies in front of this one that append to the list of addresses that a request came from.
+    pub trusted_hops: usize,
 }
 
 /// The app's listener for calls to others.

@@ -50,7 +50,7 @@ fn check_name(name: &str) -> Result<&str, String> {
         return Err(format!("{name:?} is no field name"));
     }
     match fields::name(name) {
-        Name::Other => Ok(name),
+        Name::Other | Name::Forwarding | Name::ForwardingAlias => Ok(name),
         Name::Host => Err("rewrite the host instead of editing the field".into()),
         _ => Err(format!("the field {name:?} frames messages or is written by pannier: it cannot be edited")),
     }

@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use crate::forwarding;
 use crate::limits;
 use crate::refusal::Refusal;
 
@@ -51,6 +52,10 @@ pub enum Name {
     GrpcTimeout,
     /// `X-Pannier-*`, with underscores or in any case.
     Ours,
+    /// Says where a request comes from or who made it: see [`forwarding`](crate::forwarding).
+    Forwarding,
+    /// One of these, with an underscore.
+    ForwardingAlias,
     /// A name that some server reads as one of the framing fields: `Content_Length`, `Transfer_Encoding`.
     FramingAlias,
 }
@@ -79,6 +84,7 @@ pub fn name(name: &str) -> Name {
         (18, b'p') if is("proxy-authenticate") => Name::HopByHop,
         (19, b'p') if is("proxy-authorization") => Name::HopByHop,
         (10.., b'x') if is_ours(name) => Name::Ours,
+        (4.., b'c' | b'f' | b'l' | b'r' | b's' | b't' | b'x') => forwarding::classify(name),
         _ => Name::Other,
     }
 }

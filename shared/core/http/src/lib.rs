@@ -14,6 +14,7 @@ pub mod body;
 pub mod chunked;
 pub mod edits;
 pub mod fields;
+pub mod forwarding;
 pub mod head;
 pub mod limits;
 pub mod refusal;

@@ -4,6 +4,7 @@ use crate::authority::{self, Authority};
 use crate::body::Framing;
 use crate::edits::HeaderEdits;
 use crate::fields::{self, Connection, Field, Name, Room};
+use crate::forwarding::Client;
 use crate::limits;
 use crate::refusal::Refusal;
 
@@ -184,7 +185,7 @@ struct Seen<'b> {
 impl<'b> Seen<'b> {
     fn take(&mut self, field: &Field<'b>, name: Name) -> Result<(), Refusal> {
         match name {
-            Name::Other | Name::Te | Name::HopByHop => {}
+            Name::Other | Name::Te | Name::HopByHop | Name::Forwarding | Name::ForwardingAlias => {}
             Name::Ours if is_deadline(field.name) => self.deadline = self.deadline.or(Some(field.value)),
             Name::Ours => {}
             Name::GrpcTimeout => self.grpc_timeout = self.grpc_timeout.or(Some(field.value)),
@@ -261,6 +262,8 @@ pub struct Edits<'a> {
     pub drop_trace_state: bool,
     /// Leave out `x-pannier-*`: the request came from the untrusted side.
     pub strip_ours: bool,
+    /// What is said of where it came from, in place of what it says itself; none = it may say what it likes.
+    pub client: Option<Client<'a>>,
 }
 
 /// What is left of a caller's time, in milliseconds. It is written anew at each hop.
@@ -349,7 +352,14 @@ impl<'b> Request<'_, 'b> {
                 Name::GrpcTimeout if edits.deadline_ms.is_some() => continue,
                 Name::TraceParent if edits.trace_parent.is_some() => continue,
                 Name::TraceState if edits.drop_trace_state => continue,
-                Name::Ours if edits.strip_ours || (edits.deadline_ms.is_some() && is_deadline(field.name)) => continue,
+                Name::Forwarding | Name::ForwardingAlias
+                    if edits.client.is_some_and(|client| client.drops(*name, field.name)) =>
+                {
+                    continue;
+                }
+                Name::Ours if edits.strip_ours || (edits.deadline_ms.is_some() && is_deadline(field.name)) => {
+                    continue;
+                }
                 _ => {}
             }
             if edits.headers.is_some_and(|headers| headers.drops(field.name)) {
@@ -381,6 +391,9 @@ impl<'b> Request<'_, 'b> {
                 out.extend_from_slice(&deadline_digits(left, b'0'));
                 out.extend_from_slice(b"m\r\n");
             }
+        }
+        if let Some(client) = edits.client {
+            client.write(out, self.fields);
         }
         if let Some(headers) = edits.headers {
             headers.write(out);

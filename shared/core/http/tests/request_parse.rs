@@ -364,6 +364,7 @@ const EDITS: Edits<'static> = Edits {
     trace_parent: None,
     drop_trace_state: false,
     strip_ours: true,
+    client: None,
 };
 
 /// A head that is often nearly right.

@@ -13,6 +13,7 @@ const PLAIN: Edits<'static> = Edits {
     trace_parent: None,
     drop_trace_state: false,
     strip_ours: true,
+    client: None,
 };
 
 fn written_with(head: &str, edits: &Edits<'_>) -> String {

@@ -40,6 +40,8 @@ pub struct Finished<'a> {
     pub span: Option<Span>,
     #[allow(missing_docs)]
     pub trace_state: &'a [u8],
+    /// Where it came from; empty for a call of the app's own.
+    pub client: &'a str,
     /// When its first byte was read: ns since boot.
     pub started_ns: u64,
     /// Bytes from and to the caller.
@@ -94,6 +96,7 @@ pub fn finish(worker: &Worker, done: &Finished<'_>) {
             upstream: done.upstream,
             request_id: text(done.request_id),
             trace_state: text(done.trace_state),
+            client: done.client,
         },
     };
     let mut buffer = [0; MAX_RECORD_LINES * LINE_WORDS];

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use pannier_http::forwarding::Peer;
 use pannier_http::head::{HeadScanner, leading_blank};
 use pannier_http::refusal::Refusal;
 use pannier_table::clock;
@@ -20,19 +21,19 @@ const LINGER_MS: u64 = 1_000;
 const LINGER_BYTES: usize = 256 << 10;
 
 /// Why there is no further head.
-enum NoHead {
+enum NoHead<'c> {
     /// The caller closed, or was idle for too long: nothing to say.
     Ended,
     /// What came is refused.
-    Refused(Refusal, Arrived),
+    Refused(Refusal, Arrived<'c>),
 }
 
 /// Serves a connection to its end.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, direction: Direction) {
+pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer, direction: Direction) {
     let timer = worker.timers.register();
     let mut input = Vec::new();
     loop {
-        let next = match next_head(&worker, &stream, &timer, &mut input).await {
+        let next = match next_head(&worker, &stream, &peer, &timer, &mut input).await {
             Ok(arrived) => stack::serve_request(&worker, &stream, &timer, &mut input, arrived, direction).await,
             Err(NoHead::Ended) => break,
             Err(NoHead::Refused(refusal, arrived)) => {
@@ -53,12 +54,13 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, direction: Direction) {
 }
 
 /// Waits for a whole head at the beginning of `input`. An idle connection holds no buffer.
-async fn next_head(
+async fn next_head<'c>(
     worker: &Rc<Worker>,
     stream: &Stream,
+    peer: &'c Peer,
     timer: &Timer,
     input: &mut Vec<u8>,
-) -> Result<Arrived, NoHead> {
+) -> Result<Arrived<'c>, NoHead<'c>> {
     let timeouts = worker.policy().timeouts;
     if input.is_empty() {
         worker.buffers.give(std::mem::take(input));
@@ -68,7 +70,7 @@ async fn next_head(
             return Err(NoHead::Ended);
         }
     }
-    let mut arrived = Arrived { head: 0, started_ns: clock::monotonic_ns(), bytes: 0 };
+    let mut arrived = Arrived { peer, head: 0, started_ns: clock::monotonic_ns(), bytes: 0 };
     let deadline = after(timeouts.header_ms);
     let mut scanner = HeadScanner::default();
     let mut fresh = true;

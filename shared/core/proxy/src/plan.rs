@@ -10,6 +10,7 @@ use pannier_decide::trace::{self, Span};
 use pannier_decide::{cors, deadline, hex, rewriting};
 use pannier_http::body::{Coding, Framing, Relay};
 use pannier_http::fields;
+use pannier_http::forwarding::Client;
 use pannier_http::refusal::Refusal;
 use pannier_http::request::{self, Edits, Request};
 use pannier_table::series::Direction;
@@ -49,6 +50,8 @@ pub struct Plan<'p> {
     request_id: Option<&'p [u8]>,
     new_request_id: [u8; 32],
     trace_state: Option<&'p [u8]>,
+    /// Where it came from; empty for a call of the app's own.
+    pub client: &'p str,
     /// Its span; none without telemetry.
     pub span: Option<Span>,
     /// What its session is balanced by.
@@ -105,7 +108,7 @@ pub fn plan<'p>(
     worker: &Worker,
     policy: &'p Policy,
     input: &'p [u8],
-    arrived: &Arrived,
+    arrived: &Arrived<'p>,
     direction: Direction,
 ) -> Result<Plan<'p>, Refusal> {
     let (head_bytes, rest) = input.split_at_checked(arrived.head).unwrap_or((input, &[]));
@@ -146,6 +149,7 @@ pub fn plan<'p>(
         request_id: request.request_id,
         new_request_id,
         trace_state: request.trace_state,
+        client: "",
         span,
         session: routed.session.map(|session| session.hash),
         criticality: Criticality::Default,
@@ -178,6 +182,9 @@ pub fn plan<'p>(
     if let (Route::Cluster(index), Some(value)) = (routed.route, routed.session.and_then(|s| s.new_cookie)) {
         give_cookie(&mut plan.answer_fields, policy.clusters.get(index), &value);
     }
+    let client =
+        (direction == Direction::Inbound).then_some(Client { peer: arrived.peer, trusted_hops: policy.trusted_hops });
+    plan.client = client.map_or("", |client| client.address(request.fields()));
     let trace_parent = span.map(|span| span.header());
     let edits = Edits {
         path: rewritten.as_deref(),
@@ -188,6 +195,7 @@ pub fn plan<'p>(
         trace_parent: trace_parent.as_ref().map(|header| header.as_slice()),
         drop_trace_state: span.is_some_and(|span| span.parent_id == 0),
         strip_ours: direction == Direction::Inbound,
+        client,
     };
     request.write(&mut plan.out, &edits);
     plan.head_out = plan.out.len();

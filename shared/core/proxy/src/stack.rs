@@ -19,6 +19,7 @@ use std::time::Duration;
 use pannier_decide::policy::Policy;
 use pannier_decide::route::Route;
 use pannier_decide::rules::{Injected, Injection};
+use pannier_http::forwarding::Peer;
 use pannier_http::refusal::Refusal;
 use pannier_table::clock;
 use pannier_table::counters::Cell as Counter;
@@ -39,7 +40,9 @@ use crate::worker::Worker;
 
 /// A head that has arrived at the beginning of the input.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrived {
+pub struct Arrived<'c> {
+    /// Whom the connection is to.
+    pub peer: &'c Peer,
     /// Its length in bytes.
     pub head: usize,
     /// When its first byte was read: ns since boot.
@@ -54,7 +57,7 @@ pub async fn serve_request(
     caller: &Stream,
     timer: &Timer,
     input: &mut Vec<u8>,
-    arrived: Arrived,
+    arrived: Arrived<'_>,
     direction: Direction,
 ) -> Next {
     let _in_flight = worker.enter();
@@ -84,6 +87,7 @@ pub async fn serve_request(
             request_id: plan.request_id(),
             span: plan.span,
             trace_state: plan.trace_state(),
+            client: plan.client,
             started_ns: arrived.started_ns,
             request_bytes: outcome.request_bytes,
             response_bytes: outcome.response_bytes,
@@ -158,7 +162,7 @@ pub async fn refuse(
     worker: &Rc<Worker>,
     caller: &Stream,
     timer: &Timer,
-    arrived: &Arrived,
+    arrived: &Arrived<'_>,
     direction: Direction,
     refusal: Refusal,
 ) -> Next {
@@ -188,6 +192,7 @@ pub async fn refuse(
             request_id: b"",
             span: None,
             trace_state: b"",
+            client: if direction == Direction::Inbound { arrived.peer.address() } else { "" },
             started_ns: arrived.started_ns,
             request_bytes: arrived.bytes,
             response_bytes: written.get(),

@@ -1,12 +1,13 @@
 //! One thread a worker, with a reactor of its own: it accepts, ticks and adopts policies.
 
 use std::future::poll_fn;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use pannier_http::forwarding::Peer;
 use pannier_reactor::{Interest, Source, sleep};
 use pannier_table::clock;
 use pannier_table::counters::{Cell as Counter, WorkerCounters};
@@ -118,13 +119,15 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, direction: Direction)
             sleep(FULL_PAUSE).await;
         }
         poll_fn(|context| source.poll_readable(context)).await;
-        let accepted = net::accept_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
-        match accepted.and_then(|socket| Ok(Stream::tcp(socket, true).map_err(|_| Errno::NOMEM)?)) {
-            Ok(stream) => {
+        let accepted = net::acceptfrom_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
+        match accepted.and_then(|(socket, from)| Ok((Stream::tcp(socket, true).map_err(|_| Errno::NOMEM)?, from))) {
+            Ok((stream, from)) => {
+                let address = from.and_then(|from| SocketAddr::try_from(from).ok());
+                let peer = Peer::new(address.map(|address| address.ip()));
                 worker.count(Counter::ConnectionsAccepted);
                 let (worker, held) = (worker.clone(), worker.hold_connection());
                 pannier_reactor::spawn(async move {
-                    connection::serve(worker, stream, direction).await;
+                    connection::serve(worker, stream, peer, direction).await;
                     drop(held);
                 });
             }

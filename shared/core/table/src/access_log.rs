@@ -27,6 +27,10 @@ pub fn format(record: &AccessRecord<'_>, line: &mut String) {
         record.response_bytes,
     );
     string(t.upstream, line);
+    if !t.client.is_empty() {
+        line.push_str(",\"client\":");
+        string(t.client, line);
+    }
     line.push_str(",\"request_id\":");
     string(t.request_id, line);
     if record.trace_id != 0 {

@@ -6,8 +6,8 @@
 //! | 1, 2 | start (unix ns), duration (ns) |
 //! | 3, 4 | bytes from, to the caller |
 //! | 5–8 | trace id (two words), span id, parent span id |
-//! | 9, 10 | lengths of the texts, 16 bits each |
-//! | 11… | the texts: method, path, authority, service, route, upstream, request id, trace state |
+//! | 9–11 | lengths of the texts, 16 bits each |
+//! | 12… | the texts: method, path, authority, service, route, upstream, request id, trace state, client |
 //!
 //! Texts longer than their limit are cut, and the record says so.
 
@@ -121,13 +121,16 @@ pub struct Texts<'a> {
     pub upstream: &'a str,
     pub request_id: &'a str,
     pub trace_state: &'a str,
+    pub client: &'a str,
 }
 
-const TEXTS: usize = 8;
-const LIMITS: [usize; TEXTS] = [24, 1024, 192, 64, 128, 64, 128, 256];
-const FIXED_WORDS: usize = 11;
+/// Of the record; a reader takes no other.
+const VERSION: u64 = 2;
+const TEXTS: usize = 9;
+const LIMITS: [usize; TEXTS] = [24, 1024, 192, 64, 128, 64, 128, 256, 64];
+const FIXED_WORDS: usize = 12;
 const _: () =
-    assert!(FIXED_WORDS * 8 + 24 + 1024 + 192 + 64 + 128 + 64 + 128 + 256 <= MAX_RECORD_LINES * LINE_WORDS * 8);
+    assert!(FIXED_WORDS * 8 + 24 + 1024 + 192 + 64 + 128 + 64 + 128 + 256 + 64 <= MAX_RECORD_LINES * LINE_WORDS * 8);
 
 /// One finished request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,9 +174,10 @@ impl<'a> AccessRecord<'a> {
     /// Writes the record into `buffer`; returns the words to push.
     pub fn encode<'b>(&self, buffer: &'b mut Buffer) -> &'b [u64] {
         let t = &self.texts;
-        let texts = [t.method, t.path, t.authority, t.service, t.route, t.upstream, t.request_id, t.trace_state];
+        let texts =
+            [t.method, t.path, t.authority, t.service, t.route, t.upstream, t.request_id, t.trace_state, t.client];
         let mut truncated = self.truncated;
-        let mut lengths = [0_u64; 2];
+        let mut lengths = [0_u64; 3];
         let mut writer = TextWriter { buffer, word: FIXED_WORDS, partial: 0, filled: 0 };
         for (i, (text, limit)) in texts.into_iter().zip(LIMITS).enumerate() {
             let kept = cut(text, limit);
@@ -190,7 +194,7 @@ impl<'a> AccessRecord<'a> {
             | if truncated { TRUNCATED } else { 0 };
         let fixed = [
             lines as u64
-                | 1 << 8
+                | VERSION << 8
                 | bits << 16
                 | (self.flag as u64) << 24
                 | u64::from(self.status) << 32
@@ -205,6 +209,7 @@ impl<'a> AccessRecord<'a> {
             self.parent_id,
             lengths[0],
             lengths[1],
+            lengths[2],
         ];
         for (to, from) in buffer.iter_mut().zip(fixed) {
             *to = from;
@@ -217,7 +222,10 @@ impl<'a> AccessRecord<'a> {
     pub fn decode(words: &[u64], scratch: &'a mut Vec<u8>) -> Option<AccessRecord<'a>> {
         let word = |i: usize| words.get(i).copied();
         let first = word(0)?;
-        let lengths = [word(9)?, word(10)?];
+        let lengths = [word(9)?, word(10)?, word(11)?];
+        if first >> 8 & 0xff != VERSION {
+            return None;
+        }
         scratch.clear();
         scratch.extend(words.get(FIXED_WORDS..)?.iter().flat_map(|w| w.to_le_bytes()));
         let mut rest: &'a [u8] = scratch;
@@ -228,7 +236,7 @@ impl<'a> AccessRecord<'a> {
             *text = std::str::from_utf8(own).ok()?;
             rest = after;
         }
-        let [method, path, authority, service, route, upstream, request_id, trace_state] = texts;
+        let [method, path, authority, service, route, upstream, request_id, trace_state, client] = texts;
         Some(AccessRecord {
             outbound: first >> 16 & OUTBOUND != 0,
             sampled: first >> 16 & SAMPLED != 0,
@@ -243,7 +251,7 @@ impl<'a> AccessRecord<'a> {
             trace_id: u128::from(word(5)?) << 64 | u128::from(word(6)?),
             span_id: word(7)?,
             parent_id: word(8)?,
-            texts: Texts { method, path, authority, service, route, upstream, request_id, trace_state },
+            texts: Texts { method, path, authority, service, route, upstream, request_id, trace_state, client },
         })
     }
 }
@@ -319,6 +327,7 @@ mod tests {
                 upstream: "127.0.0.1:8080",
                 request_id: "abc",
                 trace_state: "",
+                client: "10.0.0.1",
             },
         }
     }
