@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,14 +21,10 @@ class Door(NamedTuple):
     origin: Origin
 
 
-@pytest.fixture(scope="module")
-def door() -> Iterator[Door]:
-    """Both, to end with the module."""
-    with (
-        tempfile.TemporaryDirectory(prefix="pannier-") as folder,
-        closing(Origin()) as origin,
-        closing(Proxy(Path(folder))) as proxy,
-    ):
+@pytest.fixture
+def door(short_path: Path) -> Iterator[Door]:
+    """Both, to end with the test."""
+    with closing(Origin()) as origin, closing(Proxy(short_path)) as proxy:
         origin.answer = lambda _: answer(b"")
         proxy.publish_base(app=origin.address, inbound={"hosts": ["*"]})
         proxy.start()

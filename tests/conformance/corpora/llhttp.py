@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.conformance.corpora.answer import Answer, AnswerCase
 from tests.conformance.corpora.case import Case, Seen, as_forwarded, with_hosts
 from tests.conformance.corpora.download import Distribution, read_files
 
@@ -21,14 +22,26 @@ _CASE = re.compile(
 )
 _HEADING = re.compile(r"^##+ (.*)$", re.MULTILINE)
 _SPAN = re.compile(r"off=(?P<off>\d+) len=(?P<len>\d+) span\[(?P<kind>\w+)\]")
+_STATUS = re.compile(r"headers complete status=(?P<status>\d+) ")
 _HANDED_OVER = re.compile(r"error code=(21|22|23) ")
+
+
+@dataclass
+class Logged:
+    """A message, as far as the parser saw it; `status` is an answer's code."""
+
+    method: bytes = b""
+    target: bytes = b""
+    status: int = 0
+    body: bytes = b""
+    whole: bool = False
 
 
 @dataclass(frozen=True)
 class Log:
-    """What the parser reported: the whole messages, and whether it objected to something."""
+    """What the parser reported: the messages, and whether it objected to something."""
 
-    messages: tuple[Seen, ...]
+    messages: list[Logged]
     error: bool
 
 
@@ -38,8 +51,21 @@ def read_requests() -> dict[str, Case]:
     for heading, kind, data, log in _read("request"):
         strict = kind in ("request", "request-finish")
         name = heading if heading not in cases else f"{heading}, again"
-        case = Case(name, with_hosts(data), log.messages if strict else (), refused=log.error or not strict)
+        good = tuple(_seen(message) for message in log.messages if message.whole and strict)
+        case = Case(name, with_hosts(data), good, refused=log.error or not strict)
         assert cases.setdefault(name, case) is case, f"three cases {name}"
+    return cases
+
+
+def read_answers() -> dict[str, AnswerCase]:
+    """All cases of answers, by file and heading. Of several, the first that is final counts: it was asked for once."""
+    cases: dict[str, AnswerCase] = {}
+    for name, kind, data, log in _read("response"):
+        final = next((message for message in log.messages if message.status == 101 or message.status >= 200), None)
+        good = final is not None and "lenient" not in kind and (final.whole or not log.error)
+        expected = Answer(final.status, final.body, final.whole) if final is not None and good else None
+        case = AnswerCase(data, expected)
+        assert cases.setdefault(name, case) is case, f"two cases {name}"
     return cases
 
 
@@ -63,23 +89,28 @@ def _unescape(text: str) -> bytes:
 
 
 def _parse(log: str, data: bytes) -> Log:
-    messages = []
-    method, target, body = b"", b"", b""
+    messages: list[Logged] = []
     error = False
     for line in log.splitlines():
         if line.endswith("message begin"):
-            method, target, body = b"", b"", b""
+            messages.append(Logged())
         elif found := _SPAN.match(line):
             span = data[int(found["off"]) : int(found["off"]) + int(found["len"])]
             match found["kind"]:
                 case "method":
-                    method += span
-                case "url" | "status":
-                    target += span
+                    messages[-1].method += span
+                case "url":
+                    messages[-1].target += span
                 case "body":
-                    body += span
+                    messages[-1].body += span
+        elif found := _STATUS.search(line):
+            messages[-1].status = int(found["status"])
         elif line.endswith("message complete"):
-            messages.append(Seen(method.decode("latin-1"), as_forwarded(target.decode("latin-1")), body))
+            messages[-1].whole = True
         elif "error code=" in line and not _HANDED_OVER.search(line):
             error = True
-    return Log(tuple(messages), error)
+    return Log(messages, error)
+
+
+def _seen(message: Logged) -> Seen:
+    return Seen(message.method.decode("latin-1"), as_forwarded(message.target.decode("latin-1")), message.body)

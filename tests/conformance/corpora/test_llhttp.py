@@ -1,14 +1,15 @@
-"""llhttp's requests through the proxy. An entry of the table that no longer differs fails."""
+"""llhttp's messages through the proxy. An entry of the table that no longer differs fails."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.conformance.corpora.case import Differences, Verdict, expected, judge, send_through
+from tests.conformance.corpora import answer, case
+from tests.conformance.corpora.case import Differences, Verdict, expected
 from tests.conformance.corpora.conftest import Door
-from tests.conformance.corpora.llhttp import read_requests
+from tests.conformance.corpora.llhttp import read_answers, read_requests
 
-DIFFERENCES: Differences = {
+REQUESTS: Differences = {
     Verdict.STRICTER: {
         "connection: CRLF between requests, implicit `keep-alive`": (
             "two empty lines before a request; RFC 9112, 2.2, has one in mind"
@@ -89,16 +90,76 @@ DIFFERENCES: Differences = {
 }
 
 
+ANSWERS: Differences = {
+    Verdict.STRICTER: {
+        "connection: HTTP 101 response with Upgrade and Content-Length header": "nobody asked for an upgrade",
+        "connection: HTTP 101 response with Upgrade and Transfer-Encoding header": "nobody asked for an upgrade",
+        "connection: HTTP 100 first, then 400": (
+            "an empty line before a status line; RFC 9112, 2.2, has one before a request line only"
+        ),
+        "sample: Response starting with CRLF": (
+            "an empty line before a status line; RFC 9112, 2.2, has one before a request line only"
+        ),
+        "sample: RTSP response": "only HTTP is spoken",
+        "sample: ICE response": "only HTTP is spoken",
+        "sample: HTTP version 0.9": "HTTP/0.9 is not spoken",
+        "transfer-encoding: `chunked` before other transfer-encoding": (
+            "chunked is the only coding that is known here, and it is named once"
+        ),
+        "transfer-encoding: multiple transfer-encoding where chunked is not the last one": (
+            "chunked is the only coding that is known here, and it is named once"
+        ),
+        "transfer-encoding: `chunkedchunked` transfer-encoding does not enable chunked enconding": (
+            "chunked is the only coding that is known here, and it is named once"
+        ),
+    },
+    Verdict.OTHERWISE: {
+        "content-length: Content-Length reset when no body is received": (
+            "the body is none; the parser was told to skip it"
+        ),
+    },
+    Verdict.TAKEN: {
+        "connection: HTTP/1.1 with keep-alive disabled, content-length (lenient)": (
+            "the first answer is good, and what is behind it reaches nobody"
+        ),
+        "connection: HTTP/1.1 with keep-alive disabled and 204 status (lenient)": (
+            "the first answer is good, and what is behind it reaches nobody"
+        ),
+        "transfer-encoding: Trailing space on chunked body": (
+            "white space after a chunk size: no reader finds another size in it, and it is written anew"
+        ),
+        "transfer-encoding: No extension after semicolon": (
+            "what an extension says is not looked at, and left out of what is forwarded"
+        ),
+    },
+    Verdict.CUT: {
+        "transfer-encoding: Unbalanced chunk extensions quoting": (
+            "the body does not end; what an extension says is not looked at"
+        ),
+    },
+}
+
+
 def test_the_corpus_is_complete() -> None:
-    cases = read_requests()
-    assert sum(not case.refused for case in cases.values()) == 82
-    assert sum(case.refused for case in cases.values()) == 84
-    for reasons in DIFFERENCES.values():
-        assert reasons.keys() <= cases.keys()
+    requests, answers = read_requests(), read_answers()
+    assert sum(not one.refused for one in requests.values()) == 82
+    assert sum(one.refused for one in requests.values()) == 84
+    assert sum(one.expected is not None for one in answers.values()) == 55
+    assert sum(one.expected is None for one in answers.values()) == 30
+    for table, cases in ((REQUESTS, requests.keys()), (ANSWERS, answers.keys())):
+        for reasons in table.values():
+            assert reasons.keys() <= cases
 
 
 def test_requests_are_read_as_llhttp_reads_them(door: Door, subtests: pytest.Subtests) -> None:
-    for name, case in read_requests().items():
+    for name, request in read_requests().items():
         with subtests.test(name):
-            outcome = send_through(door.proxy, door.origin, case.data)
-            assert judge(case, outcome) is expected(DIFFERENCES, name), outcome
+            outcome = case.send_through(door.proxy, door.origin, request.data)
+            assert case.judge(request, outcome) is expected(REQUESTS, name), outcome
+
+
+def test_answers_are_read_as_llhttp_reads_them(door: Door, subtests: pytest.Subtests) -> None:
+    for name, said in read_answers().items():
+        with subtests.test(name):
+            got = answer.answer_through(door.proxy, door.origin, said.data)
+            assert answer.judge(said.expected, got) is expected(ANSWERS, name), got
