@@ -68,8 +68,8 @@ class ProxySettings(Struct, frozen=True, forbid_unknown_fields=True):
 class InboundSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Which authorities are served besides the service's own name and the loopback names; `*` is any.
 
-    `trusted_hops` is the number of proxies in front of the service that append to `X-Forwarded-For` or `Forwarded`: so many
-    addresses are believed, from the right. With 0, what a request says of its client is left out.
+    `trusted_hops` is the number of proxies in front of the service that append to `X-Forwarded-For` or `Forwarded`: so
+    many addresses are believed, from the right. With 0, what a request says of its client is left out.
     """
 
     hosts: list[Text] = []

@@ -486,7 +486,7 @@ HOP_BY_HOP = ("Keep-Alive: timeout=5", "Proxy-Connection: keep-alive", "Proxy-Au
 def test_what_is_for_one_hop_only_is_left_out_both_ways(proxy: Proxy, origin: Origin) -> None:
     origin.answer = lambda _: answer(b"", "Connection: X-Mine, Keep-Alive", "Proxy-Authenticate: Basic", *HOP_BY_HOP)
     got = proxy.fetch("/", "Connection: X-Mine", "TE: trailers, deflate", *HOP_BY_HOP)
-    assert origin.only.names == {"host", "te", "x-request-id"}
+    assert origin.only.names == {"host", "te", "x-request-id", "forwarded", "x-forwarded-for", "x-forwarded-proto"}
     assert origin.only.get("te") == "trailers"
     assert got.names == {"content-length"}
 

@@ -65,6 +65,7 @@ AMBIGUOUS: dict[str, bytes] = {
     "a method that is no token": b"GE(T /victim HTTP/1.1\r\n" + HOST + b"\r\n",
     "a target that is no path": b"GET victim HTTP/1.1\r\n" + HOST + b"\r\n",
     "a target with a fragment": b"GET /victim#a HTTP/1.1\r\n" + HOST + b"\r\n",
+    "a target beyond ASCII": b"GET /vict\xc3\xadm HTTP/1.1\r\n" + HOST + b"\r\n",
     "a target of another scheme": b"GET https://localhost/ HTTP/1.1\r\n" + HOST + b"\r\n",
     "a target without an authority": b"GET http:///victim HTTP/1.1\r\n" + HOST + b"\r\n",
     "a star for a GET": b"GET * HTTP/1.1\r\n" + HOST + b"\r\n",
@@ -78,6 +79,7 @@ AMBIGUOUS: dict[str, bytes] = {
     "a Host with two ports": b"GET /victim HTTP/1.1\r\nHost: localhost:80:80\r\n\r\n",
     "a Host with a space": b"GET /victim HTTP/1.1\r\nHost: local host\r\n\r\n",
     "a Host with a port out of range": b"GET /victim HTTP/1.1\r\nHost: localhost:65536\r\n\r\n",
+    "a Host with a path beside an absolute target": b"GET http://localhost/ HTTP/1.1\r\nHost: localhost/x\r\n\r\n",
     "a target with user info": b"GET http://a@localhost/ HTTP/1.1\r\n" + HOST + b"\r\n",
     # chunks
     "a chunk size that is no number": CHUNKED + b"x\r\n",
