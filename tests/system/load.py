@@ -20,7 +20,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tests.bench.load import CORE
 
@@ -70,7 +70,7 @@ class Load:
 
     def _stretch(self, seconds: float) -> bool:
         """One run of the generator; False if it could not connect, which ends it at once."""
-        words = ["load", "--connect", urlsplit(self.url).netloc, "--host", self.host, "--method", self.method]
+        words = ["load", "--connect", place(self.url), "--host", self.host, "--method", self.method]
         words += ["--rate", str(self.rate), "--seconds", str(seconds), "--connections", str(self.connections)]
         words += ["--expect-bytes", str(len(BODY))]
         done = subprocess.run(
@@ -88,6 +88,12 @@ class Load:
         if found["errors"]:
             self.trouble.append(found["first_error"])
         return True
+
+
+def place(url: str) -> str:
+    """What the generator connects to: `HOST:PORT`, or `unix:PATH` for a URL whose host is a path."""
+    parts = urlsplit(url)
+    return f"unix:{unquote(parts.netloc)}" if parts.scheme == "http+unix" else parts.netloc
 
 
 def generator() -> Path:

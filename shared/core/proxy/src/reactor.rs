@@ -11,15 +11,14 @@ use pannier_table::hot::HotWords;
 use pannier_table::ring::Producer;
 use pannier_table::series::Direction;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
 use crate::connection;
 use crate::inherited::{Listeners, Segments};
+use crate::listener::Listener;
 use crate::notify::Beat;
 use crate::policy_watch::Policies;
 use crate::pool::WANTED;
-use crate::stream::Stream;
 use crate::timers;
 use crate::worker::{Limits, Worker};
 
@@ -99,7 +98,7 @@ fn run(
     let worker = Rc::new(Worker::new(policies.adopt(), counters, ring, hot, limits, beat));
     LocalSet::new().block_on(&runtime, async {
         for (direction, socket) in listeners.sockets {
-            match TcpListener::from_std(socket) {
+            match Listener::new(socket) {
                 Ok(listener) => drop(tokio::task::spawn_local(accept(worker.clone(), listener, direction))),
                 Err(e) => return eprintln!("cannot accept: {e}"),
             }
@@ -112,18 +111,17 @@ fn run(
     });
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, direction: Direction) {
+async fn accept(worker: Rc<Worker>, listener: Listener, direction: Direction) {
     loop {
         while worker.is_full() {
             tokio::time::sleep(FULL_PAUSE).await;
         }
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let _ = stream.set_nodelay(true);
+            Ok(stream) => {
                 worker.count(Counter::ConnectionsAccepted);
                 let (worker, held) = (worker.clone(), worker.hold_connection());
                 tokio::task::spawn_local(async move {
-                    connection::serve(worker, Stream::Tcp(stream), direction).await;
+                    connection::serve(worker, stream, direction).await;
                     drop(held);
                 });
             }
