@@ -42,6 +42,7 @@ class Load:
     issued: int = 0
     answered: int = 0
     failed: int = 0
+    refused: int = 0
     dialled: int = 0
     slowest_s: float = 0.0
     trouble: list[str] = field(default_factory=list)
@@ -77,6 +78,7 @@ class Load:
             [generator(), *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
         )
         if done.returncode != 0:
+            self.refused += 1
             self.trouble.append(done.stderr.strip())
             return False
         found: dict[str, Any] = json.loads(done.stdout)

@@ -19,7 +19,7 @@ class Origin:
     nginx: str
 
     def command(self, port: int | str, *, talks: bool = False) -> Sequence[str]:
-        """An app on a port or `unix:PATH`. With `talks` it prints 3 KiB a request, and waits where nobody takes them."""
+        """An app on a port or `unix:PATH`. With `talks` it prints 3 KiB a request, and waits where nobody reads."""
         folder = self.host.folder / f"nginx-{str(port).rpartition('/')[2]}"
         folder.mkdir()
         listen = port if isinstance(port, str) else f"127.0.0.1:{port}"
