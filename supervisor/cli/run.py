@@ -23,7 +23,7 @@ def run_options(function: F) -> F:
         click.option("-n", "--name", help="The service's name (default: this folder's)."),
         click.option("--app-port", metavar="N|unix:PATH", help="Where the app listens."),
         click.option("--port", metavar="N|unix:PATH", help="The public inbound port, or socket (0: any free port)."),
-        click.option("--outbound-port", metavar="N|auto|unix:PATH", help="Where the app's own calls go (15001)."),
+        click.option("--outbound-port", metavar="N|auto|unix:PATH", help="Where the app's calls go (default: 15001)."),
         click.option("--metrics-port", metavar="N|auto", help="Metrics and health (default: auto)."),
         click.option("--workers", type=click.IntRange(1, 16), help="Threads of the proxy (default: one a core, to 2)."),
         click.option("--ready-timeout", metavar="DURATION", help="How long the app may take to listen (30s)."),
