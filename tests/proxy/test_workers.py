@@ -58,8 +58,10 @@ def test_both_workers_accept_and_every_caller_is_answered_and_counted(
     two: Proxy, callers: ExitStack, call_by: Call
 ) -> None:
     before = watched(two.pid)
-    wires = [callers.enter_context(call_by(two)) for _ in range(CALLERS)]
-    wait_until(lambda: accepted(two) == CALLERS)
+    wires = []
+    for number in range(1, CALLERS + 1):
+        wires.append(callers.enter_context(call_by(two)))
+        wait_until(lambda: accepted(two) == number)  # noqa: B023
     taken = [after - at for at, after in zip(before, watched(two.pid), strict=True)]
     assert (len(taken), sum(taken)) == (2, CALLERS)
     assert min(taken) > 0, taken
