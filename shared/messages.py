@@ -205,12 +205,13 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Verb `status` of the supervisor: one element of what `ps -o json` prints."""
+    """Verb `status` of the supervisor: one element of what `ps -o json` prints. `urls` are those of `urls.json`."""
 
     name: str
     profile: str
     supervisor_pid: int
     processes: list[Process]
+    urls: dict[str, str] = {}
 
 
 class SidecarName(msgspec.Struct, frozen=True):

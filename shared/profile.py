@@ -118,21 +118,29 @@ class Profile(Settings, frozen=True, forbid_unknown_fields=True):
 class App(Struct, frozen=True, forbid_unknown_fields=True):
     """One `[apps.NAME]` of a project file: what to start, and where it listens.
 
-    `app_port` or `app_socket` is where the app itself listens, `port` the public port of the proxy before it.
+    `app_port` or `app_socket` is where the app itself listens, `port` or `socket` the public place of the proxy before
+    it, `outbound_port` or `outbound_socket` where the app's own calls go. Sockets are paths, seen from `cwd`.
     """
 
     command: list[Text] = []
     app_port: Annotated[int, Meta(ge=1, le=65535, description="a port, 1 to 65535")] | None = None
     app_socket: Text | None = None
     port: Port | None = None
+    socket: Text | None = None
     outbound_port: Port | Literal["auto"] | None = None
+    outbound_socket: Text | None = None
     metrics_port: Port | Literal["auto"] | None = None
     cwd: Text | None = None
     env: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        if self.app_port is not None and self.app_socket is not None:
-            raise ValueError("app_port and app_socket exclude one another")
+        for port, socket in (
+            ("app_port", "app_socket"),
+            ("port", "socket"),
+            ("outbound_port", "outbound_socket"),
+        ):
+            if getattr(self, port) is not None and getattr(self, socket) is not None:
+                raise ValueError(f"{port} and {socket} exclude one another")
 
 
 def grace_milliseconds(grace: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
@@ -230,11 +231,23 @@ def _overlay(project: Project, app: str) -> Layer:
 
 
 def _neighbours(project: Project, app: str | None) -> Layer:
-    others = {name: other.port for name, other in project.apps.items() if name != app and other.port}
-    services = {name: [{"address": f"127.0.0.1:{port}"}] for name, port in others.items()}
+    others = {name: other for name, other in project.apps.items() if name != app and (other.port or other.socket)}
+    services = {name: [{"address": _public(project, other)}] for name, other in others.items()}
     document = project.layer.source
-    labels: dict[Path, str] = {("services", name): str(document.place(("apps", name, "port"))) for name in others}
+    labels: dict[Path, str] = {
+        ("services", name): str(document.place(("apps", name, "socket" if other.socket else "port")))
+        for name, other in others.items()
+    }
     return Layer("apps", {"services": services} if services else {}, Assignments(labels, str(project.path)))
+
+
+def _public(project: Project, app: App) -> str:
+    return f"127.0.0.1:{app.port}" if app.socket is None else f"unix:{socket_path(project, app, app.socket)}"
+
+
+def socket_path(project: Project, app: App, path: str) -> str:
+    """The absolute path of a socket that an app of the project names."""
+    return os.path.normpath(project.folder / (app.cwd or "") / path)
 
 
 def _fields(struct: type[msgspec.Struct]) -> frozenset[str]:

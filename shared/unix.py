@@ -44,7 +44,7 @@ def listen_unix(path: Path) -> trio.SocketListener:
     symlink, another user's socket, a socket that answers), or if the system refuses.
     """
     _check_length(path)
-    _remove_stale(path)
+    remove_stale(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         os.fchmod(sock.fileno(), 0o600)
@@ -91,7 +91,8 @@ def _check_length(path: Path) -> None:
         )
 
 
-def _remove_stale(path: Path) -> None:
+def remove_stale(path: Path) -> None:
+    """Removes a socket of ours that nobody answers on. Raises `PannierError` if anything else is there."""
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -113,8 +114,10 @@ def _remove_stale(path: Path) -> None:
         except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
-        except BlockingIOError:
-            pass
+        except FileNotFoundError:
+            return
+        except OSError:
+            pass  # its backlog is full, or it is a socket of another type
     raise PannierError(
         f"{path} is in use by another process", hint="stop it, or choose another name", blame=Blame.PLATFORM
     )

@@ -32,6 +32,7 @@ from pannier.supervisor.plan import (
     ProcessPlan,
     Readiness,
     Said,
+    UnixListener,
 )
 from pannier.supervisor.restart import Policy, RestartSettings
 from pannier.supervisor.sparse import sparse
@@ -40,6 +41,9 @@ from pannier.supervisor.static_slots import Word, static_slots
 SEGMENTS: Final = tuple(_native.SEGMENTS)
 """The proxy has them all; the keeper is asked for the same."""
 LOOPBACK: Final = "localhost,127.0.0.1,::1"
+PUBLIC_MODE: Final = 0o660
+PRIVATE_MODE: Final = 0o600
+"""Of Unix sockets; `socket_files.py` says why."""
 SIDECAR_READY_WITHIN: Final = 10.0  # seconds
 SETTLES: Final = 1.0  # seconds of readiness, after which an earlier crash of governance says nothing any more
 SILENCE: Final = 5.0  # seconds without a beat, after which a ready process is killed
@@ -50,29 +54,28 @@ def worker_count(profile: Profile, arguments: Arguments, cores: int) -> int:
     return arguments.workers or profile.proxy.workers or min(2, max(1, cores))
 
 
-def listeners(profile: Profile, arguments: Arguments, cores: int) -> tuple[Listener, ...]:
+def listeners(profile: Profile, arguments: Arguments, cores: int) -> tuple[Listener | UnixListener, ...]:
     """What to bind. Only a public port that was asked for is reachable from outside this host."""
     workers = worker_count(profile, arguments, cores)
-    asked = arguments.outbound_port
     return (
-        Listener(
-            name="inbound",
-            host="127.0.0.1" if arguments.port is None else "0.0.0.0",
-            port=arguments.port or 0,
-            count=workers,
-            exact=True,
-            option="--port",
-        ),
-        Listener(
-            name="outbound",
-            host="127.0.0.1",
-            port=profile.outbound.port if asked is None else asked,
-            count=workers,
-            exact=asked is not None,
-            option="--outbound-port",
-        ),
+        _inbound(arguments.port, workers),
+        _outbound(arguments.outbound_port, profile.outbound.port, workers),
         *((metrics_listener(arguments.metrics_port),) if "observability" in profile.sidecars else ()),
     )
+
+
+def _inbound(asked: int | str | None, workers: int) -> Listener | UnixListener:
+    if isinstance(asked, str):
+        return UnixListener("inbound", asked.removeprefix("unix:"), PUBLIC_MODE, workers, "--port")
+    host = "127.0.0.1" if asked is None else "0.0.0.0"
+    return Listener("inbound", host, asked or 0, workers, exact=True, option="--port")
+
+
+def _outbound(asked: int | str | None, default: int, workers: int) -> Listener | UnixListener:
+    if isinstance(asked, str):
+        return UnixListener("outbound", asked.removeprefix("unix:"), PRIVATE_MODE, workers, "--outbound-port")
+    port = default if asked is None else asked
+    return Listener("outbound", "127.0.0.1", port, workers, exact=asked is not None, option="--outbound-port")
 
 
 def metrics_listener(port: int | None) -> Listener:
@@ -211,8 +214,8 @@ def _facts(name: str, profile: Profile, arguments: Arguments, place: Place) -> d
         return {"resource": {"service": arguments.name, "stage": arguments.profile}}
     if name == "discovery":
         services = {name: [msgspec.to_builtins(e) for e in found] for name, found in profile.services.items()}
-        address = f"127.0.0.1:{place.ports['inbound']}"
-        return {"services": services, "app": arguments.app, "instance": {"address": address if arguments.app else None}}
+        address = place.address("inbound") if arguments.app else None
+        return {"services": services, "app": arguments.app, "instance": {"address": address}}
     return {}
 
 
@@ -270,9 +273,12 @@ def _app(profile: Profile, arguments: Arguments, place: Place, ready_timeout: fl
 
 
 def app_environment(arguments: Arguments, place: Place) -> dict[str, str]:
-    """The caller's environment and, wherever the user set nothing, ours. Upper and lower case are one variable."""
+    """The caller's environment and, wherever the user set nothing, ours. Upper and lower case are one variable.
+
+    No client takes a Unix socket as `HTTP_PROXY`, so then there is none.
+    """
     environment = without_outer(place.environment)
-    outbound = f"http://127.0.0.1:{place.ports['outbound']}"
+    outbound = place.url("outbound")
     ours = {
         "PANNIER_NAME": arguments.name,
         "PANNIER_OUTBOUND": outbound,
@@ -280,7 +286,7 @@ def app_environment(arguments: Arguments, place: Place) -> dict[str, str]:
         "PANNIER_API": place.inside("api.sock"),
         **_telemetry(arguments),
     }
-    for name, value in (("HTTP_PROXY", outbound), ("NO_PROXY", LOOPBACK)):
+    for name, value in () if "outbound" in place.sockets else (("HTTP_PROXY", outbound), ("NO_PROXY", LOOPBACK)):
         if name not in environment and name.lower() not in environment:
             ours |= {name: value, name.lower(): value}
     return {**ours, **environment}

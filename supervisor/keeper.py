@@ -148,6 +148,15 @@ class Keeper:
         body = protocol.text(name) + protocol.text(address) + struct.pack("<H", count)
         return Reader((await self._call(Op.LISTEN, body)).body).u16()
 
+    async def listen_unix(self, name: str, path: str, mode: int, count: int) -> None:
+        """Holds one Unix listener, whose file has exactly `mode`, by `count` descriptors `name.0`, `name.1`, ….
+
+        The file is removed when the keeper lets go of it. The same request again changes nothing. KeeperError:
+        EADDRINUSE if there is a file of that name, whatever it is; EEXIST if the listener's name is taken.
+        """
+        body = protocol.text(name) + protocol.text(path) + struct.pack("<IH", mode, count)
+        await self._call(Op.LISTEN_UNIX, body)
+
     async def memfd(self, name: str, size: int) -> bool:
         """Holds `size` bytes of sealed memory; whether it was created now. KeeperError EEXIST: it has another size."""
         return Reader((await self._call(Op.MEMFD, protocol.text(name) + struct.pack("<Q", size))).body).u8() != 0

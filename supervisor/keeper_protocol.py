@@ -36,6 +36,7 @@ class Op(IntEnum):
     GRACE = 11
     FORGET = 12
     SHUTDOWN = 13
+    LISTEN_UNIX = 14
     EXITED = 64
 
 

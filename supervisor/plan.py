@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from pannier.supervisor.keeper import Stdio
@@ -31,7 +32,7 @@ class Readiness(StrEnum):
 
 
 class Arguments(msgspec.Struct, frozen=True):
-    """What the command line said. A port of None is the default, 0 any free one.
+    """What the command line said. A port of None is the default, 0 any free one, `unix:/path` a socket instead.
 
     `project`, `entry` (the app's name in it) and `assignments` are kept so that another profile can be laid under them.
     """
@@ -40,8 +41,8 @@ class Arguments(msgspec.Struct, frozen=True):
     profile: str = "dev"
     command: tuple[str, ...] = ()
     app: str | None = None  # "127.0.0.1:8080" or "unix:/path"
-    port: int | None = None
-    outbound_port: int | None = None
+    port: int | str | None = None
+    outbound_port: int | str | None = None
     metrics_port: int | None = None
     workers: int | None = None
     ready_timeout: float | None = None
@@ -53,16 +54,28 @@ class Arguments(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a service runs: its folder, the caller's environment, this host's cores, the ports that were bound."""
+    """Where a service runs: its folder, the caller's environment, this host's cores, and what was bound: a listener
+    has a port or, by its path, a socket."""
 
     directory: str
     environment: dict[str, str]
     pannierd: str
     cores: int
     ports: dict[str, int] = {}
+    sockets: dict[str, str] = {}
 
     def inside(self, name: str) -> str:
         return f"{self.directory}/{name}"
+
+    def address(self, listener: str) -> str:
+        """Where the listener is reached on this host: `127.0.0.1:8080` or `unix:/path`."""
+        path = self.sockets.get(listener)
+        return f"127.0.0.1:{self.ports[listener]}" if path is None else f"unix:{path}"
+
+    def url(self, listener: str) -> str:
+        """The same as a URL; a socket as those clients write it that take one: its path, percent-encoded, as a host."""
+        path = self.sockets.get(listener)
+        return f"http://127.0.0.1:{self.ports[listener]}" if path is None else f"http+unix://{quote(path, safe='')}"
 
 
 class Installed(msgspec.Struct, frozen=True):
@@ -88,6 +101,16 @@ class Listener(msgspec.Struct, frozen=True):
     port: int
     count: int
     exact: bool
+    option: str
+
+
+class UnixListener(msgspec.Struct, frozen=True):
+    """One Unix socket, of `mode`, that `count` workers share."""
+
+    name: str
+    path: str
+    mode: int
+    count: int
     option: str
 
 

@@ -13,8 +13,8 @@ import msgspec
 from pannier.shared.duration import seconds
 from pannier.shared.errors import UsageError
 from pannier.shared.profile import App
-from pannier.shared.project import PROJECT_FILE, Project, load_project, resolve
-from pannier.shared.runtime import check_name
+from pannier.shared.project import PROJECT_FILE, Project, load_project, resolve, socket_path
+from pannier.shared.runtime import SOCKET_NAME_LIMIT, check_name
 from pannier.supervisor.live import read_live
 from pannier.supervisor.plan import Arguments, Said
 from pannier.supervisor.planning import Installation
@@ -30,7 +30,7 @@ class Asked(msgspec.Struct, frozen=True):
     profile: str | None = None
     name: str | None = None
     app_port: str | None = None
-    port: int | None = None
+    port: int | str | None = None
     outbound_port: str | None = None
     metrics_port: str | None = None
     workers: int | None = None
@@ -95,8 +95,13 @@ def request_for(asked: Asked, environment: Mapping[str, str]) -> Request:
             profile=Path(resolved.name).stem,
             command=command,
             app=address,
-            port=asked.port if asked.port is not None else app.port,
-            outbound_port=_port(asked.outbound_port, app.outbound_port, "--outbound-port"),
+            port=_listener(asked.port, app.port, _of_project(project, app, app.socket), "--port"),
+            outbound_port=_listener(
+                asked.outbound_port,
+                app.outbound_port,
+                _of_project(project, app, app.outbound_socket),
+                "--outbound-port",
+            ),
             metrics_port=_port(asked.metrics_port, app.metrics_port, "--metrics-port"),
             workers=asked.workers,
             ready_timeout=duration(asked.ready_timeout, "--ready-timeout"),
@@ -146,11 +151,35 @@ def _app_address(text: str | None, app: App, folder: str) -> str | None:
     return None if app.app_port is None else f"127.0.0.1:{app.app_port}"
 
 
-def _port(text: str | None, given: int | str | None, option: str) -> int | None:
+def _of_project(project: Project | None, app: App, socket: str | None) -> str | None:
+    return None if project is None or socket is None else socket_path(project, app, socket)
+
+
+def _listener(text: int | str | None, port: int | str | None, socket: str | None, option: str) -> int | str | None:
+    """A port, or `unix:` and an absolute path: of the command line, else of the project."""
+    if isinstance(text, str) and text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        return _socket(os.path.abspath(path), option) if path else _no_port(text, option)
+    return _socket(socket, option) if text is None and socket is not None else _port(text, port, option)
+
+
+def _socket(path: str, option: str) -> str:
+    """`unix:` and the path. It has no spaces, since others are told it as an address."""
+    if not path.isprintable() or " " in path:
+        raise UsageError(f"{option}: {path!r} has spaces or worse", hint="choose a path such as unix:/run/app.sock")
+    if (length := len(path.encode())) > SOCKET_NAME_LIMIT:
+        raise UsageError(
+            f"{option}: {path} takes {length} bytes; a socket's path holds {SOCKET_NAME_LIMIT}",
+            hint="choose a shorter one, in a folder of /run for example",
+        )
+    return f"unix:{path}"
+
+
+def _port(text: int | str | None, given: int | str | None, option: str) -> int | None:
     value: int | str | None = text if text is not None else given
     if value is None:
         return None
-    if value == "auto":
+    if value == "auto" and option != "--port":
         return 0
     if str(value).isascii() and str(value).isdigit() and int(value) < 65536:
         return int(value)
@@ -158,7 +187,7 @@ def _port(text: str | None, given: int | str | None, option: str) -> int | None:
 
 
 def _no_port(text: str, option: str) -> str:
-    also = "a path as unix:/run/app.sock" if option == "--app-port" else "auto"
+    also = "auto" if option == "--metrics-port" else "a path as unix:/run/app.sock"
     raise UsageError(f"{option}: {text!r} is no port", hint=f"give a number from 1 to 65535, or {also}")
 
 

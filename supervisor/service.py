@@ -17,7 +17,7 @@ from typing import Final
 import trio
 from pannier.shared import messages
 from pannier.shared.errors import Blame, PannierError
-from pannier.shared.unix import listen_unix
+from pannier.shared.unix import listen_unix, remove_stale
 from pannier.supervisor import adoption, notify, status
 from pannier.supervisor.adoption import Found, Pending, Record
 from pannier.supervisor.broker import Broker, Grants
@@ -190,6 +190,10 @@ class Service:
             await self.keeper_gone.wait()
         if self.tree.keeper_lost:
             kill_orphans()
+        if not in_order:
+            for path in self.plan.place.sockets.values():
+                with suppress(PannierError):
+                    remove_stale(Path(path))
         socket = self._directory / SOCKET_NAME
         if not in_order and self._keeper_socket is not None and _identity(socket) == self._keeper_socket:
             for entry in self._directory.iterdir():
@@ -212,6 +216,7 @@ class Service:
                 keeper_pid=self.keeper.pid,
                 keeper_lost=self.tree.keeper_lost,
             ),
+            urls=status.urls(self.plan),
         )
 
     async def say(self, text: str) -> None:

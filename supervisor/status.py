@@ -99,8 +99,8 @@ def urls(plan: Plan) -> dict[str, str]:
     """Where everything of a service that runs is reached."""
     ports = plan.place.ports
     found = {
-        "inbound": f"http://127.0.0.1:{ports['inbound']}",
-        "outbound": f"http://127.0.0.1:{ports['outbound']}",
+        "inbound": plan.place.url("inbound"),
+        "outbound": plan.place.url("outbound"),
         "bus": f"unix:{plan.place.inside('bus.sock')}",
     }
     if "discovery" in plan.enabled:

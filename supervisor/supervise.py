@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 import trio
-from pannier.shared.errors import PannierError
+from pannier.shared.errors import Blame, PannierError
 from pannier.shared.profile import Profile, grace_milliseconds
 from pannier.shared.runtime import service_dir
 from pannier.supervisor import adoption, live
@@ -32,10 +32,11 @@ from pannier.supervisor.hold import become_subreaper
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone
 from pannier.supervisor.keeper_start import start_keeper
 from pannier.supervisor.lifecycle import ServiceState
-from pannier.supervisor.plan import Arguments, Place, Plan, Said
+from pannier.supervisor.plan import Arguments, Place, Plan, Said, UnixListener
 from pannier.supervisor.planning import Installation, new_token, plan_for
 from pannier.supervisor.ports import bind, split_address, taken
 from pannier.supervisor.service import LAST_WORDS, Service
+from pannier.supervisor.socket_files import bind_unix
 from pannier.supervisor.steering import Steering
 from pannier.supervisor.tables import open_segments
 from pannier.supervisor.verbs import serve_verbs
@@ -127,12 +128,16 @@ async def _plan(request: Request, keeper: Keeper, directory: Path) -> Plan:
         pannierd=str(Path(sys.executable).parent / "pannierd"),
         cores=len(os.sched_getaffinity(0)),
     )
-    wanted = listeners(request.profile, request.arguments, place.cores)
-    ports = {listener.name: await bind(keeper, listener) for listener in wanted}
+    ports, sockets = {}, {}
+    for listener in listeners(request.profile, request.arguments, place.cores):
+        if isinstance(listener, UnixListener):
+            sockets[listener.name] = await bind_unix(keeper, listener, directory.parent)
+        else:
+            ports[listener.name] = await bind(keeper, listener)
     return plan_for(
         request.profile,
         request.arguments,
-        msgspec.structs.replace(place, ports=ports),
+        msgspec.structs.replace(place, ports=ports, sockets=sockets),
         said=request.said,
         installation=request.installation,
         token=new_token,
@@ -142,8 +147,13 @@ async def _plan(request: Request, keeper: Keeper, directory: Path) -> Plan:
 async def _refuse_foreign_app(plan: Plan) -> None:
     """Somebody else at the app's address would be taken for the app."""
     address = plan.arguments.app
-    if plan.app is not None and address is not None and not address.startswith("unix:") and await accepts(address):
-        raise taken(split_address(address)[1], "app", "--app-port")
+    if plan.app is None or address is None or not await accepts(address):
+        return
+    if address.startswith("unix:"):
+        path = address.removeprefix("unix:")
+        hint = f"see who has it with `ss -lxp src {path}`, or choose another with --app-port"
+        raise PannierError(f"somebody answers on {path} (app) already", hint=hint, blame=Blame.USAGE)
+    raise taken(split_address(address)[1], "app", "--app-port")
 
 
 async def _adopt(request: Request, service: Service, record: Record) -> None:

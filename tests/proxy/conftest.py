@@ -16,7 +16,7 @@ from tests.proxy.process import Proxy
 class StartProxy(Protocol):
     """Starts a proxy with these keys of the base table."""
 
-    def __call__(self, *, workers: int = 1, **base: Any) -> Proxy: ...
+    def __call__(self, *, workers: int = 1, unix: bool = False, **base: Any) -> Proxy: ...
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def start_proxy(short_path: Path, origin: Origin) -> Iterator[StartProxy]:
     """Starts one proxy, which ends with the test."""
     with ExitStack() as stack:
 
-        def start(*, workers: int = 1, **base: Any) -> Proxy:
-            proxy = stack.enter_context(closing(Proxy(short_path, workers=workers)))
+        def start(*, workers: int = 1, unix: bool = False, **base: Any) -> Proxy:
+            proxy = stack.enter_context(closing(Proxy(short_path, workers=workers, unix=unix)))
             up = {"name": "up", "endpoints": [{"address": origin.address}]}
             proxy.publish_base(**{"app": origin.address, "clusters": [up]} | base)
             proxy.start()

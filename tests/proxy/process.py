@@ -52,7 +52,8 @@ class Proxy:
     Each `publish` returns when every worker has the table in force.
     """
 
-    def __init__(self, directory: Path, *, workers: int = 1) -> None:
+    def __init__(self, directory: Path, *, workers: int = 1, unix: bool = False) -> None:
+        """With `unix` it is called through Unix sockets, too."""
         self.workers = workers
         self.fds: dict[str, int] = {}
         for name, size in _native.SEGMENTS.items():
@@ -61,6 +62,7 @@ class Proxy:
             _native.initialise(name, fd)
         self.inbound = self._listen("inbound")
         self.outbound = self._listen("outbound")
+        self.sockets = {name: self._listen_unix(name, directory) for name in ("inbound", "outbound") if unix}
         self.counters = _native.Counters(self.fds["counters"])
         self.rings = _native.Rings(self.fds["rings"], self.fds["counters"])
         self.base: dict[str, Any] = {"service": "svc", "lifecycle": "serving", "app": None}
@@ -233,6 +235,13 @@ class Proxy:
         """A new connection to one of its listeners."""
         return Wire(socket.create_connection(self.outbound if outbound else self.inbound, PATIENCE_S))
 
+    def call_unix(self, *, outbound: bool = False) -> Wire:
+        """A new connection to one of its Unix listeners."""
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(PATIENCE_S)
+        sock.connect(self.sockets["outbound" if outbound else "inbound"])
+        return Wire(sock)
+
     def call_narrow(self) -> Wire:
         """A new connection to its inbound listener whose kernel buffers hold a few KiB towards the caller."""
         with socket.socket(fileno=os.dup(self.fds["inbound.0"])) as listener:
@@ -323,6 +332,18 @@ class Proxy:
             port = listener.getsockname()[1]
             self.fds[f"{name}.{index}"] = listener.detach()
         return ("127.0.0.1", port)
+
+    def _listen_unix(self, name: str, directory: Path) -> str:
+        """As the keeper does: one socket, a descriptor of it for each worker."""
+        path = str(directory / f"{name}.sock")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.setblocking(False)
+        listener.bind(path)
+        listener.listen(4096)
+        with listener:
+            for index in range(self.workers, 2 * self.workers):
+                self.fds[f"{name}.{index}"] = os.dup(listener.fileno())
+        return path
 
 
 def _checksum(generation: int, length: int, padded: bytes) -> int:

@@ -11,7 +11,7 @@ REPLY = StatReply(10.0, [StatRow("orders", "/orders/{id}", "inbound", 3, 1.0, 0.
 
 def test_ps_prints_the_fields_that_others_rely_on():
     (row,) = msgspec.json.decode(msgspec.json.encode([STATUS]))
-    assert list(row) == ["name", "profile", "supervisor_pid", "processes"]
+    assert list(row) == ["name", "profile", "supervisor_pid", "processes", "urls"]
     assert list(row["processes"][0]) == [
         "name",
         "kind",

@@ -264,9 +264,10 @@ def test_errors_outside_of_files_name_their_origin() -> None:
 
 
 def test_an_app_has_one_address() -> None:
-    write("pannier.toml", "[apps.web]\napp_port = 1\napp_socket = '/x'\n")
-    with pytest.raises(ConfigError, match="exclude one another"):
-        load_project("pannier.toml", sidecars=SIDECARS)
+    for port, socket in (("app_port", "app_socket"), ("port", "socket"), ("outbound_port", "outbound_socket")):
+        write("pannier.toml", f"[apps.web]\n{port} = 1\n{socket} = '/x'\n")
+        with pytest.raises(ConfigError, match="exclude one another"):
+            load_project("pannier.toml", sidecars=SIDECARS)
 
 
 def test_apps_are_what_the_file_says() -> None:

@@ -12,7 +12,7 @@ from pannier.shared.profile import Endpoint, OutboundSettings, Profile, ProxySet
 from pannier.shared.profile import RestartSettings as AppRestart
 from pannier.supervisor.compose import compose, listeners, without_outer
 from pannier.supervisor.keeper import Stdio
-from pannier.supervisor.plan import Arguments, Installed, Place, Plan, Readiness
+from pannier.supervisor.plan import Arguments, Installed, Place, Plan, Readiness, UnixListener
 from pannier.supervisor.restart import Policy
 
 
@@ -216,6 +216,37 @@ def test_listeners() -> None:
         ("inbound", "127.0.0.1", 0, 2, True),
         ("outbound", "127.0.0.1", 15001, 2, False),
     ]
+
+
+def test_unix_listeners() -> None:
+    arguments = Arguments(name="x", port="unix:/run/a.sock", outbound_port="unix:/run/b.sock", workers=3)
+    assert listeners(Profile(), arguments, cores=2) == (
+        UnixListener("inbound", "/run/a.sock", 0o660, 3, "--port"),
+        UnixListener("outbound", "/run/b.sock", 0o600, 3, "--outbound-port"),
+    )
+
+
+SOCKETS = {"inbound": "/run/a.sock", "outbound": "/run/b.sock"}
+
+
+def test_an_app_that_calls_through_a_socket_gets_no_proxy_variables() -> None:
+    arguments = Arguments(name="orders", command=("serve",), app="unix:/run/app.sock")
+    plan = compose(Profile(), arguments, Place("/run/orders", {}, "/p", cores=1, sockets=SOCKETS), INSTALLED)
+    assert plan.app is not None
+    environment = plan.app.environment
+    assert environment["PANNIER_OUTBOUND"] == "http+unix://%2Frun%2Fb.sock"
+    assert not [name for name in environment if name.lower() in {"http_proxy", "no_proxy"}]
+    discovery = plan.sidecars["discovery"].grant
+    assert discovery is not None
+    assert msgpack.unpackb(discovery.config)["instance"] == {"address": "unix:/run/a.sock"}
+
+
+def test_an_outer_service_that_calls_through_a_socket_stays_outside() -> None:
+    arguments = Arguments(name="orders", command=("serve",))
+    place = Place("/run/orders", {"HTTP_PROXY": "http://mine"}, "/p", cores=1, sockets=SOCKETS)
+    outer = compose(Profile(), arguments, place, INSTALLED).app
+    assert outer is not None
+    assert without_outer(outer.environment) == {"HTTP_PROXY": "http://mine"}
 
 
 def test_a_plan_survives_its_way_through_the_keeper() -> None:

@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import socket
+import stat
 import struct
 import sys
 import time
@@ -270,6 +271,49 @@ class TestHeld:
         assert (await keeper.list()).held == ()
         assert await keeper.listen("public", f"127.0.0.1:{port}", 1) == port
         assert await refused(keeper.release("nothing")) == errno.ENOENT
+
+    async def test_descriptors_of_a_unix_listener_are_one_socket(self, keeper: Keeper, short_path: Path) -> None:
+        path = short_path / "a.sock"
+        await keeper.listen_unix("public", str(path), 0o660, 3)
+        assert (await keeper.list()).held == ("public.0", "public.1", "public.2")
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o660, "whatever the umask"
+        for number in range(3):
+            async with await trio.open_unix_socket(path):
+                with socket.socket(fileno=await keeper.fetch(f"public.{number}")) as listener:
+                    assert listener.getsockname() == str(path)
+                    assert not os.get_blocking(listener.fileno())
+                    assert not os.get_inheritable(listener.fileno())
+                    listener.accept()[0].close()
+                    with pytest.raises(BlockingIOError):
+                        listener.accept()
+
+    async def test_asking_again_for_a_unix_listener(self, keeper: Keeper, short_path: Path) -> None:
+        path = str(short_path / "a.sock")
+        for _ in range(2):
+            await keeper.listen_unix("public", path, 0o600, 2)
+        assert await refused(keeper.listen_unix("public", path, 0o660, 2)) == errno.EEXIST
+        assert await refused(keeper.listen_unix("public", path, 0o600, 1)) == errno.EEXIST
+        assert await refused(keeper.listen("public", "127.0.0.1:0", 2)) == errno.EEXIST
+        assert await refused(keeper.listen_unix("other", path, 0o600, 2)) == errno.EADDRINUSE
+        assert await refused(keeper.listen_unix("other", str(short_path / "b.sock"), 0o600, 0)) == errno.EINVAL
+        assert await refused(keeper.listen_unix("other", str(short_path / "no" / "b.sock"), 0o600, 1)) == errno.ENOENT
+        assert await refused(keeper.listen_unix("other", "/" + "x" * 120, 0o600, 1)) == errno.ENAMETOOLONG
+        assert os.listdir(short_path) == ["a.sock"]
+
+    @pytest.mark.parametrize("how", ["release", "shutdown"])
+    async def test_the_file_of_a_unix_listener_goes_with_it(self, keeper: Keeper, short_path: Path, how: str) -> None:
+        kept, replaced = short_path / "kept.sock", short_path / "replaced.sock"
+        for path in (kept, replaced):
+            await keeper.listen_unix(path.stem, str(path), 0o600, 2)
+        replaced.unlink()
+        replaced.write_text("somebody else's")
+        if how == "release":
+            await keeper.release("kept")
+            await keeper.release("replaced")
+        else:
+            await keeper.shutdown(0)
+            await ended(keeper.pid)
+        assert os.listdir(short_path) == ["replaced.sock"], "what took its place is not ours to remove"
 
     async def test_memory_is_sealed_and_shared(self, keeper: Keeper) -> None:
         size = 16 << 20

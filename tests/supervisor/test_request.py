@@ -43,6 +43,49 @@ def test_ports_auto_given_and_not_given() -> None:
         request_for(Asked(command=("x",), outbound_port="many"), {})
 
 
+def test_sockets_instead_of_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = Asked(command=("x",), port="unix:/run/a.sock", outbound_port="unix:sub/../b.sock")
+    arguments = request_for(asked, {}).arguments
+    assert (arguments.port, arguments.outbound_port) == ("unix:/run/a.sock", f"unix:{tmp_path}/b.sock")
+    assert request_for(Asked(command=("x",), port="18080"), {}).arguments.port == 18080
+
+
+@pytest.mark.parametrize("text", ["unix:", "unix:/a b", "unix:/a\n", "unix:/\udcff", "auto", "65536", "-1", "http", ""])
+def test_what_is_no_place_for_callers_names_the_option(text: str) -> None:
+    with pytest.raises(UsageError, match="--port"):
+        request_for(Asked(command=("x",), port=text), {})
+
+
+def test_a_socket_has_a_path_of_107_bytes_at_most() -> None:
+    longest = "/" + "x" * 106
+    assert request_for(Asked(command=("x",), port=f"unix:{longest}"), {}).arguments.port == f"unix:{longest}"
+    with pytest.raises(UsageError, match="takes 108 bytes"):
+        request_for(Asked(command=("x",), port=f"unix:{longest}x"), {})
+    with pytest.raises(UsageError, match="takes 108 bytes"):
+        request_for(Asked(command=("x",), port=f"unix:{longest[:-1]}é"), {})
+
+
+def test_sockets_of_a_project_are_seen_from_their_apps_folder(tmp_path: Path) -> None:
+    (tmp_path / "pannier.toml").write_text(
+        """
+        [apps.orders]
+        command = ["serve"]
+        cwd = "sub"
+        socket = "orders.sock"
+        outbound_socket = "/run/out.sock"
+        [apps.shop]
+        command = ["shop"]
+        """
+    )
+    file = str(tmp_path / "pannier.toml")
+    orders = request_for(Asked(file=file, app="orders"), {}).arguments
+    assert (orders.port, orders.outbound_port) == (f"unix:{tmp_path}/sub/orders.sock", "unix:/run/out.sock")
+    assert request_for(Asked(file=file, app="orders", port=1), {}).arguments.port == 1
+    shop = request_for(Asked(file=file, app="shop"), {})
+    assert [each.address for each in shop.profile.services["orders"]] == [f"unix:{tmp_path}/sub/orders.sock"]
+
+
 def test_durations_name_their_option() -> None:
     with pytest.raises(UsageError, match="--ready-timeout"):
         request_for(Asked(command=("x",), ready_timeout="soon"), {})

@@ -104,6 +104,15 @@ def test_the_keys_of_ps_are_pinned() -> None:
     assert {frozenset(msgspec.to_builtins(row)) for row in found} == {frozenset(expected)}
 
 
+def test_a_socket_is_a_url_of_the_form_that_clients_take() -> None:
+    plan = planned(metrics=9000)
+    place = msgspec.structs.replace(
+        plan.place, ports={"metrics": 9000}, sockets={"inbound": "/a b/%", "outbound": "/c"}
+    )
+    found = urls(msgspec.structs.replace(plan, place=place))
+    assert (found["inbound"], found["outbound"]) == ("http+unix://%2Fa%20b%2F%25", "http+unix://%2Fc")
+
+
 def test_urls() -> None:
     assert urls(planned(metrics=9000)) == {
         "inbound": "http://127.0.0.1:18080",

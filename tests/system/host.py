@@ -80,7 +80,7 @@ class Host:
         )
 
     def serve(
-        self, name: str, port: int, *more: str, code: int = 0, command: Sequence[str] = (), **options: Any
+        self, name: str, port: int | str, *more: str, code: int = 0, command: Sequence[str] = (), **options: Any
     ) -> subprocess.Popen[str]:
         """A service whose app listens on `port`; returns when it is ready."""
         command = command or (sys.executable, str(self.app), str(port), str(code))

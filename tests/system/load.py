@@ -20,7 +20,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tests.bench.load import CORE
 
@@ -42,6 +42,7 @@ class Load:
     issued: int = 0
     answered: int = 0
     failed: int = 0
+    refused: int = 0
     dialled: int = 0
     slowest_s: float = 0.0
     trouble: list[str] = field(default_factory=list)
@@ -70,13 +71,14 @@ class Load:
 
     def _stretch(self, seconds: float) -> bool:
         """One run of the generator; False if it could not connect, which ends it at once."""
-        words = ["load", "--connect", urlsplit(self.url).netloc, "--host", self.host, "--method", self.method]
+        words = ["load", "--connect", place(self.url), "--host", self.host, "--method", self.method]
         words += ["--rate", str(self.rate), "--seconds", str(seconds), "--connections", str(self.connections)]
         words += ["--expect-bytes", str(len(BODY))]
         done = subprocess.run(
             [generator(), *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
         )
         if done.returncode != 0:
+            self.refused += 1
             self.trouble.append(done.stderr.strip())
             return False
         found: dict[str, Any] = json.loads(done.stdout)
@@ -88,6 +90,12 @@ class Load:
         if found["errors"]:
             self.trouble.append(found["first_error"])
         return True
+
+
+def place(url: str) -> str:
+    """What the generator connects to: `HOST:PORT`, or `unix:PATH` for a URL whose host is a path."""
+    parts = urlsplit(url)
+    return f"unix:{unquote(parts.netloc)}" if parts.scheme == "http+unix" else parts.netloc
 
 
 def generator() -> Path:

@@ -7,12 +7,14 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::protocol::Refusal;
+use crate::socket_file::{self, SocketFile};
 
 const BACKLOG: i32 = 4096;
 
@@ -20,6 +22,7 @@ const BACKLOG: i32 = 4096;
 enum Kind {
     Memory { size: u64 },
     Listener { address: String, count: u16, port: u16 },
+    Unix { path: String, mode: u32, count: u16 },
 }
 
 struct Item {
@@ -27,6 +30,8 @@ struct Item {
     base: String,
     name: String,
     kind: Kind,
+    /// Before `descriptor`, so that the file goes before the socket does.
+    _file: Option<Rc<SocketFile>>,
     descriptor: OwnedFd,
 }
 
@@ -81,7 +86,8 @@ impl Held {
         }
         let descriptor = sealed_memory(name, size)
             .map_err(|errno| Refusal::new(errno, format!("cannot make {size} bytes of memory for {name}: {errno}")))?;
-        self.items.push(Item { base: name.into(), name: name.into(), kind: Kind::Memory { size }, descriptor });
+        let kind = Kind::Memory { size };
+        self.items.push(Item { base: name.into(), name: name.into(), kind, _file: None, descriptor });
         Ok(true)
     }
 
@@ -106,9 +112,34 @@ impl Held {
             .map_err(|errno| Refusal::new(errno, format!("cannot listen on {address}: {errno}")))?;
         for (number, descriptor) in sockets.into_iter().enumerate() {
             let kind = Kind::Listener { address: address.into(), count, port };
-            self.items.push(Item { base: name.into(), name: format!("{name}.{number}"), kind, descriptor });
+            self.items.push(Item {
+                base: name.into(),
+                name: format!("{name}.{number}"),
+                kind,
+                _file: None,
+                descriptor,
+            });
         }
         Ok(port)
+    }
+
+    /// Binds one socket to `path` with that mode, and holds `count` descriptors of it.
+    pub fn listen_unix(&mut self, name: &str, path: &str, mode: u32, count: u16) -> Result<(), Refusal> {
+        check_name(name)?;
+        if count == 0 {
+            return Err(Refusal::new(Errno::INVAL, "a listener needs at least one socket"));
+        }
+        let kind = || Kind::Unix { path: path.into(), mode, count };
+        if let Some(item) = self.taken(name, count) {
+            return if item.kind == kind() { Ok(()) } else { Err(exists(item)) };
+        }
+        let (file, descriptors) = socket_file::listen(path, mode, count, BACKLOG)
+            .map_err(|errno| Refusal::new(errno, format!("cannot listen on {path}: {errno}")))?;
+        for (number, descriptor) in descriptors.into_iter().enumerate() {
+            let (base, name) = (name.into(), format!("{name}.{number}"));
+            self.items.push(Item { base, name, kind: kind(), _file: Some(file.clone()), descriptor });
+        }
+        Ok(())
     }
 
     /// What already goes by `name`, or by one of the `count` numbered names under it.

@@ -21,6 +21,7 @@ mod processes;
 mod protocol;
 mod serve;
 mod signals;
+mod socket_file;
 mod sweep;
 mod wire;
 

@@ -67,6 +67,7 @@ pub enum Request {
     Grace { milliseconds: i64 },
     Forget { name: String },
     Shutdown { term_milliseconds: u32 },
+    ListenUnix { name: String, path: String, mode: u32, count: u16 },
 }
 
 /// What a reply repeats of its request.
@@ -152,6 +153,7 @@ pub fn decode(message: &[u8]) -> Result<Request, Malformed> {
         11 => Request::Grace { milliseconds: body.i64()? },
         12 => Request::Forget { name: body.text()? },
         13 => Request::Shutdown { term_milliseconds: body.u32()? },
+        14 => Request::ListenUnix { name: body.text()?, path: body.text()?, mode: body.u32()?, count: body.u16()? },
         _ => return Err(Malformed("no such request")),
     };
     body.finish()?;
@@ -264,6 +266,10 @@ mod tests {
             (message(11, 10).u64(u64::MAX).into_bytes(), Request::Grace { milliseconds: -1 }),
             (message(12, 11).text("name").into_bytes(), Request::Forget { name: name() }),
             (message(13, 12).u32(1000).into_bytes(), Request::Shutdown { term_milliseconds: 1000 }),
+            (
+                message(14, 13).text("name").text("/run/a.sock").u32(0o660).u16(2).into_bytes(),
+                Request::ListenUnix { name: name(), path: "/run/a.sock".into(), mode: 0o660, count: 2 },
+            ),
         ]
     }
 
@@ -300,7 +306,7 @@ mod tests {
         assert_eq!(decode(&bad_text), Err(Malformed("a text is not UTF-8")));
         assert!(decode(&message(4, 1).text("app").i32(15).u8(2).into_bytes()).is_err());
         assert!(decode(&message(0, 1).into_bytes()).is_err());
-        assert!(decode(&message(14, 1).into_bytes()).is_err());
+        assert!(decode(&message(15, 1).into_bytes()).is_err());
         assert!(decode(&[]).is_err());
     }
 

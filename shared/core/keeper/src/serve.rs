@@ -102,6 +102,8 @@ impl Keeper {
                 self.accept();
             }
         }
+        // First, since a successor begins when the directory is left.
+        drop(self.held);
         files::remove(&self.directory);
     }
 
@@ -302,6 +304,9 @@ impl Keeper {
             Request::Listen { name, address, count } => {
                 let port = self.held.listen(&name, &address, count)?;
                 Ok(Writer::default().u16(port).into())
+            }
+            Request::ListenUnix { name, path, mode, count } => {
+                self.held.listen_unix(&name, &path, mode, count).map(|()| done())
             }
             Request::Memfd { name, size } => {
                 let created = self.held.memory(&name, size)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use pannier_table::counters::Enrolment;
@@ -10,6 +11,8 @@ use pannier_table::hot::HotWords;
 use pannier_table::map::{Access, Mapping};
 use pannier_table::series::Direction;
 use pannier_table::{Error, counters, hot, ring};
+
+use crate::listener::Turn;
 
 /// Descriptors by name, each owned once.
 pub type Inherited = BTreeMap<String, OwnedFd>;
@@ -72,11 +75,20 @@ pub fn descriptor<'a>(inherited: &'a Inherited, name: &str) -> Result<&'a OwnedF
     inherited.get(name).ok_or_else(|| Error::Layout(format!("{name} was not inherited")))
 }
 
+/// A listening socket.
+#[derive(Debug)]
+pub enum Socket {
+    /// A TCP port.
+    Tcp(TcpListener),
+    /// A name in the file system, of which every worker has a descriptor.
+    Unix(UnixListener, Turn),
+}
+
 /// The listeners of one worker.
 #[derive(Debug, Default)]
 pub struct Listeners {
     /// Each with the side that it faces.
-    pub sockets: Vec<(Direction, TcpListener)>,
+    pub sockets: Vec<(Direction, Socket)>,
     /// Where the app's own calls arrive; a request passed through to one of these would come back for ever.
     pub own: Vec<SocketAddr>,
 }
@@ -88,22 +100,30 @@ pub struct Listeners {
 pub fn listeners(inherited: Inherited, workers: usize) -> Result<Vec<Listeners>, String> {
     let mut dealt: Vec<Listeners> = (0..workers).map(|_| Listeners::default()).collect();
     let mut own = Vec::new();
+    let turns = [Turn::deal(workers), Turn::deal(workers)];
     for (name, fd) in inherited {
         let Some((side, index)) = name.split_once('.') else {
             continue;
         };
-        let direction = match side {
-            "inbound" => Direction::Inbound,
-            "outbound" => Direction::Outbound,
+        let [inbound, outbound] = &turns;
+        let (direction, turns) = match side {
+            "inbound" => (Direction::Inbound, inbound),
+            "outbound" => (Direction::Outbound, outbound),
             _ => continue,
         };
         let index: usize = index.parse().map_err(|_| format!("{name}: no listener's name"))?;
-        let socket = TcpListener::from(fd);
-        socket.set_nonblocking(true).map_err(|e| format!("{name}: {e}"))?;
-        own.push(socket.local_addr().map_err(|e| format!("{name}: {e}"))?);
-        if let Some(worker) = dealt.get_mut(index % workers) {
-            worker.sockets.push((direction, socket));
-        }
+        let (Some(worker), Some(turn)) = (dealt.get_mut(index % workers), turns.get(index % workers)) else {
+            continue;
+        };
+        rustix::io::ioctl_fionbio(&fd, true).map_err(|e| format!("{name}: {e}"))?;
+        let address = rustix::net::getsockname(&fd).map_err(|e| format!("{name}: {e}"))?;
+        let socket = if let Ok(address) = SocketAddr::try_from(address) {
+            own.push(address);
+            Socket::Tcp(TcpListener::from(fd))
+        } else {
+            Socket::Unix(UnixListener::from(fd), turn.clone())
+        };
+        worker.sockets.push((direction, socket));
     }
     for worker in &mut dealt {
         worker.own.clone_from(&own);

@@ -9,6 +9,7 @@
 //! | `inherited` | what the keeper handed over |
 //! | `policy_watch` | tables → policy → workers |
 //! | `threads` | a thread and a reactor a worker: accepting, ticking, adopting policies |
+//! | `listener` | TCP and Unix listeners as one type |
 //! | `worker` | what the connections of one worker share |
 //! | `connection` | one caller: head after head |
 //! | `stack` | one request: the order of everything that happens to it |
@@ -35,6 +36,7 @@ mod connection;
 mod dial;
 mod exchange;
 mod inherited;
+mod listener;
 mod mirror;
 mod notify;
 mod outcome;

@@ -1,29 +1,25 @@
 //! One thread a worker, with a reactor of its own: it accepts, ticks and adopts policies.
 
-use std::future::poll_fn;
-use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use pannier_http::forwarding::Peer;
-use pannier_reactor::{Interest, Source, sleep};
+use pannier_reactor::sleep;
 use pannier_table::clock;
 use pannier_table::counters::{Cell as Counter, WorkerCounters};
 use pannier_table::hot::HotWords;
 use pannier_table::ring::Producer;
 use pannier_table::series::Direction;
 use rustix::io::Errno;
-use rustix::net::{self, SocketFlags, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::connection;
 use crate::inherited::{Listeners, Segments};
+use crate::listener::Listener;
 use crate::notify::Beat;
 use crate::policy_watch::Policies;
 use crate::pool::WANTED;
-use crate::stream::Stream;
 use crate::timers;
 use crate::worker::{Limits, Worker};
 
@@ -94,7 +90,10 @@ fn run(
     let worker = Rc::new(Worker::new(policies.adopt(), counters, ring, hot, limits, beat));
     let ended = pannier_reactor::run(async move {
         for (direction, socket) in listeners.sockets {
-            pannier_reactor::spawn(accept(worker.clone(), socket, direction));
+            match Listener::new(socket) {
+                Ok(listener) => pannier_reactor::spawn(accept(worker.clone(), listener, direction)),
+                Err(e) => return eprintln!("cannot accept: {e}"),
+            }
         }
         pannier_reactor::spawn(tick(worker.clone()));
         loop {
@@ -107,23 +106,13 @@ fn run(
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, direction: Direction) {
-    let source = match Source::new(&listener, Interest::Accept, false) {
-        Ok(source) => source,
-        Err(e) => return eprintln!("cannot accept: {e}"),
-    };
-    // What is accepted takes it over.
-    let _ = sockopt::set_tcp_nodelay(&listener, true);
+async fn accept(worker: Rc<Worker>, listener: Listener, direction: Direction) {
     loop {
         while worker.is_full() {
             sleep(FULL_PAUSE).await;
         }
-        poll_fn(|context| source.poll_readable(context)).await;
-        let accepted = net::acceptfrom_with(&listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC);
-        match accepted.and_then(|(socket, from)| Ok((Stream::tcp(socket, true).map_err(|_| Errno::NOMEM)?, from))) {
-            Ok((stream, from)) => {
-                let address = from.and_then(|from| SocketAddr::try_from(from).ok());
-                let peer = Peer::new(address.map(|address| address.ip()));
+        match listener.accept().await {
+            Ok((stream, peer)) => {
                 worker.count(Counter::ConnectionsAccepted);
                 let (worker, held) = (worker.clone(), worker.hold_connection());
                 pannier_reactor::spawn(async move {
@@ -131,10 +120,9 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, direction: Direction)
                     drop(held);
                 });
             }
-            Err(Errno::AGAIN) => source.drained(),
             Err(e) => {
                 worker.count(Counter::AcceptErrors);
-                if e != Errno::CONNABORTED {
+                if e.raw_os_error() != Some(Errno::CONNABORTED.raw_os_error()) {
                     sleep(ERROR_PAUSE).await;
                 }
             }

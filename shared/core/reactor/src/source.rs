@@ -18,8 +18,6 @@ pub enum Interest {
     Read,
     /// Both, always: right for TCP, which wakes a writer that was held up and nobody else.
     Both,
-    /// New connections, of which each wakes one of those who wait for them.
-    Accept,
 }
 
 impl Interest {
@@ -27,7 +25,6 @@ impl Interest {
         match self {
             Interest::Read => EventFlags::IN | EventFlags::RDHUP | EventFlags::ET,
             Interest::Both => EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET,
-            Interest::Accept => EventFlags::IN | EventFlags::ET | EventFlags::EXCLUSIVE,
         }
     }
 }
