@@ -45,10 +45,12 @@ REMAINDERS = {ORDERS: 7, SECOND: 32}
 
 @dataclass(frozen=True)
 class Stage:
-    """The profile under which a bed stands, and what is laid over it for every service."""
+    """The profile under which a bed stands, and what is laid over it for every service. `disk_mib`: its runtime and its
+    state folder are disks of their own, of so many MiB each, which takes root."""
 
     profile: str
     settings: Sequence[str] = ()
+    disk_mib: int = 0
 
 
 class Bed:
@@ -59,6 +61,11 @@ class Bed:
         self._temporary = tempfile.TemporaryDirectory(prefix="faults-")
         self.folder = Path(self._temporary.name)
         self.host = Host(self.folder)
+        self.state = self.folder / "s"
+        if stage.disk_mib:
+            for folder in (self.host.runtime, self.state):
+                folder.mkdir(mode=0o700)
+                mount(folder, stage.disk_mib)
         self.body = self.folder / "body"
         self.body.write_bytes(origin.BODY)
         self.ledgers = self.folder / "ledgers"
@@ -176,7 +183,18 @@ class Bed:
                 process.kill()
                 process.wait()
         kill(self.host.survivors())
+        if self.stage.disk_mib:
+            for folder in (self.host.runtime, self.state):
+                subprocess.run(["umount", "--lazy", str(folder)], check=True)
         self._temporary.cleanup()
+
+
+def mount(folder: Path, mib: int) -> None:
+    """A disk of so many MiB in place of the folder. Raises OSError if that is not ours to do."""
+    words = ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=0700", "tmpfs", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"no disk of one's own: {done.stderr.strip()}")
 
 
 def app(port: int, bed: Bed, remainder: int = -1) -> Sequence[str]:

@@ -22,7 +22,7 @@ from tests.faults.ledger import faults
 from tests.faults.load import Load
 from tests.faults.record import LATEST
 from tests.faults.row import Row
-from tests.faults.verdict import Count, Outcome, Trial, outcome, void, void_outcome, weigh
+from tests.faults.verdict import Count, Outcome, Trial, outcome, void, void_outcome, weigh, weigh_p99
 from tests.faults.waiting import pause
 
 CLEAN_S = 2.0
@@ -38,6 +38,7 @@ class Rig:
     def __init__(self, logs: Path = LATEST.parent / "logs") -> None:
         self._bed: Bed | None = None
         self._loads = 0
+        self._clean: Mapping[str, Count] = {}
         self._logs = logs
 
     def __enter__(self) -> Self:
@@ -68,7 +69,8 @@ class Rig:
             try:
                 bed = self._stand(row.stage)
                 with self._load(row, bed, CLEAN_S) as load:
-                    reason = void(load.wait(), CLEAN_S) or row.how.clean(bed)
+                    self._clean = load.wait()
+                    reason = void(self._clean, CLEAN_S) or row.how.clean(bed)
             except BROKEN as error:
                 reason = f"the bed does not stand: {told(error)}"
             if not reason:
@@ -89,6 +91,8 @@ class Rig:
                 counts = load.wait()
                 trial.times["cpu_wait"] = (cpu_wait() - waited) / (time.monotonic() - began)
             weigh(trial, counts, forgiven=row.forgiven)
+            if row.slower:
+                weigh_p99(trial, counts, self._clean, row.slower)
             look_up(trial, bed, load, counts)
             row.how.heal(bed)
             bed.settle()
