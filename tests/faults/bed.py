@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -46,11 +47,18 @@ REMAINDERS = {ORDERS: 7, SECOND: 32}
 @dataclass(frozen=True)
 class Stage:
     """The profile under which a bed stands, and what is laid over it for every service. `disk_mib`: its runtime and its
-    state folder are disks of their own, of so many MiB each, which takes root."""
+    state folder are disks of their own, of so many MiB each, which takes root. `descriptors`: each process may open so
+    many."""
 
     profile: str
     settings: Sequence[str] = ()
     disk_mib: int = 0
+    descriptors: int = 0
+
+    def limit(self) -> None:
+        """Called in a process that is about to become one of the bed's."""
+        if self.descriptors:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
 
 
 class Bed:
@@ -72,7 +80,7 @@ class Bed:
         self.ledgers.mkdir()
         self.ledger = Ledger(self.ledgers)
         self.running: dict[str, subprocess.Popen[str]] = {}
-        self._ports = {name: free_port() for name in (ORDERS, SECOND)}
+        self.ports = {name: free_port() for name in (ORDERS, SECOND)}
         self._public = free_port()
 
     def make(self) -> None:
@@ -87,7 +95,7 @@ class Bed:
             static = f'services.{CALLEE}=[{{address = "127.0.0.1:{self._public}"}}]'
             settings = ("--set", static, "--set", f"sidecars.traffic.routes=[{ROUTE}]")
             return self.run(name, *settings, command=("sleep", "86400"))
-        port = self._ports[name]
+        port = self.ports[name]
         public, hosts = (self._public, [CALLEE]) if name == SECOND else (0, [])
         options = ("--port", str(public), "--app-port", str(port), "--set", f"inbound.hosts={json.dumps(hosts)}")
         return self.run(name, *options, command=app(port, self, REMAINDERS[name]))
@@ -99,7 +107,9 @@ class Bed:
         usual = self.host.environment
         with self.log(name).open("ab") as log:
             self.host.environment = usual | given
-            process = self.host.start(*words, *options, "--", *command, stdout=log, stderr=log)
+            process = self.host.start(
+                *words, *options, "--", *command, stdout=log, stderr=log, preexec_fn=self.stage.limit
+            )
             self.host.environment = usual
         self.running[name] = process
         return process

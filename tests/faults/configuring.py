@@ -98,7 +98,7 @@ class InvalidFiles(Fault):
     def _endpoints(self, bed: Bed, trial: Trial) -> None:
         """The last good file of endpoints is kept while it is broken, by a reader that was killed too."""
         file = bed.folder / "endpoints.toml"
-        file.write_text(f'services.{FILED} = [{{ address = "{bed.address(ORDERS, "inbound")}" }}]\n')
+        file.write_text(f'services.{FILED} = [{{ address = "127.0.0.1:{bed.ports[ORDERS]}" }}]\n')
         done = bed.host.run("profile", "set", f"sidecars.discovery.file={file}", "-n", SHOP, "--confirm", "0s")
         trial.require(done.returncode == 0, f"`profile set` said {done.stderr!r}")
         wait_until(lambda: asked(bed, FILED) == 200, "the file's service is found", within=SEEN_S)

@@ -132,10 +132,9 @@ class OwnFields(Attack):
             siege.toll.forwarded += len(reply.data)
             judge(siege, Case("own fields", data, 200), reply)
             arrived = reply.data.lower().partition(b"\r\n\r\n")[2]
-            for name, value in OURS:
-                ours = name.lower() == "x-pannier-deadline"
-                kept = arrived.count(name.lower().encode() + b":") > ours or (not ours and value.encode() in arrived)
-                siege.trial.require(not kept, f"{name} arrived")
+            for name, _ in OURS:
+                most = 1 if name.lower() == "x-pannier-deadline" else 0
+                siege.trial.require(arrived.count(name.lower().encode() + b":") <= most, f"{name} arrived")
 
 
 class Upgraded(Attack):

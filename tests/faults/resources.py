@@ -12,6 +12,7 @@ from tests.faults.row import Row
 
 TABLE: Final = "Configuration and resources"
 WHOLE: Final = Stage("production")
+SPARED: Final = "at most 0.2 of a core more; a new caller is served 5 s after there is room"
 DISK: Final = Stage("production", disk_mib=4)
 
 ROWS: Final[Sequence[Row]] = (
@@ -37,13 +38,23 @@ ROWS: Final[Sequence[Row]] = (
     Row(
         name="resources-descriptors",
         table=TABLE,
-        fault="the proxy may open 8 descriptors more than it holds, and 200 callers come",
-        promise="0 failed; at most 0.2 of a core more; a new caller is served 5 s after the limit is lifted",
-        how=Descriptors(),
-        stage=WHOLE,
+        fault="256 descriptors for each process, and 400 callers",
+        promise=f"0 failed; {SPARED}",
+        how=Descriptors(callers=400),
+        stage=Stage("production", descriptors=256),
         seconds=10.0,
         to="inbound",
         quick=True,
+    ),
+    Row(
+        name="resources-descriptors-lowered",
+        table=TABLE,
+        fault="the proxy may open 8 descriptors more than it holds, from one moment to the next, and 200 callers come",
+        promise=f"0 failed; {SPARED}",
+        how=Descriptors(callers=200, lowered=True),
+        stage=WHOLE,
+        seconds=10.0,
+        to="inbound",
     ),
     Row(
         name="resources-disk",
@@ -67,8 +78,8 @@ ROWS: Final[Sequence[Row]] = (
     Row(
         name="resources-cpu",
         table=TABLE,
-        fault="a fifth of a core for the proxy",
-        promise="0 failed; serves afterwards",
+        fault="a fifth of a core for proxy, sidecars, supervisor and keeper together",
+        promise="0 failed; ready all the time; nobody is started anew; serves afterwards",
         how=CpuQuota(),
         stage=WHOLE,
         seconds=12.0,
