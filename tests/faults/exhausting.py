@@ -54,8 +54,8 @@ def busy(pid: int, seconds: float) -> float:
 
 @dataclass(frozen=True)
 class Descriptors(Fault):
-    """More callers come than there are descriptors for. `lowered`: the limit falls to a few more than the proxy holds while
-    it runs; else it was there when the proxy began, which keeps half of it for the upstreams of those whom it serves."""
+    """More callers come than there are descriptors for. `lowered`: the limit falls to a few more than the proxy holds
+    while it runs; else it was there when the proxy began, which keeps half of it for the upstreams of its callers."""
 
     callers: int
     lowered: bool = False
