@@ -9,7 +9,7 @@ from tests.faults.amplifying import AlwaysFailing
 from tests.faults.attacks import BOMBS, FRAMING, LEGITIMATE
 from tests.faults.bed import Stage
 from tests.faults.crowding import Flood, SlowReaders, SlowSenders
-from tests.faults.refusing import Injected, OwnFields, Refused, UnknownHosts, Upgraded
+from tests.faults.refusing import Administered, Injected, OwnFields, Refused, UnknownHosts, Upgraded
 from tests.faults.row import Fault, Row
 
 TABLE: Final = "Hostile traffic"
@@ -75,6 +75,12 @@ ROWS: Final[Sequence[Row]] = (
         "404 NR and never looked up; 403 DN and never reached",
         UnknownHosts(),
         OPEN,
+    ),
+    row(
+        "admin",
+        "a stranger's page in a browser of this host, which a name of his leads to the metrics port",
+        "403; what governs listens on loopback, or on what this user alone may open",
+        Administered(),
     ),
     row(
         "upgrade",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.faults.attack import MALFORMED, Attack, Siege, answers
-from tests.faults.attacker import Reply, forwarded, say
+from tests.faults.attacker import Reply, Toll, forwarded, say, split
 from tests.faults.attacks import FORBIDDEN_HOSTS, INJECTIONS, OURS, UNKNOWN_HOSTS, UPGRADES, Case
 from tests.faults.bed import CALLEE, ORDERS, SHOP
 from tests.faults.waiting import wait_until
@@ -153,3 +154,34 @@ class Upgraded(Attack):
             siege.count(MALFORMED)
         came, _ = forwarded(siege.bed.ledgers, siege.path("smuggled"))
         siege.trial.require(came == 0, f"{came} requests passed through an upgrade that was not granted")
+
+
+class Administered(Attack):
+    """What governs a service listens to this host and this user alone, and to no page of a stranger's in a browser."""
+
+    def attack(self, siege: Siege) -> None:
+        for service in (SHOP, ORDERS):
+            folder = siege.bed.host.runtime / service
+            for path in [siege.bed.host.runtime, folder, *folder.glob("*.sock")]:
+                found = path.stat(follow_symlinks=False)
+                private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+                siege.trial.require(private, f"{service}: {path.name} has mode {found.st_mode:o}")
+            for what in ("metrics", "outbound"):
+                host, _ = split(siege.bed.address(service, what))
+                siege.trial.require(host == "127.0.0.1", f"{what} of {service} listens on {host}")
+        metrics = siege.bed.address(ORDERS, "metrics")
+        for page, fields in siege.rounds([(page, fields) for page in PAGES for fields in FOREIGN]):
+            data = f"GET {page} HTTP/1.1\r\n{fields}\r\nConnection: close\r\n\r\n".encode()
+            judge(siege, Case(f"{page} with {fields!r}", data, 403), say(metrics, data, siege.toll))
+        data = f"GET /metrics HTTP/1.1\r\nHost: {metrics}\r\nConnection: close\r\n\r\n".encode()
+        judge(siege, Case("/metrics as it is meant", data, 200), say(metrics, data, Toll()))
+
+
+PAGES = ("/metrics", "/readyz?verbose", "/livez")
+FOREIGN = (
+    "Host: rebound.example:9100",
+    "Host: 127.0.0.1.rebound.example",
+    "Host: localhost\r\nOrigin: https://evil.example",
+    "Host: 127.0.0.1\r\nOrigin: null",
+)
+"""Fields as a browser sends them for a page of somebody else's."""
