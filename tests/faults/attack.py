@@ -90,11 +90,14 @@ class Attack(Fault):
     def attack(self, siege: Siege) -> None:
         """Goes on until the siege is over."""
 
+    def metrics(self) -> Sequence[str]:
+        return self.counts
+
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
         siege = Siege(bed, trial, load, time.monotonic() + load.seconds - RESERVE_S)
         pid = bed.processes(self.service)["proxy"].pid
         held = resident(pid)
-        before = {metric: bed.host.metric(self.service, metric) for metric in self.counts}
+        before = {metric: bed.host.metric(self.service, metric) for metric in self.metrics()}
         self.attack(siege)
         grown = resident(pid) - held
         trial.times["grown_mib"] = grown / MIB
@@ -105,7 +108,7 @@ class Attack(Fault):
             siege.toll.amplification <= AMPLIFIED,
             f"amplified {siege.toll.amplification:.1f} times, promised {AMPLIFIED:g}: {siege.toll}",
         )
-        for metric in self.counts:
+        for metric in self.metrics():
             wanted = before[metric] + siege.counted.get(metric, 0)
             wait_until(
                 lambda metric=metric, wanted=wanted: bed.host.metric(self.service, metric) == wanted,  # type: ignore[misc]
@@ -114,3 +117,20 @@ class Attack(Fault):
             )
         same = bed.processes(self.service)["proxy"].pid == pid
         trial.require(same, "the proxy has been started anew")
+
+
+@dataclass(frozen=True)
+class Several(Attack):
+    """One after the other, each for its share of the time."""
+
+    parts: Sequence[Attack]
+
+    def metrics(self) -> Sequence[str]:
+        return tuple(dict.fromkeys(metric for part in self.parts for metric in part.metrics()))
+
+    def attack(self, siege: Siege) -> None:
+        over = siege.until
+        for done, part in enumerate(self.parts):
+            now = time.monotonic()
+            siege.until = now + (over - now) / (len(self.parts) - done)
+            part.attack(siege)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.faults.amplifying import AlwaysFailing
+from tests.faults.attack import Several
 from tests.faults.attacks import BOMBS, FRAMING, LEGITIMATE
 from tests.faults.bed import Stage
 from tests.faults.crowding import Flood, SlowReaders, SlowSenders
@@ -64,35 +65,31 @@ ROWS: Final[Sequence[Row]] = (
         quick=True,
     ),
     row(
-        "own-fields",
-        "x-pannier-* from outside, under every alias",
-        "none arrives",
-        OwnFields(),
+        "fields",
+        "x-pannier-* from outside under every alias; bytes of another protocol behind an upgrade that is not granted",
+        "none of ours arrives; what follows an upgrade without 101 is a request like any other, or refused",
+        Several((OwnFields(), Upgraded())),
     ),
     row(
-        "unknown-hosts",
-        "authorities that are not served; link-local and metadata addresses, also behind names, from the app's side",
-        "404 NR and never looked up; 403 DN and never reached",
-        UnknownHosts(),
+        "places",
+        "authorities not served here; link-local and metadata addresses, also by name, from the app's side; a page of "
+        "a stranger's in a browser of this host",
+        "404 NR and never looked up; 403 DN and never reached; metrics and health answer 403 to it",
+        Several((UnknownHosts(), Administered())),
         OPEN,
-    ),
-    row(
-        "admin",
-        "a stranger's page in a browser of this host, which a name of his leads to the metrics port",
-        "403; what governs listens on loopback, or on what this user alone may open",
-        Administered(),
-    ),
-    row(
-        "upgrade",
-        "bytes of another protocol right behind an upgrade that is not granted",
-        "they are a request like any other, or refused",
-        Upgraded(),
     ),
     row(
         "slow-senders",
         "200 heads of a byte a second and 100 bodies of 20 B/s",
         "408 and close after 10 s, or when a body has been below 240 B/s for as long",
         SlowSenders(),
+        seconds=14.0,
+    ),
+    row(
+        "slow-crowd",
+        "300 bodies of 20 B/s, more than load shedding lets be under way at the same time",
+        "they are told 408, and take nobody else's place",
+        SlowSenders(heads=1, bodies=300),
         seconds=14.0,
     ),
     row(

@@ -23,7 +23,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="rejected with file, line and field; 0 failed; the last good one stays in force, also across restarts",
         how=InvalidFiles(),
         stage=WHOLE,
-        seconds=45.0,
+        seconds=30.0,
     ),
     Row(
         name="config-oversized",
@@ -72,7 +72,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; not ended; serves afterwards",
         how=MemoryLimit(),
         stage=WHOLE,
-        seconds=14.0,
+        seconds=11.0,
         to="inbound",
     ),
     Row(
@@ -82,7 +82,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; ready all the time; nobody is started anew; serves afterwards",
         how=CpuQuota(),
         stage=WHOLE,
-        seconds=12.0,
+        seconds=11.0,
         to="inbound",
     ),
     Row(
@@ -92,7 +92,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; at most 100 MiB (10.24 KiB each); a further caller is served; they are let go",
         how=IdleConnections(),
         stage=WHOLE,
-        seconds=20.0,
+        seconds=13.0,
         to="inbound",
     ),
 )

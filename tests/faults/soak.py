@@ -7,8 +7,8 @@ left out. From the second minute on (a fifth of a shorter run) each series has t
 
 - memory: the line through it rises by at most 1 MiB, and by at most 10 MiB an hour where the run is long enough to tell
   (half an hour); a Python process touches its arenas for the first time over minutes, and is given 2 MiB;
-- descriptors: the line rises by at most 8, a quarter of the load's connections: a pool holds as many as were busy at the
-  same time half a minute ago, which on a busy machine comes and goes with chance.
+- descriptors: the line rises by at most 8, a quarter of the load's connections: a pool holds as many as were busy at
+  the same time half a minute ago, which on a busy machine comes and goes with chance.
 
 Requests go through the caller's proxy and a callee's, 400 GET and 100 POST a second, in stretches of a minute by the
 generator of the fault rows; a stretch opens its connections anew. 0 failed, each number seen as a fault row demands it.
