@@ -92,7 +92,7 @@ def raw(log: Path) -> list[str]:
 class UnknownHosts(Attack):
     """Inbound nobody else is served, and nobody is looked up; outbound nothing link-local is reached."""
 
-    counts = (answers(404), MALFORMED)
+    counts = (answers(404), MALFORMED, "pannier_proxy_connects_failed_total")
 
     def attack(self, siege: Siege) -> None:
         before = connected(siege)

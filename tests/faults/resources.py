@@ -43,6 +43,7 @@ ROWS: Final[Sequence[Row]] = (
         how=Descriptors(callers=400),
         stage=Stage("production", descriptors=256),
         seconds=10.0,
+        short_seconds=6.5,
         to="inbound",
         quick=True,
     ),
