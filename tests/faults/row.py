@@ -40,7 +40,7 @@ class Row:
 
     `to`: the load goes through the caller, or directly to the public port of `orders`. `forgiven`: so many failed
     requests a repetition are within the promise; None where the load is meant to fail. `slower`: the load's p99 may be
-    so many times that of the clean window. `quick` rows make the short run.
+    so many times that of the clean window, or of a bystander's load. `quick` rows make the short run.
     """
 
     name: str

@@ -7,9 +7,9 @@ Rules:
   origin saw it.
 - A row is void if its clean window, before anything is broken, is below 95 % of the target rate or has any failure:
   then it says nothing about the fault. A void row has not held.
-- A row that promises so keeps the load's p99, of all flows together, within so many times that of the clean window.
-  Below 25 ms nothing is held against it: a request takes five wake-ups, and on two cores that an attacker keeps busy
-  each may come a few time slices of 3 ms late, whoever is attacked.
+- A row that promises so keeps the load's p99, of all flows together, within so many times that of the clean window, or
+  that of a bystander: a load at the same time to a proxy that nobody attacks, which waits for the same two cores. Below
+  25 ms nothing is held against it: a request takes five wake-ups, each of which may come a few time slices of 3 ms late.
 - A row holds only if every repetition does. There is no majority.
 - 20 repetitions of what takes less than 10 s, 5 below a minute, 1 of anything longer.
 """
@@ -133,10 +133,12 @@ def weigh(trial: Trial, counts: Mapping[str, Count], *, forgiven: int | None = 0
         trial.broken.append(f"{failed} failed, promised {forgiven}: {reasons}")
 
 
-def weigh_p99(trial: Trial, counts: Mapping[str, Count], clean: Mapping[str, Count], times: float) -> None:
-    """Notes the p99 of the load, promised to be at most so many times that of the clean window."""
-    trial.times["clean_p99_s"] = p99(clean)
-    trial.within("p99_s", p99(counts), max(times * p99(clean), SLICES_S))
+def weigh_p99(
+    trial: Trial, counts: Mapping[str, Count], clean: Mapping[str, Count], bystander: Mapping[str, Count], times: float
+) -> None:
+    """Notes the p99 of the load, promised to be at most so many times that of the clean window or of the bystander."""
+    trial.times["clean_p99_s"], trial.times["bystander_p99_s"] = p99(clean), p99(bystander)
+    trial.within("p99_s", p99(counts), max(times * p99(clean), times * p99(bystander), SLICES_S))
 
 
 def repetitions(seconds: float) -> int:
