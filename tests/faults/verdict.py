@@ -9,7 +9,7 @@ Rules:
   then it says nothing about the fault. A void row has not held.
 - A row that promises so keeps the load's p99, of all flows together, within so many times that of the clean window, or
   that of a bystander: a load at the same time to a proxy that nobody attacks, which waits for the same two cores. Below
-  25 ms nothing is held against it: a request takes five wake-ups, each of which may come a few time slices of 3 ms late.
+  25 ms nothing is held against it: a request takes five wake-ups, each maybe a few time slices of 3 ms late.
 - A row holds only if every repetition does. There is no majority.
 - 20 repetitions of what takes less than 10 s, 5 below a minute, 1 of anything longer.
 """
