@@ -10,7 +10,7 @@ RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -
 NATIVE  := $(CORE)/python/pannier/_native.abi3.so
 PEERS   := nginx-light haproxy strace prometheus valgrind varnish slowhttptest
 
-.PHONY: run test test-rust test-python lint peers bench faults docs build clean
+.PHONY: run test test-rust test-python lint peers bench faults soak docs build clean
 
 run: build
 	$(BIN)/python examples/shop/run.py --profile $(PROFILE) $(if $(FOR),--for $(FOR))
@@ -46,6 +46,10 @@ bench: build
 
 faults: build
 	$(BIN)/python -m tests.faults.run $(if $(ROWS),--rows "$(ROWS)") $(if $(REPEAT),--repeat $(REPEAT))
+
+# Ten minutes of load in which nothing fails and nothing grows; FOR=90s for less.
+soak: build
+	$(BIN)/python -m tests.faults.soak $(if $(FOR),--for $(FOR))
 
 # The only target that rewrites files of the repository: the tables of promises in docs/sidecars.
 docs: build

@@ -122,9 +122,9 @@ def resolve(
     are static endpoints by their names, unless a layer names the same service: they are below everything. Raises
     ConfigError with all problems, UsageError if the project has no such app.
     """
-    name = profile or (project.profile if project else "dev")
+    name = profile if profile is not None else project.profile if project else "dev"
     # A path on the command line starts where the user is, one in a project file where that file is.
-    start = project.folder if project and not profile else FilePath.cwd()
+    start = project.folder if project and profile is None else FilePath.cwd()
     layers = profile_layers(name, start, project.folder if project else start, sidecars)
     if project is not None:
         layers = [_neighbours(project, app), *layers, project.layer]

@@ -16,7 +16,14 @@ POLL_SECONDS = 0.2
 
 
 def readable(line: str) -> str:
-    """`10:07:02.891 inbound  GET /orders/7 -> 200 in 0.659 ms  orders`; a line that is no request stays as it is."""
+    """`10:07:02.891 inbound  GET /orders/7 -> 200 in 0.659 ms  orders`; a line that is no request stays as it is.
+
+    What a terminal might obey, or what reads in another order than it is written, is escaped: the path is a stranger's.
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in _short(line))
+
+
+def _short(line: str) -> str:
     try:
         request = json.loads(line)
         flags = "" if request["flags"] == "-" else f" {request['flags']}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -45,10 +46,19 @@ REMAINDERS = {ORDERS: 7, SECOND: 32}
 
 @dataclass(frozen=True)
 class Stage:
-    """The profile under which a bed stands, and what is laid over it for every service."""
+    """The profile under which a bed stands, and what is laid over it for every service. `disk_mib`: its runtime and its
+    state folder are disks of their own, of so many MiB each, which takes root. `descriptors`: each process may open so
+    many."""
 
     profile: str
     settings: Sequence[str] = ()
+    disk_mib: int = 0
+    descriptors: int = 0
+
+    def limit(self) -> None:
+        """Called in a process that is about to become one of the bed's."""
+        if self.descriptors:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
 
 
 class Bed:
@@ -59,13 +69,18 @@ class Bed:
         self._temporary = tempfile.TemporaryDirectory(prefix="faults-")
         self.folder = Path(self._temporary.name)
         self.host = Host(self.folder)
+        self.state = self.folder / "s"
+        if stage.disk_mib:
+            for folder in (self.host.runtime, self.state):
+                folder.mkdir(mode=0o700)
+                mount(folder, stage.disk_mib)
         self.body = self.folder / "body"
         self.body.write_bytes(origin.BODY)
         self.ledgers = self.folder / "ledgers"
         self.ledgers.mkdir()
         self.ledger = Ledger(self.ledgers)
         self.running: dict[str, subprocess.Popen[str]] = {}
-        self._ports = {name: free_port() for name in (ORDERS, SECOND)}
+        self.ports = {name: free_port() for name in (ORDERS, SECOND)}
         self._public = free_port()
 
     def make(self) -> None:
@@ -80,7 +95,7 @@ class Bed:
             static = f'services.{CALLEE}=[{{address = "127.0.0.1:{self._public}"}}]'
             settings = ("--set", static, "--set", f"sidecars.traffic.routes=[{ROUTE}]")
             return self.run(name, *settings, command=("sleep", "86400"))
-        port = self._ports[name]
+        port = self.ports[name]
         public, hosts = (self._public, [CALLEE]) if name == SECOND else (0, [])
         options = ("--port", str(public), "--app-port", str(port), "--set", f"inbound.hosts={json.dumps(hosts)}")
         return self.run(name, *options, command=app(port, self, REMAINDERS[name]))
@@ -92,7 +107,9 @@ class Bed:
         usual = self.host.environment
         with self.log(name).open("ab") as log:
             self.host.environment = usual | given
-            process = self.host.start(*words, *options, "--", *command, stdout=log, stderr=log)
+            process = self.host.start(
+                *words, *options, "--", *command, stdout=log, stderr=log, preexec_fn=self.stage.limit
+            )
             self.host.environment = usual
         self.running[name] = process
         return process
@@ -176,7 +193,18 @@ class Bed:
                 process.kill()
                 process.wait()
         kill(self.host.survivors())
+        if self.stage.disk_mib:
+            for folder in (self.host.runtime, self.state):
+                subprocess.run(["umount", "--lazy", str(folder)], check=True)
         self._temporary.cleanup()
+
+
+def mount(folder: Path, mib: int) -> None:
+    """A disk of so many MiB in place of the folder. Raises OSError if that is not ours to do."""
+    words = ["mount", "-t", "tmpfs", "-o", f"size={mib}m,mode=0700", "tmpfs", str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"no disk of one's own: {done.stderr.strip()}")
 
 
 def app(port: int, bed: Bed, remainder: int = -1) -> Sequence[str]:

@@ -32,6 +32,10 @@ class Ledger:
                 self._seen.setdefault(where, Counter())[number] += 1
         return self._seen.get(path, Counter())
 
+    def forget(self, path: str) -> None:
+        """Lets go what is known of a path, once it is judged."""
+        self._seen.pop(path, None)
+
 
 def entries(lines: Iterable[bytes]) -> Iterable[tuple[str, int]]:
     """(path, number) of each line."""

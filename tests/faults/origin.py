@@ -6,7 +6,10 @@
   the load's and are not written down. Every answer is the same 64 bytes.
 - A GET with the field `x-faults`, whose number leaves REMAINDER by 50, is answered 503 the first time that it comes:
   only a caller who repeats it gets the right answer.
-- While the file FOLDER/fail exists it answers 503, and writes down all the same.
+- While the file FOLDER/fail exists it answers 503, and writes down all the same. A request with `x-fails` is answered
+  503 whenever it comes.
+- A request with `x-attack` is a line `PATH BYTES` in FOLDER/PORT.attacks, whatever it is answered.
+- `/echo` answers the request as it came, `/large/KIB` so many KiB.
 - `/stream` is an answer that never ends: a chunk every 50 ms until somebody closes it.
 - SIGTERM ends it with 0.
 
@@ -24,7 +27,6 @@ import sys
 from pathlib import Path
 
 BODY = b"pannier ".ljust(63, b".") + b"\n"
-GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 BAD = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 7\r\n\r\nfailed\n"
 STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"5\r\ntick\n\r\n"
@@ -36,7 +38,9 @@ class Origin:
     """`serve` returns never; its connections are few, those of a proxy's pools."""
 
     def __init__(self, port: int, folder: Path, remainder: int) -> None:
-        self._ledger = os.open(folder / f"{port}.ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._ledger = os.open(folder / f"{port}.ledger", flags, 0o644)
+        self._attacks = os.open(folder / f"{port}.attacks", flags, 0o644)
         self._fail = folder / "fail"
         self._remainder = remainder
         self._refused: set[tuple[bytes, bytes]] = set()
@@ -45,14 +49,18 @@ class Origin:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._streams: set[socket.socket] = set()
+        self._unsent: dict[socket.socket, bytearray] = {}
 
     def serve(self) -> None:
         while True:
-            for key, _ in self._selector.select(TICK_S if self._streams else None):
+            for key, mask in self._selector.select(TICK_S if self._streams else None):
                 if key.fileobj is self._listener:
                     self._accept()
-                else:
-                    assert isinstance(key.fileobj, socket.socket)
+                    continue
+                assert isinstance(key.fileobj, socket.socket)
+                if mask & selectors.EVENT_WRITE:
+                    self._send(key.fileobj, b"")
+                if mask & selectors.EVENT_READ and key.fileobj.fileno() >= 0:
                     self._receive(key.fileobj, key.data)
             for stream in tuple(self._streams):
                 self._send(stream, CHUNK)
@@ -63,18 +71,21 @@ class Origin:
         except OSError:
             return
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setblocking(False)
         self._selector.register(connection, selectors.EVENT_READ, bytearray())
 
     def _receive(self, connection: socket.socket, buffer: bytearray) -> None:
         try:
             data = connection.recv(1 << 16)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         if not data:
             self._end(connection)
             return
         buffer += data
-        while (size := _whole(buffer)) is not None:
+        while connection.fileno() >= 0 and (size := _whole(buffer)) is not None:
             self._answer(connection, bytes(buffer[:size]))
             del buffer[:size]
 
@@ -84,28 +95,55 @@ class Origin:
             self._streams.add(connection)
             self._send(connection, STREAM)
             return
-        if number := _field(request, b"x-bench-number"):
+        head = request[: request.find(b"\r\n\r\n") + 2]
+        if number := _field(head, b"x-bench-number"):
             os.write(self._ledger, b"%b %b %b\n" % (method, path, number))
-        failing = self._fail.exists() or self._refuses(method, path, number, request)
-        self._send(connection, BAD if failing else GOOD)
+        if _field(head, b"x-attack"):
+            os.write(self._attacks, b"%b %d\n" % (path, len(request)))
+        if path == b"/echo":
+            self._send(connection, _good(request))
+        elif path.startswith(b"/large/"):
+            self._send(connection, _good(bytes(int(path.removeprefix(b"/large/")) << 10)))
+        elif self._fails(head) or self._refuses(method, path, number, head):
+            self._send(connection, BAD)
+        else:
+            self._send(connection, _good(BODY))
 
-    def _refuses(self, method: bytes, path: bytes, number: bytes, request: bytes) -> bool:
+    def _fails(self, head: bytes) -> bool:
+        return self._fail.exists() or bool(_field(head, b"x-fails"))
+
+    def _refuses(self, method: bytes, path: bytes, number: bytes, head: bytes) -> bool:
         if method != b"GET" or not number or int(number) % EVERY != self._remainder or (path, number) in self._refused:
             return False
         self._refused.add((path, number))
-        return bool(_field(request, b"x-faults"))
+        return bool(_field(head, b"x-faults"))
 
     def _send(self, connection: socket.socket, data: bytes) -> None:
+        """Sends what is left of earlier answers and `data`; the rest when there is room."""
+        unsent = self._unsent.setdefault(connection, bytearray())
+        unsent += data
         try:
-            connection.sendall(data)
+            while unsent:
+                del unsent[: connection.send(unsent)]
+        except BlockingIOError:
+            pass
         except OSError:
             self._end(connection)
+            return
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if unsent else 0)
+        if self._selector.get_key(connection).events != wanted:
+            self._selector.modify(connection, wanted, self._selector.get_key(connection).data)
 
     def _end(self, connection: socket.socket) -> None:
         self._streams.discard(connection)
+        self._unsent.pop(connection, None)
         if connection.fileno() >= 0:
             self._selector.unregister(connection)
             connection.close()
+
+
+def _good(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
 def _whole(buffer: bytearray) -> int | None:
@@ -113,8 +151,21 @@ def _whole(buffer: bytearray) -> int | None:
     head = buffer.find(b"\r\n\r\n")
     if head < 0:
         return None
+    if _field(buffer[: head + 2], b"transfer-encoding"):
+        return _chunked(buffer, head + 4)
     size = head + 4 + int(_field(buffer[: head + 2], b"content-length") or b"0")
     return size if len(buffer) >= size else None
+
+
+def _chunked(buffer: bytearray, at: int) -> int | None:
+    """Where a chunked body ends that begins at `at`, None if its end is not there."""
+    while (line := buffer.find(b"\r\n", at)) >= 0:
+        size = int(buffer[at:line], 16)
+        if size == 0:
+            end = line if buffer.startswith(b"\r\n", line + 2) else buffer.find(b"\r\n\r\n", line + 2)
+            return end + 4 if end >= 0 else None
+        at = line + 2 + size + 2
+    return None
 
 
 def _field(head: bytes | bytearray, name: bytes) -> bytes:

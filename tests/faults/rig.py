@@ -17,16 +17,17 @@ from typing import Self
 
 from pannier.shared.errors import PannierError
 
-from tests.faults.bed import CALLEE, FRONT, ORDERS, SHOP, Bed, Stage
+from tests.faults.bed import CALLEE, FRONT, ORDERS, SECOND, SHOP, Bed, Stage
 from tests.faults.ledger import faults
-from tests.faults.load import Load
+from tests.faults.load import Flow, Load
 from tests.faults.record import LATEST
 from tests.faults.row import Row
-from tests.faults.verdict import Count, Outcome, Trial, outcome, void, void_outcome, weigh
+from tests.faults.verdict import Count, Outcome, Trial, outcome, void, void_outcome, weigh, weigh_p99
 from tests.faults.waiting import pause
 
 CLEAN_S = 2.0
 CLEAN_TRIES = 3
+BYSTANDER = Flow(rate=100, connections=8)
 LEAD_S = 0.5
 PAUSE_S = 2.0
 BROKEN = (AssertionError, OSError, PannierError)
@@ -38,6 +39,7 @@ class Rig:
     def __init__(self, logs: Path = LATEST.parent / "logs") -> None:
         self._bed: Bed | None = None
         self._loads = 0
+        self._clean: Mapping[str, Count] = {}
         self._logs = logs
 
     def __enter__(self) -> Self:
@@ -68,7 +70,8 @@ class Rig:
             try:
                 bed = self._stand(row.stage)
                 with self._load(row, bed, CLEAN_S) as load:
-                    reason = void(load.wait(), CLEAN_S) or row.how.clean(bed)
+                    self._clean = load.wait()
+                    reason = void(self._clean, CLEAN_S) or row.how.clean(bed)
             except BROKEN as error:
                 reason = f"the bed does not stand: {told(error)}"
             if not reason:
@@ -81,14 +84,16 @@ class Rig:
     def _try(self, row: Row, trial: Trial, seconds: float) -> Trial:
         try:
             bed = self._stand(row.stage)
-            with self._load(row, bed, seconds) as load:
+            with self._load(row, bed, seconds) as load, self._bystander(row, bed, seconds) as bystander:
                 waited, began = cpu_wait(), time.monotonic()
                 pause(LEAD_S if row.flows else 0.0)
                 self._strike(row, bed, trial, load)
                 trial.require(load.goes_on(), "it took longer than its load")
-                counts = load.wait()
+                counts, others = load.wait(), bystander.wait()
                 trial.times["cpu_wait"] = (cpu_wait() - waited) / (time.monotonic() - began)
             weigh(trial, counts, forgiven=row.forgiven)
+            if row.slower:
+                weigh_p99(trial, counts, self._clean, others, row.slower)
             look_up(trial, bed, load, counts)
             row.how.heal(bed)
             bed.settle()
@@ -110,6 +115,12 @@ class Rig:
         service, host = (SHOP, FRONT) if row.to == "outbound" else (ORDERS, CALLEE)
         tag = f"{row.name}-{self._loads}"
         return Load(row.flows, bed.address(service, row.to), host, seconds=seconds, tag=tag, body=bed.body)
+
+    def _bystander(self, row: Row, bed: Bed, seconds: float) -> Load:
+        """A small load to a proxy that nobody strikes, where it is to be compared with."""
+        flows = (BYSTANDER,) if row.slower else ()
+        tag = f"bystander-{self._loads}"
+        return Load(flows, bed.address(SECOND, "inbound"), CALLEE, seconds=seconds, tag=tag, body=bed.body)
 
     def _stand(self, stage: Stage) -> Bed:
         if self._bed is not None and self._bed.stage != stage:

@@ -39,7 +39,8 @@ class Row:
     """`name` is what ROWS= picks. A repetition has `seconds` of load, `short_seconds` in a short run.
 
     `to`: the load goes through the caller, or directly to the public port of `orders`. `forgiven`: so many failed
-    requests a repetition are within the promise; None where the load is meant to fail. `quick` rows make the short run.
+    requests a repetition are within the promise; None where the load is meant to fail. `slower`: the load's p99 may be
+    so many times that of the clean window, or of a bystander's load. `quick` rows make the short run.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Row:
     flows: Sequence[Flow] = BOTH
     to: Literal["outbound", "inbound"] = "outbound"
     forgiven: int | None = 0
+    slower: float | None = None
     quick: bool = False
 
     @property

@@ -17,12 +17,12 @@ import sys
 import time
 from typing import NoReturn
 
-from tests.faults import processes, record
+from tests.faults import hostile, processes, record, resources
 from tests.faults.rig import Rig
 from tests.faults.row import Row, pick
-from tests.faults.verdict import Outcome, Trial
+from tests.faults.verdict import TOLD, Outcome, Trial
 
-ROWS = (*processes.ROWS,)
+ROWS = (*processes.ROWS, *hostile.ROWS, *resources.ROWS)
 FEW = 3
 
 
@@ -42,7 +42,7 @@ def main() -> int:
             found = rig.try_row(row, times(row, options), short=options.short, said=dot)
             record.write([entry(row, found)])
             print(f"\r{line(row, found)}", flush=True)
-            for reason in found.broken:
+            for reason in found.broken[:TOLD]:
                 print(f"    {reason}", flush=True)
             if not found.held:
                 lost.append(row.name)

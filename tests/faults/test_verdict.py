@@ -12,10 +12,12 @@ from tests.faults.verdict import (
     count,
     due,
     outcome,
+    p99,
     repetitions,
     void,
     void_outcome,
     weigh,
+    weigh_p99,
 )
 
 GOOD = Count(due=200, answered=200, late=0, errors=0, seconds=1.995, slowest_s=0.01)
@@ -119,3 +121,36 @@ def test_a_row_that_was_never_repeated_or_is_void_has_not_held() -> None:
 
 def test_short_rows_are_repeated_more_often() -> None:
     assert [repetitions(seconds) for seconds in (3.0, 9.9, 10.0, 59.0, 60.0, 75.0)] == [20, 20, 5, 5, 1, 1]
+
+
+def test_the_p99_is_of_all_flows_together() -> None:
+    few = Count(due=10, answered=10, late=0, errors=0, seconds=2.0, histogram=[(50_000_000, 10)])
+    many = Count(due=990, answered=990, late=0, errors=0, seconds=2.0, histogram=[(1_000_000, 990)])
+    assert p99({"get": many, "post": few}) == 0.001
+    assert p99({"get": many, "post": few, "put": few}) == 0.05
+    assert p99({}) == 0.0
+
+
+def test_a_load_may_be_slower_by_so_much_and_by_time_slices() -> None:
+    def slow(ms: int) -> Count:
+        return Count(due=100, answered=100, late=0, errors=0, seconds=2.0, histogram=[(ms * 1_000_000, 100)])
+
+    for clean, beside, under_attack, holds in (
+        (1, 1, 25, True),
+        (1, 1, 26, False),
+        (20, 1, 40, True),
+        (20, 1, 41, False),
+        (1, 30, 60, True),
+        (1, 30, 61, False),
+    ):
+        trial = Trial(0)
+        weigh_p99(trial, {"get": slow(under_attack)}, {"get": slow(clean)}, {"get": slow(beside)}, 2.0)
+        assert (trial.broken == []) is holds
+        assert trial.times["p99_s"] == under_attack / 1000
+
+
+def test_the_same_broken_promise_is_said_once() -> None:
+    trial = Trial(0)
+    for _ in range(3):
+        trial.require(False, "the connection lives on")
+    assert trial.broken == ["the connection lives on"]

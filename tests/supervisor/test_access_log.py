@@ -27,6 +27,14 @@ def test_a_request_is_one_short_line() -> None:
         assert readable(other) == other
 
 
+def test_nothing_that_a_terminal_obeys_is_printed() -> None:
+    path = "/a\x1b[31m\x9b31m\r\n\u2028\u202eb\u00e4"
+    shown = readable(json.dumps({**REQUEST, "path": path}))
+    assert r"GET /a\x1b[31m\x9b31m\r\n\u2028\u202eb" in shown
+    assert shown.isprintable() and "\u00e4 ->" in shown
+    assert readable("no json\x1b[2J") == r"no json\x1b[2J"
+
+
 def test_the_last_whole_lines_are_shown(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     log.write_text("a\nb\nc\nhal")

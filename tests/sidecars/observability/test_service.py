@@ -45,7 +45,7 @@ def listener() -> Iterator[socket.socket]:
 
 async def get(listener: socket.socket, target: str, accept: str = "*/*") -> tuple[int, str]:
     host, port = listener.getsockname()
-    request = f"GET {target} HTTP/1.1\r\nhost: x\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
+    request = f"GET {target} HTTP/1.1\r\nhost: localhost\r\naccept: {accept}\r\nconnection: close\r\n\r\n"
     async with await trio.open_tcp_stream(host, port) as stream:
         await stream.send_all(request.encode())
         answer = b"".join([bytes(chunk) async for chunk in stream])

@@ -43,11 +43,24 @@ impl Address {
 /// Addresses that no request may be passed through to: link-local, and the metadata services of clouds.
 #[must_use]
 pub fn is_forbidden(ip: IpAddr) -> bool {
-    match ip.to_canonical() {
+    match unwrapped(ip.to_canonical()) {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_unspecified() || v4.octets() == [100, 100, 100, 200],
         IpAddr::V6(v6) => {
             v6.is_unicast_link_local() || v6.is_unspecified() || v6.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
         }
+    }
+}
+
+/// The IPv4 address that a translator (NAT64, RFC 6052) or an old stack (`::a.b.c.d`) makes of an IPv6 one.
+fn unwrapped(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V6(v6) if !v6.is_unspecified() => match v6.segments() {
+            [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] => {
+                IpAddr::V4((u32::from(high) << 16 | u32::from(low)).into())
+            }
+            _ => ip,
+        },
+        _ => ip,
     }
 }
 
@@ -67,11 +80,22 @@ mod tests {
 
     #[test]
     fn metadata_services_are_forbidden_in_every_notation() {
-        for ip in
-            ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "fd00:ec2::254", "0.0.0.0", "100.100.100.200"]
-        {
+        for ip in [
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "::169.254.169.254",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b::6464:64c8",
+            "fe80::1",
+            "fd00:ec2::254",
+            "0.0.0.0",
+            "::",
+            "100.100.100.200",
+        ] {
             assert!(ip.parse().is_ok_and(is_forbidden), "{ip}");
         }
-        assert!("127.0.0.1".parse().is_ok_and(|ip| !is_forbidden(ip)));
+        for ip in ["127.0.0.1", "::1", "64:ff9b::8.8.8.8", "2001:db8::1"] {
+            assert!(ip.parse().is_ok_and(|ip| !is_forbidden(ip)), "{ip}");
+        }
     }
 }

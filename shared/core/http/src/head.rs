@@ -17,6 +17,7 @@ pub struct HeadScanner {
     line_start: usize,
     scanned: usize,
     lines: usize,
+    fields_start: usize,
 }
 
 impl HeadScanner {
@@ -50,6 +51,9 @@ impl HeadScanner {
                     Ok(Some(end + 1))
                 };
             }
+            if self.lines == 0 {
+                self.fields_start = end + 1;
+            }
             self.lines += 1;
         }
         self.scanned = head.len();
@@ -62,7 +66,7 @@ impl HeadScanner {
         if self.lines == 0 && line > limits::REQUEST_LINE {
             return Err(Refusal::with(414, "the request line is longer than 8 KiB"));
         }
-        if total > limits::HEAD {
+        if self.lines > 0 && total - self.fields_start > limits::FIELD_BYTES {
             return Err(Refusal::with(431, "the fields are larger than 60 KiB"));
         }
         Ok(())
