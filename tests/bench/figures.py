@@ -39,8 +39,8 @@ def paced(found: Series, *p50s_us: float) -> Series:
 
 
 def rows(*peers: Series) -> list[dict[str, Any]]:
-    """The rows of peers of the same scenario and layout."""
-    return [report.row(one, peers) for one in peers]
+    """The rows of these peers."""
+    return report.rows(peers)
 
 
 def count(*sidecars: str, instructions: float = 10_000.0, added: float = 0.0, **more: Any) -> dict[str, Any]:

@@ -82,8 +82,18 @@ def take_over() -> bool:
     latest = json.loads(LATEST.read_text())
     if not latest.get("whole") or (KEPT.exists() and json.loads(KEPT.read_text())["time"] >= latest["time"]):
         return False
-    KEPT.write_text(json.dumps(latest, indent=1) + "\n")
+    KEPT.write_text(one_a_line(latest))
     return True
+
+
+def one_a_line(result: Mapping[str, Any]) -> str:
+    """The result as JSON that can be compared: each field, and each element of a list, on a line of its own."""
+    fields = []
+    for name, value in result.items():
+        listed = isinstance(value, list) and value
+        text = ",\n  ".join(map(json.dumps, value)) if listed else json.dumps(value)
+        fields.append(f"{json.dumps(name)}: " + (f"[\n  {text}\n ]" if listed else text))
+    return "{\n " + ",\n ".join(fields) + "\n}\n"
 
 
 def main() -> None:

@@ -9,6 +9,14 @@ CPU_BASES = ("relay", "relay-tokio", "relay-io_uring", "haproxy", "envoy")
 """Whose CPU time a request others are compared with."""
 
 
+def rows(measured: Sequence[Series]) -> list[dict[str, Any]]:
+    """All rows of a run."""
+    return [
+        row(one, [other for other in measured if (other.scenario, other.layout) == (one.scenario, one.layout)])
+        for one in measured
+    ]
+
+
 def row(series: Series, others: Sequence[Series]) -> dict[str, Any]:
     """One row; `others` are the peers of the same scenario and layout."""
     bases = {base.key: base for base in others if base.key != series.key}

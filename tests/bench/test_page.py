@@ -5,6 +5,7 @@ import pytest
 
 from tests.bench import page
 from tests.bench.figures import count, load, paced, result, rows, series
+from tests.bench.phases import PHASES
 
 
 def test_the_summary_shows_ratio_errors_and_that_it_was_quick() -> None:
@@ -41,7 +42,7 @@ def test_relays_stand_beside_each_other() -> None:
 
 
 def test_instructions_and_phases_have_their_tables() -> None:
-    phases = dict.fromkeys(page.tables.PHASES, 0.0) | {"parse": 4_000.0, "route": 6_000.0}
+    phases = dict.fromkeys(PHASES, 0.0) | {"parse": 4_000.0, "route": 6_000.0}
     counts = [count(phases=phases), count("traffic", added=201.0, allocations=1.0, phases=phases)]
     text = page.summary(result(instructions=counts))
     assert "| none | 10000 |  |  | 4.00 | 0.00 |  |" in text
@@ -87,6 +88,13 @@ def test_a_newer_whole_run_is_taken_over(
             path.write_text(json.dumps(content))
     assert page.take_over() is taken
     assert not taken or json.loads((tmp_path / "KEPT").read_text()) == latest
+
+
+def test_a_kept_result_has_a_row_a_line() -> None:
+    whole = result(*rows(series("haproxy", [10.0]), series("pannier", [8.0])), failures=["a", "b"])
+    text = page.one_a_line(whole)
+    assert json.loads(text) == whole
+    assert [line[2:6] for line in text.splitlines() if '"scenario"' in line] == ['{"sc'] * 2
 
 
 def test_the_page_in_docs_is_what_its_figures_come_to() -> None:
