@@ -37,7 +37,7 @@ const SENT: u64 = 2;
 /// # Errors
 /// As [`super::serve`].
 pub fn serve(listen: &Address, connect: &Address) -> Result<(), Box<dyn Error>> {
-    let mut relay = Relay::open(listen.listen()?)?;
+    let mut relay = Relay::open(listen)?;
     relay.watch_listener()?;
     let mut batch = Vec::with_capacity(COMPLETIONS as usize);
     loop {
@@ -133,7 +133,7 @@ impl Pair {
 }
 
 impl Relay {
-    fn open(listener: OwnedFd) -> Result<Self, Box<dyn Error>> {
+    fn open(listen: &Address) -> Result<Self, Box<dyn Error>> {
         let ring: IoUring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -141,6 +141,8 @@ impl Relay {
             .build(ENTRIES)
             .map_err(|error| Refused(format!("io_uring (needs Linux 6.1): {error}")))?;
         let buffers = Buffers::register(&ring)?;
+        // Last: nobody shall connect to what is refused.
+        let listener = listen.listen()?;
         Ok(Self { ring, buffers, listener, slots: Vec::new(), free: Vec::new(), starved: Vec::new() })
     }
 
