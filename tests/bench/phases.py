@@ -31,7 +31,8 @@ RULES: tuple[tuple[str, str], ...] = (
     ("serialise", r"http/src/(edits\.rs|(request|response|fields|body|chunked)\.rs:(write|renew|finish|deadline)\w*)"),
     # The texts that a proxy looks into are heads.
     ("parse", r"(http/src/|httparse-|memchr-|core/src/str/)"),
-    ("route", r"(decide/src/(route|matching|rules|route_labels|rewriting|cors|policy)\.rs|regex-|proxy/src/plan\.rs)"),
+    ("route", r"(decide/src/(route|matching|rules|route_labels|rewriting|cors|policy)\.rs|regex-)"),
+    ("plan", r"proxy/src/plan\.rs"),
     ("balance", r"(decide/src/(balance|load|hashing|affinity|cluster|live)\.rs|xxhash-|table/src/hot\.rs)"),
     ("limits", r"(decide/src/|proxy/src/(admission|retrying|call)\.rs)"),
     ("account", r"(proxy/src/account\.rs|table/src/)"),

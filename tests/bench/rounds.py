@@ -65,6 +65,7 @@ class Bench:
         self._effort = effort
         self._notes = notes
         self._speedometer = Speedometer()
+        self._hurry_from = time.monotonic() + effort.patience
 
     def measure_all(self, scenarios: Sequence[Scenario], plan: Sequence[Layout], peers: Sequence[Peer]) -> list[Series]:
         """Every scenario in its layouts, through those of its peers that are here."""
@@ -110,13 +111,13 @@ class Bench:
             name, layout = session.scenario.name, session.layout.name
             contenders.append((contender, Series(name, layout, peer.key, peer.name, peer.features)))
         rounds = self._effort.rounds_of(session.scenario)
-        for turn in range(rounds):
+        for turn in self._turns(rounds):
             for contender, series in contenders:
                 attempt(self._notes, partial(self._closed_round, session, contender, series, turn))
         measured = [series for _, series in contenders if series.samples]
         speeds = [statistics.median(sample.load.rps for sample in series.counted) for series in measured]
         pace = max(1, min(FASTEST_PACE, int(min(speeds, default=0) * BELOW_KNEE)))
-        for turn in range(rounds):
+        for turn in self._turns(rounds):
             for contender, series in contenders:
                 attempt(self._notes, partial(self._paced_round, session, contender, series, turn, pace))
         for contender, series in contenders:
@@ -148,6 +149,16 @@ class Bench:
             if void is None:
                 break
         series.paced.append(Paced(turn, found, void))
+
+    def _turns(self, rounds: int) -> Iterator[int]:
+        """The rounds; one where there is no time for more."""
+        for turn in range(rounds):
+            if turn and time.monotonic() > self._hurry_from:
+                self._notes.skip(
+                    f"skipped rounds: there was no time left after {self._effort.patience / 60:.0f} minutes"
+                )
+                return
+            yield turn
 
     def _attempts(self) -> Iterator[int]:
         """Once, and again while attempts and the time for repetitions are left."""

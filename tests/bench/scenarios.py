@@ -61,7 +61,8 @@ class Effort:
     """How much is spent on a figure; durations in seconds.
 
     `judged_rounds` in the scenarios from which targets are read, `rounds` in the others. A void run is tried up to
-    `attempts` times, as long as all repetitions together have not taken `repeating`. `idle_connections`: how many are
+    `attempts` times, as long as all repetitions together have not taken `repeating`. Once the whole has taken
+    `patience`, as on a machine that others use, what is left has one round. `idle_connections`: how many are
     opened to see what one weighs; 0 = memory is not measured.
     """
 
@@ -73,6 +74,7 @@ class Effort:
     attempts: int
     calibration: float
     repeating: float
+    patience: float
     idle_connections: int
 
     def rounds_of(self, scenario: Scenario) -> int:
@@ -97,6 +99,7 @@ FULL = Effort(
     attempts=4,
     calibration=10.0,
     repeating=150.0,
+    patience=18 * 60.0,
     idle_connections=2_000,
 )
 QUICK = Effort(
@@ -108,6 +111,7 @@ QUICK = Effort(
     attempts=2,
     calibration=1.0,
     repeating=10.0,
+    patience=40.0,
     idle_connections=0,
 )
 
