@@ -51,9 +51,11 @@ faults: build
 soak: build
 	$(BIN)/python -m tests.faults.soak $(if $(FOR),--for $(FOR))
 
-# The only target that rewrites files of the repository: the tables of promises in docs/sidecars.
+# The only target that rewrites files of the repository: the tables of promises in docs/sidecars, and docs/benchmarks from
+# the last whole `make bench` of this working copy, if that is newer.
 docs: build
 	$(BIN)/python -m tests.structure.semantics
+	$(BIN)/python -m tests.bench.page
 
 # The environment, then what Rust changed since: the copies in the environment go stale by themselves.
 build: $(VENV)/.installed $(VENV)/.native

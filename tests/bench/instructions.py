@@ -4,24 +4,25 @@
 
 The data path runs alone, outbound, with the tables of 0, 1, 2, 3 and 4 sidecars in force: instructions follow from
 tables, not from who wrote them. A count repeats to a few per cent whatever else the machine does, so that a small cost
-can be gated, where time shows nothing under 5 %. System calls are counted in the same way, in runs of their own.
+can be gated, where time shows nothing under 5 %. The same dump says in which phase they were spent and how often
+memory was asked for. System calls are counted in the same way, in runs of their own.
 """
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pannier.sidecars.resilience import config as resilience
 from pannier.sidecars.traffic import config as traffic
 
-from tests.bench import load, syscalls
-from tests.bench.peers import SERVICE, origin_command
+from tests.bench import callgrind, load, phases, syscalls, tables
+from tests.bench.callgrind import Dump
+from tests.bench.configurations import SERVICE, origin_command
 from tests.bench.processes import BenchmarkError, Processes, wait_until
 from tests.bench.scenarios import SCENARIOS
 from tests.bench.session import free_port, get
@@ -73,12 +74,14 @@ STEPS = (
 
 @dataclass(frozen=True)
 class Count:
-    """What a request costs with these sidecars."""
+    """What a request costs with these sidecars; `phases` sum up to `instructions`."""
 
     sidecars: tuple[str, ...]
     instructions: float
     added: float
     allowed: int
+    phases: dict[str, float]
+    allocations: float
     syscalls: float | None
 
     @property
@@ -100,34 +103,29 @@ def measure() -> list[Count]:
     with tempfile.TemporaryDirectory(prefix="pannier-callgrind-") as name:
         folder = Path(name)
         with _origin(folder) as origins:
-            instructions = _steps(folder / "counted", origins, generator, _instructions_of)
-            calls = _steps(folder / "traced", origins, generator, _syscalls_of)
+            (folder / "counted").mkdir()
+            dumps = list(_dumps(folder / "counted", origins, generator))
+            (folder / "traced").mkdir()
+            calls = list(_syscalls(folder / "traced", origins, generator))
     counts: list[Count] = []
-    for number, (counted, traced) in enumerate(zip(instructions, calls, strict=True)):
+    for number, (dump, traced) in enumerate(zip(dumps, calls, strict=True)):
         done = STEPS[:number]
+        instructions = dump.total / MEASURED
         counts.append(
             Count(
                 sidecars=tuple(step.sidecar for step in done),
-                instructions=counted or 0.0,
-                added=(counted or 0.0) - counts[-1].instructions if counts else 0.0,
+                instructions=instructions,
+                added=instructions - counts[-1].instructions if counts else 0.0,
                 allowed=done[-1].allowed if done else 0,
+                phases=phases.phases(dump, MEASURED),
+                allocations=phases.allocations(dump, MEASURED),
                 syscalls=traced,
             )
         )
     return counts
 
 
-def _steps(
-    folder: Path,
-    origins: list[str],
-    generator: Path,
-    measure_one: Callable[[Path, list[str], Path], Iterator[float | None]],
-) -> list[float | None]:
-    folder.mkdir()
-    return list(measure_one(folder, origins, generator))
-
-
-def _instructions_of(folder: Path, origins: list[str], generator: Path) -> Iterator[float | None]:
+def _dumps(folder: Path, origins: list[str], generator: Path) -> Iterator[Dump]:
     valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", "--quiet"]
     with contextlib.closing(_proxy(folder, origins)) as proxy:
         proxy.spawn(under=valgrind)
@@ -138,7 +136,7 @@ def _instructions_of(folder: Path, origins: list[str], generator: Path) -> Itera
             yield _counted(proxy, folder, generator)
 
 
-def _syscalls_of(folder: Path, origins: list[str], generator: Path) -> Iterator[float | None]:
+def _syscalls(folder: Path, origins: list[str], generator: Path) -> Iterator[float | None]:
     with contextlib.closing(_proxy(folder, origins)) as proxy:
         proxy.start()
 
@@ -160,15 +158,15 @@ def _proxy(folder: Path, origins: list[str]) -> Proxy:
     return proxy
 
 
-def _counted(proxy: Proxy, folder: Path, generator: Path) -> float:
+def _counted(proxy: Proxy, folder: Path, generator: Path) -> Dump:
     _drive(proxy, folder, generator, WARM_UP)
     _dump(proxy, folder)
     _drive(proxy, folder, generator, MEASURED)
-    return _dump(proxy, folder) / MEASURED
+    return _dump(proxy, folder)
 
 
-def _dump(proxy: Proxy, folder: Path) -> int:
-    """Writes down and clears what was counted; the instructions of all threads."""
+def _dump(proxy: Proxy, folder: Path) -> Dump:
+    """Writes down and clears what was counted; that of all threads."""
     before = set(folder.glob("out.*"))
     subprocess.run(["callgrind_control", "--dump", str(proxy.pid)], check=True, capture_output=True, timeout=60)
     found: list[Path] = []
@@ -178,10 +176,13 @@ def _dump(proxy: Proxy, folder: Path) -> int:
         return bool(found) and all("totals:" in path.read_text() for path in found)
 
     wait_until(dumped, "callgrind did not dump")
-    totals = [re.search(r"^totals: (\d+)", path.read_text(), flags=re.MULTILINE) for path in found]
-    if not all(totals):
-        raise BenchmarkError("callgrind wrote no totals")
-    return sum(int(total[1]) for total in totals if total)
+    whole = Dump()
+    try:
+        for path in found:
+            whole.add(callgrind.parse(path.read_text()))
+    except ValueError as error:
+        raise BenchmarkError(f"callgrind's dump was not understood: {error}") from error
+    return whole
 
 
 def _drive(proxy: Proxy, folder: Path, generator: Path, requests: int) -> None:
@@ -215,26 +216,14 @@ def _answers(port: int) -> bool:
         return False
 
 
-def markdown(counts: list[Count]) -> str:
-    """The table for people."""
-    lines = ["## Instructions a request, outbound, one connection, four endpoints (callgrind)", ""]
-    lines += ["| sidecars | instructions | added | allowed | system calls | |", "| --- | --- | --- | --- | --- | --- |"]
-    for number, count in enumerate(counts):
-        name = "none" if not number else f"+ {count.sidecars[-1]}"
-        added = f"{count.added:+.0f} | {count.allowed}" if number else " | "
-        calls = "" if count.syscalls is None else f"{count.syscalls:.2f}"
-        met = "" if not number else "met" if count.holds else "**not met**"
-        lines.append(f"| {name} | {count.instructions:.0f} | {added} | {calls} | {met} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> int:
     """Measures and prints."""
     if not available():
         print("skipped: valgrind is not installed; run `make peers`")
         return 1
     counts = measure()
-    print(markdown(counts))
+    shown = [asdict(count) for count in counts]
+    print("\n".join([*tables.instructions(shown), *tables.phases(shown)]))
     return 0 if all(count.holds for count in counts) else 1
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.peers import SERVICE
+from tests.bench.configurations import SERVICE
 from tests.bench.processes import BenchmarkError, end, pinned, unhurried
 from tests.bench.scenarios import Scenario
 

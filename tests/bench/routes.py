@@ -31,13 +31,3 @@ def measure() -> RouteCost:
     if done.returncode:
         raise BenchmarkError(f"the routes cannot be measured: {done.stderr.strip()}")
     return RouteCost(**json.loads(done.stdout))
-
-
-def markdown(cost: RouteCost) -> str:
-    """Two lines for people."""
-    met = "met" if cost.holds else "**not met**"
-    return (
-        f"## {cost.routes} routes\n\n"
-        f"compiled in {cost.compile_ms:.0f} ms (allowed {COMPILE_MS_ALLOWED}), "
-        f"one found in {cost.match_ns:.0f} ns (allowed {MATCH_NS_ALLOWED}): {met}\n"
-    )

@@ -14,12 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench import measure, syscalls
+from tests.bench.configurations import SERVICE, Place, origin_command
 from tests.bench.load import Generator, Load, children_ran
-from tests.bench.peers import SERVICE, Peer, Place, origin_command
+from tests.bench.peers import Peer
 from tests.bench.processes import BenchmarkError, Processes, descendants, wait_until
-from tests.bench.report import Sample
+from tests.bench.samples import Sample
 from tests.bench.scenarios import Layout, Scenario
 from tests.bench.speed import Speedometer
+
+WARM_UP = 0.3
+SKIPPED = 77
+"""The exit code of a peer that the kernel refuses."""
+
+
+class Refused(BenchmarkError):
+    """The kernel refuses what a peer stands on."""
 
 
 @dataclass(frozen=True)
@@ -76,23 +85,26 @@ class Session:
     def start(self, peer: Peer) -> Contender:
         """Starts `peer` and waits until it answers rightly.
 
-        Raises BenchmarkError with the end of its output when it does not.
+        Raises BenchmarkError with the end of its output when it does not, Refused where the kernel does not let it.
         """
         if peer.command is None:
             return Contender(peer, self._origin_port, None)
-        folder = self._folder / peer.name
+        folder = self._folder / peer.key
         folder.mkdir()
         unix = f"unix:{self._folder}/origin/socket"
-        origin = unix if self.scenario.origin_over_unix else f"127.0.0.1:{self._origin_port}"
+        over_unix = self.scenario.origin_over_unix and not peer.over_tcp
+        origin = unix if over_unix else f"127.0.0.1:{self._origin_port}"
         place = Place(folder, free_port(), origin, self._binary)
         process = self._processes.start(peer.command(place), {self.layout.proxy_cpu}, peer.environment(place))
         contender = Contender(peer, place.port, process.pid)
         try:
-            self._wait_ready(peer.name, place.port, alive=lambda: process.poll() is None)
+            self._wait_ready(peer.key, place.port, alive=lambda: process.poll() is None)
             if not contender.proxies():
-                raise BenchmarkError(f"{peer.name} answers, but its proxy process was not found")
-        except BenchmarkError:
+                raise BenchmarkError(f"{peer.key} answers, but its proxy process was not found")
+        except BenchmarkError as error:
             self._processes.stop(process)
+            if process.returncode == SKIPPED:
+                raise Refused(self._processes.last_words(1)) from error
             raise
         return contender
 
@@ -125,9 +137,10 @@ class Session:
         return measure.read_resident(contender.proxies()) if contender.pid else None
 
     def syscalls(self, contender: Contender) -> float | None:
-        """System calls a request of the proxy."""
+        """System calls a request of the proxy, its connections to the origin being open already."""
         if contender.pid is None:
             return None
+        self.warm_up(contender, WARM_UP)
         return syscalls.per_request(
             contender.proxies(),
             lambda requests: self.generator.run(contender.port, self.scenario, requests=requests),
@@ -145,10 +158,10 @@ class Session:
         wall, machine_after, ran_after = time.monotonic_ns() - began, measure.read_machine(), children_ran()
         threads_after, switches_after = measure.read_threads(own), measure.read_switches(proxies)
         if contender.proxies() != proxies:
-            raise BenchmarkError(f"{contender.peer.name}: the proxy was replaced during the run")
+            raise BenchmarkError(f"{contender.peer.key}: the proxy was replaced during the run")
         complaint = measure.foreign_requests(self._origin_count() - served - 1, load.requests)
         if complaint and not load.errors:
-            raise BenchmarkError(f"{contender.peer.name}: {complaint}")
+            raise BenchmarkError(f"{contender.peer.key}: {complaint}")
         own_ns = measure.ran_between(threads, threads_after) + ran_after - ran
         return Window(
             load=load,

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tests.bench.processes import BenchmarkError, end, unhurried, wait_until
 
-SHORT, LONG = 500, 3_500
+SHORT, LONG = 2_500, 5_500
+"""Requests. The shorter run, too, uses every connection that the longer one does, more than once."""
 
 
 def total_calls(summary: str) -> int:

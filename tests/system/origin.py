@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.bench.peers import nginx_frame
+from tests.bench.configurations import nginx_frame
 from tests.system.host import Host, free_port
 from tests.system.load import BODY
 

@@ -335,7 +335,7 @@ mod tests {
     use super::run;
     use crate::address::Address;
     use crate::options::Options;
-    use crate::relay;
+    use crate::relay::{self, Reactor, Refused};
     use crate::report::Report;
     use crate::request::Request;
     use crate::response::Expect;
@@ -364,15 +364,26 @@ mod tests {
         Ok(())
     }
 
-    fn relayed(name: &str, origin: Address) -> Result<Address, Box<dyn Error>> {
-        let path: PathBuf = std::env::temp_dir().join(format!("pannier-bench-{}-{name}", std::process::id()));
+    /// A relay on a reactor, or `None` where the kernel refuses it.
+    fn relayed(name: &str, reactor: Reactor, origin: Address) -> Result<Option<Address>, Box<dyn Error>> {
+        let name = format!("pannier-bench-{}-{name}-{reactor:?}", std::process::id());
+        let path: PathBuf = std::env::temp_dir().join(name);
         let address = Address::Unix(path.clone());
         let listen = address.clone();
-        thread::spawn(move || relay::serve(&listen, &origin).map_err(|error| error.to_string()));
+        let relay = thread::spawn(move || match relay::serve(reactor, &listen, &origin) {
+            Err(error) if error.is::<Refused>() => Err(None),
+            other => other.map_err(|error| Some(error.to_string())),
+        });
         while address.connect().is_err() {
+            if relay.is_finished() {
+                return match relay.join() {
+                    Ok(Err(None)) => Ok(None),
+                    other => Err(format!("the relay ended: {other:?}").into()),
+                };
+            }
             thread::yield_now();
         }
-        Ok(address)
+        Ok(Some(address))
     }
 
     fn load(connect: Address, body: &[u8], schedule: Schedule) -> Result<Report, Box<dyn Error>> {
@@ -391,14 +402,37 @@ mod tests {
     }
 
     #[test]
-    fn a_body_larger_than_every_buffer_comes_through_the_relay_whole() -> Result<(), Box<dyn Error>> {
-        let body: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
-        let relay = relayed("large", origin(answer(&body))?)?;
-        let report = load(relay.clone(), &body, Schedule::try_new(Some(30), None, None)?)?;
-        if let Address::Unix(path) = relay {
-            std::fs::remove_file(path)?;
+    fn a_body_larger_than_every_buffer_comes_through_each_relay_whole() -> Result<(), Box<dyn Error>> {
+        // Three of them need more than all the buffers of the io_uring.
+        let body: Vec<u8> = (0..9_000_000_u32).map(|at| (at % 251) as u8).collect();
+        for reactor in [Reactor::Epoll, Reactor::Tokio, Reactor::IoUring] {
+            let Some(relay) = relayed("large", reactor, origin(answer(&body))?)? else {
+                eprintln!("skipped: {reactor:?} is refused here");
+                continue;
+            };
+            let report = load(relay.clone(), &body, Schedule::try_new(Some(12), None, None)?)?;
+            if let Address::Unix(path) = relay {
+                std::fs::remove_file(path)?;
+            }
+            assert_eq!((report.requests, report.errors, report.first_error), (12, 0, None), "{reactor:?}");
         }
-        assert_eq!((report.requests, report.errors, report.first_error), (30, 0, None));
+        Ok(())
+    }
+
+    #[test]
+    fn an_end_goes_through_each_relay_and_its_slot_serves_again() -> Result<(), Box<dyn Error>> {
+        let closing = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello".to_vec();
+        for reactor in [Reactor::Epoll, Reactor::Tokio, Reactor::IoUring] {
+            let Some(relay) = relayed("ends", reactor, origin(closing.clone())?)? else {
+                eprintln!("skipped: {reactor:?} is refused here");
+                continue;
+            };
+            let report = load(relay.clone(), b"hello", Schedule::try_new(Some(500), None, None)?)?;
+            if let Address::Unix(path) = relay {
+                std::fs::remove_file(path)?;
+            }
+            assert_eq!((report.requests, report.errors, report.first_error), (500, 0, None), "{reactor:?}");
+        }
         Ok(())
     }
 
