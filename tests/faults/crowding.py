@@ -57,7 +57,8 @@ class SlowSenders(Attack):
 @dataclass(frozen=True)
 class SlowReaders(Attack):
     """Clients that read 1 MiB at 10 KiB/s, and clients that ask for MiB after MiB and read nothing at all: these are
-    cut when nothing has moved for `idle_s`, and what they asked for is not fetched meanwhile."""
+    cut when nothing has moved for `idle_s`, and what they asked for is not fetched meanwhile. Nothing is held to be
+    amplified: large answers are what the service is there for."""
 
     idle_s: float
     readers: int = 64
