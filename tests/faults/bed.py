@@ -107,9 +107,7 @@ class Bed:
         usual = self.host.environment
         with self.log(name).open("ab") as log:
             self.host.environment = usual | given
-            process = self.host.start(
-                *words, *options, "--", *command, stdout=log, stderr=log, preexec_fn=self.stage.limit
-            )
+            process = self.host.start(*words, *options, "--", *command, stdout=log, stderr=log)
             self.host.environment = usual
         self.stage.limit(process.pid)
         self.running[name] = process
