@@ -21,7 +21,7 @@ DRIP = b"X"
 
 @dataclass(frozen=True)
 class SlowSenders(Attack):
-    """Heads a byte a second, and bodies of 20 B/s: both are told 408 ten seconds and a little later."""
+    """Heads of 4 B/s, and bodies of 20 B/s: both are told 408 ten seconds and a little later."""
 
     heads: int = 200
     bodies: int = 100
