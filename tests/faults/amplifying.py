@@ -35,14 +35,14 @@ class AlwaysFailing(Attack):
                 for name, crowd, host in (("through", through, FRONT), ("into", into, CALLEE)):
                     fields = f"Host: {host}\r\nx-fails: 1\r\nx-attack: 1\r\n{forged}"
                     crowd.say(f"GET {siege.path(name)} HTTP/1.1\r\n{fields}\r\n".encode())
-                    sent[name] += len(list(crowd.alive()))
+                    sent[name] += len(crowd.alive())
                 pause(STEP_S)
                 through.listen()
                 into.listen()
             pause(0.5)
             through.listen()
             into.listen()
-            failed = {name: len(list(crowd.alive())) for name, crowd in (("through", through), ("into", into))}
+            failed = {name: len(crowd.alive()) for name, crowd in (("through", through), ("into", into))}
         siege.trial.require(set(failed.values()) == {self.connections}, f"connections were ended: {failed}")
         counted_s = time.monotonic() - began + WINDOW_S
         allowed = {"through": sent["through"] * (1 + SHARE) + FLOOR_PER_S * counted_s, "into": sent["into"]}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import select
 import socket
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self
 
 PATIENCE_S = 5.0
+EVERYBODY = slice(None)
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
@@ -119,13 +120,13 @@ class Crowd:
             sock.close()
         self.sockets.clear()
 
-    def alive(self) -> Iterable[int]:
+    def alive(self, part: slice = EVERYBODY) -> Sequence[int]:
         """The numbers of the connections that the peer has not ended, as far as was listened."""
-        return [number for number in range(len(self.sockets)) if number not in self.over]
+        return [number for number in range(len(self.sockets))[part] if number not in self.over]
 
-    def say(self, data: bytes) -> None:
+    def say(self, data: bytes, part: slice = EVERYBODY) -> None:
         """The same on each; what the system does not take is not sent."""
-        for number in self.alive():
+        for number in self.alive(part):
             try:
                 self.toll.sent += self.sockets[number].send(data)
             except BlockingIOError:
@@ -133,9 +134,9 @@ class Crowd:
             except OSError:
                 self.over.add(number)
 
-    def listen(self, at_most: int = 1 << 16) -> None:
+    def listen(self, at_most: int = 1 << 16, part: slice = EVERYBODY) -> None:
         """Takes what has come, on each so many bytes."""
-        for number in self.alive():
+        for number in self.alive(part):
             try:
                 data = self.sockets[number].recv(at_most)
             except BlockingIOError:

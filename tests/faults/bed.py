@@ -55,10 +55,10 @@ class Stage:
     disk_mib: int = 0
     descriptors: int = 0
 
-    def limit(self) -> None:
-        """Called in a process that is about to become one of the bed's."""
+    def limit(self, pid: int) -> None:
+        """Limits a process that has just begun, and so whatever it starts: long before its interpreter is up."""
         if self.descriptors:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
 
 
 class Bed:
@@ -107,10 +107,9 @@ class Bed:
         usual = self.host.environment
         with self.log(name).open("ab") as log:
             self.host.environment = usual | given
-            process = self.host.start(
-                *words, *options, "--", *command, stdout=log, stderr=log, preexec_fn=self.stage.limit
-            )
+            process = self.host.start(*words, *options, "--", *command, stdout=log, stderr=log)
             self.host.environment = usual
+        self.stage.limit(process.pid)
         self.running[name] = process
         return process
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import count
 
 from tests.faults.attack import MALFORMED, Attack, Siege, answers
 from tests.faults.attacker import Crowd, say
@@ -14,12 +15,13 @@ from tests.faults.waiting import pause
 HEADER_S = 10.0
 NOTICED_S = 1.5  # a tick, the machine, and our own look twice a second
 LOOK_S = 0.25
+PARTS = 10
 DRIP = b"X"
 
 
 @dataclass(frozen=True)
 class SlowSenders(Attack):
-    """Heads a byte a second, and bodies of 20 B/s: both are told 408 ten seconds and a little later."""
+    """Heads of 4 B/s, and bodies of 20 B/s: both are told 408 ten seconds and a little later."""
 
     heads: int = 200
     bodies: int = 100
@@ -36,12 +38,15 @@ class SlowSenders(Attack):
             heads.say(head)
             bodies.say(body)
             lasted: dict[str, float] = {}
-            while siege.goes_on and len(lasted) < 2:
-                pause(LOOK_S)
+            for step in count():
+                if len(lasted) == 2 or not siege.goes_on:
+                    break
+                pause(LOOK_S / PARTS)  # all at once would be a burst, which is another attack
+                part = slice(step % PARTS, None, PARTS)
                 for name, crowd, drip in (("heads_s", heads, DRIP), ("bodies_s", bodies, DRIP * 5)):
-                    crowd.say(drip)
-                    crowd.listen()
-                    if name not in lasted and not list(crowd.alive()):
+                    crowd.say(drip, part)
+                    crowd.listen(part=part)
+                    if name not in lasted and not crowd.alive():
                         lasted[name] = time.monotonic() - began
                         siege.trial.times[name] = lasted[name]
             for name, crowd in (("heads", heads), ("bodies", bodies)):
@@ -57,7 +62,8 @@ class SlowSenders(Attack):
 @dataclass(frozen=True)
 class SlowReaders(Attack):
     """Clients that read 1 MiB at 10 KiB/s, and clients that ask for MiB after MiB and read nothing at all: these are
-    cut when nothing has moved for `idle_s`, and what they asked for is not fetched meanwhile."""
+    cut when nothing has moved for `idle_s`, and what they asked for is not fetched meanwhile. Nothing is held to be
+    amplified: large answers are what the service is there for."""
 
     idle_s: float
     readers: int = 64
@@ -84,7 +90,7 @@ class SlowReaders(Attack):
                 if not cut_s and silent.reset() == self.silent:
                     cut_s = time.monotonic() - began
             siege.trial.within("cut_s", cut_s or 99.0, 2 * self.idle_s + NOTICED_S)
-            early = self.readers - len(list(readers.alive()))
+            early = self.readers - len(readers.alive())
             siege.trial.require(early == 0, f"{early} slow readers were cut")
             some = min(len(data) for data in readers.heard)
             siege.trial.require(some > 5 * 10_240, f"a slow reader was given {some} bytes in all")

@@ -27,6 +27,7 @@ from tests.proxy.wire import Wire, request
 RECOVERED_S = 5.0
 GIVEN_UP_S = 8.0
 SPIN = 0.2  # of a core, more than the same load takes without the fault
+LOST_LINES = "pannier_access_log_errors_total"
 ENOUGH = 9_000
 PER_CONNECTION = 100 * MIB / 10_000
 
@@ -90,6 +91,7 @@ class DiskFull(Fault):
         before = {
             name: {each.name: each.pid for each in bed.processes(name).values()} for name in (SHOP, ORDERS, SECOND)
         }
+        lost = bed.host.metric(ORDERS, LOST_LINES)
         ballast = [fill(folder) for folder in (bed.host.runtime, bed.state)]
         try:
             pause(self.seconds / 2)
@@ -100,6 +102,7 @@ class DiskFull(Fault):
             for file in ballast:
                 file.unlink()
         began = time.monotonic()
+        trial.require(bed.host.metric(ORDERS, LOST_LINES) > lost, "no line was lost, so the disk was not full")
         log = bed.host.runtime / ORDERS / "access.log"
         size = log.stat().st_size
         wait_until(lambda: log.stat().st_size > size, "the access log goes on", within=GIVEN_UP_S)

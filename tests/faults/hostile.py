@@ -80,7 +80,7 @@ ROWS: Final[Sequence[Row]] = (
     ),
     row(
         "slow-senders",
-        "200 heads of a byte a second and 100 bodies of 20 B/s",
+        "200 heads of 4 B/s and 100 bodies of 20 B/s",
         "408 and close after 10 s, or when a body has been below 240 B/s for as long",
         SlowSenders(),
         seconds=14.0,

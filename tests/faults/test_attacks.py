@@ -64,7 +64,7 @@ def test_a_crowd_hears_each_of_its_connections() -> None:
     with peer(REFUSAL) as address, Crowd(address, 3) as crowd:
         assert crowd.statuses() == [0, 0, 0]
         crowd.say(b"x")
-        while list(crowd.alive()):
+        while crowd.alive():
             crowd.listen()
         assert crowd.statuses() == [400, 400, 400]
         assert (crowd.toll.sent, crowd.toll.received) == (3, 3 * len(REFUSAL))
