@@ -145,6 +145,7 @@ class Session:
             contender.proxies(),
             lambda requests: self.generator.run(contender.port, self.scenario, requests=requests),
             self._folder,
+            connections=self.scenario.connections,
         )
 
     def _window(self, contender: Contender, *, seconds: float, rate: int | None = None) -> Window:

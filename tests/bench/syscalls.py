@@ -12,8 +12,7 @@ from pathlib import Path
 
 from tests.bench.processes import BenchmarkError, end, unhurried, wait_until
 
-SHORT, LONG = 2_500, 5_500
-"""Requests. The shorter run, too, uses every connection that the longer one does, more than once."""
+MEASURED = 2_000
 
 
 def total_calls(summary: str) -> int:
@@ -28,20 +27,23 @@ def total_calls(summary: str) -> int:
     raise BenchmarkError("strace wrote no summary")
 
 
-def per_request(pids: Sequence[int], load: Callable[[int], object], folder: Path) -> float | None:
+def per_request(
+    pids: Sequence[int], load: Callable[[int], object], folder: Path, *, connections: int = 1
+) -> float | None:
     """System calls of `pids` a request, or None when strace is missing or may not attach.
 
-    `load` sends as many requests as it is told.
+    `load` sends as many requests as it is told, over so many connections.
     """
     strace = shutil.which("strace")
     if strace is None:
         return None
     command = [strace, "-c", "-f", *(word for pid in pids for word in ("-p", str(pid)))]
+    short = 500 + 2 * connections  # it, too, uses each of them, more than once
     try:
-        few, many = (_count(command, pids, partial(load, requests), folder) for requests in (SHORT, LONG))
+        few, many = (_count(command, pids, partial(load, n), folder) for n in (short, short + MEASURED))
     except BenchmarkError:
         return None
-    return (many - few) / (LONG - SHORT)
+    return (many - few) / MEASURED
 
 
 def _count(command: Sequence[str], pids: Sequence[int], load: Callable[[], object], folder: Path) -> int:
