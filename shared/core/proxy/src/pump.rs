@@ -86,6 +86,7 @@ pub async fn write(flow: &Flow<'_>, writer: &Stream, bytes: &[u8]) -> Result<(),
 
 /// Writes all of `first` and then of `second`, together where there is room.
 async fn write_both(flow: &Flow<'_>, writer: &Stream, mut first: &[u8], mut second: &[u8]) -> Result<(), PumpError> {
+    pannier_reactor::after_others().await;
     while !first.is_empty() || !second.is_empty() {
         let some = poll_fn(|context| writer.poll_write(context, first, second));
         match flow.timer.until(after(flow.idle_ms).min(flow.until_ms), some).await {

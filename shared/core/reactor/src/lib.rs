@@ -20,5 +20,5 @@ mod tasks;
 mod waker;
 
 pub use local::{run, spawn};
-pub use sleep::{sleep, yield_now};
+pub use sleep::{after_others, sleep, yield_now};
 pub use source::{Interest, Source};

@@ -123,12 +123,19 @@ impl Local {
             while let Some(waker) = self.due(now) {
                 waker.wake();
             }
+            // Twice: what the first pass held back until all had been heard, the second says.
+            self.run_ready();
             self.run_ready();
             if self.is_done.get() {
                 return Ok(());
             }
             self.look(&mut events)?;
         }
+    }
+
+    /// Whether others are to be polled in this turn.
+    pub fn has_ready(&self) -> bool {
+        self.tasks.borrow().ready() > 0
     }
 
     fn due(&self, now: u64) -> Option<Waker> {
@@ -159,8 +166,7 @@ impl Local {
 
     /// Takes in what happened to the sockets; sleeps until something does, if nothing is to be done.
     fn look(&self, events: &mut Vec<Event>) -> io::Result<()> {
-        let timeout =
-            if self.tasks.borrow().ready() > 0 { Some(Timespec::default()) } else { self.until_first_sleeper() };
+        let timeout = if self.has_ready() { Some(Timespec::default()) } else { self.until_first_sleeper() };
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pannier_table::clock;
 
-use crate::local;
+use crate::local::{self, Local};
 
 /// Who sleeps, by the time of waking (ns since boot) and a number.
 #[derive(Default)]
@@ -60,6 +60,14 @@ pub async fn sleep(duration: Duration) {
         if slept.is_some() { Poll::Pending } else { Poll::Ready(()) }
     })
     .await;
+}
+
+/// Returns when all who were ready have been polled. Whoever writes then, writes right after the others: the peer is woken
+/// by the first and still awake at the last.
+pub async fn after_others() {
+    if local::with(Local::has_ready).unwrap_or(false) {
+        yield_now().await;
+    }
 }
 
 /// Lets the others have a turn.
