@@ -31,6 +31,9 @@ from tests.conformance.differential.reading import Read, read_all
 from tests.proxy.process import Proxy
 from tests.proxy.wire import PATIENCE_S, Ended, Message, Wire
 
+#: Flags of requests that failed by their caller; the connection ends after each. Others than these, `-` (answered by
+#: the origin) and `NR` (by ourselves) do not happen while origins read what we mean.
+OF_CALLER = ("DPE", "DT", "DC")
 #: A text of the access log is cut at so many bytes.
 METHOD_BYTES, PATH_BYTES, AUTHORITY_BYTES = 24, 1024, 192
 
@@ -292,8 +295,10 @@ def _of_log(conversation: Conversation) -> list[str]:
     reads = conversation.reads
     for i, line in enumerate(conversation.lines):
         is_last = i == len(conversation.lines) - 1
-        if not is_last and (line.flags not in ("-", "NR") or (i < len(reads) and reads[i].is_last)):
+        if not is_last and (line.flags in OF_CALLER or (i < len(reads) and reads[i].is_last)):
             found.append(f"the connection should have ended after {line}")
+        if line.flags not in ("-", "NR", *OF_CALLER):
+            found.append(f"the origin did not answer what it was sent: {line}")
         if i >= len(reads):
             if line.upstream:
                 found.append(f"forwarded, and there is no such request: {line}")
