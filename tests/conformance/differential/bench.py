@@ -96,15 +96,24 @@ class Tally:
     forwarded: int = 0
     seen: int = 0
     refused_by_origin: int = 0
+    crashes: int = 0
 
 
 class Bench:
     """A context manager: a proxy and an origin of one kind, which says what it must within `patience_s`."""
 
-    def __init__(self, folder: Path, server: Server, program: str, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        server: Server,
+        program: str,
+        tally: Tally | None = None,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._patience_s = patience_s
         self.server = server
-        self.tally = Tally()
+        self.tally = tally or Tally()
         self._folder = folder / server.name
         self._program = program
         self._lines = folder / f"{server.name}.lines"
@@ -173,6 +182,11 @@ class Bench:
         self.tally.seen += len(seen)
         found += [Problem(self.server.name, text, cases) for text in self._of_origin(whole, refused, seen)]
         return found
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether the origin has ended by itself."""
+        return self._origin.has_ended
 
     def leave(self) -> list[Problem]:
         """Ends both sides in order; whatever the origin has read by then beyond what was compared is one too many."""
