@@ -10,7 +10,7 @@ RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -
 NATIVE  := $(CORE)/python/pannier/_native.abi3.so
 PEERS   := nginx-light apache2-bin haproxy strace prometheus valgrind varnish slowhttptest $(if $(shell command -v node),,nodejs)
 
-.PHONY: run test test-rust test-python lint peers bench faults soak docs build clean
+.PHONY: run test test-rust test-python lint peers bench faults soak fuzz docs build clean
 
 run: build
 	$(BIN)/python examples/shop/run.py --profile $(PROFILE) $(if $(FOR),--for $(FOR))
@@ -50,6 +50,22 @@ faults: build
 # Ten minutes of load in which nothing fails and nothing grows; FOR=90s for less.
 soak: build
 	$(BIN)/python -m tests.faults.soak $(if $(FOR),--for $(FOR))
+
+# Every parser with libFuzzer, each FOR so long; `make test` has a short form without it. What is found wrong is left in
+# target/fuzz-found, what is merely new in target/fuzz-corpus. Coverage by LLVM's own pass, so that stable Rust will do.
+FUZZED   := $(if $(TARGET),$(TARGET),$(notdir $(wildcard $(CORE)/fuzz/corpus/*)))
+HOST      = $(shell rustc -vV | sed -n 's/^host: //p')
+COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+
+fuzz: | toolchain
+	cd $(CORE)/fuzz/guided && RUSTFLAGS="$(COVERAGE)" cargo build --quiet --release --target $(HOST) --target-dir ../../target/fuzz
+	cd $(CORE) && mkdir -p target/fuzz-found && for target in $(FUZZED); do \
+	  echo "== $$target"; mkdir -p target/fuzz-corpus/$$target; \
+	  PANNIER_FUZZ=$$target target/fuzz/$(HOST)/release/guided target/fuzz-corpus/$$target fuzz/corpus/$$target \
+	    -artifact_prefix=target/fuzz-found/$$target- -max_total_time=$(or $(patsubst %s,%,$(FOR)),60) -timeout=10 \
+	    -max_len=8192 -print_final_stats=1 -verbosity=0 || exit 1; done
 
 # The only target that rewrites files of the repository: the tables of promises in docs/sidecars, and docs/benchmarks from
 # the last whole `make bench` of this working copy, if that is newer.

@@ -31,6 +31,9 @@ from tests.conformance.differential.reading import Read, read_all
 from tests.proxy.process import Proxy
 from tests.proxy.wire import PATIENCE_S, Ended, Message, Wire
 
+#: Flags of requests that failed by their caller; the connection ends after each. Others than these, `-` (answered by
+#: the origin) and `NR` (by ourselves) do not happen while origins read what we mean.
+OF_CALLER = ("DPE", "DT", "DC")
 #: A text of the access log is cut at so many bytes.
 METHOD_BYTES, PATH_BYTES, AUTHORITY_BYTES = 24, 1024, 192
 
@@ -93,15 +96,24 @@ class Tally:
     forwarded: int = 0
     seen: int = 0
     refused_by_origin: int = 0
+    crashes: int = 0
 
 
 class Bench:
     """A context manager: a proxy and an origin of one kind, which says what it must within `patience_s`."""
 
-    def __init__(self, folder: Path, server: Server, program: str, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        server: Server,
+        program: str,
+        tally: Tally | None = None,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._patience_s = patience_s
         self.server = server
-        self.tally = Tally()
+        self.tally = tally or Tally()
         self._folder = folder / server.name
         self._program = program
         self._lines = folder / f"{server.name}.lines"
@@ -170,6 +182,11 @@ class Bench:
         self.tally.seen += len(seen)
         found += [Problem(self.server.name, text, cases) for text in self._of_origin(whole, refused, seen)]
         return found
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether the origin has ended by itself."""
+        return self._origin.has_ended
 
     def leave(self) -> list[Problem]:
         """Ends both sides in order; whatever the origin has read by then beyond what was compared is one too many."""
@@ -292,8 +309,10 @@ def _of_log(conversation: Conversation) -> list[str]:
     reads = conversation.reads
     for i, line in enumerate(conversation.lines):
         is_last = i == len(conversation.lines) - 1
-        if not is_last and (line.flags not in ("-", "NR") or (i < len(reads) and reads[i].is_last)):
+        if not is_last and (line.flags in OF_CALLER or (i < len(reads) and reads[i].is_last)):
             found.append(f"the connection should have ended after {line}")
+        if line.flags not in ("-", "NR", *OF_CALLER):
+            found.append(f"the origin did not answer what it was sent: {line}")
         if i >= len(reads):
             if line.upstream:
                 found.append(f"forwarded, and there is no such request: {line}")

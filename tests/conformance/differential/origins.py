@@ -98,6 +98,11 @@ class Origin:
         *lines, self._rest = (self._rest + self._log.read()).split(b"\n")
         return [self.server.read(line) for line in lines]
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it runs no more."""
+        return self._process.poll() is not None
+
     def leave(self) -> list[Seen]:
         """Lets it finish what it has, and gives the last that it wrote: after this, nothing more can come."""
         if self._process.poll() is None:

@@ -273,6 +273,10 @@ impl Clusters<'_> {
     fn take_routes(&mut self, table: &schema::routes::Routes, service: &str) -> Result<Traffic, String> {
         let services = &table.services;
         for (name, service) in services {
+            let affinity = service.affinity.as_ref();
+            if let Some(cookie) = affinity.and_then(|affinity| affinity.cookie.as_deref()).filter(|c| !is_token(c)) {
+                return Err(format!("service {name:?}: affinity.cookie: {cookie:?} is no cookie's name"));
+            }
             let index = self.target(name, services)?;
             if let Some(cluster) = self.all.get_mut(index) {
                 cluster.take_service(service, table.zone.as_deref());
@@ -334,6 +338,11 @@ impl Clusters<'_> {
     }
 }
 
+/// It is written into answers as it stands.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
 fn check_timeouts(timeouts: &Timeouts) -> Result<(), String> {
     let Timeouts { header_ms, idle_ms, connect_ms, request_ms, drain_ms } = *timeouts;
     for (name, ms) in [
@@ -382,5 +391,26 @@ pub fn floor() -> Base {
         timeouts: Timeouts::default(),
         clusters: Vec::new(),
         seed: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::routes::{Affinity, Service};
+
+    #[test]
+    fn a_cookie_is_named_by_a_token() {
+        let compiles = |cookie: &str| {
+            let affinity = Affinity { cookie: Some(cookie.into()), header: None, ttl_s: None };
+            let service = Service { affinity: Some(affinity), ..Service::default() };
+            let services = BTreeMap::from([("orders".to_string(), service)]);
+            let routes = schema::routes::Routes { services, ..schema::routes::Routes::default() };
+            Policy::compile(&Tables { routes: Some(routes), ..Tables::of(floor()) }, &Live::default()).is_ok()
+        };
+        assert!(compiles("session-id"));
+        for bad in ["", "a b", "a=b", "a;b", "a\r\nset-cookie: b"] {
+            assert!(!compiles(bad), "{bad:?}");
+        }
     }
 }

@@ -50,6 +50,7 @@ impl Rule {
         if let Some(host) = rule.redirect.as_ref().and_then(|redirect| redirect.host.as_deref()) {
             pannier_http::authority::parse(host).ok_or(format!("redirect: {host:?} is no authority"))?;
         }
+        check_written(rule)?;
         Ok(Rule {
             name: rule.name.as_str().into(),
             to: match rule.to.is_empty() {
@@ -72,6 +73,29 @@ impl Rule {
             fault: rule.fault.as_ref().map(Injection::compile).transpose()?,
             cors: rule.cors.clone(),
         })
+    }
+}
+
+/// What is written into a head as it stands must not be able to end a line, or a target.
+fn check_written(rule: &Described) -> Result<(), String> {
+    let rewrite = rule.rewrite.iter().flat_map(|r| [("rewrite.path", &r.path), ("rewrite.prefix", &r.prefix)]);
+    let redirect = rule.redirect.iter().flat_map(|r| [("redirect.path", &r.path), ("redirect.prefix", &r.prefix)]);
+    for (name, path) in rewrite.chain(redirect) {
+        if let Some(path) = path
+            && !(path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#' && b != b'?'))
+        {
+            return Err(format!("{name}: {path:?} is no path"));
+        }
+    }
+    if let Some(scheme) = rule.redirect.as_ref().and_then(|redirect| redirect.scheme.as_deref())
+        && !matches!(scheme, "http" | "https")
+    {
+        return Err(format!("redirect.scheme: {scheme:?} is neither http nor https"));
+    }
+    let cors = rule.cors.iter().flat_map(|c| [&c.origins, &c.methods, &c.headers, &c.expose]).flatten();
+    match cors.into_iter().find(|text| !text.bytes().all(|b| (b' '..=b'~').contains(&b))) {
+        Some(text) => Err(format!("cors: {text:?} is no field value")),
+        None => Ok(()),
     }
 }
 
@@ -214,6 +238,38 @@ mod tests {
         assert!((1_800..2_200).contains(&canary), "{canary}");
         assert_eq!(split.pick(|| 7), split.pick(|| 7));
         assert!(Split::compile([("a", 0)].into_iter(), &mut index).is_err());
+    }
+
+    #[test]
+    fn what_is_written_as_it_stands_cannot_end_a_line() {
+        let redirect = |scheme: &str, path: &str| Described {
+            redirect: Some(Redirect {
+                status: 302,
+                scheme: Some(scheme.into()),
+                host: None,
+                port: None,
+                path: Some(path.into()),
+                prefix: None,
+            }),
+            ..Described::default()
+        };
+        let rewrite = |prefix: &str| Described {
+            rewrite: Some(Rewrite { prefix: Some(prefix.into()), ..Rewrite::default() }),
+            ..Described::default()
+        };
+        let cors = |origin: &str| Described {
+            cors: Some(Cors { origins: vec![origin.into()], ..Cors::default() }),
+            ..Described::default()
+        };
+        let compiles = |rule: &Described| Rule::compile(rule, |_| Ok(0)).is_ok();
+        for good in [redirect("https", "/a;b=%20"), rewrite("/"), cors("https://a.example")] {
+            assert!(compiles(&good), "{good:?}");
+        }
+        for bad in ["/a\r\nx: y", "/a b", "a", "", "/a?b", "/a#b", "/\u{e9}"] {
+            assert!(!compiles(&redirect("http", bad)) && !compiles(&rewrite(bad)), "{bad:?}");
+        }
+        assert!(!compiles(&redirect("h\r\n\r\nttp", "/")) && !compiles(&redirect("ftp", "/")));
+        assert!(!compiles(&cors("a\r\nset-cookie: b")));
     }
 
     #[test]
