@@ -157,10 +157,12 @@ fn write_node(out: &mut Vec<u8>, address: &str) {
 }
 
 /// What a name means to whoever asks for the client. Those in use by proxies (nginx, Apache, Envoy, Linkerd, IIS) and
-/// content networks, for the address, the scheme, the certificate or the user of a client.
+/// content networks, for the address, the scheme, the certificate or the user of a client; and `SCRIPT_NAME`, by which gunicorn
+/// lets a peer on its own host say which part of the path is the app's. The underscore is that one's usual spelling.
 #[must_use]
 pub fn classify(name: &str) -> Name {
-    const WHOLE: [&[u8]; 11] = [
+    const MOUNT: &[u8] = b"script-name";
+    const WHOLE: [&[u8]; 12] = [
         b"forwarded",
         b"x-real-ip",
         b"x-client-ip",
@@ -172,6 +174,7 @@ pub fn classify(name: &str) -> Name {
         b"client-ip",
         b"cf-connecting-ip",
         b"remote-user",
+        MOUNT,
     ];
     const BEGINNINGS: [&[u8]; 6] =
         [b"x-forwarded", b"x-envoy-", b"l5d-", b"x-ssl-client-", b"ssl-client-", b"x-client-cert"];
@@ -186,7 +189,7 @@ pub fn classify(name: &str) -> Name {
         || BEGINNINGS.iter().any(|known| is(known, name.get(..known.len())));
     match known {
         false => Name::Other,
-        true if name.contains(&b'_') => Name::ForwardingAlias,
+        true if name.contains(&b'_') && !is(MOUNT, Some(name)) => Name::ForwardingAlias,
         true => Name::Forwarding,
     }
 }
@@ -257,7 +260,9 @@ mod tests {
 
     #[test]
     fn names_are_known_in_every_disguise() {
-        for name in ["Forwarded", "X-Forwarded-For", "x-forwarded-client-cert", "X-Real-IP", "L5d-Client-Id"] {
+        for name in
+            ["Forwarded", "X-Forwarded-For", "x-forwarded-client-cert", "X-Real-IP", "L5d-Client-Id", "SCRIPT_NAME"]
+        {
             assert_eq!(classify(name), Name::Forwarding, "{name}");
         }
         for name in ["X_Forwarded_For", "x-forwarded_proto", "X_REAL-IP", "remote_user"] {
@@ -272,6 +277,8 @@ mod tests {
             ("X-Forwarded-For", true, true),
             ("X-Forwarded-Proto", true, false),
             ("x_forwarded_proto", true, true),
+            ("SCRIPT_NAME", true, false),
+            ("script-name", true, false),
             ("Accept", false, false),
         ] {
             assert_eq!(stranger.drops(classify(name), name), by_stranger, "{name}");
