@@ -70,7 +70,7 @@ async fn next_head<'c>(
             return Err(NoHead::Ended);
         }
     }
-    let mut arrived = Arrived { peer, head: 0, started_ns: clock::monotonic_ns(), bytes: 0 };
+    let mut arrived = Arrived { peer, head: 0, started_ns: clock::recent_ns(), bytes: 0 };
     let deadline = after(timeouts.header_ms);
     let mut scanner = HeadScanner::default();
     let mut fresh = true;

@@ -264,7 +264,7 @@ async fn receive_with(
     };
     let latency_ns = match attempt.sent_ns.get() {
         0 => None,
-        sent => Some(clock::monotonic_ns().saturating_sub(sent)),
+        sent => Some(clock::recent_ns().saturating_sub(sent)),
     };
     if let Some(pause_ms) = head.again_ms {
         let taken = head.relay.relay(input, out).unwrap_or(0);
