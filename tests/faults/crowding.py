@@ -16,7 +16,7 @@ HEADER_S = 10.0
 NOTICED_S = 1.5  # a tick, the machine, and our own look twice a second
 LOOK_S = 0.25
 PARTS = 10
-STARTS = 16
+STARTS = 8  # steps, so that nobody idles before he has asked
 DRIP = b"X"
 
 
