@@ -65,17 +65,12 @@ ROWS: Final[Sequence[Row]] = (
         quick=True,
     ),
     row(
-        "fields",
-        "x-pannier-* from outside under every alias; bytes of another protocol behind an upgrade that is not granted",
-        "none of ours arrives; what follows an upgrade without 101 is a request like any other, or refused",
-        Several((OwnFields(), Upgraded())),
-    ),
-    row(
-        "places",
-        "authorities not served here; link-local and metadata addresses, also by name, from the app's side; a page of "
-        "a stranger's in a browser of this host",
-        "404 NR and never looked up; 403 DN and never reached; metrics and health answer 403 to it",
-        Several((UnknownHosts(), Administered())),
+        "strangers",
+        "x-pannier-* under every alias; another protocol behind an upgrade that is not granted; authorities not served "
+        "here; link-local and metadata addresses, also by name; a stranger's page in a browser of this host",
+        "none of ours arrives; what follows an upgrade without 101 is a request, or refused; 404 NR, never looked up; "
+        "403 DN, never reached; metrics and health answer 403",
+        Several((OwnFields(), Upgraded(), UnknownHosts(), Administered())),
         OPEN,
     ),
     row(

@@ -24,6 +24,7 @@ import selectors
 import signal
 import socket
 import sys
+from functools import cache
 from pathlib import Path
 
 BODY = b"pannier ".ljust(63, b".") + b"\n"
@@ -32,6 +33,7 @@ STREAM = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNK = b"5\r\ntick\n\r\n"
 TICK_S = 0.05
 EVERY = 50
+PIECE = 64 << 10
 
 
 class Origin:
@@ -103,7 +105,7 @@ class Origin:
         if path == b"/echo":
             self._send(connection, _good(request))
         elif path.startswith(b"/large/"):
-            self._send(connection, _good(bytes(int(path.removeprefix(b"/large/")) << 10)))
+            self._send(connection, _large(int(path.removeprefix(b"/large/"))))
         elif self._fails(head) or self._refuses(method, path, number, head):
             self._send(connection, BAD)
         else:
@@ -119,12 +121,13 @@ class Origin:
         return bool(_field(head, b"x-faults"))
 
     def _send(self, connection: socket.socket, data: bytes) -> None:
-        """Sends what is left of earlier answers and `data`; the rest when there is room."""
+        """Sends what is left of earlier answers and `data`: a piece at a time, so that who is asked for little does not
+        wait for who is asked for much."""
         unsent = self._unsent.setdefault(connection, bytearray())
         unsent += data
         try:
-            while unsent:
-                del unsent[: connection.send(unsent)]
+            if unsent:
+                del unsent[: connection.send(unsent[:PIECE])]
         except BlockingIOError:
             pass
         except OSError:
@@ -144,6 +147,11 @@ class Origin:
 
 def _good(body: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+@cache
+def _large(kib: int) -> bytes:
+    return _good(bytes(kib << 10))
 
 
 def _whole(buffer: bytearray) -> int | None:

@@ -13,7 +13,7 @@ from tests.faults.row import Row
 TABLE: Final = "Configuration and resources"
 WHOLE: Final = Stage("production")
 SPARED: Final = "at most 0.2 of a core more; a new caller is served 5 s after there is room"
-DISK: Final = Stage("production", disk_mib=4)
+DISK: Final = Stage("production", disk_mib=48)  # the access logs of five repetitions are half of that
 
 ROWS: Final[Sequence[Row]] = (
     Row(
