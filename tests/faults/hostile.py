@@ -75,7 +75,7 @@ ROWS: Final[Sequence[Row]] = (
     ),
     row(
         "slow-senders",
-        "200 heads of 4 B/s and 100 bodies of 20 B/s",
+        "200 heads of 4 B/s and 60 bodies of 20 B/s",
         "408 and close after 10 s, or when a body has been below 240 B/s for as long",
         SlowSenders(),
         seconds=14.0,
@@ -83,8 +83,8 @@ ROWS: Final[Sequence[Row]] = (
     row(
         "slow-crowd",
         "300 bodies of 20 B/s, more than load shedding lets be under way at the same time",
-        "they are told 408, and take nobody else's place",
-        SlowSenders(heads=1, bodies=300),
+        "they are told 408, or 503 at once, and take nobody else's place",
+        SlowSenders(heads=1, bodies=300, are_shed=True),
         seconds=14.0,
     ),
     row(

@@ -127,6 +127,19 @@ def test_strangers_that_are_idle_do_not_starve_who_is_served(proxy: Proxy, origi
         assert last.read_answer().status == 200
 
 
+def test_strangers_that_are_idle_leave_when_others_wait(proxy: Proxy) -> None:
+    proxy.kill()
+    proxy.start(descriptors=256)
+    with ExitStack() as stack:
+        strangers = [stack.enter_context(proxy.call()) for _ in range(200)]
+        for stranger in strangers[:90]:
+            stranger.send(request())
+            assert stranger.read_answer().status == 200
+        strangers[-1].send(request())
+        assert strangers[-1].read_answer().status == 200
+        assert strangers[0].has_ended()
+
+
 def test_every_worker_accepts(start_proxy: StartProxy) -> None:
     """The kernel spreads connections over the listeners; one without a worker would keep some waiting."""
     proxy = start_proxy(workers=3)

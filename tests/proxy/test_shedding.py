@@ -175,3 +175,34 @@ def test_a_proxy_that_is_killed_leaves_no_use_behind(proxy: Proxy, origin: Origi
         proxy.start()
         release.set()
         assert [ask(proxy).status for _ in range(3)] == [200] * 3
+
+
+def test_slow_uploads_take_no_more_than_half(start_proxy: StartProxy, origin: Origin) -> None:
+    proxy = start_proxy()
+    shed(proxy, default=1.0)
+    head = b"POST /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nslowly"
+    with ExitStack() as stack:
+        callers = [stack.enter_context(proxy.call()) for _ in range(5)]
+        for number, caller in enumerate(callers):
+            caller.send(head)
+            wait_until(lambda wanted=number + 1: origin.connections == wanted)  # type: ignore[misc]
+        with proxy.call() as sixth:
+            sixth.send(head)
+            assert_shed(sixth.read_answer())
+        assert ask(proxy).status == 200, "who has said everything has the other half"
+        callers[0].send(b"x" * 994)
+        assert callers[0].read_answer().status == 200
+        with proxy.call() as another:
+            another.send(head)
+            wait_until(lambda: origin.connections == 6)
+
+
+def test_an_upload_that_was_sent_on_is_none_any_more(start_proxy: StartProxy, origin: Origin) -> None:
+    proxy = start_proxy()
+    shed(proxy, default=1.0)
+    with held(origin), ExitStack() as stack:
+        for number in range(9):
+            caller = stack.enter_context(proxy.call())
+            caller.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n")
+            caller.send(b"body")
+            origin.wait_requests(number + 1)

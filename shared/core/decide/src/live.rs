@@ -16,6 +16,8 @@ pub struct ServiceLive {
     pub name: Box<str>,
     /// Requests under way.
     pub requests: Gate,
+    /// Those of them whose body is still to come.
+    pub uploads: Gate,
     /// Connections that are open, and who waits for one.
     pub connections: Gate,
     /// Retries under way.

@@ -3,6 +3,8 @@
 //! What refuses without taking anything comes first, what takes a place later, what waits after that, and the few calls of a
 //! half-open breaker last. All of it comes before an endpoint is chosen, and none of it counts against one.
 
+use std::cell::Cell;
+
 use pannier_decide::breaker;
 use pannier_decide::bucket::Taken;
 use pannier_decide::cluster::Cluster;
@@ -44,14 +46,44 @@ impl Criticality {
     }
 }
 
+/// Of the requests that are not shed, so many may be waiting for their bodies: callers who send slowly take no more than
+/// that from those who have said everything.
+const UPLOADS: f64 = 0.5;
+
 /// The places that an admitted request takes; they are free again when this is dropped.
 #[derive(Default)]
 pub struct Pass<'p> {
     requests: Option<Held<'p>>,
     bulkhead: Option<Held<'p>>,
+    /// Until its body has been sent on.
+    pub upload: Upload<'p>,
 }
 
 struct Held<'p>(&'p Gate);
+
+/// The place of a request whose body is still to come.
+#[derive(Default)]
+pub struct Upload<'p> {
+    gate: Option<&'p Gate>,
+    has_ended: Cell<bool>,
+}
+
+impl Upload<'_> {
+    /// Its body has been sent on: another may take the place.
+    pub fn end(&self) {
+        if let Some(gate) = self.gate
+            && !self.has_ended.replace(true)
+        {
+            gate.leave();
+        }
+    }
+}
+
+impl Drop for Upload<'_> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
@@ -77,7 +109,10 @@ async fn inbound<'p>(context: Context<'p>, plan: &Plan<'_>) -> Result<Pass<'p>, 
         rate(worker, limit, live, "")?;
     }
     if let Some(shedding) = &limits.shedding {
-        pass.requests = Some(shed(worker, shedding, live, plan.criticality)?);
+        if plan.upload.is_some() {
+            pass.upload.gate = Some(shed(worker, shedding, &live.uploads, plan.criticality, UPLOADS)?);
+        }
+        pass.requests = Some(Held(shed(worker, shedding, &live.requests, plan.criticality, 1.0)?));
     }
     if let Some(bulkhead) = &limits.bulkhead {
         pass.bulkhead = Some(enter(context, bulkhead, &live.bulkhead, "this service", plan).await?);
@@ -149,26 +184,28 @@ fn draw(worker: &Worker, percent: f64) -> bool {
     percent >= 100.0 || (percent > 0.0 && Random::percent(&mut worker.random.borrow_mut(), percent))
 }
 
+/// Enters a gate that `part` of the requests that are not shed may be behind.
 fn shed<'p>(
     worker: &Worker,
     shedding: &Shedding,
-    live: &'p ServiceLive,
+    gate: &'p Gate,
     criticality: Criticality,
-) -> Result<Held<'p>, Answer> {
+    part: f64,
+) -> Result<&'p Gate, Answer> {
     let share = match criticality {
         Criticality::Sheddable => shedding.sheddable,
         Criticality::Critical if shedding.trust => 1.0,
         _ => shedding.default,
     };
     // 0.29 of 100 is 29, whatever the product of the two says in binary.
-    let most = (f64::from(shedding.requests) * share + 1e-6) as u32;
-    if live.requests.enter(most) {
-        return Ok(Held(&live.requests));
+    let most = (f64::from(shedding.requests) * share * part + 1e-6) as u32;
+    if gate.enter(most) {
+        return Ok(gate);
     }
     if !draw(worker, shedding.enforced) {
         worker.count(Counter::ShedInShadow);
-        live.requests.force();
-        return Ok(Held(&live.requests));
+        gate.force();
+        return Ok(gate);
     }
     worker.count(Counter::Shed);
     Err(Answer::new(503, Flag::SH, "too many requests are under way for one of this criticality")

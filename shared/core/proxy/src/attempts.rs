@@ -13,7 +13,7 @@ use pannier_table::counters::Cell as Counter;
 use pannier_table::record::Flag;
 use pannier_table::series::Direction;
 
-use crate::admission::Queued;
+use crate::admission::{Pass, Queued};
 use crate::answer::{Answer, harmless};
 use crate::call::{Call, Chosen, choose};
 use crate::dial::{self, DialError};
@@ -44,7 +44,13 @@ pub enum Target<'a> {
 }
 
 /// Makes attempts until one counts, or none is left.
-pub async fn run<'a>(context: Context<'a>, target: Target<'a>, plan: &mut Plan<'a>, caller: &Stream) -> Outcome<'a> {
+pub async fn run<'a>(
+    context: Context<'a>,
+    target: Target<'a>,
+    plan: &mut Plan<'a>,
+    caller: &Stream,
+    pass: &Pass<'_>,
+) -> Outcome<'a> {
     let repeatable = plan.repeatable && plan.upload.is_none();
     let mut upload = plan.upload.take();
     // An answer of our own comes before the end of a body that is still to come: no further request can be told from it.
@@ -106,6 +112,7 @@ pub async fn run<'a>(context: Context<'a>, target: Target<'a>, plan: &mut Plan<'
             deadline_ms: plan.deadline_ms,
             retrying: retrying.as_ref(),
             kept: kept.as_ref(),
+            pass,
             headers: plan.rule.and_then(|rule| rule.response.as_ref()),
             extra: &plan.answer_fields,
             replaces_cors: plan.has_cors_marks,

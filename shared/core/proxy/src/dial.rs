@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -38,9 +39,9 @@ pub async fn connect(worker: &Worker, timer: &Timer, address: &Address, timeout_
     worker.count(Cell::ConnectsTotal);
     let dial = async {
         match address {
-            Address::Ip(ip) => tcp(ip).await,
-            Address::Name(host, port) => first_of(&resolve(host, *port).await?).await,
-            Address::Unix(path) => unix(path.as_ref()).await,
+            Address::Ip(ip) => tcp(worker, ip).await,
+            Address::Name(host, port) => first_of(worker, &resolve(host, *port).await?).await,
+            Address::Unix(path) => unix(worker, path.as_ref()).await,
         }
     };
     count(worker, timer.until(after(timeout_ms), dial).await.map(|done| done.map_err(|_| DialError::Failed)))
@@ -64,7 +65,7 @@ pub async fn pass_through(
         if allowed.is_empty() {
             return Err(if resolved.is_empty() { DialError::Failed } else { DialError::Forbidden });
         }
-        first_of(&allowed).await.map_err(|_| DialError::Failed)
+        first_of(worker, &allowed).await.map_err(|_| DialError::Failed)
     };
     count(worker, timer.until(after(timeout_ms), dial).await)
 }
@@ -90,10 +91,10 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// A connection to the first address that has one to give.
-async fn first_of(addresses: &[SocketAddr]) -> io::Result<Stream> {
+async fn first_of(worker: &Worker, addresses: &[SocketAddr]) -> io::Result<Stream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses {
-        match tcp(address).await {
+        match tcp(worker, address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
@@ -101,9 +102,20 @@ async fn first_of(addresses: &[SocketAddr]) -> io::Result<Stream> {
     Err(last)
 }
 
-async fn tcp(address: &SocketAddr) -> io::Result<Stream> {
+/// A socket; for want of descriptors in place of one that was held back, or of an idle connection.
+fn socket(worker: &Worker, family: AddressFamily) -> io::Result<OwnedFd> {
+    loop {
+        match net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None) {
+            Err(error)
+                if worker.reserve.is_told(Some(error)) && (worker.reserve.free_one() || worker.pool.close_any()) => {}
+            made => return made.map_err(Into::into),
+        }
+    }
+}
+
+async fn tcp(worker: &Worker, address: &SocketAddr) -> io::Result<Stream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+    let socket = socket(worker, family)?;
     sockopt::set_tcp_nodelay(&socket, true)?;
     match net::connect(&socket, address) {
         Ok(()) => Stream::tcp(socket, true),
@@ -117,11 +129,10 @@ async fn tcp(address: &SocketAddr) -> io::Result<Stream> {
 }
 
 /// A Unix socket connects at once, or has its queue full, which nobody tells the end of.
-async fn unix(path: &Path) -> io::Result<Stream> {
+async fn unix(worker: &Worker, path: &Path) -> io::Result<Stream> {
     let address = SocketAddrUnix::new(path)?;
     loop {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let socket = socket(worker, AddressFamily::UNIX)?;
         match net::connect(&socket, &address) {
             Ok(()) => return Stream::unix(socket),
             Err(Errno::AGAIN) => pannier_reactor::sleep(QUEUE_PAUSE).await,

@@ -15,6 +15,7 @@ use pannier_table::clock;
 use pannier_table::counters::Cell as Counter;
 use pannier_table::record::Flag;
 
+use crate::admission::Pass;
 use crate::pump::{self, Flow, PumpError};
 use crate::replay::Kept;
 use crate::retrying::Retrying;
@@ -43,6 +44,8 @@ pub struct Attempt<'a> {
     pub bounds_answer: bool,
     /// What may be tried again.
     pub retrying: Option<&'a Retrying<'a>>,
+    /// Its places: the one for its body is given back when that has been sent.
+    pub pass: &'a Pass<'a>,
     /// Keeps what is sent of a body.
     pub kept: Option<&'a Kept>,
     /// What the route changes in the answer, and adds to it.
@@ -178,6 +181,7 @@ pub async fn run(
                         if attempt.kept.is_some_and(|kept| !kept.is_whole()) {
                             attempt.worker.count(Counter::BodiesNotReplayable);
                         }
+                        attempt.pass.upload.end();
                         attempt.sent_ns.set(clock::monotonic_ns());
                         deadline.set(attempt.answer_by());
                     }

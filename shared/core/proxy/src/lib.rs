@@ -18,7 +18,7 @@
 //! | `mirror` | copies of requests |
 //! | `exchange` | one attempt at an upstream: request there, answer back |
 //! | `pump` | bodies and tunnels |
-//! | `pool`, `dial`, `upstream` | connections to upstreams |
+//! | `pool`, `dial`, `upstream`, `reserve` | connections to upstreams, and descriptors held back for them |
 //! | `answer` | what the proxy says itself |
 //! | `account` | counters and records of a finished request |
 //! | `timers` | coarse deadlines that cost nothing per request |
@@ -45,6 +45,7 @@ mod policy_watch;
 mod pool;
 mod pump;
 mod replay;
+mod reserve;
 mod retrying;
 mod stack;
 mod stream;

@@ -73,6 +73,11 @@ impl Pool {
         cluster.endpoints.iter().any(|e| all.get_mut(&e.key).is_some_and(|idle| idle.pop().is_some()))
     }
 
+    /// Closes one idle connection, whatever it is to; whether there was one.
+    pub fn close_any(&self) -> bool {
+        self.0.borrow_mut().values_mut().any(|idle| idle.pop().is_some())
+    }
+
     /// Closes one idle connection to each endpoint whose service has somebody waiting for one: who waits may be another
     /// worker, which cannot use ours. One of our own would have taken it within a tick; whether one has to be looked at
     /// again then.

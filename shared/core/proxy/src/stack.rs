@@ -109,7 +109,7 @@ async fn govern<'a>(context: Context<'a>, plan: &mut Plan<'a>, caller: &Stream) 
         return Err(*answer);
     }
     let target = target(context, plan)?;
-    let _pass = match target {
+    let pass = match target {
         Target::Cluster(cluster) => admission::admit(context, cluster, plan).await?,
         Target::Authority => admission::Pass::default(),
     };
@@ -117,7 +117,7 @@ async fn govern<'a>(context: Context<'a>, plan: &mut Plan<'a>, caller: &Stream) 
     let has_faults = faults.iter().any(Option::is_some);
     let was_delayed = has_faults && inject(context, faults, plan.deadline_ms).await?;
     mirror::send(context, plan, target);
-    let mut outcome = attempts::run(context, target, plan, caller).await;
+    let mut outcome = attempts::run(context, target, plan, caller, &pass).await;
     if was_delayed && outcome.flag == Flag::None {
         outcome.flag = Flag::DI;
     }

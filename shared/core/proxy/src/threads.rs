@@ -109,6 +109,7 @@ fn run(
 async fn accept(worker: Rc<Worker>, listener: Listener, direction: Direction) {
     loop {
         while worker.is_full() {
+            worker.make_room();
             sleep(FULL_PAUSE).await;
         }
         match listener.accept().await {
@@ -122,7 +123,8 @@ async fn accept(worker: Rc<Worker>, listener: Listener, direction: Direction) {
             }
             Err(e) => {
                 worker.count(Counter::AcceptErrors);
-                if e.raw_os_error() != Some(Errno::CONNABORTED.raw_os_error()) {
+                let errno = Errno::from_io_error(&e);
+                if !worker.reserve.is_told(errno) && errno != Some(Errno::CONNABORTED) {
                     sleep(ERROR_PAUSE).await;
                 }
             }
@@ -140,6 +142,7 @@ async fn tick(worker: Rc<Worker>) {
         let is_wanted = worker.pool.make_room(now);
         if now >= purge_at {
             worker.pool.purge(now);
+            worker.reserve.refill();
             purge_at = now + 1_000;
         }
         let quiet = if worker.is_draining() || is_wanted { timers::TICK } else { Duration::from_millis(500) };

@@ -17,11 +17,14 @@ use pannier_table::ring::Producer;
 use crate::buffers::Buffers;
 use crate::notify::Beat;
 use crate::pool::Pool;
+use crate::reserve::Reserve;
 use crate::timers::{self, Timers};
 
 /// Idle connections are kept, and everything that still arrives is served, for so long after draining began: time for a
 /// request that was on its way, and for callers to learn from their discovery (which looks twice a second) that we leave.
 const DRAIN_IDLE_MS: u64 = 600;
+/// An idle connection is kept for so long while a worker is full and others wait to be let in; that is looked at as often.
+const CROWDED_IDLE_MS: u64 = 1_000;
 
 /// A policy that all workers share, counted per worker: a request takes and drops its reference without touching a cache
 /// line that another core writes.
@@ -67,9 +70,13 @@ pub struct Worker {
     pub buffers: Buffers,
     /// Copies of requests under way.
     pub mirrors: Cell<usize>,
+    /// Descriptors held back.
+    pub reserve: Reserve,
     in_flight: Cell<u64>,
     connections: Cell<usize>,
     most_connections: usize,
+    /// Until when callers that are idle are made to leave, because others wait.
+    crowded_until_ms: Cell<u64>,
     /// When draining began; 0 = it did not.
     draining_since_ms: Cell<u64>,
     beat: Arc<Beat>,
@@ -99,9 +106,11 @@ impl Worker {
             own: limits.own,
             buffers: Buffers::default(),
             mirrors: Cell::new(0),
+            reserve: Reserve::default(),
             in_flight: Cell::new(0),
             connections: Cell::new(0),
             most_connections: limits.connections,
+            crowded_until_ms: Cell::new(0),
             draining_since_ms: Cell::new(0),
             beat,
         }
@@ -126,14 +135,24 @@ impl Worker {
     /// that was made during the drain has as much time for its request as any other.
     pub fn idle_until(&self, waiting_since_ms: u64) -> u64 {
         match self.draining_since_ms.get() {
+            0 if clock::recent_ms() < self.crowded_until_ms.get() => waiting_since_ms + CROWDED_IDLE_MS,
             0 => timers::NEVER,
             since => since.max(waiting_since_ms) + DRAIN_IDLE_MS,
         }
     }
 
-    /// As many callers are connected as may be.
+    /// As many callers are connected as may be, or as there are descriptors for.
     pub fn is_full(&self) -> bool {
-        self.connections.get() >= self.most_connections
+        self.connections.get() >= self.most_connections || self.reserve.is_needed()
+    }
+
+    /// Has callers leave that have been idle for a while: others wait to be let in.
+    pub fn make_room(&self) {
+        let now = clock::monotonic_ms();
+        if now >= self.crowded_until_ms.get() {
+            self.crowded_until_ms.set(now + CROWDED_IDLE_MS);
+            self.timers.wake_all();
+        }
     }
 
     /// Counts a caller's connection in until the guard is dropped.
