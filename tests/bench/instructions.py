@@ -127,10 +127,29 @@ def measure() -> list[Count]:
     return counts
 
 
+def allocations() -> float:
+    """How often a request with all four sidecars asks for memory, or gives some back.
+
+    Raises BenchmarkError when callgrind does not count or an answer is wrong.
+    """
+    generator = load.build()
+    with tempfile.TemporaryDirectory(prefix="pannier-callgrind-") as name:
+        folder = Path(name)
+        with _origin(folder) as origins, contextlib.closing(_proxy(folder, origins)) as proxy:
+            proxy.spawn(under=_callgrind(folder))
+            proxy.wait_notified("READY=1")
+            for step in STEPS:
+                step.publish(proxy, origins)
+            return phases.allocations(_counted(proxy, folder, generator), MEASURED)
+
+
+def _callgrind(folder: Path) -> list[str]:
+    return ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", "--quiet"]
+
+
 def _dumps(folder: Path, origins: list[str], generator: Path) -> Iterator[Dump]:
-    valgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out", "--quiet"]
     with contextlib.closing(_proxy(folder, origins)) as proxy:
-        proxy.spawn(under=valgrind)
+        proxy.spawn(under=_callgrind(folder))
         proxy.wait_notified("READY=1")
         yield _counted(proxy, folder, generator)
         for step in STEPS:

@@ -28,7 +28,10 @@ RULES: tuple[tuple[str, str], ...] = (
     ("system calls", r"(libc|ld-linux)\S*:"),
     ("system calls", r"(rustix|linux-raw-sys|std/src/(sys/(net|fd|pal)|os)/|std/src/(net|io)/)"),
     ("trace", r"decide/src/(trace|hex|random)\.rs"),
-    ("serialise", r"http/src/(edits\.rs|(request|response|fields|body|chunked)\.rs:(write|renew|finish|deadline)\w*)"),
+    (
+        "serialise",
+        r"http/src/(edits\.rs|(request|response|fields|body|chunked|forwarding)\.rs:(write|renew|finish|deadline|forward|canonical)\w*)",
+    ),
     # The texts that a proxy looks into are heads.
     ("parse", r"(http/src/|httparse-|memchr-|core/src/str/)"),
     ("route", r"(decide/src/(route|matching|rules|route_labels|rewriting|cors|policy)\.rs|regex-)"),
@@ -36,7 +39,7 @@ RULES: tuple[tuple[str, str], ...] = (
     ("balance", r"(decide/src/(balance|load|hashing|affinity|cluster|live)\.rs|xxhash-|table/src/hot\.rs)"),
     ("limits", r"(decide/src/|proxy/src/(admission|retrying|call)\.rs)"),
     ("account", r"(proxy/src/account\.rs|table/src/)"),
-    ("reactor", r"(tokio-|mio-|bytes-|slab-|parking_lot|proxy/src/(reactor|timers|stream|notify)\b)"),
+    ("reactor", r"(reactor/src/|tokio-|proxy/src/(threads|timers|stream|notify)\b)"),
     ("exchange", r"(proxy/src/|pannierd/src/)"),
     ("standard library", r"(core|alloc|std|hashbrown)\S*/src/"),
 )
