@@ -1,4 +1,4 @@
-"""What is asserted of a request's cost: not its time, which depends on the machine, but what it asks of the allocator."""
+"""What is asserted of a request's cost: not its time, which is the machine's, but what it asks of the allocator."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@
 
 use std::net::IpAddr;
 
+use crate::edits::HeaderEdits;
 use crate::fields::{Field, Name, tokens};
 
 /// A longer address is none.
@@ -26,6 +27,9 @@ pub struct Peer {
     /// Both fields and the scheme, for a peer that is nobody's hop.
     lines: Box<[u8]>,
 }
+
+/// The fields that are written, in their order.
+const WRITTEN: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "forwarded"];
 
 impl Peer {
     /// A peer at an address; none for a Unix socket's.
@@ -68,12 +72,25 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Appends the fields that say where the request comes from.
-    pub fn write(&self, out: &mut Vec<u8>, fields: &[Field<'_>]) {
+    /// Appends the fields that say where the request comes from, but for those that a route removes or sets itself.
+    pub fn write(&self, out: &mut Vec<u8>, fields: &[Field<'_>], edits: Option<&HeaderEdits>) {
+        let from = out.len();
         if self.trusted_hops == 0 {
             out.extend_from_slice(&self.peer.lines);
-            return;
+        } else {
+            self.write_believed(out, fields);
         }
+        if let Some(edits) = edits.filter(|edits| WRITTEN.into_iter().any(|name| edits.drops(name))) {
+            let lines = out.split_off(from);
+            let kept = |line: &&[u8]| {
+                let name = line.split(|b| *b == b':').next().and_then(|name| std::str::from_utf8(name).ok());
+                name.is_some_and(|name| !edits.drops(name))
+            };
+            lines.split_inclusive(|b| *b == b'\n').filter(kept).for_each(|line| out.extend_from_slice(line));
+        }
+    }
+
+    fn write_believed(&self, out: &mut Vec<u8>, fields: &[Field<'_>]) {
         out.extend_from_slice(b"x-forwarded-for: ");
         for address in self.believed(fields) {
             out.extend_from_slice(address.as_bytes());
@@ -204,7 +221,7 @@ mod tests {
         let peer = Peer::new(Some("10.0.0.9".parse().unwrap()));
         let client = Client { peer: &peer, trusted_hops };
         let mut out = Vec::new();
-        client.write(&mut out, &fields);
+        client.write(&mut out, &fields, None);
         (String::from_utf8(out).unwrap(), client.address(&fields).to_string())
     }
 
@@ -245,6 +262,18 @@ mod tests {
         assert_eq!(client, "2001:db8::1");
         let (lines, _) = told(1, &[("Forwarded", "for=6.6.6.6"), ("X-Forwarded-For", "1.2.3.4:80")]);
         assert!(lines.contains("forwarded: for=1.2.3.4, for=10.0.0.9"), "{lines}");
+    }
+
+    #[test]
+    fn a_route_has_the_last_word() {
+        let none = || std::iter::empty();
+        let edits =
+            HeaderEdits::try_new([("x-forwarded-proto", "https")].into_iter(), none(), ["Forwarded"].into_iter())
+                .unwrap();
+        let peer = Peer::new(None);
+        let mut out = b"before\r\n".to_vec();
+        Client { peer: &peer, trusted_hops: 0 }.write(&mut out, &[], Some(&edits));
+        assert_eq!(out, b"before\r\nx-forwarded-for: unknown\r\n");
     }
 
     #[test]

@@ -397,7 +397,7 @@ impl<'b> Request<'_, 'b> {
             }
         }
         if let Some(client) = edits.client {
-            client.write(out, self.fields);
+            client.write(out, self.fields, edits.headers);
         }
         if let Some(headers) = edits.headers {
             headers.write(out);

@@ -199,6 +199,7 @@ fn shed<'p>(
     };
     // 0.29 of 100 is 29, whatever the product of the two says in binary.
     let most = (f64::from(shedding.requests) * share * part + 1e-6) as u32;
+    let most = if share > 0.0 && part < 1.0 { most.max(1) } else { most };
     if gate.enter(most) {
         return Ok(gate);
     }

@@ -81,10 +81,11 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if let Ok(ip) = host.parse() {
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
-    let _one_of_few = RESOLVERS.acquire().await.map_err(io::Error::other)?;
+    let one_of_few = RESOLVERS.acquire().await.map_err(io::Error::other)?;
     let (found, finding) = oneshot::channel();
     let name = host.to_string();
     thread::Builder::new().name("resolver".into()).stack_size(RESOLVER_STACK).spawn(move || {
+        let _one_of_few = one_of_few; // until it has answered, whether anybody still waits or not
         let _ = found.send((name.as_str(), port).to_socket_addrs().map(Iterator::collect));
     })?;
     finding.await.map_err(io::Error::other)?

@@ -7,6 +7,7 @@
 //! Refused: EPOLLEXCLUSIVE, which wakes the same worker every time; one worker that accepts and hands on, for which a
 //! full worker would have to tell the others.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use pannier_http::forwarding::Peer;
 use pannier_reactor::{Interest, Source, sleep};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{self, SocketFlags, sockopt};
 
@@ -34,6 +36,8 @@ pub struct Listener {
     socket: OwnedFd,
     /// Of one that all workers share.
     turn: Option<Turn>,
+    /// For the callers who wait now: those who are left then are nobody else's.
+    has_stepped_back: Cell<bool>,
 }
 
 impl Listener {
@@ -50,7 +54,18 @@ impl Listener {
             }
             Socket::Unix(socket, turn) => (OwnedFd::from(socket), Some(turn)),
         };
-        Ok(Listener { source: Source::new(&socket, Interest::Read, false)?, socket, turn })
+        Ok(Listener {
+            source: Source::new(&socket, Interest::Read, false)?,
+            socket,
+            turn,
+            has_stepped_back: Cell::new(false),
+        })
+    }
+
+    /// Whether a caller waits to be accepted.
+    pub fn has_caller(&self) -> bool {
+        let mut listener = [PollFd::new(&self.socket, PollFlags::IN)];
+        poll(&mut listener, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     /// The next caller.
@@ -60,12 +75,16 @@ impl Listener {
     pub async fn accept(&self) -> io::Result<(Stream, Peer)> {
         loop {
             poll_fn(|context| self.source.poll_readable(context)).await;
-            if self.turn.as_ref().is_some_and(Turn::is_ahead) {
+            if self.turn.as_ref().is_some_and(|turn| turn.is_ahead() && !self.has_stepped_back.get()) {
                 sleep(STEP_BACK).await;
+                self.has_stepped_back.set(true);
             }
             match net::acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok((socket, from)) => return self.welcome(socket, from.and_then(|from| from.try_into().ok())),
-                Err(Errno::AGAIN) => self.source.drained(),
+                Err(Errno::AGAIN) => {
+                    self.has_stepped_back.set(false);
+                    self.source.drained();
+                }
                 Err(error) => return Err(error.into()),
             }
         }

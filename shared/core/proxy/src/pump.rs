@@ -17,6 +17,8 @@ use crate::timers::{Timer, after};
 /// From so many bytes on, a body that came with its head is written beside it; a smaller one is copied behind it: a vectored
 /// write costs as much as copying a kilobyte.
 const WORTH_A_PIECE: usize = 1 << 10;
+/// Pieces of an upload after which its answer is looked for.
+const PIECES: u32 = 16;
 /// A body that fills a buffer is read in pieces of this size from then on.
 const LARGE: usize = 64 << 10;
 /// What a caller must upload per second, after [`UPLOAD_GRACE_MS`]; else it is held to be attacking us slowly.
@@ -121,7 +123,13 @@ pub async fn body(
     };
     let began_ms = clock::recent_ms();
     let mut received = 0_u64;
+    let mut piece = 0_u32;
     loop {
+        piece = piece.wrapping_add(1);
+        if flow.minimum_rate && piece.is_multiple_of(PIECES) {
+            // The answer may have come: who only sends would use up the share of a turn that reading it takes.
+            pannier_reactor::yield_now().await;
+        }
         let was_full = input.len() == input.capacity();
         let plain = relay.plain(input.len());
         if plain > 0 && (out.is_empty() || plain >= WORTH_A_PIECE) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use pannier_reactor::sleep;
+use pannier_reactor::{Seat, sleep};
 use pannier_table::clock;
 use pannier_table::counters::{Cell as Counter, WorkerCounters};
 use pannier_table::hot::HotWords;
@@ -41,7 +41,10 @@ pub fn start(
 ) -> Result<Vec<Arc<Beat>>, String> {
     let mut beats = Vec::new();
     let connections = descriptors().saturating_sub(RESERVED) / 2 / listeners.len().max(1);
-    for (index, (listeners, policies)) in listeners.into_iter().zip(policies).enumerate() {
+    // All of them before the first thread runs.
+    let seats =
+        listeners.iter().map(|_| Seat::new()).collect::<Result<Vec<_>, _>>().map_err(|e| format!("no reactor: {e}"))?;
+    for (index, ((listeners, policies), seat)) in listeners.into_iter().zip(policies).zip(seats).enumerate() {
         let beat = Arc::new(Beat::default());
         let counters = WorkerCounters::new(segments.enrolment.clone(), index);
         let ring =
@@ -51,7 +54,7 @@ pub fn start(
             .name(format!("worker-{index}"))
             .spawn(move || {
                 let _end = EndProcess;
-                run(listeners, connections, counters, ring, hot, policies, its_beat);
+                run(seat, listeners, connections, counters, ring, hot, policies, its_beat);
             })
             .map_err(|e| format!("cannot start a worker: {e}"))?;
         beats.push(beat);
@@ -77,7 +80,9 @@ fn descriptors() -> usize {
     getrlimit(Resource::Nofile).current.and_then(|most| usize::try_from(most).ok()).unwrap_or(1 << 20)
 }
 
+#[allow(clippy::too_many_arguments)] // what one thread takes over, each once
 fn run(
+    seat: Seat,
     listeners: Listeners,
     connections: usize,
     counters: WorkerCounters,
@@ -88,7 +93,7 @@ fn run(
 ) {
     let limits = Limits { connections, own: listeners.own };
     let worker = Rc::new(Worker::new(policies.adopt(), counters, ring, hot, limits, beat));
-    let ended = pannier_reactor::run(async move {
+    let ended = pannier_reactor::run(seat, async move {
         for (direction, socket) in listeners.sockets {
             match Listener::new(socket) {
                 Ok(listener) => pannier_reactor::spawn(accept(worker.clone(), listener, direction)),
@@ -107,9 +112,12 @@ fn run(
 }
 
 async fn accept(worker: Rc<Worker>, listener: Listener, direction: Direction) {
+    let _end = EndProcess;
     loop {
         while worker.is_full() {
-            worker.make_room();
+            if listener.has_caller() {
+                worker.make_room();
+            }
             sleep(FULL_PAUSE).await;
         }
         match listener.accept().await {
@@ -134,6 +142,7 @@ async fn accept(worker: Rc<Worker>, listener: Listener, direction: Direction) {
 
 /// Sweeps deadlines while there are any; else only says, twice a second, that the loop turns.
 async fn tick(worker: Rc<Worker>) {
+    let _end = EndProcess;
     let mut purge_at = 0;
     loop {
         let now = clock::monotonic_ms();

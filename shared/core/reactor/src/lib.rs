@@ -20,5 +20,6 @@ mod tasks;
 mod waker;
 
 pub use local::{run, spawn};
+pub use remote::Seat;
 pub use sleep::{after_others, sleep, yield_now};
 pub use source::{Interest, Source};

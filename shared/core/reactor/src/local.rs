@@ -12,7 +12,7 @@ use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::remote::Remote;
+use crate::remote::{Remote, Seat};
 use crate::sleep::Sleepers;
 use crate::source::Sources;
 use crate::tasks::Tasks;
@@ -74,15 +74,15 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     let _ = with(|local| local.tasks.borrow_mut().add(Box::pin(task)));
 }
 
-/// Makes this thread a reactor, which runs until `main` is done. Its other tasks are dropped with the thread.
+/// Makes this thread the reactor of that seat, which runs until `main` is done. Its other tasks are dropped with the thread.
 ///
 /// The thread gets a table of descriptors of its own: what it opens from now on is known to it alone and to the threads that
 /// it starts, and what was open before stays open in both tables until both have closed it.
 ///
 /// # Errors
 /// When the kernel gives no epoll, or refuses to wait; `Other` if the thread is a reactor already.
-pub fn run(main: impl Future<Output = ()> + 'static) -> io::Result<()> {
-    let (number, remote) = Remote::new()?;
+pub fn run(seat: Seat, main: impl Future<Output = ()> + 'static) -> io::Result<()> {
+    let Seat { number, remote } = seat;
     own_descriptors();
     let local = Local {
         number,
@@ -95,19 +95,28 @@ pub fn run(main: impl Future<Output = ()> + 'static) -> io::Result<()> {
         is_done: Cell::new(false),
     };
     epoll::add(&local.epoll, remote, EventData::new_u64(BELL), EventFlags::IN)?;
-    LOCAL.with(|place| place.set(local)).map_err(|_| io::Error::other("this thread is a reactor already"))?;
+    LOCAL.with(|place| place.set(local).map_err(|_| io::Error::other("this thread is a reactor already")))?;
     spawn(async {
+        let _done = Done;
         main.await;
-        let _ = with(|local| local.is_done.set(true));
     });
     with(Local::turn_until_done).unwrap_or(Ok(()))
+}
+
+/// Ends the reactor when `main` ends, by a panic as well.
+struct Done;
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let _ = with(|local| local.is_done.set(true));
+    }
 }
 
 /// The kernel counts the users of a file in every system call while several threads share a table of descriptors: 0.3 µs a
 /// request.
 fn own_descriptors() {
-    // SAFETY: what this thread owns was open before, and is now in both tables under the same number; so is the bell, which
-    // other threads write to. What it opens, takes over or closes from now on, no other thread knows of.
+    // SAFETY: what this thread owns was open before, and is now in both tables under the same number; so are the bells, which
+    // were all made before ([`Seat`]). What it opens, takes over or closes from now on, no other thread knows of.
     let unshared = unsafe { unshare_unsafe(UnshareFlags::FILES) };
     if let Err(error) = unshared {
         eprintln!("descriptors stay shared between threads, which costs a little: {error}");
@@ -214,7 +223,7 @@ mod tests {
         on_a_thread(|| {
             let said = Rc::new(RefCell::new(Vec::new()));
             let (one, other) = (said.clone(), said.clone());
-            run(async move {
+            run(Seat::new().unwrap(), async move {
                 for _ in 0..3 {
                     spawn({
                         let other = other.clone();
@@ -233,7 +242,7 @@ mod tests {
     #[test]
     fn a_task_that_panics_ends_alone() {
         on_a_thread(|| {
-            run(async {
+            run(Seat::new().unwrap(), async {
                 spawn(async { std::panic::resume_unwind(Box::new("on purpose")) });
                 yield_now().await;
                 sleep(Duration::from_millis(1)).await;
@@ -248,7 +257,7 @@ mod tests {
             let began = Instant::now();
             let order = Rc::new(RefCell::new(Vec::new()));
             let its = order.clone();
-            run(async move {
+            run(Seat::new().unwrap(), async move {
                 for ms in [20, 5, 10] {
                     let its = its.clone();
                     spawn(async move {
@@ -279,7 +288,7 @@ mod tests {
                     count.store(0, Ordering::Release);
                 }
             });
-            run(async move {
+            run(Seat::new().unwrap(), async move {
                 for _ in 0..100 {
                     bell.notified().await;
                     rung.store(1, Ordering::Release);
@@ -295,7 +304,7 @@ mod tests {
         on_a_thread(|| {
             let polls = Rc::new(Cell::new(0));
             let its = polls.clone();
-            run(async move {
+            run(Seat::new().unwrap(), async move {
                 let stale: Rc<RefCell<Option<Waker>>> = Rc::default();
                 let kept = stale.clone();
                 spawn(std::future::poll_fn(move |context| {
@@ -313,6 +322,51 @@ mod tests {
             })
             .unwrap();
             assert_eq!(polls.get(), 1, "it has the place of the one before, and not its waker");
+        });
+    }
+
+    #[test]
+    fn a_reactor_wakes_one_that_began_after_it_and_others_do_so_afterwards() {
+        let seats = [Seat::new().unwrap(), Seat::new().unwrap()];
+        let [first, second] = seats;
+        let (bell, started) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+        let rung = Arc::new(AtomicUsize::new(0));
+        let (ringer, start, seen) = (bell.clone(), started.clone(), rung.clone());
+        let is_running = Arc::new(std::sync::Barrier::new(2));
+        let runs = is_running.clone();
+        let one = std::thread::spawn(move || {
+            run(first, async move {
+                runs.wait();
+                start.notified().await;
+                ringer.notify_one();
+                while seen.load(Ordering::Acquire) == 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+            })
+            .unwrap();
+        });
+        is_running.wait();
+        let (heard, count) = (bell.clone(), rung.clone());
+        let other = std::thread::spawn(move || {
+            run(second, async move {
+                for _ in 0..2 {
+                    started.notify_one();
+                    heard.notified().await;
+                    count.fetch_add(1, Ordering::AcqRel);
+                }
+            })
+            .unwrap();
+        });
+        one.join().unwrap();
+        bell.notify_one();
+        other.join().unwrap();
+        assert_eq!(rung.load(Ordering::Acquire), 2);
+    }
+
+    #[test]
+    fn a_panic_of_main_ends_the_reactor() {
+        on_a_thread(|| {
+            run(Seat::new().unwrap(), async { std::panic::resume_unwind(Box::new("on purpose")) }).unwrap();
         });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -18,22 +18,38 @@ static MADE: AtomicUsize = AtomicUsize::new(0);
 /// What other threads know of a reactor.
 pub(crate) struct Remote {
     woken: Mutex<Vec<TaskId>>,
+    is_rung: AtomicBool,
     bell: OwnedFd,
 }
 
-impl Remote {
-    /// The next reactor's number and its queue.
-    pub fn new() -> io::Result<(u8, &'static Remote)> {
+/// A place for a reactor, which others can ring at before it runs. Make those of all threads before the first of them runs: a
+/// reactor leaves the table of descriptors that it shares with others, and knows the bells that were there.
+pub struct Seat {
+    pub(crate) number: u8,
+    pub(crate) remote: &'static Remote,
+}
+
+impl Seat {
+    /// The next reactor's place.
+    ///
+    /// # Errors
+    /// When there is no descriptor left; `Other` for the 257th of a process.
+    pub fn new() -> io::Result<Seat> {
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let place = ALL.get(number).ok_or_else(|| io::Error::other("256 reactors are enough for one process"))?;
-        let remote = place.get_or_init(|| Remote { woken: Mutex::default(), bell });
-        Ok((number as u8, remote))
+        Ok(Seat {
+            number: number as u8,
+            remote: place.get_or_init(|| Remote { woken: Mutex::default(), is_rung: AtomicBool::new(false), bell }),
+        })
     }
+}
 
+impl Remote {
     /// The tasks that were woken since the last call.
     pub fn take(&self) -> Vec<TaskId> {
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+        self.is_rung.store(false, Ordering::Release);
         std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -51,8 +67,8 @@ pub(crate) fn schedule(task: TaskId) {
     };
     let mut woken = remote.woken.lock().unwrap_or_else(PoisonError::into_inner);
     woken.push(task);
-    if woken.len() == 1 {
-        // The only error is a counter that is full: then the bell is ringing.
-        let _ = rustix::io::write(&remote.bell, &1_u64.to_ne_bytes());
+    // One ring is enough for all who were woken since it was heard; one that failed is made up for by the next.
+    if !remote.is_rung.swap(true, Ordering::AcqRel) && rustix::io::write(&remote.bell, &1_u64.to_ne_bytes()).is_err() {
+        remote.is_rung.store(false, Ordering::Release);
     }
 }
