@@ -42,10 +42,11 @@ def callers() -> Iterator[ExitStack]:
 def watched(pid: int) -> list[int]:
     """How many descriptors each reactor of the process watches, fewest first."""
     found = set()
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
+    # Each worker has a table of its own.
+    for entry in Path(f"/proc/{pid}/task").glob("*/fd/*"):
         with suppress(OSError):
             if os.readlink(entry) == "anon_inode:[eventpoll]":
-                lines = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text().splitlines()
+                lines = (entry.parent.parent / "fdinfo" / entry.name).read_text().splitlines()
                 found.add(frozenset(line.split()[1] for line in lines if line.startswith("tfd:")))
     return sorted(len(each) for each in found)
 

@@ -84,7 +84,7 @@ impl Attempt<'_> {
     }
 
     fn flow<'a>(&'a self, timer: &'a Timer, written: &'a Cell<u64>, minimum_rate: bool) -> Flow<'a> {
-        Flow { timer, idle_ms: self.idle_ms, until_ms: self.deadline_ms, minimum_rate, written }
+        Flow { timer, idle_ms: self.idle_ms, until_ms: self.deadline_ms, minimum_rate, written, pipes: None }
     }
 
     fn answer_by(&self) -> u64 {
@@ -288,7 +288,8 @@ async fn receive_with(
         upstream.acknowledge();
     }
     let until_ms = if attempt.bounds_answer { deadline.get() } else { attempt.deadline_ms };
-    let flow = Flow { until_ms, ..attempt.flow(attempt.timer, &attempt.written, false) };
+    let pipes = Some(&attempt.worker.pipes);
+    let flow = Flow { until_ms, pipes, ..attempt.flow(attempt.timer, &attempt.written, false) };
     match pump::body(&flow, upstream, caller, input, out, &mut head.relay, None).await {
         Ok(()) => {}
         Err(PumpError::WriteClosed | PumpError::WriteTimeout) => return Err(Failure::CallerGone),

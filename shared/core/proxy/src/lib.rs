@@ -17,7 +17,7 @@
 //! | `call`, `retrying`, `replay` | one attempt and what it teaches; whether there is another; the body kept for it |
 //! | `mirror` | copies of requests |
 //! | `exchange` | one attempt at an upstream: request there, answer back |
-//! | `pump` | bodies and tunnels |
+//! | `pump`, `splice` | bodies and tunnels; large bodies without a copy |
 //! | `pool`, `dial`, `upstream`, `reserve` | connections to upstreams, and descriptors held back for them |
 //! | `answer` | what the proxy says itself |
 //! | `account` | counters and records of a finished request |
@@ -47,6 +47,7 @@ mod pump;
 mod replay;
 mod reserve;
 mod retrying;
+mod splice;
 mod stack;
 mod stream;
 mod threads;

@@ -84,6 +84,7 @@ async fn exchange(
         until_ms: NEVER,
         minimum_rate: false,
         written: &written,
+        pipes: None,
     };
     pump::write(&flow, &upstream.stream, request).await.ok()?;
     let (mut input, mut dropped) = (worker.buffers.take(), worker.buffers.take());

@@ -71,7 +71,8 @@ pub async fn say(context: Context<'_>, caller: &Stream, plan: &Plan<'_>, answer:
     answer.write(&mut out, &plan.answer_fields, plan.head_only, keep_alive);
     let written = Cell::new(0);
     let idle_ms = context.policy.timeouts.idle_ms;
-    let flow = Flow { timer: context.timer, idle_ms, until_ms: NEVER, minimum_rate: false, written: &written };
+    let flow =
+        Flow { timer: context.timer, idle_ms, until_ms: NEVER, minimum_rate: false, written: &written, pipes: None };
     let said = pump::write(&flow, caller, &out).await;
     context.worker.buffers.give(out);
     Outcome {

@@ -11,6 +11,7 @@ use pannier_table::clock;
 
 use crate::buffers::{self, Buffers};
 use crate::replay::Kept;
+use crate::splice::{self, Pipes};
 use crate::stream::Stream;
 use crate::timers::{Timer, after};
 
@@ -55,6 +56,8 @@ pub struct Flow<'a> {
     pub minimum_rate: bool,
     /// Bytes written.
     pub written: &'a Cell<u64>,
+    /// Large bodies go through one of these.
+    pub pipes: Option<&'a Pipes>,
 }
 
 /// Reads more into `input`; 0 = the end.
@@ -150,6 +153,11 @@ pub async fn body(
             out.clear();
         }
         if relay.is_done() {
+            return Ok(());
+        }
+        if let Some(pipes) = flow.pipes.filter(|_| input.is_empty() && splice::is_worth_it(relay))
+            && splice::body(pipes, flow, reader, writer, relay).await?
+        {
             return Ok(());
         }
         if was_full && input.capacity() < LARGE {

@@ -125,16 +125,16 @@ async fn govern<'a>(context: Context<'a>, plan: &mut Plan<'a>, caller: &Stream) 
 }
 
 /// The faults of the route and of the service called.
-fn faults(plan: &Plan<'_>, target: Target<'_>) -> [Option<Injection>; 2] {
+fn faults<'p>(plan: &Plan<'p>, target: Target<'p>) -> [Option<&'p Injection>; 2] {
     let of_service = match target {
-        Target::Cluster(cluster) => cluster.fault,
+        Target::Cluster(cluster) => cluster.fault.as_ref(),
         Target::Authority => None,
     };
-    [plan.rule.and_then(|rule| rule.fault), of_service]
+    [plan.rule.and_then(|rule| rule.fault.as_ref()), of_service]
 }
 
 /// Injects faults; whether they delayed the request.
-async fn inject(context: Context<'_>, faults: [Option<Injection>; 2], deadline_ms: u64) -> Result<bool, Answer> {
+async fn inject(context: Context<'_>, faults: [Option<&Injection>; 2], deadline_ms: u64) -> Result<bool, Answer> {
     let mut was_delayed = false;
     for fault in faults.into_iter().flatten() {
         let injected = fault.draw(clock::unix_ms(), &mut context.worker.random.borrow_mut());
@@ -172,8 +172,14 @@ pub async fn refuse(
     let mut out = worker.buffers.take();
     answer.write(&mut out, &[], false, false);
     let written = Cell::new(0);
-    let flow =
-        Flow { timer, idle_ms: policy.timeouts.idle_ms, until_ms: NEVER, minimum_rate: false, written: &written };
+    let flow = Flow {
+        timer,
+        idle_ms: policy.timeouts.idle_ms,
+        until_ms: NEVER,
+        minimum_rate: false,
+        written: &written,
+        pipes: None,
+    };
     let said = pump::write(&flow, caller, &out).await;
     worker.buffers.give(out);
     account::finish(

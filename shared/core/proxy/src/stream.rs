@@ -10,6 +10,7 @@ use pannier_reactor::{Interest, Source, yield_now};
 use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::pipe::{SpliceFlags, splice};
 
 const PEEK: RecvFlags = RecvFlags::PEEK.union(RecvFlags::DONTWAIT);
 
@@ -85,6 +86,35 @@ impl Stream {
                 Ok(sent) => {
                     self.source.wrote(&self.socket)?;
                     return Poll::Ready(Ok(sent));
+                }
+                Err(Errno::AGAIN) => self.source.filled(&self.socket)?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Moves what there is, at most `most` bytes, into an empty pipe; 0 = the end.
+    pub fn poll_splice_out(&self, context: &Context<'_>, pipe: &OwnedFd, most: usize) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.source.poll_readable(context));
+            match splice(&self.socket, None, pipe, None, most, SpliceFlags::NONBLOCK | SpliceFlags::MOVE) {
+                Ok(moved) => return Poll::Ready(Ok(moved)),
+                Err(Errno::AGAIN) => self.source.drained(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    /// Moves what there is room for of the `held` bytes in a pipe.
+    pub fn poll_splice_in(&self, context: &Context<'_>, pipe: &OwnedFd, held: usize) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.source.poll_writable(context));
+            match splice(pipe, None, &self.socket, None, held, SpliceFlags::NONBLOCK | SpliceFlags::MOVE) {
+                Ok(moved) => {
+                    self.source.wrote(&self.socket)?;
+                    return Poll::Ready(Ok(moved));
                 }
                 Err(Errno::AGAIN) => self.source.filled(&self.socket)?,
                 Err(Errno::INTR) => {}

@@ -23,7 +23,7 @@ use crate::pool::WANTED;
 use crate::timers;
 use crate::worker::{Limits, Worker};
 
-/// Descriptors for everything but connections.
+/// Descriptors of a worker for everything but connections, and the pipes, which take a thirty-second.
 const RESERVED: usize = 64;
 /// How often a worker that holds as many connections as it may looks again.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
@@ -40,7 +40,7 @@ pub fn start(
     policies: Vec<Arc<Policies>>,
 ) -> Result<Vec<Arc<Beat>>, String> {
     let mut beats = Vec::new();
-    let connections = descriptors().saturating_sub(RESERVED) / 2 / listeners.len().max(1);
+    let descriptors = descriptors() / listeners.len().max(1);
     // All of them before the first thread runs.
     let seats =
         listeners.iter().map(|_| Seat::new()).collect::<Result<Vec<_>, _>>().map_err(|e| format!("no reactor: {e}"))?;
@@ -54,7 +54,7 @@ pub fn start(
             .name(format!("worker-{index}"))
             .spawn(move || {
                 let _end = EndProcess;
-                run(seat, listeners, connections, counters, ring, hot, policies, its_beat);
+                run(seat, listeners, descriptors, counters, ring, hot, policies, its_beat);
             })
             .map_err(|e| format!("cannot start a worker: {e}"))?;
         beats.push(beat);
@@ -84,14 +84,15 @@ fn descriptors() -> usize {
 fn run(
     seat: Seat,
     listeners: Listeners,
-    connections: usize,
+    descriptors: usize,
     counters: WorkerCounters,
     ring: Producer,
     hot: Arc<HotWords>,
     policies: Arc<Policies>,
     beat: Arc<Beat>,
 ) {
-    let limits = Limits { connections, own: listeners.own };
+    let connections = descriptors.saturating_sub(RESERVED + descriptors / 32) / 2;
+    let limits = Limits { connections, descriptors, own: listeners.own };
     let worker = Rc::new(Worker::new(policies.adopt(), counters, ring, hot, limits, beat));
     let ended = pannier_reactor::run(seat, async move {
         for (direction, socket) in listeners.sockets {

@@ -18,6 +18,7 @@ use crate::buffers::Buffers;
 use crate::notify::Beat;
 use crate::pool::Pool;
 use crate::reserve::Reserve;
+use crate::splice::Pipes;
 use crate::timers::{self, Timers};
 
 /// Idle connections are kept, and everything that still arrives is served, for so long after draining began: time for a
@@ -43,6 +44,8 @@ pub struct Limits {
     /// Callers' connections at the same time: half of the descriptors that it may open, so that there is one for each
     /// request's upstream. Further callers wait in the listener, and nobody who is connected suffers.
     pub connections: usize,
+    /// Descriptors that it may open.
+    pub descriptors: usize,
     /// Addresses that a passed-through request must not reach: our own.
     pub own: Vec<std::net::SocketAddr>,
 }
@@ -68,6 +71,8 @@ pub struct Worker {
     pub own: Vec<std::net::SocketAddr>,
     /// Spare buffers.
     pub buffers: Buffers,
+    /// For large bodies.
+    pub pipes: Pipes,
     /// Copies of requests under way.
     pub mirrors: Cell<usize>,
     /// Descriptors held back.
@@ -105,6 +110,7 @@ impl Worker {
             hot,
             own: limits.own,
             buffers: Buffers::default(),
+            pipes: Pipes::new(limits.descriptors),
             mirrors: Cell::new(0),
             reserve: Reserve::default(),
             in_flight: Cell::new(0),
