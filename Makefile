@@ -46,6 +46,7 @@ bench: build
 
 faults: build
 	$(BIN)/python -m tests.faults.run $(if $(ROWS),--rows "$(ROWS)") $(if $(REPEAT),--repeat $(REPEAT))
+	$(if $(ROWS),,$(BIN)/python -m tests.conformance.differential.run)
 
 # Ten minutes of load in which nothing fails and nothing grows; FOR=90s for less.
 soak: build

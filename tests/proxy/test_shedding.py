@@ -177,6 +177,11 @@ def test_a_proxy_that_is_killed_leaves_no_use_behind(proxy: Proxy, origin: Origi
         assert [ask(proxy).status for _ in range(3)] == [200] * 3
 
 
+@pytest.mark.semantics(
+    "resilience",
+    "Half of what is not shed may be waiting for its body: slow uploads leave the other half to others",
+    "inbound.shedding.requests",
+)
 def test_slow_uploads_take_no_more_than_half(start_proxy: StartProxy, origin: Origin) -> None:
     proxy = start_proxy()
     shed(proxy, default=1.0)
