@@ -68,7 +68,7 @@ class Descriptors(Fault):
         usual = busy(pid, 1.0)
         limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         if self.lowered:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (descriptors(pid) + self.spare, limits[1]))
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(descriptors(pid)) + self.spare, limits[1]))
         try:
             with Crowd(bed.address(ORDERS, "inbound"), self.callers):
                 spent = busy(pid, self.seconds)
@@ -225,17 +225,17 @@ class IdleConnections(Fault):
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         proxys = resource.prlimit(proxy(bed), resource.RLIMIT_NOFILE)[0]
-        # Both workers have half of them, and callers are spread by chance.
-        return min(10_000, round((proxys - 64) / 2 * 0.94), hard - 500)
+        # Of each worker's, half are for callers, who are spread by chance.
+        return min(10_000, round((proxys - 64 - proxys / 32) * 0.94), hard - 500)
 
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
         pid, count = proxy(bed), self._count(bed)
-        held, opened = resident(pid), descriptors(pid)
+        held, opened = resident(pid), sum(descriptors(pid))
         with Crowd(bed.address(ORDERS, "inbound"), 0) as crowd:
             for more in [200] * (count // 200) + [count % 200]:
                 crowd.grow(more)
                 pause(0.01)
-            wait_until(lambda: descriptors(pid) >= len(crowd.sockets), "all are accepted", within=GIVEN_UP_S)
+            wait_until(lambda: sum(descriptors(pid)) >= len(crowd.sockets), "all are accepted", within=GIVEN_UP_S)
             pause(2.0)
             found = resident(pid)
             trial.times["connections"] = len(crowd.sockets)
@@ -246,6 +246,6 @@ class IdleConnections(Fault):
                 found <= most, f"{found / MIB:.0f} MiB with {len(crowd.sockets)} connections, promised {most / MIB:.0f}"
             )
             trial.require(serves(bed), "a further caller is not served")
-        wait_until(lambda: descriptors(pid) < opened + 100, "they are let go", within=GIVEN_UP_S)
+        wait_until(lambda: sum(descriptors(pid)) < opened + 100, "they are let go", within=GIVEN_UP_S)
         trial.times["after_mib"] = resident(pid) / MIB
         trial.require(proxy(bed) == pid, "the proxy has been started anew")

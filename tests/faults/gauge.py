@@ -19,9 +19,12 @@ def resident(pid: int) -> int:
     return kib << 10
 
 
-def descriptors(pid: int) -> int:
-    """How many the process has open. Raises OSError if it has ended."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+def descriptors(pid: int) -> list[int]:
+    """How many the process has open; of a proxy, whose workers have a table each, for each of them. Raises OSError if
+    it has ended."""
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    workers = [task for task in tasks if (task / "comm").read_text().startswith("worker-")]
+    return [len(os.listdir(task / "fd")) for task in workers or [Path(f"/proc/{pid}")]]
 
 
 def cpu_s(pid: int) -> float:

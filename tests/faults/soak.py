@@ -69,7 +69,7 @@ class Watched:
     def look(self, at: float) -> None:
         """Takes a sample. Raises OSError if the process has ended."""
         self.memory.append((at, resident(self.pid) / MIB))
-        self.descriptors.append((at, float(descriptors(self.pid))))
+        self.descriptors.append((at, float(sum(descriptors(self.pid)))))
 
 
 @dataclass

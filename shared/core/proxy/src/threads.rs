@@ -1,5 +1,6 @@
 //! One thread a worker, with a reactor of its own: it accepts, ticks and adopts policies.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -40,7 +41,7 @@ pub fn start(
     policies: Vec<Arc<Policies>>,
 ) -> Result<Vec<Arc<Beat>>, String> {
     let mut beats = Vec::new();
-    let descriptors = descriptors() / listeners.len().max(1);
+    let descriptors = Descriptors { of_process: descriptors(), workers: listeners.len().max(1) };
     // All of them before the first thread runs.
     let seats =
         listeners.iter().map(|_| Seat::new()).collect::<Result<Vec<_>, _>>().map_err(|e| format!("no reactor: {e}"))?;
@@ -73,6 +74,23 @@ impl Drop for EndProcess {
     }
 }
 
+/// What there is of descriptors.
+#[derive(Clone, Copy)]
+struct Descriptors {
+    of_process: usize,
+    workers: usize,
+}
+
+impl Descriptors {
+    /// What the worker of this thread must keep to: the limit is for each table of descriptors.
+    fn limits(self, own: Vec<SocketAddr>) -> Limits {
+        let tables = if pannier_reactor::owns_descriptors() { 1 } else { self.workers };
+        let descriptors = self.of_process / tables;
+        let connections = descriptors.saturating_sub(RESERVED + descriptors / 32) / 2;
+        Limits { connections, descriptors, own }
+    }
+}
+
 /// How many descriptors this process may open, after asking for as many as it can get.
 fn descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile);
@@ -84,17 +102,16 @@ fn descriptors() -> usize {
 fn run(
     seat: Seat,
     listeners: Listeners,
-    descriptors: usize,
+    descriptors: Descriptors,
     counters: WorkerCounters,
     ring: Producer,
     hot: Arc<HotWords>,
     policies: Arc<Policies>,
     beat: Arc<Beat>,
 ) {
-    let connections = descriptors.saturating_sub(RESERVED + descriptors / 32) / 2;
-    let limits = Limits { connections, descriptors, own: listeners.own };
-    let worker = Rc::new(Worker::new(policies.adopt(), counters, ring, hot, limits, beat));
     let ended = pannier_reactor::run(seat, async move {
+        let limits = descriptors.limits(listeners.own);
+        let worker = Rc::new(Worker::new(policies.adopt(), counters, ring, hot, limits, beat));
         for (direction, socket) in listeners.sockets {
             match Listener::new(socket) {
                 Ok(listener) => pannier_reactor::spawn(accept(worker.clone(), listener, direction)),

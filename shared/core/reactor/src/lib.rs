@@ -19,7 +19,7 @@ mod source;
 mod tasks;
 mod waker;
 
-pub use local::{run, spawn};
+pub use local::{owns_descriptors, run, spawn};
 pub use remote::Seat;
 pub use sleep::{after_others, sleep, yield_now};
 pub use source::{Interest, Source};

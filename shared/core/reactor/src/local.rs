@@ -27,6 +27,7 @@ const BELL: u64 = u64::MAX;
 
 pub(crate) struct Local {
     number: u8,
+    owns_descriptors: bool,
     pub epoll: OwnedFd,
     pub sources: RefCell<Sources>,
     pub sleepers: RefCell<Sleepers>,
@@ -74,6 +75,11 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     let _ = with(|local| local.tasks.borrow_mut().add(Box::pin(task)));
 }
 
+/// Whether the limit of descriptors is this thread's alone: it could leave the table that it shared with others.
+pub fn owns_descriptors() -> bool {
+    with(|local| local.owns_descriptors).unwrap_or(false)
+}
+
 /// Makes this thread the reactor of that seat, which runs until `main` is done. Its other tasks are dropped with the thread.
 ///
 /// The thread gets a table of descriptors of its own: what it opens from now on is known to it alone and to the threads that
@@ -83,9 +89,9 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
 /// When the kernel gives no epoll, or refuses to wait; `Other` if the thread is a reactor already.
 pub fn run(seat: Seat, main: impl Future<Output = ()> + 'static) -> io::Result<()> {
     let Seat { number, remote } = seat;
-    own_descriptors();
     let local = Local {
         number,
+        owns_descriptors: own_descriptors(),
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
         sources: RefCell::default(),
         sleepers: RefCell::default(),
@@ -114,13 +120,14 @@ impl Drop for Done {
 
 /// The kernel counts the users of a file in every system call while several threads share a table of descriptors: 0.3 µs a
 /// request.
-fn own_descriptors() {
+fn own_descriptors() -> bool {
     // SAFETY: what this thread owns was open before, and is now in both tables under the same number; so are the bells, which
     // were all made before ([`Seat`]). What it opens, takes over or closes from now on, no other thread knows of.
     let unshared = unsafe { unshare_unsafe(UnshareFlags::FILES) };
     if let Err(error) = unshared {
         eprintln!("descriptors stay shared between threads, which costs a little: {error}");
     }
+    unshared.is_ok()
 }
 
 impl Local {
