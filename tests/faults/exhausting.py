@@ -56,7 +56,8 @@ def busy(pid: int, seconds: float) -> float:
 @dataclass(frozen=True)
 class Descriptors(Fault):
     """More callers come than there are descriptors for. `lowered`: the limit falls to a few more than the proxy holds
-    while it runs; else it was there when the proxy began, which keeps half of it for the upstreams of its callers."""
+    while it runs; else it was there when the proxy began, which keeps half of it for the upstreams of its callers. Who
+    waits is let in when those who are idle have left."""
 
     callers: int
     lowered: bool = False
@@ -70,11 +71,13 @@ class Descriptors(Fault):
         if self.lowered:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(descriptors(pid)) + self.spare, limits[1]))
         try:
-            with Crowd(bed.address(ORDERS, "inbound"), self.callers):
+            with Crowd(bed.address(ORDERS, "inbound"), self.callers) as crowd:
                 spent = busy(pid, self.seconds)
                 trial.times["cpu"] = spent
                 trial.require(spent <= usual + SPIN, f"it takes {spent:.0%} of a core, {usual:.0%} before")
-                trial.require(not serves(bed), "there were descriptors left after all")
+                crowd.listen()
+                short = len(crowd.alive()) < self.callers or not serves(bed)
+                trial.require(short, "nobody had to leave or to wait: there were descriptors left after all")
         finally:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
         trial.within("recovered_s", wait_until(lambda: serves(bed), "it serves again", within=GIVEN_UP_S), RECOVERED_S)
