@@ -185,13 +185,15 @@ class Worker:
         self, path: str = "/orders/7", *, status: int = 200, flag: int = 0, outbound: bool = False, sampled: bool = True
     ) -> None:
         """Publishes the record of one finished request."""
-        texts = ["GET", path, "orders:80", "orders", "/orders/{id}", "127.0.0.1:8080", "r-1", "a=1"]
+        texts = ["GET", path, "orders:80", "orders", "/orders/{id}", "127.0.0.1:8080", "r-1", "a=1", "192.0.2.7"]
         encoded = [text.encode() for text in texts]
         body = b"".join(encoded)
-        lines = -(-(11 * 8 + len(body)) // LINE_BYTES)
-        first = lines | 1 << 8 | (outbound | sampled << 1) << 16 | flag << 24 | status << 32 | 1 << 48
-        lengths = [sum(len(text) << 16 * i for i, text in enumerate(four)) for four in (encoded[:4], encoded[4:])]
-        record = struct.pack("<11Q", first, 1_700_000_000_123_000_000, 2_500_000, 10, 20, 5, 6, 7, 8, *lengths) + body
+        lines = -(-(12 * 8 + len(body)) // LINE_BYTES)
+        first = lines | 2 << 8 | (outbound | sampled << 1) << 16 | flag << 24 | status << 32 | 1 << 48
+        lengths = [
+            sum(len(text) << 16 * i for i, text in enumerate(four)) for four in (encoded[:4], encoded[4:8], encoded[8:])
+        ]
+        record = struct.pack("<12Q", first, 1_700_000_000_123_000_000, 2_500_000, 10, 20, 5, 6, 7, 8, *lengths) + body
         at = LINES + self._head * LINE_BYTES
         self.maps["rings"][at : at + len(record)] = record
         self._head += lines

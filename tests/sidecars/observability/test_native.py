@@ -38,7 +38,7 @@ def test_a_request_becomes_a_line_and_a_span(worker: Any, tmp_path: Path) -> Non
     [span] = spans
     assert (span.trace_id, span.span_id, span.parent_id) == (5 << 64 | 6, 7, 8)
     assert (span.method, span.route, span.status, span.trace_state) == ("GET", "/orders/{id}", 200, "a=1")
-    assert span.end_ns - span.start_ns == 2_500_000
+    assert (span.client, span.end_ns - span.start_ns) == ("192.0.2.7", 2_500_000)
     assert tally == Tally()
 
 
