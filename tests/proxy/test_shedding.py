@@ -211,3 +211,13 @@ def test_an_upload_that_was_sent_on_is_none_any_more(start_proxy: StartProxy, or
             caller.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n")
             caller.send(b"body")
             origin.wait_requests(number + 1)
+
+
+def test_where_one_may_be_under_way_it_may_be_an_upload(start_proxy: StartProxy, origin: Origin) -> None:
+    proxy = start_proxy()
+    shed(proxy, requests=1, default=1.0)
+    with proxy.call() as caller:
+        caller.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\n")
+        wait_until(lambda: origin.connections == 1)
+        caller.send(b"body")
+        assert caller.read_answer().status == 200
