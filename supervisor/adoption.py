@@ -32,11 +32,12 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """`restarts` by process; `revision` of the configuration in force. `changing` are sidecars that a change was just
-    about to touch: they may be as `plan` does not say."""
+    """`restarts` by process, the life with the PID in `counted` included; `revision` of the configuration in force.
+    `changing` are sidecars that a change was just about to touch: they may be as `plan` does not say."""
 
     plan: Plan
     restarts: dict[str, int] = {}
+    counted: dict[str, int] = {}
     revision: int = 1
     changing: tuple[str, ...] = ()
     pending: Pending | None = None

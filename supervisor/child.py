@@ -4,6 +4,8 @@ Rules:
 - `govern` is one task for as long as the process is wanted, over all of its lives. Everybody else only tells it things:
   that it ended, that it is ready, that it shall stop.
 - A life is named by its PID. What is said about another PID is about an earlier life and means nothing.
+- Each life after the first is a restart. `counted` names the life that was counted last, so that a supervisor who takes
+  over counts one that its predecessor began and had no time to note, and none twice.
 - An end may be reported before the start has been: the keeper's answer and its event travel on one socket, and two
   tasks act on them. So ends are kept by PID until somebody waits for them.
 """
@@ -57,6 +59,7 @@ class Child:
         self.state = ProcessState.PENDING
         self.pid = 0
         self.restarts = 0
+        self.counted = 0
         self.last_exit: Exit | None = None
         self.spawn_error: OSError | None = None
         self.history = History()
@@ -122,7 +125,6 @@ class Child:
                     self._pausing = True
                     await trio.sleep(decided.after)
                 self._pausing = False
-            self.restarts += 1
         if self.state is not ProcessState.STOPPED:
             self._move(ProcessEvent.ENDED)
         self._done.set()
@@ -203,6 +205,7 @@ class Child:
     async def _live(self, pid: int | None) -> Exit:
         self.history = self.history.started(trio.current_time(), self.plan.restart)
         self._ready_at = None
+        known = pid == self.counted
         if pid is None:
             try:
                 pid = await self._holder.spawn(self.plan)
@@ -211,6 +214,9 @@ class Child:
                 self.last_exit = Exit(127 if error.errno == errno.ENOENT else 126)
                 return self.last_exit
         self.pid, self.spawn_error = pid, None
+        if self.counted and not known:
+            self.restarts += 1
+        self.counted = pid
         self._move(ProcessEvent.SPAWNED)
         self._watchdog.expect(self.name, self.plan.ready_within, trio.current_time())
         self._began(self)

@@ -78,11 +78,11 @@ class Service:
         for name in found.running if found is not None else ():
             if name in self.plan.sidecars and name not in self.tree.children:
                 self.tree.plant(self.plan.sidecars[name])
-        restarts = record.restarts if record is not None else {}
         if record is not None:
             self._revision, self._changing, self.pending = record.revision, record.changing, record.pending
         for name, child in self.tree.children.items():
-            child.restarts = restarts.get(name, 0)
+            if record is not None:
+                child.restarts, child.counted = record.restarts.get(name, 0), record.counted.get(name, 0)
             if found is None:
                 continue
             if name in found.running:
@@ -127,8 +127,10 @@ class Service:
 
     def record(self) -> Record:
         """What a successor has to know."""
-        restarts = {child.name: child.restarts for child in self.tree.children.values()}
-        return Record(self.plan, restarts, self._revision, self._changing, self.pending)
+        children = self.tree.children.values()
+        restarts = {child.name: child.restarts for child in children}
+        counted = {child.name: child.counted for child in children}
+        return Record(self.plan, restarts, counted, self._revision, self._changing, self.pending)
 
     async def touch(self, names: tuple[str, ...]) -> None:
         """Notes that these sidecars are about to be as the plan does not say, or are as it says again."""

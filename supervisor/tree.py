@@ -218,7 +218,7 @@ class Tree:
         by its own will: it has refused."""
 
         def up(child: Child) -> bool:
-            return child.restarts > before[child] and child.ready
+            return child.restarts > before[child] and child.ready and not child.restarting
 
         def refused(child: Child) -> bool:
             ended = child.last_exit

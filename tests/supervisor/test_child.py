@@ -215,6 +215,20 @@ async def test_an_adopted_process_is_not_started_again() -> None:
         assert child.ready
 
 
+@pytest.mark.parametrize(("counted", "restarts"), [(77, 4), (70, 5)])
+async def test_a_life_that_was_begun_and_not_noted_is_counted_by_who_takes_over(counted: int, restarts: int) -> None:
+    child = Child(PLAN, Holder(), Watchdog(0.0))
+    child.restarts, child.counted = 4, counted
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(child.govern, 77)
+        await wait_all_tasks_blocked()
+        assert (child.restarts, child.counted) == (restarts, 77)
+        child.ended(77, Exit(1))
+        await wait_all_tasks_blocked()
+        assert (child.restarts, child.counted) == (restarts + 1, 1)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_beat_before_readiness_does_not_move_its_deadline() -> None:
     holder = Holder()
     watchdog = Watchdog(0.0)
