@@ -131,8 +131,8 @@ def test_what_is_bound_waits_for_the_next_start_and_an_option_has_the_last_word(
     made = change(planned({}), planned(more))
     assert not made.base
     assert made.lines == (
+        "~ replace proxy: proxy.workers 0 → 4",
         "= at the next start: ready_timeout 30s → 1s",
-        "= at the next start: proxy.workers 0 → 4",
         "= at the next start: outbound.port 15001 → 16000",
     )
     said = {"workers": 2, "outbound_port": 0, "ready_timeout": 3.0}

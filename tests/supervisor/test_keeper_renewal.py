@@ -16,7 +16,7 @@ import trio
 from pannier.supervisor.keeper import Exited, Keeper, KeeperError, Stdio
 from pannier.supervisor.keeper_start import start_keeper
 
-from tests.supervisor.test_keeper import ENV, PATIENCE, ended, exit_of, exists, read_line, spawn_shell
+from tests.supervisor.test_keeper import ENV, PATIENCE, ended, exists, exit_of, is_there, read_line, spawn_shell
 
 PROGRAM = Path(sys.executable).parent / "pannier-keeper"
 
@@ -93,7 +93,7 @@ async def test_a_file_of_a_socket_goes_with_it_as_ever(keeper: Keeper, short_pat
     await keeper.listen_unix("local", str(path), 0o600, 2)
     await keeper.renew(PROGRAM)
     await keeper.release("local")
-    assert not os.path.lexists(path)
+    assert not is_there(path)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ async def test_a_program_that_cannot_take_over_is_refused_and_the_old_one_goes_o
     assert caught.value.errno == errno.ENOEXEC
     (running,) = (await keeper.list()).processes
     assert (running.pid, running.running) == (pid, True)
-    assert os.path.lexists(short_path / "a.sock")
+    assert is_there(short_path / "a.sock")
 
 
 async def test_a_program_that_looks_and_says_nothing_is_given_up(keeper: Keeper, tmp_path: Path) -> None:

@@ -106,7 +106,9 @@ impl Held {
         let refused = |errno| Refusal::new(errno, format!("cannot listen on {address}: {errno}"));
         if let Some(item) = self.taken(name, count) {
             return match &item.kind {
-                Kind::Listener { address: bound, count: has, port } if bound == address && item.base == name => {
+                Kind::Listener { address: bound, count: has, port }
+                    if item.base == name && (bound == address || is_bound(bound, *port, wanted)) =>
+                {
                     let (has, port) = (*has, *port);
                     wanted.set_port(port);
                     let more = (has..count).map(|_| join(wanted)).collect::<Result<Vec<_>, _>>().map_err(refused)?;
@@ -134,21 +136,35 @@ impl Held {
         }
     }
 
-    /// Binds one socket to `path` with that mode, and holds `count` descriptors of it.
+    /// Binds one socket to `path` with that mode, and holds `count` descriptors of it; never fewer than it had.
     pub fn listen_unix(&mut self, name: &str, path: &str, mode: u32, count: u16) -> Result<(), Refusal> {
         check_name(name)?;
         if count == 0 {
             return Err(Refusal::new(Errno::INVAL, "a listener needs at least one socket"));
         }
+        let refused = |errno| Refusal::new(errno, format!("cannot listen on {path}: {errno}"));
+        let (file, first, descriptors) = match self.taken(name, count) {
+            None => {
+                let (file, descriptors) = socket_file::listen(path, mode, count, BACKLOG).map_err(refused)?;
+                (Some(file), 0, descriptors)
+            }
+            Some(item) => match &item.kind {
+                Kind::Unix { path: bound, mode: its, count: has } if bound == path && *its == mode => {
+                    let more = |_| rustix::io::fcntl_dupfd_cloexec(&item.descriptor, 0);
+                    let more = (*has..count).map(more).collect::<Result<Vec<_>, _>>().map_err(refused)?;
+                    (item.file.clone(), *has, more)
+                }
+                _ => return Err(exists(item)),
+            },
+        };
+        let count = first + u16::try_from(descriptors.len()).unwrap_or(0);
         let kind = || Kind::Unix { path: path.into(), mode, count };
-        if let Some(item) = self.taken(name, count) {
-            return if item.kind == kind() { Ok(()) } else { Err(exists(item)) };
+        for item in self.items.iter_mut().filter(|item| item.base == name) {
+            item.kind = kind();
         }
-        let (file, descriptors) = socket_file::listen(path, mode, count, BACKLOG)
-            .map_err(|errno| Refusal::new(errno, format!("cannot listen on {path}: {errno}")))?;
-        for (number, descriptor) in descriptors.into_iter().enumerate() {
+        for (number, descriptor) in (first..).zip(descriptors) {
             let (base, name) = (name.into(), format!("{name}.{number}"));
-            self.items.push(Item { base, name, kind: kind(), file: Some(file.clone()), descriptor });
+            self.items.push(Item { base, name, kind: kind(), file: file.clone(), descriptor });
         }
         Ok(())
     }
@@ -195,6 +211,11 @@ impl Held {
         let numbered = |item: &Item| (0..count).any(|number| item.name == format!("{name}.{number}"));
         self.items.iter().find(|item| item.name == name || item.base == name || numbered(item))
     }
+}
+
+/// Whether that is where a listener with this address is bound, which may have been asked for with port 0.
+fn is_bound(address: &str, port: u16, wanted: SocketAddr) -> bool {
+    address.parse().is_ok_and(|bound: SocketAddr| bound.ip() == wanted.ip()) && port == wanted.port()
 }
 
 /// Names travel in `PANNIER_FDS`, whose separators they must not contain.
