@@ -21,6 +21,7 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.supervisor.keeper import Exited, Keeper, KeeperError, KeeperGone
 from pannier.supervisor.plan import ProcessPlan
 from pannier.supervisor.restart import Exit
+from pannier.supervisor.zygote_plan import how
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 UNKNOWN_END: Final = Exit(1)  # somebody else was its parent, and only that one was told
@@ -68,6 +69,7 @@ class Hold:
                 stdout=stdout,
                 stderr=stderr,
                 held=plan.held,
+                how=how(plan),
             )
         except KeeperError as error:
             raise OSError(error.errno, error.message) from error

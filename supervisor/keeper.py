@@ -112,8 +112,10 @@ class Keeper:
         stdout: Stdio = Stdio.INHERIT,
         stderr: Stdio = Stdio.INHERIT,
         held: Sequence[str] = (),
+        how: Op = Op.SPAWN,
     ) -> int:
-        """Starts a process and returns its pid.
+        """Starts a process and returns its pid. `how`: `Op.FORK` lets the zygote fork it, where there is one that can;
+        `Op.ZYGOTE` starts the zygote itself.
 
         `env` is its complete environment; the program is searched for on the PATH in there. `cwd` "" is the keeper's
         own. `held` names descriptors to inherit (a listener's name means all its sockets), which `PANNIER_FDS` tells
@@ -121,18 +123,9 @@ class Keeper:
         KeeperError: EEXIST if one of that name runs; ENOENT, EACCES and the like if it cannot be executed; EMSGSIZE if
         arguments and environment are over 192 KiB.
         """
-        environment = [f"{key}={value}" for key, value in env.items()]
-        body = b"".join(
-            (
-                protocol.text(name),
-                protocol.texts(argv),
-                protocol.texts(environment),
-                protocol.text(os.fspath(cwd)),
-                struct.pack("<BBBB", own_group, stdin, stdout, stderr),
-                protocol.texts(held),
-            )
-        )
-        return Reader((await self._call(Op.SPAWN, body)).body).u32()
+        stdio = (stdin, stdout, stderr)
+        body = protocol.spawn(name, argv, env=env, cwd=cwd, own_group=own_group, stdio=stdio, held=held)
+        return Reader((await self._call(how, body)).body).u32()
 
     async def signal(self, name: str, signal: int, *, whole_group: bool = False) -> None:
         """Signals a process, or its whole group if it has its own. KeeperError ESRCH if it does not run."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 from pannier.shared.errors import Blame, PannierError
 
@@ -37,6 +38,8 @@ class Op(IntEnum):
     FORGET = 12
     SHUTDOWN = 13
     LISTEN_UNIX = 14
+    FORK = 20
+    ZYGOTE = 21
     EXITED = 64
 
 
@@ -133,6 +136,29 @@ def texts(texts: Sequence[str]) -> bytes:
     if len(texts) > 0xFFFF:
         raise KeeperError(errno.EMSGSIZE, f"a list of {len(texts)} texts, where 65535 are the most")
     return struct.pack("<H", len(texts)) + b"".join(map(text, texts))
+
+
+def spawn(
+    name: str,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str | Path,
+    own_group: bool,
+    stdio: tuple[Stdio, Stdio, Stdio],
+    held: Sequence[str],
+) -> bytes:
+    """The body of SPAWN, FORK and ZYGOTE."""
+    return b"".join(
+        (
+            text(name),
+            texts(argv),
+            texts([f"{key}={value}" for key, value in env.items()]),
+            text(os.fspath(cwd)),
+            struct.pack("<BBBB", own_group, *stdio),
+            texts(held),
+        )
+    )
 
 
 class Reader:

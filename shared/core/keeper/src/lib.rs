@@ -24,6 +24,7 @@ mod signals;
 mod socket_file;
 mod sweep;
 mod wire;
+mod zygote;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

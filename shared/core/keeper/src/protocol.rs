@@ -54,20 +54,58 @@ pub struct Spawn {
 /// A request of a controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    Hello { protocol: u32, pid: u32 },
+    Hello {
+        protocol: u32,
+        pid: u32,
+    },
     List,
     Spawn(Spawn),
-    Signal { name: String, signal: i32, whole_group: bool },
-    Listen { name: String, address: String, count: u16 },
-    Memfd { name: String, size: u64 },
-    Fetch { name: String },
-    Release { name: String },
-    NotePut { key: String, value: Vec<u8> },
-    NoteGet { key: String },
-    Grace { milliseconds: i64 },
-    Forget { name: String },
-    Shutdown { term_milliseconds: u32 },
-    ListenUnix { name: String, path: String, mode: u32, count: u16 },
+    Signal {
+        name: String,
+        signal: i32,
+        whole_group: bool,
+    },
+    Listen {
+        name: String,
+        address: String,
+        count: u16,
+    },
+    Memfd {
+        name: String,
+        size: u64,
+    },
+    Fetch {
+        name: String,
+    },
+    Release {
+        name: String,
+    },
+    NotePut {
+        key: String,
+        value: Vec<u8>,
+    },
+    NoteGet {
+        key: String,
+    },
+    Grace {
+        milliseconds: i64,
+    },
+    Forget {
+        name: String,
+    },
+    Shutdown {
+        term_milliseconds: u32,
+    },
+    ListenUnix {
+        name: String,
+        path: String,
+        mode: u32,
+        count: u16,
+    },
+    /// As `Spawn`, by the zygote if there is one that can.
+    Fork(Spawn),
+    /// Starts the zygote itself.
+    Zygote(Spawn),
 }
 
 /// What a reply repeats of its request.
@@ -154,6 +192,8 @@ pub fn decode(message: &[u8]) -> Result<Request, Malformed> {
         12 => Request::Forget { name: body.text()? },
         13 => Request::Shutdown { term_milliseconds: body.u32()? },
         14 => Request::ListenUnix { name: body.text()?, path: body.text()?, mode: body.u32()?, count: body.u16()? },
+        20 => Request::Fork(spawn(&mut body)?),
+        21 => Request::Zygote(spawn(&mut body)?),
         _ => return Err(Malformed("no such request")),
     };
     body.finish()?;

@@ -298,6 +298,14 @@ impl Keeper {
                 let pid = self.processes.spawn(&spawn, &self.held.select(&spawn.held)?)?;
                 Ok(Writer::default().u32(pid).into())
             }
+            Request::Fork(_) | Request::Zygote(_) if self.ending.is_some() => {
+                Err(Refusal::new(Errno::SHUTDOWN, "this keeper is ending"))
+            }
+            Request::Fork(spawn) => {
+                let pid = self.processes.fork(&spawn, &self.held.select(&spawn.held)?)?;
+                Ok(Writer::default().u32(pid).into())
+            }
+            Request::Zygote(spawn) => Ok(Writer::default().u32(self.processes.spawn_zygote(&spawn)?).into()),
             Request::Signal { name, signal, whole_group } => {
                 self.processes.signal(&name, signal, whole_group).map(|()| done())
             }
