@@ -82,6 +82,8 @@ class Keeper:
         """Whether the keeper was running before: then it may hold what an earlier supervisor left."""
         self.patience = math.inf
         """Seconds for an answer; a keeper that takes longer is stopped or stuck, and is killed."""
+        self.zygote_news = trio.Event()
+        """Set, and replaced, when the zygote can be used from now on, and when it has ended."""
         self._connection = connection
         self._sending = trio.Lock()
         self._waiting: dict[int, _Waiter] = {}
@@ -121,7 +123,7 @@ class Keeper:
         own. `held` names descriptors to inherit (a listener's name means all its sockets), which `PANNIER_FDS` tells
         the child. A dead entry of that name is replaced, and its pipes are closed.
         KeeperError: EEXIST if one of that name runs; ENOENT, EACCES and the like if it cannot be executed; EMSGSIZE if
-        arguments and environment are over 192 KiB.
+        arguments and environment are over 192 KiB; EAGAIN, for FORK, while the zygote loads.
         """
         stdio = (stdin, stdout, stderr)
         body = protocol.spawn(name, argv, env=env, cwd=cwd, own_group=own_group, stdio=stdio, held=held)
@@ -264,7 +266,12 @@ class Keeper:
         op, sequence = struct.unpack_from("<BI", message)
         waiter = self._waiting.get(sequence)
         if op == Op.EXITED:
-            self._exits.send_nowait(protocol.read_exited(Reader(message[5:])))
+            exited = protocol.read_exited(Reader(message[5:]))
+            self._exits.send_nowait(exited)
+            if exited.name == protocol.ZYGOTE:
+                self._tell_of_zygote()
+        elif op == Op.LOADED:
+            self._tell_of_zygote()
         elif waiter is not None and op == waiter.op | REPLY and not waiter.answered.is_set():
             waiter.status, waiter.body, waiter.fd = struct.unpack_from("<i", message, 5)[0], message[9:], fd
             waiter.answered.set()
@@ -272,8 +279,13 @@ class Keeper:
         if fd is not None:
             os.close(fd)
 
+    def _tell_of_zygote(self) -> None:
+        self.zygote_news.set()
+        self.zygote_news = trio.Event()
+
     def _end(self) -> None:
         self._gone = True
+        self._tell_of_zygote()
         self._exits.close()
         for waiter in self._waiting.values():
             waiter.answered.set()

@@ -21,6 +21,8 @@ MESSAGE_MAX = 192 * 1024
 NOTE_MAX = 180 * 1024
 REPLY = 0x80
 PROTOCOL = 1
+ZYGOTE = "zygote"
+"""The name of the zygote's process."""
 
 
 class Op(IntEnum):
@@ -41,6 +43,7 @@ class Op(IntEnum):
     FORK = 20
     ZYGOTE = 21
     EXITED = 64
+    LOADED = 65
 
 
 class KeeperError(PannierError):

@@ -23,7 +23,7 @@ import trio
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.profile import grace_milliseconds
 from pannier.shared.runtime import service_dir
-from pannier.supervisor import adoption, live, zygote_plan
+from pannier.supervisor import adoption, live
 from pannier.supervisor.adoption import Record
 from pannier.supervisor.child import accepts
 from pannier.supervisor.compose import listeners
@@ -31,6 +31,7 @@ from pannier.supervisor.ending import Cause, Ending, exit_code
 from pannier.supervisor.hold import become_subreaper
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone
 from pannier.supervisor.keeper_birth import Born
+from pannier.supervisor.keeper_protocol import ZYGOTE
 from pannier.supervisor.keeper_start import start_keeper
 from pannier.supervisor.lifecycle import ServiceState
 from pannier.supervisor.plan import Place, Plan, UnixListener
@@ -88,7 +89,7 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
             else:
                 await keeper.grace(plan.orphan_grace_ms)
                 await _refuse_foreign_app(plan)
-                await service.start(zygote=adoption.found(await keeper.list()).running.get(zygote_plan.NAME))
+                await service.start(zygote=adoption.found(await keeper.list()).running.get(ZYGOTE))
             new = False
             nursery.start_soon(steering.begin, record)
             nursery.start_soon(_announce, request, service)
@@ -145,7 +146,7 @@ async def _adopt(request: Request, service: Service, record: Record) -> None:
     await service.say(f"{service.plan.service} is taken over: {len(found.running)} processes run on")
     if difference := adoption.differences(service.plan.arguments, request.arguments):
         await service.say(f"what runs holds: {difference}")
-    await service.start(found, record, zygote=found.running.get(zygote_plan.NAME))
+    await service.start(found, record, zygote=found.running.get(ZYGOTE))
 
 
 def _watch_for_ends(request: Request, service: Service, nursery: trio.Nursery) -> None:

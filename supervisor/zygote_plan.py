@@ -11,13 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from pannier.supervisor.compose import without_outer
-from pannier.supervisor.keeper_protocol import Op, Stdio
+from pannier.supervisor.keeper_protocol import ZYGOTE, Op, Stdio
 from pannier.supervisor.plan import Kind, Plan, ProcessPlan, Readiness
 from pannier.supervisor.request import Request
 from pannier.supervisor.restart import Policy, RestartSettings
 
-NAME: Final = "zygote"
-"""The keeper knows it by that name."""
 _SHARED: Final = ("trio", "msgspec", "pannier._native", "pannier.shared.sidecar")
 _OURS: Final = "pannier.sidecars."
 
@@ -26,7 +24,7 @@ def zygote_plan(modules: Iterable[str], environment: Mapping[str, str], cwd: str
     """A zygote for sidecars of these modules. It is no sidecar and has no readiness: without it the keeper executes."""
     services = (f"{module}.service" for module in modules if module.startswith(_OURS))
     return ProcessPlan(
-        name=NAME,
+        name=ZYGOTE,
         kind=Kind.KEEPER,  # it starts processes on the keeper's behalf
         argv=(sys.executable, "-P", "-m", "pannier.supervisor.zygote", *_SHARED, *services),
         environment=without_outer(environment),
@@ -54,6 +52,6 @@ def zygote_for(request: Request) -> ProcessPlan:
 
 def how(plan: ProcessPlan) -> Op:
     """How the keeper shall start a process."""
-    if plan.name == NAME:
+    if plan.name == ZYGOTE:
         return Op.ZYGOTE
     return Op.FORK if plan.kind is Kind.SIDECAR else Op.SPAWN

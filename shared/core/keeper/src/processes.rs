@@ -67,9 +67,12 @@ impl Processes {
         Ok(self.enter(spawn, pid, prepared))
     }
 
-    /// The same by the zygote, if there is one that can.
+    /// The same by the zygote, if there is one that can. EAGAIN while it loads: LOADED is the event to wait for.
     pub fn fork(&mut self, spawn: &Spawn, held: &[(&str, BorrowedFd<'_>)]) -> Result<u32, Refusal> {
         self.free(&spawn.name)?;
+        if self.loading_zygote().is_some() {
+            return Err(Refusal::new(Errno::AGAIN, "the zygote is loading"));
+        }
         let prepared = prepare(spawn, held)?;
         let pid = match self.forked(spawn, &prepared, held) {
             Some(pid) => pid,
@@ -90,6 +93,20 @@ impl Processes {
         Ok(pid)
     }
 
+    /// What becomes readable when the zygote has loaded, while it has not.
+    pub fn loading_zygote(&self) -> Option<BorrowedFd<'_>> {
+        self.zygote.as_ref().and_then(Zygote::loading)
+    }
+
+    /// Takes what the zygote says first; whether it can be used now. One that ended instead is reaped like any process.
+    pub fn zygote_loaded(&mut self) -> bool {
+        let loaded = self.zygote.as_mut().is_some_and(Zygote::has_loaded);
+        if !loaded {
+            self.zygote = None;
+        }
+        loaded
+    }
+
     fn free(&self, name: &str) -> Result<(), Refusal> {
         if self.entries.iter().any(|entry| entry.name == name && entry.ended.is_none()) {
             return Err(Refusal::new(Errno::EXIST, format!("{name} runs already")));
@@ -98,7 +115,7 @@ impl Processes {
     }
 
     fn forked(&mut self, spawn: &Spawn, prepared: &Prepared, held: &[(&str, BorrowedFd<'_>)]) -> Option<Pid> {
-        let zygote = self.zygote.as_mut()?;
+        let zygote = self.zygote.as_ref()?;
         let mut given = Vec::with_capacity(3 + held.len());
         for (stream, number) in prepared.streams.iter().zip(0..) {
             given.push((stream.as_ref()?.as_fd(), number));

@@ -2,7 +2,7 @@
 //!
 //! One message is one SEQPACKET datagram of at most 192 KiB. A request is `u8 op, u32 seq, body`, its reply
 //! `u8 op|0x80, u32 seq, i32 status, body`; a status other than 0 is an errno and its body the reason in words. An event
-//! (op 64, seq 0) is never asked for. A request that cannot be read is refused with EINVAL under its own op and seq.
+//! (op 64 and 65, seq 0) is never asked for. A request that cannot be read is refused with EINVAL under its own op and seq.
 //!
 //! Refused: a self-describing encoding (msgpack). The keeper outlives upgrades of everything around it, so it understands
 //! a handful of fixed frames and carries no decoder that could need one.
@@ -24,6 +24,7 @@ pub const PROTOCOL: u32 = 1;
 const REASON_MAX: usize = 4096;
 const REPLY: u8 = 0x80;
 const EXITED: u8 = 64;
+const LOADED: u8 = 65;
 
 /// Where a child's standard stream leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,6 +241,11 @@ pub fn reply(head: Head, result: Result<Vec<u8>, Refusal>) -> Vec<u8> {
 /// The event that says that a process ended.
 pub fn exited(name: &str, pid: u32, ended: Ended) -> Vec<u8> {
     ended.write(Writer::default().u8(EXITED).u32(0).text(name).u32(pid)).into_bytes()
+}
+
+/// The event that says that the zygote can be used.
+pub fn loaded() -> Vec<u8> {
+    Writer::default().u8(LOADED).u32(0).into_bytes()
 }
 
 /// The body of LIST's reply.

@@ -5,8 +5,8 @@
 //! process itself: `i32 pid`, or by the zygote: `i32 -errno`. A request is
 //! `list argv, list env, text cwd, u8 own_group, list of u32: the number of each descriptor`.
 //!
-//! Rules: whatever goes wrong, the caller executes instead, so a zygote may die, hang or talk nonsense. The keeper waits for it
-//! for at most `PATIENCE` a request, and once in its life for what is left of `LOADING`; one that keeps it waiting is given up.
+//! Rules: whatever goes wrong, the caller executes instead, so a zygote may die, hang or talk nonsense. The keeper waits
+//! for an answer for at most `PATIENCE`, and gives up a zygote that takes longer; it never waits for one that loads.
 //! A request that was given up cannot run later: the socket is shut for reading first and read out after that, so the
 //! process either has said its pid, or finds that it cannot and ends.
 
@@ -29,7 +29,6 @@ use crate::wire::Writer;
 pub const NAME: &str = "zygote";
 
 const PATIENCE: Duration = Duration::from_millis(500);
-const LOADING: Duration = Duration::from_secs(1);
 /// What one message may carry, by the kernel.
 const DESCRIPTORS_MAX: usize = 253;
 
@@ -54,7 +53,6 @@ pub enum Forked {
 /// The keeper's end of the conversation.
 pub struct Zygote {
     control: OwnedFd,
-    loading_until: Instant,
     loaded: bool,
 }
 
@@ -63,12 +61,12 @@ impl Zygote {
     pub fn new() -> Result<(Self, OwnedFd), Errno> {
         let (control, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        Ok((Self { control, loading_until: Instant::now() + LOADING, loaded: false }, theirs))
+        Ok((Self { control, loaded: false }, theirs))
     }
 
     /// Has a process forked whose descriptors are `given`, to be found under the numbers beside them.
-    pub fn fork(&mut self, birth: &Birth<'_>, given: &[(BorrowedFd<'_>, u32)]) -> Forked {
-        if given.len() > DESCRIPTORS_MAX || !self.is_loaded() {
+    pub fn fork(&self, birth: &Birth<'_>, given: &[(BorrowedFd<'_>, u32)]) -> Forked {
+        if given.len() > DESCRIPTORS_MAX {
             return Forked::Declined;
         }
         if let Err(errno) = self.ask(birth, given) {
@@ -82,11 +80,14 @@ impl Zygote {
         }
     }
 
-    /// Whether it has said that it is; waited for until it should have been, and never again after that.
-    fn is_loaded(&mut self) -> bool {
-        if !self.loaded && self.is_readable(self.loading_until.saturating_duration_since(Instant::now())) {
-            self.loaded = self.receive() == Some(0);
-        }
+    /// What becomes readable when it has loaded; None once it has.
+    pub fn loading(&self) -> Option<BorrowedFd<'_>> {
+        (!self.loaded).then(|| self.control.as_fd())
+    }
+
+    /// Takes what it says first; whether that is what it should be.
+    pub fn has_loaded(&mut self) -> bool {
+        self.loaded = self.receive() == Some(0);
         self.loaded
     }
 
