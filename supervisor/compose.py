@@ -20,7 +20,7 @@ from pannier import _native
 from pannier.shared.duration import milliseconds, seconds
 from pannier.shared.messages import CANARY, EJECTIONS, SERVICES
 from pannier.shared.profile import Endpoint, Profile, grace_milliseconds
-from pannier.supervisor.keeper import Stdio
+from pannier.supervisor.keeper_protocol import Stdio
 from pannier.supervisor.plan import (
     Arguments,
     Grant,

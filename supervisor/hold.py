@@ -19,10 +19,13 @@ from typing import Final
 import trio
 from pannier.shared.errors import Blame, PannierError
 from pannier.supervisor.keeper import Exited, Keeper, KeeperError, KeeperGone
+from pannier.supervisor.keeper_protocol import Op
 from pannier.supervisor.plan import ProcessPlan
 from pannier.supervisor.restart import Exit
+from pannier.supervisor.zygote_plan import how
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_LOADING: Final = 5.0  # seconds
 UNKNOWN_END: Final = Exit(1)  # somebody else was its parent, and only that one was told
 
 
@@ -51,28 +54,51 @@ class Hold:
         self.keeper_lost = False
         self._refused = refused
         self._told: set[int] = set()
+        self._started: set[str] = set()
         self._keeper = keeper
         self._nursery = nursery
         self._ended = ended
 
     async def spawn(self, plan: ProcessPlan) -> int:
-        stdin, stdout, stderr = plan.stdio
         try:
-            return await self._keeper.spawn(
-                plan.name,
-                plan.argv,
-                env=plan.environment,
-                cwd=plan.cwd,
-                own_group=plan.own_group,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                held=plan.held,
-            )
+            return await self._start(plan)
         except KeeperError as error:
             raise OSError(error.errno, error.message) from error
         except KeeperGone as error:
             raise OSError(errno.EHOSTDOWN, error.message) from error
+
+    async def _start(self, plan: ProcessPlan) -> int:
+        """Who starts for the first time waits for a zygote that loads; who has lived is wanted back at once."""
+        deadline = trio.current_time() + (0 if plan.name in self._started else _LOADING)
+        self._started.add(plan.name)
+        way = how(plan)
+        while way is Op.FORK:
+            news = self._keeper.zygote_news
+            try:
+                return await self._ask(plan, way)
+            except KeeperError as error:
+                if error.errno != errno.EAGAIN:
+                    raise
+            with trio.move_on_at(deadline) as waiting:
+                await news.wait()
+            if waiting.cancelled_caught:
+                way = Op.SPAWN
+        return await self._ask(plan, way)
+
+    async def _ask(self, plan: ProcessPlan, way: Op) -> int:
+        stdin, stdout, stderr = plan.stdio
+        return await self._keeper.spawn(
+            plan.name,
+            plan.argv,
+            env=plan.environment,
+            cwd=plan.cwd,
+            own_group=plan.own_group,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            held=plan.held,
+            how=way,
+        )
 
     async def signal(self, name: str, pid: int, number: int, *, group: bool) -> None:
         try:

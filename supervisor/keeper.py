@@ -82,6 +82,8 @@ class Keeper:
         """Whether the keeper was running before: then it may hold what an earlier supervisor left."""
         self.patience = math.inf
         """Seconds for an answer; a keeper that takes longer is stopped or stuck, and is killed."""
+        self.zygote_news = trio.Event()
+        """Set, and replaced, when the zygote can be used from now on, and when it has ended."""
         self._connection = connection
         self._sending = trio.Lock()
         self._waiting: dict[int, _Waiter] = {}
@@ -112,27 +114,20 @@ class Keeper:
         stdout: Stdio = Stdio.INHERIT,
         stderr: Stdio = Stdio.INHERIT,
         held: Sequence[str] = (),
+        how: Op = Op.SPAWN,
     ) -> int:
-        """Starts a process and returns its pid.
+        """Starts a process and returns its pid. `how`: `Op.FORK` lets the zygote fork it, where there is one that can;
+        `Op.ZYGOTE` starts the zygote itself.
 
         `env` is its complete environment; the program is searched for on the PATH in there. `cwd` "" is the keeper's
         own. `held` names descriptors to inherit (a listener's name means all its sockets), which `PANNIER_FDS` tells
         the child. A dead entry of that name is replaced, and its pipes are closed.
         KeeperError: EEXIST if one of that name runs; ENOENT, EACCES and the like if it cannot be executed; EMSGSIZE if
-        arguments and environment are over 192 KiB.
+        arguments and environment are over 192 KiB; EAGAIN, for FORK, while the zygote loads.
         """
-        environment = [f"{key}={value}" for key, value in env.items()]
-        body = b"".join(
-            (
-                protocol.text(name),
-                protocol.texts(argv),
-                protocol.texts(environment),
-                protocol.text(os.fspath(cwd)),
-                struct.pack("<BBBB", own_group, stdin, stdout, stderr),
-                protocol.texts(held),
-            )
-        )
-        return Reader((await self._call(Op.SPAWN, body)).body).u32()
+        stdio = (stdin, stdout, stderr)
+        body = protocol.spawn(name, argv, env=env, cwd=cwd, own_group=own_group, stdio=stdio, held=held)
+        return Reader((await self._call(how, body)).body).u32()
 
     async def signal(self, name: str, signal: int, *, whole_group: bool = False) -> None:
         """Signals a process, or its whole group if it has its own. KeeperError ESRCH if it does not run."""
@@ -281,7 +276,12 @@ class Keeper:
         op, sequence = struct.unpack_from("<BI", message)
         waiter = self._waiting.get(sequence)
         if op == Op.EXITED:
-            self._exits.send_nowait(protocol.read_exited(Reader(message[5:])))
+            exited = protocol.read_exited(Reader(message[5:]))
+            self._exits.send_nowait(exited)
+            if exited.name == protocol.ZYGOTE:
+                self._tell_of_zygote()
+        elif op == Op.LOADED:
+            self._tell_of_zygote()
         elif waiter is not None and op == waiter.op | REPLY and not waiter.answered.is_set():
             waiter.status, waiter.body, waiter.fd = struct.unpack_from("<i", message, 5)[0], message[9:], fd
             waiter.answered.set()
@@ -289,8 +289,13 @@ class Keeper:
         if fd is not None:
             os.close(fd)
 
+    def _tell_of_zygote(self) -> None:
+        self.zygote_news.set()
+        self.zygote_news = trio.Event()
+
     def _end(self) -> None:
         self._gone = True
+        self._tell_of_zygote()
         self._exits.close()
         for waiter in self._waiting.values():
             waiter.answered.set()

@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 from pannier.shared.errors import Blame, PannierError
 
@@ -20,6 +21,8 @@ MESSAGE_MAX = 192 * 1024
 NOTE_MAX = 180 * 1024
 REPLY = 0x80
 PROTOCOL = 1
+ZYGOTE = "zygote"
+"""The name of the zygote's process."""
 
 
 class Op(IntEnum):
@@ -39,7 +42,10 @@ class Op(IntEnum):
     LISTEN_UNIX = 14
     SWAP = 15
     RENEW = 16
+    FORK = 20
+    ZYGOTE = 21
     EXITED = 64
+    LOADED = 65
 
 
 class KeeperError(PannierError):
@@ -135,6 +141,29 @@ def texts(texts: Sequence[str]) -> bytes:
     if len(texts) > 0xFFFF:
         raise KeeperError(errno.EMSGSIZE, f"a list of {len(texts)} texts, where 65535 are the most")
     return struct.pack("<H", len(texts)) + b"".join(map(text, texts))
+
+
+def spawn(
+    name: str,
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str | Path,
+    own_group: bool,
+    stdio: tuple[Stdio, Stdio, Stdio],
+    held: Sequence[str],
+) -> bytes:
+    """The body of SPAWN, FORK and ZYGOTE."""
+    return b"".join(
+        (
+            text(name),
+            texts(argv),
+            texts([f"{key}={value}" for key, value in env.items()]),
+            text(os.fspath(cwd)),
+            struct.pack("<BBBB", own_group, *stdio),
+            texts(held),
+        )
+    )
 
 
 class Reader:

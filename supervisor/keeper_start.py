@@ -1,22 +1,14 @@
 """Reaching the keeper of a service's folder, and starting one where none lives.
 
-Whoever starts a keeper first binds its socket, so that connecting never races with its start; the folder is locked
-meanwhile, so that there is one starter.
-
-Refused: `subprocess` for the start, since the socket must be descriptor 3 and `pass_fds` keeps numbers; a lock file,
-since the directory itself can be locked.
+How a keeper's process is started is in `keeper_birth.py`.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import signal as signals
 import socket
-import stat
 import struct
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -26,14 +18,10 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.shared.unix import credentials
 from pannier.supervisor import keeper_protocol as protocol
 from pannier.supervisor.keeper import Keeper, receive_message
+from pannier.supervisor.keeper_birth import BUS_NAME, SOCKET_NAME, Born, locked, start
 from pannier.supervisor.keeper_protocol import Greeting, KeeperError, KeeperGone, Op, Reader
 from pannier.supervisor.presence import answers
 
-SOCKET_NAME = "keeper.sock"
-BUS_NAME = "bus.sock"
-"""Where a living supervisor answers, with or without a keeper."""
-
-_LISTENER = 3
 _ANSWER_PATIENCE = 5.0
 _ENDING_PATIENCE = 5.0
 _ENDING_POLL = 0.02
@@ -62,15 +50,22 @@ async def connect_keeper(directory: Path) -> AsyncIterator[Keeper]:
 
 
 @asynccontextmanager
-async def start_keeper(directory: Path, orphan_grace_ms: int, *, own_group: bool = True) -> AsyncIterator[Keeper]:
+async def start_keeper(
+    directory: Path, orphan_grace_ms: int, *, own_group: bool = True, born: Born | None = None
+) -> AsyncIterator[Keeper]:
     """Controls the keeper of `directory`, and starts one if none lives; one that is just ending is waited for.
 
     The grace is in milliseconds, or `NEVER`, and is a new keeper's: one that lives keeps what it was told, until its
     controller has understood what it holds. `own_group`: a new keeper leaves our process group, so that a signal to
-    the group, SIGKILL above all, spares whoever ends what is orphaned by it. Raises KeeperError EBUSY if another
+    the group, SIGKILL above all, spares whoever ends what is orphaned by it. `born` is a keeper that was started for
+    this call; its grace is 0 until it is told another. Raises KeeperError EBUSY if another
     supervisor controls the keeper or lives on without one, and PannierError if none can be started.
     """
-    connection, greeting, child = await _reach(directory, orphan_grace_ms, own_group)
+    if born is None:
+        connection, greeting, child = await _reach(directory, orphan_grace_ms, own_group)
+    else:
+        connection, child = trio.socket.from_stdlib_socket(born.connection), born.pid
+        greeting = await _greeted(connection)
     async with _conversation(Keeper(connection, greeting, adopted=child is None), child) as keeper:
         yield keeper
 
@@ -83,12 +78,12 @@ async def _reach(
     while True:
         child = None
         try:
-            with _locked(directory):
+            with locked(directory):
                 connection = _connect(directory)
                 if connection is None:
                     if answers(directory / BUS_NAME):
                         raise KeeperError(errno.EBUSY, "its supervisor lives on without a keeper")
-                    child = _start(directory, orphan_grace_ms, own_group)
+                    child = start(directory, orphan_grace_ms, own_group)
                     connection = _connect(directory)
             if connection is not None:
                 return connection, await _greet(connection), child
@@ -165,18 +160,6 @@ def _single_error() -> Iterator[None]:
             del error, context
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """One starter at a time. Raises BlockingIOError if there is another."""
-    directory.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _connect(directory: Path) -> trio.socket.SocketType | None:
     """A connection, or None if nobody listens. Never blocks."""
     path = directory / SOCKET_NAME
@@ -204,63 +187,20 @@ def _connect(directory: Path) -> trio.socket.SocketType | None:
         raise
 
 
-def keeper_program() -> Path:
-    """The keeper of this installation. Not resolved: in a virtual environment the interpreter is a symlink, and the
-    keeper is beside the link."""
-    return Path(sys.executable).parent / "pannier-keeper"
-
-
-def _start(directory: Path, orphan_grace_ms: int, own_group: bool) -> int:
-    """Binds the socket, which nobody listens to, and starts a keeper on it; its pid."""
-    path = directory / SOCKET_NAME
-    command = [str(keeper_program()), "--dir", str(directory), "--orphan-grace-ms", str(orphan_grace_ms)]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        try:
-            _remove_stale(path)
-            os.fchmod(listener.fileno(), 0o600)
-            listener.bind(os.fspath(path))
-            listener.listen()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise PannierError(
-                f"cannot listen on {path}: {error.strerror}",
-                hint="check that its folder exists and is yours",
-                blame=Blame.PLATFORM,
-            ) from error
-        try:
-            return os.posix_spawn(
-                command[0],
-                command,
-                os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, listener.fileno(), _LISTENER)],
-                setsigmask=[],
-                # The interpreter ignores these, and what is ignored is inherited.
-                setsigdef=[signals.SIGPIPE, signals.SIGXFSZ],
-                setpgroup=0 if own_group else os.getpgrp(),
-            )
-        except OSError as error:
-            hint = "install pannier again: pip install --force-reinstall pannier"
-            raise PannierError(
-                f"cannot start {command[0]}: {error.strerror}", hint=hint, blame=Blame.PLATFORM
-            ) from error
-
-
-def _remove_stale(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        found = path.lstat()
-        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
-            raise PannierError(
-                f"{path} is no socket of yours", hint=f"look at what it is, then: rm {path}", blame=Blame.PLATFORM
-            )
-        path.unlink()
-
-
 async def _greet(connection: trio.socket.SocketType) -> Greeting:
     """Says HELLO before anything else runs on the connection, which is closed if that fails."""
     try:
+        await connection.send(protocol.request(Op.HELLO, 0, protocol.hello()))
+    except OSError as error:
+        connection.close()
+        raise KeeperGone(f"the keeper went away before it answered: {error.strerror}") from error
+    return await _greeted(connection)
+
+
+async def _greeted(connection: trio.socket.SocketType) -> Greeting:
+    """The answer to HELLO; the connection is closed if there is none."""
+    try:
         with trio.move_on_after(_ANSWER_PATIENCE):
-            await connection.send(protocol.request(Op.HELLO, 0, protocol.hello()))
             message, _ = await receive_message(connection)
             if not message:
                 raise KeeperGone("the keeper went away before it answered")

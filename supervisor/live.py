@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import tomlkit
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.runtime import check_name, state_dir
 from pannier.supervisor.difference import NOTHING
@@ -79,6 +78,8 @@ def write_live(service: str, layer: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         draft = path.with_suffix(".new")
+        import tomlkit  # only who changes a service that runs needs it
+
         draft.write_text(tomlkit.dumps(layer), encoding="utf-8")
         draft.replace(path)
     except OSError as error:

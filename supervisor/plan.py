@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from pannier.supervisor.keeper import Stdio
+from pannier.supervisor.keeper_protocol import Stdio
 from pannier.supervisor.restart import RestartSettings
 
 

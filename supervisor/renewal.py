@@ -6,6 +6,7 @@ finds a keeper and goes on with what runs, as any successor does. Rules:
 - The new version is asked first, in a process of its own: the whole command line is read again, files and all, and the
   note that it will find is decoded. What it refuses is refused here, and nothing has happened.
 - Signals are held back in between, so that none is lost and none ends it.
+- What is heavy is imported where it is used: whoever starts a service asks here first, before the keeper is begun.
 - Nobody but the keeper sees the moment; it is told to wait, whatever its grace.
 """
 
@@ -14,12 +15,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
-import trio
 from pannier.shared.errors import Blame, PannierError
-from pannier.supervisor import adoption
-from pannier.supervisor.adoption import Record
+
+if TYPE_CHECKING:
+    from pannier.supervisor.adoption import Record
 
 VARIABLE: Final = "PANNIER_RENEWAL"
 """How the next life knows that it is one: `check`, or `go` and the seconds that are left of `--for`."""
@@ -55,6 +56,9 @@ def begun() -> Renewal | None:
 
 async def check(record: Record) -> None:
     """Asks the installed version whether it can go on with what `record` says. Raises PannierError with its reason."""
+    import trio
+    from pannier.supervisor import adoption
+
     with trio.move_on_after(_CHECK_PATIENCE):
         asked = await trio.run_process(
             _command(),
@@ -72,6 +76,8 @@ async def check(record: Record) -> None:
 
 def answer_check() -> int:
     """The other side: decodes the note on standard input. Raises PannierError."""
+    from pannier.supervisor import adoption
+
     adoption.decode(sys.stdin.buffer.read())
     return 0
 

@@ -5,23 +5,47 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from pannier.shared.duration import seconds
 from pannier.shared.errors import UsageError
-from pannier.shared.profile import App
+from pannier.shared.profile import App, Profile
 from pannier.shared.project import PROJECT_FILE, Project, load_project, resolve, socket_path
 from pannier.shared.runtime import SOCKET_NAME_LIMIT, check_name
 from pannier.supervisor.live import read_live
-from pannier.supervisor.plan import Arguments, Said
+from pannier.supervisor.plan import Arguments, Plan, Said
 from pannier.supervisor.planning import Installation
 from pannier.supervisor.sidecar_types import sidecar_modules, sidecar_types
-from pannier.supervisor.supervise import Request
 
 _OF_ONE: Final = ("name", "port", "outbound_port", "metrics_port")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What `run` was asked for.
+
+    `said` is what the profile was made from. `seconds`: it ends by itself after that. `lifeline`: a descriptor whose
+    end of file ends the service. `on_ready` is called when all is ready.
+    """
+
+    arguments: Arguments
+    profile: Profile
+    said: Said
+    installation: Installation
+    environment: dict[str, str]
+    seconds: float | None = None
+    lifeline: int | None = None
+    on_ready: Callable[[Plan], None] = lambda _: None
+
+    def with_ends(self, *, lifeline: int | None, on_ready: Callable[[Plan], None]) -> Request:
+        """The same request, tied to whoever started this process."""
+        return msgspec.structs.replace(self, lifeline=lifeline, on_ready=on_ready)
+
+    def with_seconds(self, seconds: float | None) -> Request:
+        """The same request, to end by itself after so long."""
+        return msgspec.structs.replace(self, seconds=seconds)
 
 
 class Asked(msgspec.Struct, frozen=True):

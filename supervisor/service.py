@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -27,13 +28,15 @@ from pannier.supervisor.child import Child
 from pannier.supervisor.ending import APP_SHARE, PROXY_PATIENCE, SIDECAR_PATIENCE, Cause, Deadline, Ending
 from pannier.supervisor.hold import Hold, kill_orphans
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone, Stdio
-from pannier.supervisor.keeper_start import SOCKET_NAME
+from pannier.supervisor.keeper_birth import SOCKET_NAME
 from pannier.supervisor.lifecycle import ProcessState
 from pannier.supervisor.plan import Kind, Plan, ProcessPlan
 from pannier.supervisor.relay import Line, Sink, Tail, batches, relay
 from pannier.supervisor.restart import Exit
 from pannier.supervisor.tables import Segments
 from pannier.supervisor.tree import Tree
+from pannier.supervisor.watchdog import Watchdog
+from pannier.supervisor.zygote_plan import zygote_of
 
 LAST_WORDS: Final = 1.0  # seconds for what the app printed last to reach our own output
 _KEEPER_PATIENCE: Final = 3.0
@@ -53,6 +56,9 @@ class Service:
         self.grants = Grants()
         self.broker = Broker(service=plan.service, grants=self.grants, on_ready=self._on_ready, on_beat=self._on_beat)
         self.hold = Hold(keeper, nursery, self._ended, self._refused)
+        self.zygote = Child(
+            zygote_of(plan), self.hold, Watchdog(trio.current_time()), changed=self._changed, began=self._began
+        )
         self.tree = Tree(plan, self.hold, nursery, changed=self._changed, began=self._began)
         self.tail = Tail(now_ms, self._publish_lines)
         self.drained = trio.Event()
@@ -72,10 +78,11 @@ class Service:
         self._news = trio.Event()
         self._happenings: list[messages.Happening] = []
 
-    async def start(self, found: Found | None = None, record: Record | None = None) -> None:
+    async def start(self, found: Found | None = None, record: Record | None = None, zygote: int | None = None) -> None:
         """Serves the bus, publishes table `base`, starts what `found` does not have. Raises PannierError.
 
         What `found` has runs on, a sidecar that is no part of the plan included: it is ended like any other, not here.
+        `zygote` is the PID of one that runs.
         """
         running: dict[str, int] = {}
         for name in found.running if found is not None else ():
@@ -104,6 +111,7 @@ class Service:
         self._nursery.start_soon(self._spread_news)
         self._nursery.start_soon(self._beat)
         self._write_urls()
+        self._nursery.start_soon(self.zygote.govern, zygote)
         await self.tree.start(running)
 
     def grant(self, plan: ProcessPlan) -> None:
@@ -180,6 +188,7 @@ class Service:
         await self.tree.stop_all(self.tree.sidecars, patience=SIDECAR_PATIENCE)
         await self.tree.stop_all([self.tree.proxy], patience=PROXY_PATIENCE)
         self.tree.stopped()
+        await self.zygote.ask_to_stop(signal.SIGTERM)
         await self.shut_down()
 
     async def say_last(self, *, patience: float) -> None:
@@ -187,6 +196,10 @@ class Service:
         with trio.move_on_after(patience):
             await self._stdout.wait_written()
             await self._stderr.wait_written()
+
+    async def replace_zygote(self) -> None:
+        """Ends the zygote and starts another from what is installed now; what is started meanwhile is executed."""
+        await self.zygote.restart()
 
     async def shut_down(self) -> None:
         """Ends the keeper and all that it still has, and leaves no file: what the keeper could not clear away is ours
@@ -214,14 +227,14 @@ class Service:
                 self._directory.rmdir()
 
     async def status(self) -> messages.Status:
-        pids = [self.keeper.pid, os.getpid(), *(child.pid for child in self.tree.children.values())]
+        pids = [self.keeper.pid, os.getpid(), self.zygote.pid, *(child.pid for child in self.tree.children.values())]
         usage = await trio.to_thread.run_sync(self.meter.measure, pids, limiter=self._measuring)
         return messages.Status(
             name=self.plan.service,
             profile=self.plan.profile,
             supervisor_pid=os.getpid(),
             processes=status.processes(
-                self.tree.children.values(),
+                (self.zygote, *self.tree.children.values()),
                 usage,
                 supervisor_state=self.tree.state.value,
                 keeper_pid=self.keeper.pid,
@@ -270,6 +283,8 @@ class Service:
             self.drained.set()
 
     def _ended(self, name: str, pid: int, exit_: Exit) -> None:
+        if name == self.zygote.name:
+            self.zygote.ended(pid, exit_)
         self.tree.ended(name, pid, exit_)
 
     def _refused(self, name: str, pid: int) -> None:
@@ -282,7 +297,8 @@ class Service:
         if self.deadline is None:
             self.tell("keeper", "keeper_lost", "the keeper is gone: what runs goes on, nothing restarts", "error")
         self.tree.lose_keeper()
-        for child in self.tree.children.values():
+        await self.zygote.ask_to_stop(0)  # it ends by itself, and nobody could use another
+        for child in (self.zygote, *self.tree.children.values()):
             if child.pid:
                 self.hold.watch(child.name, child.pid)
 

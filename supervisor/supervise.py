@@ -13,7 +13,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 import trio
 from pannier.shared.errors import Blame, PannierError
-from pannier.shared.profile import Profile, grace_milliseconds
+from pannier.shared.profile import grace_milliseconds
 from pannier.shared.runtime import service_dir
 from pannier.supervisor import adoption, generations, live, renewal
 from pannier.supervisor.adoption import Record
@@ -30,12 +30,15 @@ from pannier.supervisor.compose import listeners
 from pannier.supervisor.ending import Cause, Ending, exit_code
 from pannier.supervisor.hold import become_subreaper
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone
+from pannier.supervisor.keeper_birth import Born
+from pannier.supervisor.keeper_protocol import ZYGOTE
 from pannier.supervisor.keeper_start import start_keeper
 from pannier.supervisor.lifecycle import ServiceState
-from pannier.supervisor.plan import Arguments, Place, Plan, Said, UnixListener
-from pannier.supervisor.planning import Installation, new_token, plan_for
+from pannier.supervisor.plan import Place, Plan, UnixListener
+from pannier.supervisor.planning import new_token, plan_for
 from pannier.supervisor.ports import bind, split_address, taken
 from pannier.supervisor.renewal import Again
+from pannier.supervisor.request import Request
 from pannier.supervisor.service import LAST_WORDS, Service
 from pannier.supervisor.socket_files import bind_unix
 from pannier.supervisor.steering import Steering
@@ -47,34 +50,11 @@ ENDING_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
 _FORWARDED: Final = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2})
 
 
-class Request(msgspec.Struct, frozen=True):
-    """What `run` was asked for.
+async def supervise(request: Request, born: Born | None = None) -> int | Again:
+    """Runs the service until it ends; the exit code, or that another life of this process goes on with it. `born` is a
+    keeper that was started for it already.
 
-    `said` is what the profile was made from. `seconds`: it ends by itself after that. `lifeline`: a descriptor whose
-    end of file ends the service. `on_ready` is called when all is ready.
-    """
-
-    arguments: Arguments
-    profile: Profile
-    said: Said
-    installation: Installation
-    environment: dict[str, str]
-    seconds: float | None = None
-    lifeline: int | None = None
-    on_ready: Callable[[Service], None] = lambda _: None
-
-    def with_ends(self, *, lifeline: int | None, on_ready: Callable[[Service], None]) -> Request:
-        """The same request, tied to whoever started this process."""
-        return msgspec.structs.replace(self, lifeline=lifeline, on_ready=on_ready)
-
-    def with_seconds(self, seconds: float | None) -> Request:
-        """The same request, to end by itself after so long."""
-        return msgspec.structs.replace(self, seconds=seconds)
-
-
-async def supervise(request: Request) -> int | Again:
-    """Runs the service until it ends; the exit code, or that another life of this process goes on with it. Raises
-    PannierError for what keeps it from running."""
+    Raises PannierError for what keeps it from running."""
     become_subreaper()
     began = trio.current_time()
     name = request.arguments.name
@@ -85,7 +65,7 @@ async def supervise(request: Request) -> int | Again:
             # On a terminal the app is in the foreground group, which it gets from the keeper that starts it.
             own_group = not request.arguments.terminal
             grace = grace_milliseconds(request.profile.orphan_grace)
-            async with start_keeper(directory, grace, own_group=own_group) as keeper:
+            async with start_keeper(directory, grace, own_group=own_group, born=born) as keeper:
                 code = await _with_keeper(request, keeper, directory, signals)
         except KeeperError as error:
             if error.errno != errno.EBUSY:
@@ -118,7 +98,7 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
             else:
                 await keeper.grace(plan.orphan_grace_ms)
                 await _refuse_foreign_app(plan)
-                await service.start()
+                await service.start(zygote=adoption.found(await keeper.list()).running.get(ZYGOTE))
             new = False
             nursery.start_soon(steering.begin, record)
             nursery.start_soon(_announce, request, service)
@@ -175,7 +155,7 @@ async def _adopt(request: Request, service: Service, record: Record, nursery: tr
     await service.say(f"{service.plan.service} is taken over: {len(found.running)} processes run on")
     if difference := adoption.differences(service.plan.arguments, request.arguments):
         await service.say(f"what runs holds: {difference}")
-    await service.start(found, record)
+    await service.start(found, record, zygote=found.running.get(ZYGOTE))
     if (pid := found.running.get(OTHER)) is not None:
         nursery.start_soon(generations.finish, service, pid)
 
@@ -214,7 +194,7 @@ async def _announce(request: Request, service: Service) -> None:
     tree = service.tree
     await tree.wait_until(lambda: tree.state in {ServiceState.READY, ServiceState.DRAINING, ServiceState.STOPPED})
     if tree.state is ServiceState.READY:
-        request.on_ready(service)
+        request.on_ready(service.plan)
 
 
 async def _finish(service: Service) -> int | None:

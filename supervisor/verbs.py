@@ -20,7 +20,7 @@ from pannier.shared.messages import (
 )
 from pannier.supervisor import renewal, status
 from pannier.supervisor.ending import Cause, Ending
-from pannier.supervisor.keeper_start import keeper_program
+from pannier.supervisor.keeper_birth import keeper_program
 from pannier.supervisor.lifecycle import ServiceState
 from pannier.supervisor.relay import newest
 from pannier.supervisor.service import Service, log_lines, now_ms

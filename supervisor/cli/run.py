@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from pannier.supervisor.request import Asked
-    from pannier.supervisor.service import Service
+    from pannier.supervisor.keeper_birth import Born
+    from pannier.supervisor.plan import Plan
+    from pannier.supervisor.request import Asked, Request
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,10 +48,8 @@ def command(*, lifeline: int | None, ready_fd: int | None, **options: Any) -> in
 
     pannier run --app-port 8080 --port 18080 -- python app.py
     """
-    import trio
     from pannier.supervisor import renewal
     from pannier.supervisor.request import Asked, request_for, runs_many
-    from pannier.supervisor.supervise import supervise
 
     asked = Asked(**options)
     before = renewal.begun()
@@ -65,13 +64,27 @@ def command(*, lifeline: int | None, ready_fd: int | None, **options: Any) -> in
         if descriptor is not None:
             os.set_inheritable(descriptor, False)
     request = request_for(asked, os.environ)
-    request = request.with_ends(lifeline=lifeline, on_ready=lambda service: _ready(service, ready_fd))
+    request = request.with_ends(lifeline=lifeline, on_ready=lambda plan: _ready(plan, ready_fd))
     if before is not None:
         request = request.with_seconds(before.seconds)
-    ended = trio.run(supervise, request)
+    born = _begin(request)
+    import trio
+    from pannier.supervisor.supervise import supervise
+
+    ended = trio.run(supervise, request, born)
     if isinstance(ended, renewal.Again):
         renewal.become(ended, lifeline)
     return ended
+
+
+def _begin(request: Request) -> Born | None:
+    """Starts the keeper and the zygote now, so that they load while we do."""
+    from pannier.shared.runtime import service_dir
+    from pannier.supervisor.keeper_birth import begin
+    from pannier.supervisor.zygote_plan import zygote_for
+
+    directory = service_dir(request.arguments.name)
+    return begin(directory, zygote_for(request), own_group=not request.arguments.terminal)
 
 
 def _run_project(asked: Asked) -> int:
@@ -87,13 +100,13 @@ def _run_project(asked: Asked) -> int:
     return trio.run(run_many, {name: option_words(asked, name) for name in project.apps})
 
 
-def _ready(service: Service, ready_fd: int | None) -> None:
+def _ready(plan: Plan, ready_fd: int | None) -> None:
     from pannier.supervisor.cli.output import talk
     from pannier.supervisor.status import urls
 
-    found = urls(service.plan)
+    found = urls(plan)
     shown = ", ".join(f"{name} {found[name]}" for name in ("inbound", "outbound", "metrics") if name in found)
-    talk(f"pannier | {service.plan.service} is ready: {shown}")
+    talk(f"pannier | {plan.service} is ready: {shown}")
     if ready_fd is not None:
         with suppress(OSError):
             os.write(ready_fd, b"ready")

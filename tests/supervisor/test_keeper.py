@@ -20,7 +20,8 @@ import trio
 import trio.testing
 from pannier.shared.inheritance import inherited_fds
 from pannier.supervisor.keeper import NEVER, Exited, Keeper, KeeperError, KeeperGone, Stdio
-from pannier.supervisor.keeper_start import BUS_NAME, SOCKET_NAME, connect_keeper, start_keeper
+from pannier.supervisor.keeper_birth import BUS_NAME, SOCKET_NAME
+from pannier.supervisor.keeper_start import connect_keeper, start_keeper
 
 PATIENCE = 5.0
 ENV = {"PATH": "/usr/bin:/bin"}

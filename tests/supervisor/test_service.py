@@ -14,7 +14,7 @@ from pannier.shared.messages import LOGS
 from pannier.shared.profile import Profile
 from pannier.supervisor.compose import compose
 from pannier.supervisor.ending import Cause, Ending
-from pannier.supervisor.keeper_start import SOCKET_NAME
+from pannier.supervisor.keeper_birth import SOCKET_NAME
 from pannier.supervisor.plan import Arguments, Place
 from pannier.supervisor.service import Service
 from trio.testing import MockClock

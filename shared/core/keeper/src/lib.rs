@@ -26,6 +26,7 @@ mod signals;
 mod socket_file;
 mod sweep;
 mod wire;
+mod zygote;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

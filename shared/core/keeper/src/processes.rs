@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -19,6 +19,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use crate::handover::{OutputLeft, ProcessLeft};
 use crate::output::Output;
 use crate::protocol::{Ended, Listed, Refusal, Spawn, Stream};
+use crate::zygote::{self, Birth, Forked, Zygote};
 
 /// Where a child finds the descriptors it was given: `name=number,name=number`.
 const DESCRIPTORS: &str = "PANNIER_FDS";
@@ -55,36 +56,102 @@ pub enum Reaped {
 #[derive(Default)]
 pub struct Processes {
     entries: Vec<Process>,
+    zygote: Option<Zygote>,
 }
 
 impl Processes {
     /// Starts a process; its pid. EEXIST while one of that name runs; an exec that fails gives its errno.
     pub fn spawn(&mut self, spawn: &Spawn, held: &[(&str, BorrowedFd<'_>)]) -> Result<u32, Refusal> {
-        let name = &spawn.name;
-        if self.entries.iter().any(|entry| entry.name == *name && entry.ended.is_none()) {
+        self.free(&spawn.name)?;
+        let prepared = prepare(spawn, held)?;
+        let pid = execute(spawn, &prepared, held)?;
+        Ok(self.enter(spawn, pid, prepared))
+    }
+
+    /// The same by the zygote, if there is one that can. EAGAIN while it loads: LOADED is the event to wait for.
+    pub fn fork(&mut self, spawn: &Spawn, held: &[(&str, BorrowedFd<'_>)]) -> Result<u32, Refusal> {
+        self.free(&spawn.name)?;
+        if self.loading_zygote().is_some() {
+            return Err(Refusal::new(Errno::AGAIN, "the zygote is loading"));
+        }
+        let prepared = prepare(spawn, held)?;
+        let pid = match self.forked(spawn, &prepared, held) {
+            Some(pid) => pid,
+            None => execute(spawn, &prepared, held)?,
+        };
+        Ok(self.enter(spawn, pid, prepared))
+    }
+
+    /// Starts the zygote; its pid. EEXIST while one runs.
+    pub fn spawn_zygote(&mut self, spawn: &Spawn) -> Result<u32, Refusal> {
+        if spawn.name != zygote::NAME {
+            return Err(Refusal::new(Errno::INVAL, format!("a zygote is called {}", zygote::NAME)));
+        }
+        let made = Zygote::new().map_err(|errno| Refusal::new(errno, format!("cannot make a socket: {errno}")))?;
+        let (zygote, theirs) = made;
+        let pid = self.spawn(spawn, &[(zygote::NAME, theirs.as_fd())])?;
+        self.zygote = Some(zygote);
+        Ok(pid)
+    }
+
+    /// What becomes readable when the zygote has loaded, while it has not.
+    pub fn loading_zygote(&self) -> Option<BorrowedFd<'_>> {
+        self.zygote.as_ref().and_then(Zygote::loading)
+    }
+
+    /// Takes what the zygote says first; whether it can be used now. One that ended instead is reaped like any process.
+    pub fn zygote_loaded(&mut self) -> bool {
+        let loaded = self.zygote.as_mut().is_some_and(Zygote::has_loaded);
+        if !loaded {
+            self.zygote = None;
+        }
+        loaded
+    }
+
+    fn free(&self, name: &str) -> Result<(), Refusal> {
+        if self.entries.iter().any(|entry| entry.name == name && entry.ended.is_none()) {
             return Err(Refusal::new(Errno::EXIST, format!("{name} runs already")));
         }
-        let (mut command, stdout, stderr) = prepare(spawn, held)?;
-        let descriptors: Vec<BorrowedFd<'_>> = held.iter().map(|(_, descriptor)| *descriptor).collect();
-        let spawned = while_inheritable(&descriptors, || command.spawn())
-            .map_err(|error| Refusal::from_system(&error, format!("cannot start {name}")))?;
-        drop(command);
-        let pid = i32::try_from(spawned.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| Refusal::new(Errno::SRCH, format!("{name} has no pid")))?;
+        Ok(())
+    }
+
+    fn forked(&mut self, spawn: &Spawn, prepared: &Prepared, held: &[(&str, BorrowedFd<'_>)]) -> Option<Pid> {
+        let zygote = self.zygote.as_ref()?;
+        let mut given = Vec::with_capacity(3 + held.len());
+        for (stream, number) in prepared.streams.iter().zip(0..) {
+            given.push((stream.as_ref()?.as_fd(), number));
+        }
+        for (_, descriptor) in held {
+            given.push((*descriptor, u32::try_from(descriptor.as_raw_fd()).ok()?));
+        }
+        let birth = Birth { argv: &spawn.argv, env: &prepared.env, cwd: &spawn.cwd, own_group: spawn.own_group };
+        match zygote.fork(&birth, &given) {
+            Forked::Child(pid) => Some(pid),
+            Forked::Declined => None,
+            Forked::Broken => {
+                self.zygote = None;
+                let _ = self.signal(zygote::NAME, Signal::KILL.as_raw(), true);
+                None
+            }
+        }
+    }
+
+    fn enter(&mut self, spawn: &Spawn, pid: Pid, prepared: Prepared) -> u32 {
+        let name = &spawn.name;
         let entry = Process {
             name: name.clone(),
             pid,
             own_group: spawn.own_group,
             ended: None,
             start_time: start_time(pid).unwrap_or(0),
-            stdout,
-            stderr,
+            stdout: prepared.stdout,
+            stderr: prepared.stderr,
         };
         match self.entries.iter_mut().find(|entry| entry.name == *name) {
             Some(dead) => *dead = entry,
             None => self.entries.push(entry),
         }
-        Ok(number(pid))
+        number(pid)
     }
 
     /// Sends a signal to a running process, or to its whole group if it leads one.
@@ -146,7 +213,7 @@ impl Processes {
                 stderr: left.stderr.and_then(&mut output),
             })
         };
-        Self { entries: left.into_iter().filter_map(&mut entry).collect() }
+        Self { entries: left.into_iter().filter_map(&mut entry).collect(), ..Self::default() }
     }
 
     /// Drops the entry of a process that ended, with its pipes.
@@ -228,6 +295,9 @@ impl Processes {
         match self.entries.iter_mut().find(|entry| entry.pid == pid && entry.ended.is_none()) {
             Some(entry) => {
                 entry.ended = Some(ended);
+                if entry.name == zygote::NAME {
+                    self.zygote = None;
+                }
                 Reaped::Known { name: entry.name.clone(), pid: number(pid), ended }
             }
             None => Reaped::Stranger,
@@ -243,60 +313,94 @@ fn ended(status: WaitStatus) -> Option<Ended> {
     status.exit_status().map(Ended::Code).or_else(|| status.terminating_signal().map(Ended::Signal))
 }
 
-type Prepared = (Command, Option<Output>, Option<Output>);
+/// What both ways to start a process need.
+struct Prepared {
+    /// Complete, `PANNIER_FDS` included.
+    env: Vec<OsString>,
+    /// Where the child's standard streams lead; None: where the keeper's own do.
+    streams: [Option<OwnedFd>; 3],
+    stdout: Option<Output>,
+    stderr: Option<Output>,
+}
 
 fn prepare(spawn: &Spawn, held: &[(&str, BorrowedFd<'_>)]) -> Result<Prepared, Refusal> {
-    let (program, arguments) =
-        spawn.argv.split_first().ok_or_else(|| Refusal::new(Errno::INVAL, "an empty command line"))?;
     if spawn.name.is_empty() {
         return Err(Refusal::new(Errno::INVAL, "a process without a name"));
-    }
-    let mut command = Command::new(program);
-    command.args(arguments).env_clear();
-    for variable in &spawn.env {
-        let (key, value) = key_and_value(variable)?;
-        command.env(key, value);
-    }
-    command.env_remove(DESCRIPTORS);
-    if !held.is_empty() {
-        let numbers: Vec<String> = held.iter().map(|(name, fd)| format!("{name}={}", fd.as_raw_fd())).collect();
-        command.env(DESCRIPTORS, numbers.join(","));
     }
     if !spawn.cwd.is_empty() {
         let directory = Path::new(&spawn.cwd);
         match fs::metadata(directory) {
-            Ok(found) if found.is_dir() => command.current_dir(directory),
+            Ok(found) if found.is_dir() => {}
             Ok(_) => {
                 return Err(Refusal::new(Errno::NOTDIR, format!("{} is no directory", directory.display())));
             }
             Err(error) => {
                 return Err(Refusal::from_system(&error, format!("directory {}", directory.display())));
             }
-        };
-    }
-    if spawn.own_group {
-        command.process_group(0);
+        }
     }
     let [stdin, stdout, stderr] = spawn.stdio;
     if stdin == Stream::Pipe {
         return Err(Refusal::new(Errno::INVAL, "standard input cannot be a pipe"));
     }
-    let piped = |error: std::io::Error| Refusal::from_system(&error, "cannot make a pipe");
-    command.stdin(connect(stdin).map_err(piped)?.0);
-    let (to, stdout) = connect(stdout).map_err(piped)?;
-    command.stdout(to);
-    let (to, stderr) = connect(stderr).map_err(piped)?;
-    command.stderr(to);
-    Ok((command, stdout, stderr))
+    let failed = |error: std::io::Error| Refusal::from_system(&error, "cannot make a pipe");
+    let (stdin, _) = connect(stdin).map_err(failed)?;
+    let (to_stdout, stdout) = connect(stdout).map_err(failed)?;
+    let (to_stderr, stderr) = connect(stderr).map_err(failed)?;
+    Ok(Prepared { env: environment(spawn, held)?, streams: [stdin, to_stdout, to_stderr], stdout, stderr })
 }
 
-fn connect(stream: Stream) -> std::io::Result<(Stdio, Option<Output>)> {
+fn environment(spawn: &Spawn, held: &[(&str, BorrowedFd<'_>)]) -> Result<Vec<OsString>, Refusal> {
+    let mut env = Vec::with_capacity(spawn.env.len() + 1);
+    for variable in &spawn.env {
+        if key_and_value(variable)?.0 != DESCRIPTORS {
+            env.push(variable.clone());
+        }
+    }
+    if !held.is_empty() {
+        let numbers: Vec<String> = held.iter().map(|(name, fd)| format!("{name}={}", fd.as_raw_fd())).collect();
+        env.push(format!("{DESCRIPTORS}={}", numbers.join(",")).into());
+    }
+    Ok(env)
+}
+
+fn execute(spawn: &Spawn, prepared: &Prepared, held: &[(&str, BorrowedFd<'_>)]) -> Result<Pid, Refusal> {
+    let (program, arguments) =
+        spawn.argv.split_first().ok_or_else(|| Refusal::new(Errno::INVAL, "an empty command line"))?;
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear();
+    for variable in &prepared.env {
+        let (key, value) = key_and_value(variable)?;
+        command.env(key, value);
+    }
+    if !spawn.cwd.is_empty() {
+        command.current_dir(&spawn.cwd);
+    }
+    if spawn.own_group {
+        command.process_group(0);
+    }
+    let failed = |error: std::io::Error| Refusal::from_system(&error, format!("cannot start {}", spawn.name));
+    let [stdin, stdout, stderr] = &prepared.streams;
+    command.stdin(stdio(stdin).map_err(failed)?);
+    command.stdout(stdio(stdout).map_err(failed)?);
+    command.stderr(stdio(stderr).map_err(failed)?);
+    let descriptors: Vec<BorrowedFd<'_>> = held.iter().map(|(_, descriptor)| *descriptor).collect();
+    let spawned = while_inheritable(&descriptors, || command.spawn()).map_err(failed)?;
+    let pid = i32::try_from(spawned.id()).ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| Refusal::new(Errno::SRCH, format!("{} has no pid", spawn.name)))
+}
+
+fn stdio(stream: &Option<OwnedFd>) -> std::io::Result<Stdio> {
+    stream.as_ref().map_or_else(|| Ok(Stdio::inherit()), |stream| Ok(stream.try_clone()?.into()))
+}
+
+fn connect(stream: Stream) -> std::io::Result<(Option<OwnedFd>, Option<Output>)> {
     Ok(match stream {
-        Stream::Null => (Stdio::null(), None),
-        Stream::Inherit => (Stdio::inherit(), None),
+        Stream::Null => (Some(fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into()), None),
+        Stream::Inherit => (None, None),
         Stream::Pipe => {
             let (output, write): (Output, OwnedFd) = Output::new()?;
-            (Stdio::from(write), Some(output))
+            (Some(write), Some(output))
         }
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! One message is one SEQPACKET datagram of at most 192 KiB. A request is `u8 op, u32 seq, body`, its reply
 //! `u8 op|0x80, u32 seq, i32 status, body`; a status other than 0 is an errno and its body the reason in words. An event
-//! (op 64, seq 0) is never asked for. A request that cannot be read is refused with EINVAL under its own op and seq.
+//! (op 64 and 65, seq 0) is never asked for. A request that cannot be read is refused with EINVAL under its own op and seq.
 //!
 //! Refused: a self-describing encoding (msgpack). The keeper outlives upgrades of everything around it, so it understands
 //! a handful of fixed frames and carries no decoder that could need one.
@@ -24,6 +24,7 @@ pub const PROTOCOL: u32 = 1;
 const REASON_MAX: usize = 4096;
 const REPLY: u8 = 0x80;
 const EXITED: u8 = 64;
+const LOADED: u8 = 65;
 
 /// Where a child's standard stream leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,10 @@ pub struct Spawn {
 /// A request of a controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    Hello { protocol: u32, pid: u32 },
+    Hello {
+        protocol: u32,
+        pid: u32,
+    },
     List,
     Spawn(Spawn),
     Signal { name: String, signal: i32, whole_group: bool },
@@ -70,6 +74,10 @@ pub enum Request {
     ListenUnix { name: String, path: String, mode: u32, count: u16 },
     Swap { one: String, other: String },
     Renew { program: OsString },
+    /// As `Spawn`, by the zygote if there is one that can.
+    Fork(Spawn),
+    /// Starts the zygote itself.
+    Zygote(Spawn),
 }
 
 /// What a reply repeats of its request.
@@ -163,6 +171,8 @@ pub fn decode(message: &[u8]) -> Result<Request, Malformed> {
         14 => Request::ListenUnix { name: body.text()?, path: body.text()?, mode: body.u32()?, count: body.u16()? },
         15 => Request::Swap { one: body.text()?, other: body.text()? },
         16 => Request::Renew { program: body.os_text()? },
+        20 => Request::Fork(spawn(&mut body)?),
+        21 => Request::Zygote(spawn(&mut body)?),
         _ => return Err(Malformed("no such request")),
     };
     body.finish()?;
@@ -209,6 +219,11 @@ pub fn reply(head: Head, result: Result<Vec<u8>, Refusal>) -> Vec<u8> {
 /// The event that says that a process ended.
 pub fn exited(name: &str, pid: u32, ended: Ended) -> Vec<u8> {
     ended.write(Writer::default().u8(EXITED).u32(0).text(name).u32(pid)).into_bytes()
+}
+
+/// The event that says that the zygote can be used.
+pub fn loaded() -> Vec<u8> {
+    Writer::default().u8(LOADED).u32(0).into_bytes()
 }
 
 /// The body of LIST's reply.

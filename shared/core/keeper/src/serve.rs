@@ -48,6 +48,7 @@ const fn done() -> Answer {
 struct Ready {
     signals: bool,
     listener: bool,
+    zygote: bool,
     peers: Vec<bool>,
 }
 
@@ -120,6 +121,9 @@ impl Keeper {
             if ready.signals && self.signals.take() {
                 self.end(TERM_PATIENCE);
             }
+            if ready.zygote && self.processes.zygote_loaded() {
+                self.tell(protocol::loaded());
+            }
             self.serve_peers(&ready.peers);
             if ready.listener {
                 self.accept();
@@ -181,6 +185,8 @@ impl Keeper {
             PollFd::from_borrowed_fd(self.signals.descriptor(), PollFlags::IN),
             PollFd::new(&self.listener, knocks),
         ];
+        let loading = self.processes.loading_zygote();
+        polled.extend(loading.map(|control| PollFd::from_borrowed_fd(control, PollFlags::IN)));
         polled.extend(self.peers.iter().map(|peer| {
             let interest = if peer.is_behind() { PollFlags::OUT } else { PollFlags::IN };
             PollFd::from_borrowed_fd(peer.descriptor(), interest)
@@ -191,6 +197,7 @@ impl Keeper {
         Ready {
             signals: ready.next().unwrap_or(false),
             listener: ready.next().unwrap_or(false),
+            zygote: loading.is_some() && ready.next().unwrap_or(false),
             peers: ready.collect(),
         }
     }
@@ -208,16 +215,19 @@ impl Keeper {
         loop {
             match self.processes.reap() {
                 Reaped::Known { name, pid, ended } => {
-                    let event = protocol::exited(&name, pid, ended);
-                    if let Some(controller) = self.peers.iter_mut().find(|peer| peer.controller.is_some()) {
-                        // One that is gone is noticed when it is polled.
-                        controller.send(event, None);
-                    }
+                    self.tell(protocol::exited(&name, pid, ended));
                 }
                 Reaped::Stranger => {}
                 Reaped::Waiting => return true,
                 Reaped::Childless => return false,
             }
+        }
+    }
+
+    fn tell(&mut self, event: Vec<u8>) {
+        if let Some(controller) = self.peers.iter_mut().find(|peer| peer.controller.is_some()) {
+            // One that is gone is noticed when it is polled.
+            controller.send(event, None);
         }
     }
 
@@ -357,6 +367,14 @@ impl Keeper {
                 let pid = self.processes.spawn(&spawn, &self.held.select(&spawn.held)?)?;
                 Ok(Writer::default().u32(pid).into())
             }
+            Request::Fork(_) | Request::Zygote(_) if self.ending.is_some() => {
+                Err(Refusal::new(Errno::SHUTDOWN, "this keeper is ending"))
+            }
+            Request::Fork(spawn) => {
+                let pid = self.processes.fork(&spawn, &self.held.select(&spawn.held)?)?;
+                Ok(Writer::default().u32(pid).into())
+            }
+            Request::Zygote(spawn) => Ok(Writer::default().u32(self.processes.spawn_zygote(&spawn)?).into()),
             Request::Signal { name, signal, whole_group } => {
                 self.processes.signal(&name, signal, whole_group).map(|()| done())
             }

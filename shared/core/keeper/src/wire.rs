@@ -2,8 +2,8 @@
 //!
 //! Every reader checks that what it wants is there, nothing is allocated by a count that a message only claims.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// Why a message could not be read; the text goes back to whoever sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +144,14 @@ impl Writer {
         let value = value.get(..end.unwrap_or(0)).unwrap_or_default();
         let mut next = self.u16(u16::try_from(value.len()).unwrap_or(0));
         next.0.extend_from_slice(value.as_bytes());
+        next
+    }
+
+    /// Text of the operating system. It came out of a message, so a u16 counts it.
+    pub fn os_text(self, value: &OsStr) -> Self {
+        let bytes = value.as_bytes();
+        let mut next = self.u16(u16::try_from(bytes.len()).unwrap_or(0));
+        next.0.extend_from_slice(bytes);
         next
     }
 
