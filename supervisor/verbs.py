@@ -10,6 +10,7 @@ from pannier.shared.messages import (
     LogLines,
     LogRequest,
     Nothing,
+    Rollback,
     Sidecar,
     SidecarList,
     SidecarName,
@@ -40,6 +41,9 @@ def serve_verbs(service: Service, steering: Steering) -> None:
     broker.serve_verb("profile.use", Use, steering.use)
     broker.serve_verb("profile.confirm", Nothing, steering.confirm)
     broker.serve_verb("profile.in_force", Nothing, steering.in_force)
+    broker.serve_verb("config.rollback", Rollback, steering.roll_back)
+    broker.serve_verb("config.history", Nothing, steering.revisions)
+    broker.serve_verb("config.said", Nothing, steering.said)
     broker.serve_verb("live.set", LiveChange, steering.set_live)
     broker.serve_verb("live.reset", LiveReset, steering.reset_live)
     broker.serve_verb("live.diff", Nothing, steering.what_live_changes)

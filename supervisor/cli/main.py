@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "traffic": ("traffic:command", "Split, shift and mirror calls, inject faults, and see where calls go."),
     "resilience": ("resilience:command", "Show who is out and what room limits leave; take endpoints out."),
     "profile": ("profile:command", "List, show, compare and check profiles; put one under a running service."),
+    "config": ("config:command", "Show what holds and what held before; go back to it, read the files again."),
     "analyze": ("analyze:command", "Find errors and contradictions in profile and project files."),
     "explain": ("explain:command", "Explain the code of a finding, or a field of the configuration."),
     "check": ("check:command", "Check that this host can run Pannier, and what runs on it."),
