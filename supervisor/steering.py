@@ -113,6 +113,11 @@ class Steering:
 
         return await self._change(request, wish)
 
+    @property
+    def revision(self) -> int:
+        """The number of the revision in force, 0 if it is not known."""
+        return self._chronicle.revision
+
     async def revisions(self, _: Nothing) -> Revisions:
         """What was in force, and what became of it."""
         await trio.lowlevel.checkpoint()

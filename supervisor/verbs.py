@@ -18,6 +18,7 @@ from pannier.shared.messages import (
     Use,
 )
 from pannier.supervisor import status
+from pannier.supervisor.bus_state import BusState, bus_state
 from pannier.supervisor.ending import Cause, Ending
 from pannier.supervisor.relay import newest
 from pannier.supervisor.service import Service, log_lines, now_ms
@@ -33,6 +34,7 @@ def serve_verbs(service: Service, steering: Steering) -> None:
     broker.serve_verb("stop", Nothing, verbs.stop)
     broker.serve_verb("urls", Nothing, verbs.urls)
     broker.serve_verb("tables", Nothing, verbs.tables)
+    broker.serve_verb("diagnostics.bus", Nothing, verbs.bus)
     broker.serve_verb("logs", LogRequest, verbs.logs)
     broker.serve_verb("sidecar.list", Nothing, verbs.list_sidecars)
     broker.serve_verb("sidecar.add", SidecarName, verbs.add)
@@ -66,7 +68,10 @@ class Verbs:
         return Urls(status.urls(self._service.plan))
 
     async def tables(self, _: Nothing) -> TableStates:
-        return self._service.segments.states(now_ms())
+        return TableStates(self._service.segments.states(now_ms()), self._steering.revision)
+
+    async def bus(self, _: Nothing) -> BusState:
+        return bus_state(self._service.broker.statistics())
 
     async def logs(self, request: LogRequest) -> LogLines:
         return log_lines(newest(self._service.tail.last(request.tail)))
