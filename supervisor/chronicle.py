@@ -139,7 +139,9 @@ class Chronicle:
                 return await trio.to_thread.run_sync(work)
         except PannierError as error:
             self._say(f"{error.message} ({error.hint})")
-            return None
+        except OSError as error:
+            self._say(f"the history of {self._service}: {error}")
+        return None
 
     def _say(self, trouble: str) -> None:
         if trouble != self._trouble:

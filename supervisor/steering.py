@@ -249,7 +249,7 @@ class Steering:
                     return None
                 return Pending(self._clock() + confirm, arguments, said, self._judge.begin(unless))
 
-            await carry_out(service, new, made, pending)
+            await carry_out(service, new, made, pending, fits=not confirm and self._chronicle.has(new))
             self._news.set()
             if made.lines:
                 text = printable("; ".join(made.lines), _EVENT)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pannier.shared.errors import PannierError, UsageError
 from pannier.shared.runtime import state_dir
@@ -41,6 +41,7 @@ def states(history: History) -> list[str]:
     return [each.state for each in history.revisions()]
 
 
+@settings(deadline=None)
 @given(tables, tables)
 def test_the_same_content_has_the_same_name_in_any_order(below: dict[str, Any], live: dict[str, Any]) -> None:
     def turned(value: Any) -> Any:
