@@ -20,7 +20,7 @@ SHORTEST: Final = 6
 """Characters of a known value that is looked for elsewhere: shorter ones turn up by chance."""
 
 _NAMES: Final = (
-    r"secret|token|passw|passphrase|pwd|credential|auth|cookie|session|signature|private|bearer|jwt|dsn|api_?key"
+    r"secret|token|passw|passphrase|pwd|credential|auth(?!or(?!iz))|cookie|session|signature|private|bearer|jwt|dsn|api_?key"
     r"|key|salt"
 )
 _SENSITIVE: Final = re.compile(_NAMES, re.IGNORECASE)

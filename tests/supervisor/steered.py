@@ -76,6 +76,7 @@ class Host(Keeper):
     told: dict[str, int] = field(default_factory=dict)
     buses: dict[str, Bus] = field(default_factory=dict)
     series: list[Series] = field(default_factory=list)
+    looks: int = 0
     service: Service = field(init=False)
     _lives: dict[str, trio.CancelScope] = field(default_factory=dict)
 
@@ -90,6 +91,11 @@ class Host(Keeper):
         else:
             self.nursery.start_soon(self.say_ready, name, pid)
         return pid
+
+    def look(self) -> list[Series]:
+        """What requests have come to; `looks` counts how often that was asked."""
+        self.looks += 1
+        return self.series
 
     def end(self, name: str, signal: int) -> None:
         if name in self._lives:
@@ -214,9 +220,7 @@ async def running(host: Host, found: Found | None = None, **settings: Any) -> As
         with open(os.devnull) as nothing:  # noqa: ASYNC230 - it does not wait
             segments.descriptors = {name: nothing.fileno() for name in SEGMENTS}
             service = host.service = Service(host, record.plan, segments, nursery)  # type: ignore[arg-type]
-            steering = Steering(
-                service, clock=trio.current_time, installation=lambda: INSTALLATION, counters=lambda: host.series
-            )
+            steering = Steering(service, clock=trio.current_time, installation=lambda: INSTALLATION, counters=host.look)
             serve_verbs(service, steering)
             nursery.start_soon(steering.watch)
             for name, pid in (found.running if found is not None else {}).items():

@@ -22,6 +22,7 @@ SECRET = "hunter-Two"
         f'{{"api_key": "{SECRET}", "x": 1}}',
         f"{{'client-secret': '{SECRET}'}}",
         f"Authorization: Basic {SECRET}",
+        f"authorized={SECRET}",
         f"authorization=Bearer {SECRET}",
         f"proxy-authorization: {SECRET} {SECRET}",
         f"sent bearer {SECRET}",
@@ -65,6 +66,7 @@ def test_what_looks_like_a_token_goes(token: str) -> None:
         "traffic ended (code 65); it is started again",
         "/usr/lib/python3.11/site-packages/pannier/supervisor/service.py",
         "MemTotal:       16374988 kB",
+        'proxy | {"authority": "orders", "path": "/a", "status": 200}',
     ],
 )
 def test_what_helps_stays(text: str) -> None:

@@ -14,7 +14,7 @@ from pannier.supervisor import adoption
 from pannier.supervisor.adoption import Found
 from pannier.supervisor.live import read_live
 
-from tests.supervisor.steered import CANARY, DEV, Host, Running, running
+from tests.supervisor.steered import CANARY, DEV, PATIENCE, Host, Running, running
 
 ALL = {"sidecars": {**DEV["sidecars"], **CANARY["sidecars"]}}
 RESILIENCE = "sidecars.resilience.number"
@@ -43,6 +43,19 @@ class Requests:
 
 async def states(it: Running) -> list[str]:
     return [each.state for each in await it.revisions()]
+
+
+async def noted(it: Running, before: list[str], after: list[str]) -> None:
+    """Waits until the history says what became of a change; it is written a moment after that."""
+    with trio.fail_after(PATIENCE):
+        while (found := await states(it)) != after:
+            assert found == before
+
+
+async def looked(it: Running, times: int) -> None:
+    """Waits until requests were judged so often."""
+    end = it.host.looks + times
+    await it.wait_until(lambda: it.host.looks >= end)
 
 
 async def test_every_change_is_noted_with_what_made_it(host: Host) -> None:
@@ -152,17 +165,15 @@ async def test_a_history_that_cannot_be_written_stops_no_change(host: Host) -> N
         assert (made.lines, host.told["resilience"]) == (["~ tell resilience: number 2 → 7"], 7)
 
 
-async def test_who_does_not_confirm_has_it_noted(host: Host) -> None:
+async def test_what_became_of_a_change_that_waited_is_noted(host: Host) -> None:
     async with running(host, **ALL) as it:
-        made = await it.set((RESILIENCE, 7), confirm_s=0.3)
-        assert made.revision == 2
+        assert (await it.set((RESILIENCE, 7), confirm_s=600.0)).revision == 2
         assert await states(it) == ["replaced", "pending"]
-        await it.wait_until(lambda: it.service.pending is None)
-        while (found := await states(it)) != ["in force", "taken back"]:
-            assert found == ["replaced", "pending"]
-        await it.set((RESILIENCE, 8), confirm_s=60.0)
         await it.ask("profile.confirm", Nothing(), Changed)
-        assert await states(it) == ["replaced", "taken back", "in force"]
+        assert await states(it) == ["replaced", "in force"]
+        await it.set((RESILIENCE, 8), confirm_s=0.3)
+        await it.wait_until(lambda: it.service.pending is None)
+        await noted(it, ["replaced", "replaced", "pending"], ["replaced", "in force", "taken back"])
 
 
 async def test_one_goes_back_also_while_a_change_waits(host: Host) -> None:
@@ -185,13 +196,12 @@ async def test_what_does_harm_is_taken_back_at_once(host: Host) -> None:
         made = await it.set((RESILIENCE, 7), confirm_s=600.0, unless=["success<99%", "p99>1s"])
         assert (made.unless, 590 < made.confirm_s <= 600) == (["success<99%", "p99>1s"], True)
         host.series = [Requests(200, 1018), Requests(500, 1001)]
-        await trio.sleep(0.6)
+        await looked(it, 3)
         assert it.service.pending is not None, "19 requests are no evidence"
         host.series = [Requests(200, 1019), Requests(500, 1001)]
         await it.wait_until(lambda: it.service.pending is None)
         assert host.told["resilience"] == 2
-        while (found := await states(it)) != ["in force", "taken back"]:
-            assert found == ["replaced", "pending"]
+        await noted(it, ["replaced", "pending"], ["in force", "taken back"])
 
 
 @pytest.mark.parametrize("asked", [0, 100])
@@ -201,8 +211,7 @@ async def test_what_does_no_harm_stands_by_itself(host: Host, asked: int) -> Non
         host.series = [Requests(200, asked)]
         await it.wait_until(lambda: it.service.pending is None)
         assert host.told["resilience"] == 7
-        while (found := await states(it)) != ["replaced", "in force"]:
-            assert found == ["replaced", "pending"]
+        await noted(it, ["replaced", "pending"], ["replaced", "in force"])
         assert read_live("orders") == {"sidecars": {"resilience": {"number": 7}}}
 
 
@@ -211,8 +220,9 @@ async def test_who_confirms_ends_the_watch(host: Host) -> None:
         await it.set((RESILIENCE, 7), confirm_s=60.0, unless=["success<99%"])
         await it.ask("profile.confirm", Nothing(), Changed)
         host.series = [Requests(500, 100)]
-        await trio.sleep(0.6)
-        assert host.told["resilience"] == 7
+        await it.set((RESILIENCE, 8), confirm_s=60.0, unless=["p99>1s"])
+        await looked(it, 3)
+        assert host.told["resilience"] == 8, "the first condition is not watched any more"
 
 
 @pytest.mark.parametrize(
@@ -243,8 +253,7 @@ async def test_a_successor_watches_from_where_its_predecessor_began(host: Host) 
     async with running(host, found) as it:
         await it.wait_until(lambda: it.service.pending is None)
         assert host.told["resilience"] == 2
-        while (seen := await states(it)) != ["in force", "taken back"]:
-            assert seen == ["replaced", "pending"]
+        await noted(it, ["replaced", "pending"], ["in force", "taken back"])
 
 
 def test_the_types_are_those_of_the_data_path() -> None:
