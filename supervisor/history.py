@@ -163,6 +163,7 @@ class History:
             state,
             *said_at,
         )
+        self.entries = [*self.entries, entry][-MOST:]  # it holds, whether that can be written or not
         path = self._content_path(entry.id)
         try:
             private_dir(self._folder.parent)
@@ -170,10 +171,9 @@ class History:
             if not self._holds(path, entry.id):
                 _replace(path, _canonical(content))
             self._write(entry)
+            self._forget_oldest()
         except OSError as error:
             raise _unwritable(self._folder, error) from error
-        self.entries.append(entry)
-        self._forget_oldest()
         return entry
 
     def mark(self, number: int, state: State) -> None:
@@ -215,7 +215,6 @@ class History:
 
     def _forget_oldest(self) -> None:
         """Clears away what is too old, what cannot be read among it, and the contents that nobody names any more."""
-        self.entries = self.entries[-MOST:]
         keep = {_entry_name(entry.number) for entry in self.entries}
         keep |= {self._content_path(entry.id).name for entry in self.entries}
         oldest = _entry_name(self.entries[0].number)

@@ -190,13 +190,12 @@ class Steering:
     async def begin(self, record: Record | None = None) -> None:
         """From now on the service can be changed; who asked before has waited. The successor of who left `record` first
         brings to an end what that one did not: the plan in force holds for everybody again."""
-        if record is not None:
-            self._news.set()
-            async with self._one:
+        async with self._one:
+            if record is not None:
                 await self._settle(record)
-        pending = self._service.pending is not None
-        by = "run" if record is None else "taken over"
-        await self._chronicle.begin(self._service.plan, by=by, pending=pending)
+            by = "run" if record is None else "taken over"
+            await self._chronicle.begin(self._service.plan, by=by, pending=self._service.pending is not None)
+        self._news.set()
         self._begun.set()
         if record is not None and (entry := self._chronicle.before) is not None:
             await self._prepare(entry)

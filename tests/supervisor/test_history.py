@@ -156,8 +156,10 @@ def test_a_draft_that_was_never_finished_is_no_entry() -> None:
 def test_a_folder_that_cannot_be_written_is_said() -> None:
     state_dir().mkdir(exist_ok=True)
     (state_dir() / "history").write_text("in the way")
+    history = History("orders")
     with pytest.raises(PannierError):
-        add(History("orders"), 1)
+        add(history, 1)
+    assert [entry.number for entry in history.entries] == [1], "it holds all the same"
 
 
 def test_lines_become_one() -> None:

@@ -163,6 +163,9 @@ async def test_a_history_that_cannot_be_written_stops_no_change(host: Host) -> N
         folder.write_text("in the way")
         made = await it.set((RESILIENCE, 7))
         assert (made.lines, host.told["resilience"]) == (["~ tell resilience: number 2 → 7"], 7)
+        assert await states(it) == ["replaced", "in force"]
+        await it.roll_back("1")
+        assert host.told["resilience"] == 2, "its plan is at hand"
 
 
 async def test_what_became_of_a_change_that_waited_is_noted(host: Host) -> None:
