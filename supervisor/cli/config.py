@@ -6,6 +6,7 @@ History and the configuration in force are the supervisor's; where it is gone, i
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -133,9 +134,11 @@ def _resolved(service: str, said: SaidInForce, *, origin: bool) -> Resolved:
         return found
     try:
         context = in_force(service)
-        files = resolve_for(context.source or context.profile, context, context.assignments, live=above)
+        folder = None if context.folder is None else Path(context.folder)
+        profile = context.source or context.profile
+        files = resolve_for(profile, context, context.assignments, live=above, folder=folder)
     except PannierError as error:
-        talk(f"where values come from cannot be said: {error.message}")
+        talk(f"where values come from cannot be said: {error.message.splitlines()[0]}")
         return found
     from pannier.supervisor.difference import within
 

@@ -67,8 +67,8 @@ def change_options(confirm_help: str = CONFIRM_HELP) -> Callable[[F], F]:
                 "--unless",
                 multiple=True,
                 metavar="CONDITION",
-                help="With --confirm: take it back at once if this holds for the requests since, as 'success<99%' or"
-                " 'p99>250ms', else keep it without a word.",
+                help="Let requests decide: take it back as soon as this holds for those since, as 'success<99%' or"
+                " 'p99>250ms'; else it stands when the time of --confirm is over, without `profile confirm`.",
             ),
             click.option("--confirm", metavar="DURATION", help=confirm_help),
             click.option("--dry-run", is_flag=True, help="Say what would happen, and do nothing."),
