@@ -257,12 +257,15 @@ class LiveChange(msgspec.Struct, frozen=True):
     """Verb `live.set` of the supervisor: all of `changes` are in force when it answers `Changed`, or none is.
 
     With `dry_run` it only says what would happen. `confirm_s`: it is undone after so long unless `profile.confirm`
-    comes (0: it stands at once, None: as the profile says).
+    comes (0: it stands at once, None: as the profile says). `unless`: conditions such as `success<99%`; the change is
+    undone as soon as one holds within that time, and stands by itself if none does. `by` is the command, for history.
     """
 
     changes: list[LiveSetting]
     dry_run: bool = False
     confirm_s: float | None = 0.0
+    unless: list[str] = []
+    by: str = ""
 
 
 class LiveReset(msgspec.Struct, frozen=True):
@@ -272,12 +275,15 @@ class LiveReset(msgspec.Struct, frozen=True):
     paths: list[list[str]] = []
     dry_run: bool = False
     confirm_s: float | None = 0.0
+    unless: list[str] = []
+    by: str = ""
 
 
 class Use(msgspec.Struct, frozen=True):
     """Verb `profile.use` of the supervisor: what all layers below the live one come to, as msgpack of plain data.
 
-    `profile` is its name; `assignments` are the `--set` options among those layers. The rest as for `LiveChange`.
+    `profile` is its name, `source` its path if it was named by one; `assignments` are the `--set` options among those
+    layers. The rest as for `LiveChange`.
     """
 
     profile: str
@@ -285,20 +291,69 @@ class Use(msgspec.Struct, frozen=True):
     assignments: list[str] = []
     dry_run: bool = False
     confirm_s: float | None = None
+    unless: list[str] = []
+    by: str = ""
+    source: str | None = None
+
+
+class Rollback(msgspec.Struct, frozen=True):
+    """Verb `config.rollback` of the supervisor: puts in force again what held in a revision, by its number or the
+    beginning of its id. The rest as for `LiveChange`."""
+
+    revision: str
+    dry_run: bool = False
+    confirm_s: float | None = 0.0
+    unless: list[str] = []
+    by: str = ""
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """One time that a configuration was put in force. `id` is the same whenever the content is; `state`: in force,
+    pending (it may be taken back), replaced or taken back."""
+
+    number: int
+    id: str
+    at_ms: int
+    by: str
+    summary: str
+    profile: str
+    state: str
+
+
+class Revisions(msgspec.Struct, frozen=True):
+    """Verb `config.history` of the supervisor, oldest first. `problems` are files that could not be read."""
+
+    revisions: list[Revision]
+    problems: list[str] = []
+
+
+class SaidInForce(msgspec.Struct, frozen=True):
+    """Verb `config.said` of the supervisor: what holds was made of this, as msgpack of plain data. `below` are all
+    layers under the live one; `revision` as in `Changed`."""
+
+    profile: str
+    below: bytes
+    live: bytes
+    revision: int = 0
 
 
 class Changed(msgspec.Struct, frozen=True):
     """What a change does, a line each, in the order in which it does it; none: nothing is different. `confirm_s`:
-    seconds left for `profile.confirm`, 0 if none is needed. `live`: how many settings of the live layer hold."""
+    seconds left for `profile.confirm`, 0 if none is needed. `live`: how many settings of the live layer hold.
+    `unless`: what takes it back within that time; then it needs no confirmation. `revision`: the one in force, 0 if the
+    history could not be written."""
 
     lines: list[str]
     confirm_s: float = 0.0
     live: int = 0
+    unless: list[str] = []
+    revision: int = 0
 
 
 class ProfileInForce(msgspec.Struct, frozen=True):
     """Verb `profile.in_force` of the supervisor: what a command needs to resolve another profile for this service. All
-    as the service was started; `variables` are those of its environment that are settings."""
+    as the service was started; `variables` are those of its environment that are settings. `source` is the path of a
+    profile that was named by one, `folder` where the service was started."""
 
     profile: str
     project: str | None
@@ -306,6 +361,8 @@ class ProfileInForce(msgspec.Struct, frozen=True):
     variables: dict[str, str]
     assignments: list[str]
     confirm_s: float = 0.0
+    source: str | None = None
+    folder: str | None = None
 
 
 class Urls(msgspec.Struct, frozen=True):

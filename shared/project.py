@@ -115,16 +115,17 @@ def resolve(
     environment: Mapping[str, str] | None = None,
     assignments: Sequence[str] = (),
     live: Mapping[str, Any] | None = None,
+    folder: FilePath | None = None,
 ) -> Resolved:
     """The profile by name or path (else the project's, else `dev`) with every layer over it, from the bottom up.
 
     Profile, project file, the project's `app`, environment, `--set` assignments, live. The other apps of the project
-    are static endpoints by their names, unless a layer names the same service: they are below everything. Raises
-    ConfigError with all problems, UsageError if the project has no such app.
+    are static endpoints by their names, unless a layer names the same service: they are below everything. `folder` is
+    where the user is, if not here. Raises ConfigError with all problems, UsageError if the project has no such app.
     """
     name = profile if profile is not None else project.profile if project else "dev"
     # A path on the command line starts where the user is, one in a project file where that file is.
-    start = project.folder if project and profile is None else FilePath.cwd()
+    start = project.folder if project and profile is None else folder or FilePath.cwd()
     layers = profile_layers(name, start, project.folder if project else start, sidecars)
     if project is not None:
         layers = [_neighbours(project, app), *layers, project.layer]

@@ -33,10 +33,11 @@ class Difference(NamedTuple):
 
 def differences(old: Any, new: Any, path: Path = ()) -> Iterator[Difference]:
     """Every difference, in the order of `old` and then of what only `new` has."""
+    if old == new:
+        return  # told in one go, a thousand rules cost a tenth of a millisecond, not a tenth of a second
     tables = _tables(old, new)
     if tables is None:
-        if old != new:
-            yield Difference(path, old, new)
+        yield Difference(path, old, new)
         return
     before, after = tables
     for key in [*before, *(key for key in after if key not in before)]:

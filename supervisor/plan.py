@@ -34,7 +34,8 @@ class Readiness(StrEnum):
 class Arguments(msgspec.Struct, frozen=True):
     """What the command line said. A port of None is the default, 0 any free one, `unix:/path` a socket instead.
 
-    `project`, `entry` (the app's name in it) and `assignments` are kept so that another profile can be laid under them.
+    `project`, `entry` (the app's name in it) and `assignments` are kept so that another profile can be laid under them,
+    `source` (the path of a profile that was named by one) so that it can be read again.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Arguments(msgspec.Struct, frozen=True):
     project: str | None = None
     entry: str | None = None
     assignments: tuple[str, ...] = ()
+    source: str | None = None
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -134,6 +134,7 @@ def request_for(asked: Asked, environment: Mapping[str, str]) -> Request:
             project=None if project is None else str(project.path),
             entry=inputs["app"],
             assignments=asked.assignments,
+            source=_source(asked.profile, project),
         ),
         profile=resolved.profile,
         said=Said(dict(below.data), layer),
@@ -165,6 +166,14 @@ def app_address(text: str) -> str:
     if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
         return f"127.0.0.1:{int(text)}"
     return _no_port(text, "--app-port")
+
+
+def _source(profile: str | None, project: Project | None) -> str | None:
+    """The path of a profile that was named by one: on the command line from here, in a project file from there."""
+    if profile is not None:
+        return os.path.abspath(profile) if profile.endswith(".toml") else None
+    named = project is not None and project.profile.endswith(".toml")
+    return os.path.abspath(project.folder / project.profile) if project is not None and named else None
 
 
 def _app_address(text: str | None, app: App, folder: str) -> str | None:

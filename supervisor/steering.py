@@ -5,15 +5,17 @@ Rules:
   to change something: adding a sidecar is saying `sidecars.NAME = true`.
 - Who must confirm and does not has his change taken back. The deadline is counted from the moment in which it holds,
   and is noted with the keeper: a successor keeps it. The file of the live layer has only what was confirmed.
-- While a change waits for that, there is no other: what would it be taken back to?
+- With conditions (`--unless`) it is what requests come to that confirms: taken back as soon as one holds, else it
+  stands at the deadline, also if there were too few requests to judge, which is said.
+- While a change waits for that, there is no other but the way back: what would it be taken back to?
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 import trio
@@ -27,25 +29,38 @@ from pannier.shared.messages import (
     LiveReset,
     Nothing,
     ProfileInForce,
+    Revisions,
+    Rollback,
+    SaidInForce,
     Use,
 )
-from pannier.supervisor import generations, live
+from pannier.supervisor import generations, live, objective
 from pannier.supervisor.adoption import Pending, Record
 from pannier.supervisor.change import change, configured
+from pannier.supervisor.chronicle import Chronicle
 from pannier.supervisor.difference import NOTHING
+from pannier.supervisor.history import Entry
+from pannier.supervisor.judge import Counters, Judge
+from pannier.supervisor.judge import counters as counters_of
+from pannier.supervisor.objective import Objective
 from pannier.supervisor.plan import Arguments, Plan, Said
 from pannier.supervisor.planning import Installation, next_plan
-from pannier.supervisor.service import Service
+from pannier.supervisor.service import Service, now_ms
 from pannier.supervisor.sidecar_types import sidecar_modules, sidecar_types
 from pannier.supervisor.status import seconds_since_boot
 from pannier.supervisor.transition import carry_out, configure, takes_live
 from pannier.supervisor.wish import SIDECARS, Wish, count, laid, setting, used
 
+LOOK_EVERY: Final = 0.25
+"""Seconds between two looks at what requests come to, while a change is watched."""
 _EVENT: Final = 400  # characters of a change in one line of the log
+
+Request: TypeAlias = Use | LiveChange | LiveReset | Rollback
 
 
 class Steering:
-    """`clock` counts seconds since boot. Every request raises PannierError for what the operator can act on."""
+    """`clock` counts seconds since boot, `counters` reads what the data path has counted. Every request raises
+    PannierError for what the operator can act on."""
 
     def __init__(
         self,
@@ -53,11 +68,19 @@ class Steering:
         *,
         clock: Callable[[], float] = seconds_since_boot,
         installation: Callable[[], Installation] = lambda: Installation(sidecar_types(), sidecar_modules()),
+        counters: Counters | None = None,
     ) -> None:
         self._service = service
         self._clock = clock
+        self._judge = Judge(counters or counters_of(lambda: service.segments.descriptors["counters"]))
+        self._chronicle = Chronicle(
+            service.plan.service,
+            now_ms=now_ms,
+            tell=lambda text: service.tell("supervisor", "history", text, "warning"),
+        )
         self._installation = installation
         self._one = trio.Lock()
+        self._live: set[str] = set()
         self._begun = trio.Event()
         self._news = trio.Event()
 
@@ -78,7 +101,27 @@ class Steering:
 
     async def switch(self, name: str, *, on: bool) -> None:
         """Adds a sidecar to what runs, or takes it away."""
-        await self._change(LiveChange([]), lambda plan: laid(plan, [((SIDECARS, name), on)]))
+        by = f"sidecar {'add' if on else 'rm'} {name}"
+        await self._change(LiveChange([], by=by), lambda plan: laid(plan, [((SIDECARS, name), on)]))
+
+    async def roll_back(self, request: Rollback) -> Changed:
+        """What held in an earlier revision holds again, as a new one; also while a change waits to be confirmed."""
+
+        def wish(plan: Plan) -> Wish:
+            entry = self._chronicle.find(request.revision)
+            return Wish(entry.arguments(plan.arguments), self._chronicle.said(entry))
+
+        return await self._change(request, wish)
+
+    @property
+    def revision(self) -> int:
+        """The number of the revision in force, 0 if it is not known."""
+        return self._chronicle.revision
+
+    async def revisions(self, _: Nothing) -> Revisions:
+        """What was in force, and what became of it."""
+        await trio.lowlevel.checkpoint()
+        return self._chronicle.revisions()
 
     async def restart(self, name: str) -> None:
         """Gives a sidecar a new process and returns when that is ready."""
@@ -91,12 +134,9 @@ class Steering:
         if self._service.pending is None:
             raise UsageError("no change waits to be confirmed", hint="pannier profile diff live shows what was changed")
         async with self._exclusively(pending=True):
-            plan = self._service.plan
-            if plan.said.live != self._service.pending.said.live:
-                live.write_live(plan.service, plan.said.live)
-            self._service.pending = None
-            await self._service.touch(())
+            await self._stand(self._service.pending)
         self._news.set()
+        await self._chronicle.settle(stands=True)
         return self._changed([])
 
     async def in_force(self, _: Nothing) -> ProfileInForce:
@@ -109,7 +149,16 @@ class Steering:
             {key: text for key, text in plan.place.environment.items() if key.startswith(ENVIRONMENT_PREFIX)},
             list(arguments.assignments),
             self._left(),
+            arguments.source,
+            arguments.cwd,
         )
+
+    async def said(self, _: Nothing) -> SaidInForce:
+        """What the configuration in force was made of."""
+        await trio.lowlevel.checkpoint()
+        plan = self._service.plan
+        below, above = (msgspec.msgpack.encode(layer) for layer in (plan.said.below, plan.said.live))
+        return SaidInForce(plan.profile, below, above, self._chronicle.revision)
 
     async def what_live_changes(self, _: Nothing) -> Changed:
         """What the live layer makes different."""
@@ -118,25 +167,44 @@ class Steering:
         return self._changed(change(without, plan).lines)
 
     async def watch(self) -> None:
-        """Takes back what nobody confirms in time; runs until cancelled."""
+        """Takes back what nobody confirms in time, or what does harm; runs until cancelled."""
         while True:
             self._news = trio.Event()
             pending = self._service.pending
-            with trio.move_on_after(math.inf if pending is None else max(0.0, pending.until - self._clock())):
+            with trio.move_on_after(self._until_look(pending)):
                 await self._news.wait()
                 continue
+            assert pending is not None, "nobody looks without end"
+            found, harm = await self._judge.verdict(pending.trials)
+            if not harm and self._clock() < pending.until:
+                continue
             async with self._one:
-                if pending is not None and self._service.pending == pending:
-                    await self._take_back(pending)
+                if self._service.pending != pending:
+                    continue
+                if pending.trials and not harm:
+                    stands = await self._keep(pending, found)
+                else:
+                    stands = await self._take_back(pending, found or "nobody confirmed")
+            await self._chronicle.settle(stands=stands)
 
     async def begin(self, record: Record | None = None) -> None:
         """From now on the service can be changed; who asked before has waited. The successor of who left `record` first
         brings to an end what that one did not: the plan in force holds for everybody again."""
-        if record is not None:
-            self._news.set()
-            async with self._one:
+        async with self._one:
+            if record is not None:
                 await self._settle(record)
+            by = "run" if record is None else "taken over"
+            await self._chronicle.begin(self._service.plan, by=by, pending=self._service.pending is not None)
+        self._news.set()
         self._begun.set()
+        if record is not None and (entry := self._chronicle.before) is not None:
+            await self._prepare(entry)
+
+    async def _prepare(self, entry: Entry) -> None:
+        """Compiles what held before: going back must not take longer because our predecessor died."""
+        plan = self._service.plan
+        with suppress(PannierError):
+            self._chronicle.keep(await self._next(plan, entry.arguments(plan.arguments), self._chronicle.said(entry)))
 
     async def _settle(self, record: Record) -> None:
         service = self._service
@@ -162,36 +230,73 @@ class Steering:
             await service.keep(msgspec.structs.replace(service.plan, proxy=plan.proxy))
         await generations.leave(service, leaver)
 
-    async def _change(self, request: Use | LiveChange | LiveReset, wish: Callable[[Plan], Wish]) -> Changed:
+    async def _change(self, request: Request, wish: Callable[[Plan], Wish]) -> Changed:
         """`wish` is asked when nobody else changes the plan any more."""
         service = self._service
+        unless = [objective.parse(text) for text in request.unless]
         if request.dry_run:
             old = service.plan
             wished = wish(old)
             new = await self._next(old, wished.arguments, wished.said)
             made = change(old, new, await self._takers(old, new))
             lines = [*made.lines, *wished.notes]
-            return Changed(lines, self._confirmation(new, request.confirm_s), count(wished.said))
-        async with self._exclusively():
-            old = service.plan
+            confirm = self._confirmation(new, request.confirm_s, unless)
+            return Changed(lines, confirm, count(wished.said), [each.text for each in unless])
+        async with self._exclusively(pending=isinstance(request, Rollback)):
+            old, waiting = service.plan, service.pending
             wished = wish(old)
             new = await self._next(old, wished.arguments, wished.said)
             takers = await self._takers(old, new)
             made = change(old, new, takers)
             if made.start or made.proxy or set(made.configure) - takers:
                 self._need_keeper()
-            confirm = self._confirmation(new, request.confirm_s) if made.lines else 0.0
-            before = (old.arguments, old.said)
-            await carry_out(service, new, made, lambda: Pending(self._clock() + confirm, *before) if confirm else None)
+            confirm = self._confirmation(new, request.confirm_s, unless) if made.lines else 0.0
+            arguments, said = (old.arguments, old.said) if waiting is None else (waiting.arguments, waiting.said)
+
+            def pending() -> Pending | None:
+                if not confirm:
+                    return None
+                return Pending(self._clock() + confirm, arguments, said, self._judge.begin(unless))
+
+            await carry_out(service, new, made, pending, fits=not confirm and self._chronicle.has(new))
             self._news.set()
             if made.lines:
                 text = printable("; ".join(made.lines), _EVENT)
                 service.tell("supervisor", "changed", f"{new.profile} holds: {text}", "info")
-            if new.said.live != old.said.live and not confirm:
-                live.write_live(old.service, new.said.live)
+            trouble = None
+            if new.said.live != said.live and not confirm:
+                try:
+                    live.write_live(old.service, new.said.live)
+                except PannierError as error:
+                    trouble = error
+            holds = service.plan
+        if waiting is not None:
+            await self._chronicle.settle(stands=False)
+        await self._chronicle.add(holds, made.lines, by=request.by or _verb(request), pending=confirm > 0)
+        if trouble is not None:
+            raise trouble
         return self._changed([*made.lines, *wished.notes])
 
-    async def _take_back(self, pending: Pending) -> None:
+    async def _stand(self, pending: Pending | None) -> None:
+        """What was pending is no longer. Raises PannierError if it would not survive us."""
+        service = self._service
+        if pending is not None and service.plan.said.live != pending.said.live:
+            live.write_live(service.plan.service, service.plan.said.live)
+        service.pending = None
+        await service.touch(())
+
+    async def _keep(self, pending: Pending, why: str) -> bool:
+        service = self._service
+        service.tell("supervisor", "kept", f"the change stands: {why}", "info")
+        try:
+            await self._stand(pending)
+        except PannierError as error:
+            service.pending = None
+            service.tell("supervisor", "kept", f"{error.message}; {error.hint}", "error")
+        return True
+
+    async def _take_back(self, pending: Pending, why: str) -> bool:
+        """Whether it stands nevertheless."""
         service = self._service
         old = service.plan
         try:
@@ -200,14 +305,23 @@ class Steering:
             await carry_out(service, new, made, lambda: None)
         except PannierError as error:
             service.pending = None
-            service.tell("supervisor", "revert", f"nobody confirmed, and it stays: {error.message}", "error")
-        else:
-            service.tell(
-                "supervisor", "revert", f"nobody confirmed: {pending.arguments.profile} is as before", "warning"
-            )
+            service.tell("supervisor", "revert", f"{why}, and it stays: {error.message}", "error")
+            return True
+        service.tell("supervisor", "revert", f"{why}: {pending.arguments.profile} is as before", "warning")
+        return False
+
+    def _until_look(self, pending: Pending | None) -> float:
+        """Seconds until the change that is pending has to be looked at."""
+        if pending is None:
+            return math.inf
+        left = max(0.0, pending.until - self._clock())
+        return min(left, LOOK_EVERY) if pending.trials else left
 
     async def _next(self, old: Plan, arguments: Arguments, said: Said) -> Plan:
-        """In a thread: a thousand rules take a third of a second to check, in which the bus has to be served."""
+        """In a thread: a thousand rules take a third of a second to check, in which the bus has to be served. What held
+        before is at hand."""
+        if (kept := self._chronicle.kept(old, arguments, said)) is not None:
+            return kept
         return await trio.to_thread.run_sync(next_plan, old, arguments, said, self._installation())
 
     async def _takers(self, old: Plan, new: Plan) -> set[str]:
@@ -217,9 +331,13 @@ class Steering:
         found = set()
         for name in configured(old, new):
             if (child := service.tree.children.get(name)) is not None and child.ready:
+                if name in self._live and self._chronicle.has(new):
+                    found.add(name)  # it has taken this very configuration before, or can still refuse it
+                    continue
                 with suppress(Unreachable, TimedOut):
                     if await takes_live(service, new.sidecars[name], dry_run=True):
                         found.add(name)
+                        self._live.add(name)
         return found
 
     @asynccontextmanager
@@ -250,16 +368,33 @@ class Steering:
                 blame=Blame.PLATFORM,
             )
 
-    def _confirmation(self, new: Plan, asked: float | None) -> float:
-        """Seconds in which a change has to be confirmed: as asked, else as the new profile says, or the old one."""
-        if asked is not None:
-            return max(0.0, asked)
+    def _confirmation(self, new: Plan, asked: float | None, unless: Sequence[Objective]) -> float:
+        """Seconds in which a change has to be confirmed, or is watched: as asked, else as the new profile says, or the
+        old one. Raises UsageError if there is no time to watch it."""
         text = new.settings.get("confirm") or self._service.plan.settings.get("confirm")
-        return seconds(text) if text else 0.0
+        found = max(0.0, asked) if asked is not None else seconds(text) if text else 0.0
+        if unless and not found:
+            raise UsageError(f"{unless[0].text}: for how long is it watched?", hint="add --confirm 60s")
+        return found
 
     def _left(self) -> float:
         pending = self._service.pending
         return max(0.0, pending.until - self._clock()) if pending is not None else 0.0
 
     def _changed(self, lines: Iterable[str]) -> Changed:
-        return Changed(list(lines), self._left(), count(self._service.plan.said))
+        pending = self._service.pending
+        unless = [trial.objective.text for trial in pending.trials] if pending is not None else []
+        return Changed(list(lines), self._left(), count(self._service.plan.said), unless, self._chronicle.revision)
+
+
+def _verb(request: Request) -> str:
+    """What has changed something, for the history, if the command does not say it."""
+    match request:
+        case Use():
+            return f"profile use {request.profile}"
+        case LiveChange():
+            return "profile set"
+        case LiveReset():
+            return "profile reset"
+        case Rollback():
+            return f"config rollback {request.revision}"

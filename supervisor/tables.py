@@ -19,19 +19,27 @@ class TableState(msgspec.Struct, frozen=True):
     """One table.
 
     `generation` 0 = never published, `absent` = its capability does not exist, `age_s` = seconds since its writer's
-    last heartbeat (None: there never was a writer).
+    last heartbeat (None: there never was a writer). `writer_pid` and `epoch` say who that is and the how-many-th;
+    `length` in bytes; `intact`: its checksum holds; `in_force`: the generation that all workers of the proxy have, None
+    where no proxy runs.
     """
 
     kind: str
     generation: int
     absent: bool
     age_s: float | None
+    writer_pid: int = 0
+    epoch: int = 0
+    length: int = 0
+    intact: bool = True
+    in_force: int | None = None
 
 
 class TableStates(msgspec.Struct, frozen=True):
-    """The answer of the supervisor's verb `tables`."""
+    """The answer of the supervisor's verb `tables`. `revision`: the configuration in force, 0 if that is not known."""
 
     tables: list[TableState]
+    revision: int = 0
 
 
 class Segments:
@@ -54,20 +62,46 @@ class Segments:
         """Publishes the absence of a table whose writer is gone for good."""
         _native.TableWriter(kind, self.descriptors[f"table.{kind}"]).withdraw()
 
-    def states(self, now_ms: int) -> TableStates:
+    def states(self, now_ms: int) -> list[TableState]:
         """Where every table stands."""
-        return TableStates([self._state(kind, now_ms) for kind in _native.TABLES])
-
-    def _state(self, kind: str, now_ms: int) -> TableState:
-        reader = _native.TableReader(kind, self.descriptors[f"table.{kind}"])
-        _, heartbeat = reader.writer()
-        age = max(0, now_ms - heartbeat) / 1000 if heartbeat else None
-        return TableState(kind, reader.generation(), reader.read() is None, age)
+        return table_states(self.descriptors, now_ms)
 
     def close(self) -> None:
         for descriptor in self.descriptors.values():
             os.close(descriptor)
         self.descriptors.clear()
+
+
+def table_states(descriptors: Mapping[str, int], now_ms: int) -> list[TableState]:
+    """Where every table stands that there is a descriptor of; nothing is written. Raises RuntimeError for memory that
+    is none of ours."""
+    counted = _native.Counters(descriptors["counters"]).enrolled() if "counters" in descriptors else []
+    in_force = [each.in_force for each in counted if each.alive]
+    return [
+        _state(kind, descriptors[f"table.{kind}"], now_ms, [each[kind] for each in in_force if kind in each])
+        for kind in _native.TABLES
+        if f"table.{kind}" in descriptors
+    ]
+
+
+def _state(kind: str, descriptor: int, now_ms: int, in_force: list[int]) -> TableState:
+    reader = _native.TableReader(kind, descriptor)
+    pid, heartbeat = reader.writer()
+    try:
+        payload, intact = reader.read(), True
+    except RuntimeError:
+        payload, intact = b"", False
+    return TableState(
+        kind,
+        reader.generation(),
+        payload is None,
+        max(0, now_ms - heartbeat) / 1000 if heartbeat else None,
+        pid,
+        reader.epoch(),
+        len(payload or b""),
+        intact,
+        min(in_force, default=None),
+    )
 
 
 async def open_segments(keeper: Keeper) -> Segments:

@@ -34,13 +34,19 @@ _LAST_LINES: Final = 3
 Undo = Callable[[], Awaitable[None]]
 
 
-async def carry_out(service: Service, new: Plan, change: Change, pending: Callable[[], Pending | None]) -> None:
+async def carry_out(
+    service: Service, new: Plan, change: Change, pending: Callable[[], Pending | None], *, fits: bool = False
+) -> None:
     """Puts `new` in force. `pending` is asked, at the moment when it is, what is to be taken back unless confirmed.
+    `fits`: it is known that the keeper's note holds it, with nothing pending.
 
     Raises PannierError; then everything is as it was, or the message says what is not.
     """
     old = service.plan
-    adoption.encode(msgspec.structs.replace(service.record(), plan=new, pending=pending()))  # refused before it is done
+    if not fits:
+        adoption.encode(
+            msgspec.structs.replace(service.record(), plan=new, pending=pending())
+        )  # refused before it is done
     undo: list[Undo] = []
     await service.touch((*change.start, *change.configure))
     try:

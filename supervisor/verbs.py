@@ -12,6 +12,7 @@ from pannier.shared.messages import (
     LogLines,
     LogRequest,
     Nothing,
+    Rollback,
     Sidecar,
     SidecarList,
     SidecarName,
@@ -19,6 +20,7 @@ from pannier.shared.messages import (
     Use,
 )
 from pannier.supervisor import renewal, status
+from pannier.supervisor.bus_state import BusState, bus_state
 from pannier.supervisor.ending import Cause, Ending
 from pannier.supervisor.keeper_birth import keeper_program
 from pannier.supervisor.lifecycle import ServiceState
@@ -36,6 +38,7 @@ def serve_verbs(service: Service, steering: Steering) -> None:
     broker.serve_verb("stop", Nothing, verbs.stop)
     broker.serve_verb("urls", Nothing, verbs.urls)
     broker.serve_verb("tables", Nothing, verbs.tables)
+    broker.serve_verb("diagnostics.bus", Nothing, verbs.bus)
     broker.serve_verb("logs", LogRequest, verbs.logs)
     broker.serve_verb("life", Nothing, verbs.life)
     broker.serve_verb("upgrade.keeper", Nothing, verbs.upgrade_keeper)
@@ -48,6 +51,9 @@ def serve_verbs(service: Service, steering: Steering) -> None:
     broker.serve_verb("profile.use", Use, steering.use)
     broker.serve_verb("profile.confirm", Nothing, steering.confirm)
     broker.serve_verb("profile.in_force", Nothing, steering.in_force)
+    broker.serve_verb("config.rollback", Rollback, steering.roll_back)
+    broker.serve_verb("config.history", Nothing, steering.revisions)
+    broker.serve_verb("config.said", Nothing, steering.said)
     broker.serve_verb("live.set", LiveChange, steering.set_live)
     broker.serve_verb("live.reset", LiveReset, steering.reset_live)
     broker.serve_verb("live.diff", Nothing, steering.what_live_changes)
@@ -83,7 +89,10 @@ class Verbs:
         return Urls(status.urls(self._service.plan))
 
     async def tables(self, _: Nothing) -> TableStates:
-        return self._service.segments.states(now_ms())
+        return TableStates(self._service.segments.states(now_ms()), self._steering.revision)
+
+    async def bus(self, _: Nothing) -> BusState:
+        return bus_state(self._service.broker.statistics())
 
     async def logs(self, request: LogRequest) -> LogLines:
         return log_lines(newest(self._service.tail.last(request.tail)))

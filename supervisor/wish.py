@@ -35,7 +35,12 @@ def used(plan: Plan, request: Use) -> Wish:
     below = _plain(request.settings, dict)
     layer, dropped = live.carried(plan.said.live, plan.said.below, below)
     return Wish(
-        msgspec.structs.replace(plan.arguments, profile=request.profile, assignments=tuple(request.assignments)),
+        msgspec.structs.replace(
+            plan.arguments,
+            profile=request.profile,
+            assignments=tuple(request.assignments),
+            source=request.source,
+        ),
         Said(below, layer),
         tuple(f"- drop the live settings of {name}" for name in dropped),
     )

@@ -4,8 +4,8 @@ Two notions of failure exist side by side, on purpose:
 
 - `error_type` follows OpenTelemetry's HTTP conventions, where a 4xx is an error to the caller and none to the server;
   it labels metrics and spans.
-- `succeeded` follows Linkerd, where only 5xx and broken exchanges fail; it feeds the success rate of `stat`, because a
-  404 says nothing about the health of whoever answered.
+- `pannier.shared.outcome.succeeded` follows Linkerd, where only 5xx and broken exchanges fail; it feeds the rate of
+  success in `stat`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ OTHER: Final = "_OTHER"
 INBOUND: Final = "inbound"
 
 METHODS: Final = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"})
-
-BROKEN: Final = frozenset({"UH", "UF", "UO", "NR", "URX", "UT", "UC", "UPE"})
-"""Flags of exchanges that the upstream side did not complete, whatever status was already sent."""
 
 INFORMATIONAL: Final = frozenset({"DI", "CF"})
 """Flags that describe a request without being the reason for a failure."""
@@ -40,11 +37,6 @@ def error_type(direction: str, status: int, flag: str) -> str:
     if status == 0 or status >= (500 if direction == INBOUND else 400):
         return flag or (str(status) if status else OTHER)
     return ""
-
-
-def succeeded(status: int, flag: str) -> bool:
-    """Whether a request counts as good in the success rate."""
-    return 0 < status < 500 and flag not in BROKEN
 
 
 def authority_parts(authority: str) -> tuple[str, int | None]:

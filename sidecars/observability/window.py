@@ -15,9 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pannier.shared.outcome import succeeded
 from pannier.sidecars.observability.native import Series
 from pannier.sidecars.observability.percentiles import percentile
-from pannier.sidecars.observability.semconv import succeeded
 
 SPAN_SECONDS = 60.0
 _MIN_SLICE_SECONDS = 0.05

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -23,7 +24,7 @@ from pannier import _native
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.messages import CANARY, EVENTS, Canaries, Happening, Nothing, TrafficStatus
 from pannier.shared.runtime import state_dir
-from pannier.shared.sidecar import Context
+from pannier.shared.sidecar import KNOWN, Context
 from pannier.shared.tables import Fenced, Publication
 from pannier.sidecars.traffic.canary import FINAL, State
 from pannier.sidecars.traffic.config import Config
@@ -58,6 +59,7 @@ class Traffic:
         self._store = Store(state_dir() / FOLDER, context.service)
         self._watches: dict[str, Watch] = {}
         self._splits: dict[str, dict[str, int]] = {}
+        self._tables: deque[tuple[Config, dict[str, dict[str, int]], bytes]] = deque(maxlen=KNOWN)
         self._work = trio.Event()
         self._told: Canaries | None = None
         self._unkept = False
@@ -85,7 +87,7 @@ class Traffic:
         for name, watch in watches.items():
             watch.meet(clusters.get(name, []))
         splits = _splits(watches)
-        self._routes.publish(routes_table(config, splits))
+        self._routes.publish(self._table(config, splits))
         self._config, self._watches, self._splits = config, watches, splits
         known = {(name, watch.canary.shift) for name, watch in before.items()}
         known |= {(name, old.canary.shift) for name, old in kept.items()}
@@ -93,6 +95,15 @@ class Traffic:
         await self._step()
         await self._keep()
         self._work.set()
+
+    def _table(self, config: Config, splits: dict[str, dict[str, int]]) -> bytes:
+        """The payload of the table; that of a configuration which held lately is at hand, for who wants it back."""
+        for kept, weights, payload in self._tables:
+            if kept is config and weights == splits:
+                return payload
+        payload = routes_table(config, splits)
+        self._tables.append((config, splits, payload))
+        return payload
 
     async def _work_forever(self) -> None:
         while True:
@@ -111,7 +122,7 @@ class Traffic:
                 moved.append(watch)
         if (splits := _splits(self._watches)) != self._splits:
             try:
-                self._routes.publish(routes_table(self._config, splits))
+                self._routes.publish(self._table(self._config, splits))
             except Fenced:
                 raise
             except PannierError as error:

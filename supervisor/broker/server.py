@@ -42,7 +42,7 @@ from pannier.shared.outbox import OutboxStatistics
 from pannier.supervisor.broker.calls import Call, Calls
 from pannier.supervisor.broker.grants import Grant, Grants
 from pannier.supervisor.broker.rate import Meter
-from pannier.supervisor.broker.topics import MAX_NAME, Topics
+from pannier.supervisor.broker.topics import MAX_NAME, Topics, TopicStatistics
 
 T = TypeVar("T")
 
@@ -67,12 +67,14 @@ async def _nothing(*_: object) -> None:
 
 @dataclass(frozen=True)
 class PeerStatistics:
-    """`pauses`: how often reading stopped because the peer was too fast."""
+    """`pauses`: how often reading stopped because the peer was too fast; `seconds` since it was admitted."""
 
+    number: int
     role: str
     pid: int
     received: int
     pauses: int
+    seconds: float
     outbox: OutboxStatistics
 
 
@@ -86,6 +88,7 @@ class BrokerStatistics:
     refused: int
     open_calls: int
     fan_out: OutboxStatistics
+    topics: tuple[TopicStatistics, ...]
 
 
 class _Refused(PannierError):
@@ -106,6 +109,7 @@ class _Peer:
         self.pid = pid
         self.scope = trio.CancelScope()
         self.verdict: _Refused | None = None
+        self.since = now
         self.meter = Meter(rate=MESSAGES_PER_SECOND, burst=BURST, now=now)
         self.topics: set[str] = set()
         self.received = 0
@@ -216,14 +220,16 @@ class Broker:
             await trio.serve_listeners(attend, [listener], handler_nursery=nursery)
 
     def statistics(self) -> BrokerStatistics:
+        now = trio.current_time()
         peers = tuple(
-            PeerStatistics(p.role, p.pid, p.received, p.pauses, p.link.outbox.statistics())
+            PeerStatistics(p.number, p.role, p.pid, p.received, p.pauses, now - p.since, p.link.outbox.statistics())
             for p in self._peers.values()
         )
         fan_out = self._ended
         for peer in peers:
             fan_out += peer.outbox
-        return BrokerStatistics(peers, self._welcomed, self._refused, len(self._calls), fan_out)
+        topics = tuple(self._topics.statistics())
+        return BrokerStatistics(peers, self._welcomed, self._refused, len(self._calls), fan_out, topics)
 
     async def _attend(self, stream: trio.SocketStream, nursery: trio.Nursery) -> None:
         link = Link(stream)

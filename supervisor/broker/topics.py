@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from pannier.shared.envelope import Event
 
 MAX_NAME: Final = 128
 """Characters of a topic's name."""
+
+
+@dataclass(frozen=True)
+class TopicStatistics:
+    """`published` counts since the broker began; `retained_by` is None if there is no state; `readers` are peers."""
+
+    topic: str
+    published: int
+    retained_by: str | None
+    retained_bytes: int
+    readers: frozenset[int]
 
 
 class Topics:
@@ -47,6 +59,22 @@ class Topics:
         if retain:
             self._retained[topic] = event
         return event, frozenset(self._readers.get(topic, ()))
+
+    def statistics(self) -> list[TopicStatistics]:
+        """Every topic that was ever published or is listened to."""
+        found = []
+        for topic in sorted(self._sequences.keys() | self._readers.keys()):
+            held = self._retained.get(topic)
+            found.append(
+                TopicStatistics(
+                    topic,
+                    self._sequences.get(topic, 0),
+                    None if held is None else held.sender,
+                    0 if held is None else len(held.body),
+                    frozenset(self._readers.get(topic, ())),
+                )
+            )
+        return found
 
     def clear(self, sender: str, body: bytes) -> list[tuple[Event, frozenset[int]]]:
         """Forgets what `sender` has retained: the last events of those topics, with `body`, and who gets them."""

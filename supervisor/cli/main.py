@@ -35,8 +35,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resilience": ("resilience:command", "Show who is out and what room limits leave; take endpoints out."),
     "upgrade": ("upgrade:command", "Bring what runs to the installed version, without losing a request."),
     "profile": ("profile:command", "List, show, compare and check profiles; put one under a running service."),
+    "config": ("config:command", "Show what holds and what held before; go back to it, read the files again."),
     "analyze": ("analyze:command", "Find errors and contradictions in profile and project files."),
     "explain": ("explain:command", "Explain the code of a finding, or a field of the configuration."),
+    "diagnostics": ("diagnostics:command", "Look into bus and tables; pack what a bug report needs, without secrets."),
     "check": ("check:command", "Check that this host can run Pannier, and what runs on it."),
     "version": ("version:command", "Show the version."),
 }

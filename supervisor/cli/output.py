@@ -56,6 +56,12 @@ def talk(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
+def spoken() -> str:
+    """The command that runs, without its options, for the history."""
+    context = click.get_current_context(silent=True)
+    return "" if context is None else context.command_path.removeprefix("pannier ")
+
+
 def styled(text: str, colour: str, *, err: bool = True) -> str:
     """The text in a colour if the stream that it goes to (stderr, else stdout) wants colours."""
     return click.style(text, fg=colour) if _coloured(sys.stderr if err else sys.stdout) else text

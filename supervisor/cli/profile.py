@@ -92,6 +92,11 @@ def show(
         resolved = _in_force(service, name, types)
     else:
         resolved = _resolved(name, file, app, assignments, types)
+    print_resolved(resolved, origin=origin, output=output)
+
+
+def print_resolved(resolved: Resolved, *, origin: bool, output: str) -> None:
+    """Prints every setting, with `origin` also where it comes from."""
     leaves = list(_leaves(msgspec.to_builtins(resolved.profile)))
     if output == "json":
         values = msgspec.to_builtins(resolved.profile)

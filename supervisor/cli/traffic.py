@@ -27,7 +27,7 @@ from pannier.shared.messages import (
     SidecarList,
     TrafficStatus,
 )
-from pannier.supervisor.cli.output import F, output_option, print_json, print_table, talk
+from pannier.supervisor.cli.output import F, output_option, print_json, print_table, spoken, talk
 from pannier.supervisor.cli.services import ask, name_option, the_one
 from pannier.supervisor.cli.traffic_rows import EXPERIMENTS, SUBSETS, experiment_rows, subset_rows
 
@@ -165,12 +165,16 @@ def fault(
 def undo(*, service: str | None, dry_run: bool, name: str | None) -> None:
     """Take back what these commands changed, for one service or all: the profile's own settings hold again."""
 
+    by = spoken()
+
     async def undone(bus: Bus) -> Changed:
         services = [service] if service is not None else [one.name for one in (await _status(bus)).services]
         paths = [[*SERVICES, one, kind] for one in services for kind in CHANGED_HERE]
         if not paths:
             return Changed([])
-        return await bus.request("supervisor", "live.reset", LiveReset(paths, dry_run), Changed, timeout=PATIENCE)
+        return await bus.request(
+            "supervisor", "live.reset", LiveReset(paths, dry_run, by=by), Changed, timeout=PATIENCE
+        )
 
     _tell(ask(the_one(name), undone), dry_run=dry_run)
 
@@ -240,9 +244,13 @@ def _known(name: str, known: Iterable[str], complaint: str) -> None:
 
 
 def _change(name: str | None, settings: list[LiveSetting], *, dry_run: bool) -> None:
+    by = spoken()
+
     async def changed(bus: Bus) -> Changed:
         await _status(bus)  # settings of a sidecar that does not run would make it run
-        return await bus.request("supervisor", "live.set", LiveChange(settings, dry_run), Changed, timeout=PATIENCE)
+        return await bus.request(
+            "supervisor", "live.set", LiveChange(settings, dry_run, by=by), Changed, timeout=PATIENCE
+        )
 
     _tell(ask(the_one(name), changed), dry_run=dry_run)
 

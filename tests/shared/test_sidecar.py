@@ -128,6 +128,14 @@ async def test_a_new_configuration_is_taken_by_the_service_that_runs(broker):
         assert (await cli.request("tap", "seen", None, Seen)).greeting == "hej"
 
 
+async def test_a_configuration_that_comes_again_is_taken_again(broker):
+    async with sidecar(broker, Config("moin")), broker.join() as cli:
+        await broker.wait_seen("ready", "tap")
+        for greeting in ("a", "b", "moin", "c", "d", "e", "f", "a", "moin", "f", "f"):
+            await broker.broker.request("tap", CONFIGURE, configured(greeting), Configured)
+            assert (await cli.request("tap", "seen", None, Seen)).greeting == greeting
+
+
 @pytest.mark.parametrize(
     ("configure", "text"),
     [

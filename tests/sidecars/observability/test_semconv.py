@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from pannier.sidecars.observability.semconv import authority_parts, error_type, known_method, succeeded
+from pannier.shared.outcome import succeeded
+from pannier.sidecars.observability.semconv import authority_parts, error_type, known_method
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,20 @@ async def test_a_new_configuration_is_taken_or_refused_as_a_whole(data_path, sta
         assert (await running.cli.request("traffic", "canaries", Nothing(), Canaries)).canaries == []
 
 
+async def test_configurations_that_come_again_are_what_they_were(data_path, start) -> None:
+    data_path.discover(payments=["1", "2"])
+    async with start(payments()) as running:
+        for zone in ("a", "b", "a", "c", "d", "e", "b", "a", "a"):
+            for split in ({"v1": 100, "v2": 0}, {"v1": 0, "v2": 100}):
+                await running.configure(msgspec.structs.replace(payments(split=split), zone=zone))
+                assert (data_path.routes()["zone"], data_path.split()) == (zone, split)
+        for _ in range(2):
+            await running.configure(msgspec.structs.replace(payments(SLOW), zone="a"))
+            await wait_for(lambda: data_path.split() == {"v1": 50, "v2": 50})
+            await running.configure(msgspec.structs.replace(payments(split={"v1": 0, "v2": 100}), zone="a"))
+            assert data_path.split() == {"v1": 0, "v2": 100}, "the weights of a canary are no part of a configuration"
+
+
 async def test_a_good_canary_arrives(data_path, start) -> None:
     data_path.discover(payments=["1", "2"])
     async with start(payments(SHIFT)) as running:

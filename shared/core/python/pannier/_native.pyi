@@ -57,6 +57,9 @@ class TableReader:
     def writer(self) -> tuple[int, int]:
         """The writer's pid and its last heartbeat (unix ms)."""
 
+    def epoch(self) -> int:
+        """Which writer the table has now, counted since the segment was laid out; 0 before the first."""
+
 @final
 class Series:
     """A series of requests, summed over workers and processes, dead ones included: totals never go back."""

@@ -131,4 +131,8 @@ impl TableReader {
         let (owner, heartbeat) = self.reader.writer();
         (owner.pid(), heartbeat)
     }
+
+    fn epoch(&self) -> u64 {
+        self.reader.epoch()
+    }
 }

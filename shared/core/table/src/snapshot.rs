@@ -231,6 +231,12 @@ impl Reader {
         (Owner(view.word(WRITER).load(Ordering::Relaxed)), view.word(HEARTBEAT).load(Ordering::Relaxed))
     }
 
+    /// Which writer the table has now, counted since the segment was laid out; 0 before the first.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        View(self.map.words()).word(CURRENT).load(Ordering::Acquire) >> GENERATION_BITS
+    }
+
     /// Copies the snapshot in force, with its generation.
     ///
     /// # Errors
