@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+import msgspec
 import trio
 from pannier.shared.duration import seconds
 from pannier.shared.errors import Blame, PannierError, TimedOut, Unreachable, UsageError
@@ -141,8 +142,9 @@ class Steering:
         service = self._service
         strangers = [plan for plan in service.plan.sidecars.values() if plan.name not in service.plan.enabled]
         await service.tree.remove([plan.name for plan in strangers if plan.name in service.tree.children])
-        for plan in strangers:
-            await service.withdraw(plan)
+        written = {kind for name in service.plan.enabled for kind in service.plan.sidecars[name].writes}
+        for plan in strangers:  # whose table may be that of another one, who runs
+            await service.withdraw(msgspec.structs.replace(plan, writes=tuple(set(plan.writes) - written)))
         for name in record.changing:
             if name in service.tree.children:
                 try:
