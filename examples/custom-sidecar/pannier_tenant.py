@@ -12,6 +12,8 @@ from pannier.shared.tables import Publication
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whom this service calls for, and the field that says so."""
+
     needs: ClassVar[Needs] = Needs(writes=("headers",), publishes=("tenant.current",), verbs=("tenant.set",))
 
     tenant: str = "nobody"

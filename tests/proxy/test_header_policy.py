@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -97,3 +99,13 @@ def test_a_table_that_slips_through_leaves_the_one_before_in_force(proxy: Proxy,
     proxy.publish_unchecked("headers", smuggled)
     call(proxy, "/")
     assert asked(origin) == ["1"]
+
+
+def test_a_table_that_only_one_side_knows_is_nobodys_trouble(short_path: Path, origin: Origin) -> None:
+    """A supervisor of the release before hands over no table `headers`, one of the next a table of another kind."""
+    with closing(Proxy(short_path)) as proxy:
+        proxy.fds["table.future"] = proxy.fds.pop("table.headers")
+        proxy.publish_base(app=origin.address)
+        proxy.start()
+        assert proxy.fetch("/", "X-A: 0").status == 200
+        assert asked(origin) == ["0"]

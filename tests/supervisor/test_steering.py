@@ -33,7 +33,7 @@ from pannier.shared.messages import (
     Status,
     Use,
 )
-from pannier.shared.rights import needs_of
+from pannier.shared.rights import Needs, needs_of
 from pannier.supervisor import adoption
 from pannier.supervisor.adoption import Found, Record
 from pannier.supervisor.compose import SEGMENTS
@@ -518,6 +518,19 @@ async def test_a_successor_ends_who_is_no_part_of_the_plan_and_sets_back_what_wa
         assert "observability" in host.sent
         assert host.told["resilience"] == 2
         assert it.service.record().changing == ()
+
+
+async def test_the_table_of_who_runs_is_not_withdrawn_with_another_one_that_could_write_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = type("Double", (Tuned,), {"needs": Needs(writes=("routes",))})
+    types = {**INSTALLATION.types, "double": double}
+    monkeypatch.setitem(globals(), "INSTALLATION", Installation(types, {name: f"x.{name}" for name in types}))
+    async with running(host, sidecars=CANARY["sidecars"]) as it:
+        found = Found(it.pids(), {})
+    async with running(host, found) as it:
+        assert it.service.plan.sidecars["double"].writes == ("routes",)
+        assert "routes" not in it.segments.withdrawn
 
 
 async def test_a_successor_takes_back_what_nobody_confirmed(host: Host) -> None:

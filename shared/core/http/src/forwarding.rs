@@ -268,9 +268,12 @@ mod tests {
     #[test]
     fn a_route_has_the_last_word() {
         let none = || std::iter::empty();
-        let edits =
-            crate::edits::HeaderEdits::try_new([("x-forwarded-proto", "https")].into_iter(), none(), ["Forwarded"].into_iter())
-                .unwrap();
+        let edits = crate::edits::HeaderEdits::try_new(
+            [("x-forwarded-proto", "https")].into_iter(),
+            none(),
+            ["Forwarded"].into_iter(),
+        )
+        .unwrap();
         let peer = Peer::new(None);
         let mut out = b"before\r\n".to_vec();
         Client { peer: &peer, trusted_hops: 0 }.write(&mut out, &[], Some(Changes::One(&edits)));
