@@ -78,7 +78,9 @@ class Steering:
 
     async def switch(self, name: str, *, on: bool) -> None:
         """Adds a sidecar to what runs, or takes it away."""
-        await self._change(LiveChange([]), lambda plan: laid(plan, [((SIDECARS, name), on)]))
+        # Of one that was uninstalled meanwhile no layer can say that it is to go: it is no longer said that it runs.
+        value = on if on or name in self._installation().types else NOTHING
+        await self._change(LiveChange([]), lambda plan: laid(plan, [((SIDECARS, name), value)]))
 
     async def restart(self, name: str) -> None:
         """Gives a sidecar a new process and returns when that is ready."""

@@ -533,6 +533,18 @@ async def test_the_table_of_who_runs_is_not_withdrawn_with_another_one_that_coul
         assert "routes" not in it.segments.withdrawn
 
 
+async def test_who_was_uninstalled_while_he_ran_can_still_be_removed(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(host) as it:
+        await it.ask("sidecar.add", SidecarName("traffic"), Nothing)
+        left = {name: type_ for name, type_ in INSTALLATION.types.items() if name != "traffic"}
+        monkeypatch.setitem(globals(), "INSTALLATION", Installation(left, {name: f"x.{name}" for name in left}))
+        await it.ask("sidecar.rm", SidecarName("traffic"), Nothing)
+        assert it.enabled() == {"discovery", "observability"}
+        assert it.segments.withdrawn == ["routes"]
+
+
 async def test_a_successor_takes_back_what_nobody_confirmed(host: Host) -> None:
     async with running(host) as it:
         await it.use("canary", CANARY, confirm_s=0.5)
