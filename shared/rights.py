@@ -43,6 +43,11 @@ class Needs(Struct, frozen=True):
     verbs: tuple[str, ...] = ()
     listeners: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for field in self.__struct_fields__:
+            if not isinstance(getattr(self, field), tuple):
+                raise TypeError(f'{field} is a tuple of names, such as ("headers",)')
+
 
 class Grants(Struct, frozen=True, forbid_unknown_fields=True):
     """What a sidecar that does not come with Pannier may do beyond its own topics, `lifecycle` and `events`."""

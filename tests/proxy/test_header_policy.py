@@ -83,6 +83,7 @@ def test_a_route_edits_first_and_the_policy_has_the_last_word(proxy: Proxy, orig
         ([setting("1"), rule(response={"add": {"x-pannier-reason": "1"}})], "rule 2: the field"),
         ([setting("1\r\nx-b: 2")], "rule 1: "),
         ([setting("1", hots="up")], "unknown field `hots`"),
+        ([rule(request={"sett": {"x-a": "1"}, "remove": ["x-b"]})], "unknown field `sett`"),
         ([rule("sideways", request={"remove": ["x-a"]})], "unknown variant `sideways`"),
         ([rule()], "rule 1: it edits nothing"),
         ([setting("1")] * 65, "at most 64"),

@@ -51,6 +51,11 @@ def test_what_is_not_granted_is_refused_with_the_line_that_grants_it(
     assert problems({"sidecars": {"mine": True}, "grants": {"mine": {kind: grant}}}, mine=third(**needs)) == []
 
 
+def test_a_name_alone_is_no_tuple_of_names() -> None:
+    with pytest.raises(TypeError, match="writes is a tuple of names"):
+        Needs(writes="headers")  # type: ignore[arg-type]
+
+
 def test_ones_own_topics_lifecycle_and_events_are_free() -> None:
     own = third(publishes=("mine.a", "mine.b", "events"), subscribes=("mine.a", "lifecycle"), verbs=("go",))
     assert problems({"sidecars": {"mine": True}}, mine=own) == []

@@ -3,7 +3,9 @@
 //! Unlike in the other tables, a key that is not known is refused: people write this one by hand, and a condition that is
 //! misspelt would hold for every request.
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
 
 use super::routes;
 
@@ -28,9 +30,9 @@ pub struct Rule {
     #[serde(default)]
     pub route: Option<String>,
     /// Edits of the request's head, and of the answer's.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strictly")]
     pub request: Option<routes::Headers>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strictly")]
     #[allow(missing_docs)]
     pub response: Option<routes::Headers>,
 }
@@ -42,4 +44,17 @@ pub struct Rule {
 pub enum Direction {
     Inbound,
     Outbound,
+}
+
+/// As a route's edits, but for a key that is not known.
+fn strictly<'de, D: Deserializer<'de>>(given: D) -> Result<Option<routes::Headers>, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    struct Edits {
+        set: BTreeMap<String, String>,
+        add: BTreeMap<String, String>,
+        remove: Vec<String>,
+    }
+    let edits = Option::<Edits>::deserialize(given)?;
+    Ok(edits.map(|Edits { set, add, remove }| routes::Headers { set, add, remove }))
 }
