@@ -27,6 +27,7 @@ from pannier.shared.explain import (
     bounded,
     near_match,
 )
+from pannier.shared.rights import BROKEN, Broken
 from pannier.shared.toml_position import Path
 from pannier.shared.type_words import bare, choices, describe, mixes, shown, struct_nodes, type_info, typed_by
 
@@ -129,13 +130,16 @@ class _Walk:
             self.wrong(data, "a table", path)
             return
         for key, value in data.items():
-            if key not in types:
+            type_ = types.get(key)
+            if type_ is None:
                 known = f"installed: {', '.join(sorted(types)) or 'none'}"
                 near = near_match(key, types)
                 self.add((*path, key), UNKNOWN_NAME, f"unknown {what}", known, near=near, at_key=True)
+            elif issubclass(type_, Broken):
+                if value is not False:
+                    self.add((*path, key), BROKEN, type_.reason, type_.remedy, at_key=True)
             elif not isinstance(value, bool):
-                node = type_info(types[key])
-                self.value(value, node, (*path, key))
+                self.value(value, type_info(types[key]), (*path, key))
 
     def union(self, data: Any, node: inspect.UnionType, words: str, path: Path) -> None:
         structs = [choice for choice in node.types if isinstance(choice, inspect.StructType)]

@@ -70,6 +70,13 @@ CODES: Final[dict[str, Code]] = {
         "# 101 fields that are unknown",
         "Correct what was listed, and look again.",
     ),
+    "PAN0108": Code(
+        "a sidecar that is installed but broken",
+        "Its package has an entry point of the group pannier.sidecars that leads nowhere, to something that is no "
+        "struct, or has a name that is another one's. Whoever does not name the sidecar is not touched by that.",
+        "# a profile that names a sidecar whose package cannot be imported",
+        "Install the package again, or take the sidecar out of the profile.",
+    ),
     "PAN0201": Code(
         "an experiment that the stage does not permit",
         "Faults and mirrored requests can hurt whoever is called. A stage says in `allow` whether it permits them.",
@@ -263,5 +270,18 @@ CODES: Final[dict[str, Code]] = {
         "no longer than proxy.timeouts.request, and answers 504 before this route gives up.",
         '[[sidecars.traffic.routes]]\nname = "a"\ntimeouts = { request = "1m" }',
         "Raise proxy.timeouts.request of the callee, or give up earlier; a callee of another kind has its own.",
+    ),
+    "PAN0405": Code(
+        "a right that is not granted",
+        "A sidecar that does not come with Pannier has its own topics, hears `lifecycle` and publishes `events`. "
+        "Tables, counters and the topics of others are the profile's to grant.",
+        '# [sidecars.tenant], and no [grants.tenant] writes = ["headers"]',
+        "Add the line that is shown, if you mean it; or take the sidecar out.",
+    ),
+    "PAN0406": Code(
+        "two owners of one thing",
+        "A table has one writer, a topic one publisher, and rings have one reader: two would take turns without end.",
+        "# two sidecars that both write table headers",
+        "Keep one of the two.",
     ),
 }

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 from pannier.shared.duration import PATTERN, Duration, milliseconds
+from pannier.shared.rights import Grants
 
 NEVER = "never"
 MAX_SERVICES = 1024
@@ -94,7 +95,8 @@ class RestartSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """What any layer may set: a profile, a project file, an app in it, the environment, an option.
 
-    With `confirm`, a change of the running service is taken back unless it is confirmed within that time.
+    With `confirm`, a change of the running service is taken back unless it is confirmed within that time. `grants` says
+    what sidecars of third parties may do, by their names.
     """
 
     description: Text = ""
@@ -107,6 +109,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     restart: RestartSettings = RestartSettings()
     services: Annotated[dict[str, list[Endpoint]], Meta(max_length=MAX_SERVICES)] = {}
     sidecars: Annotated[dict[str, Any], Meta(extra={"typed_by": "sidecar"})] = {}
+    grants: Annotated[dict[str, Grants], Meta(max_length=64)] = {}
 
 
 class Profile(Settings, frozen=True, forbid_unknown_fields=True):

@@ -26,6 +26,7 @@ from pannier.shared.explain import (
 from pannier.shared.layers import Assignments, Layer, Merged, Origin, environment_layer, merge, set_layer
 from pannier.shared.profile import App, Profile, Settings
 from pannier.shared.profile_files import SidecarTypes, profile_layers, read_document, shown
+from pannier.shared.rights import refusals
 from pannier.shared.runtime import NAME_PATTERN
 from pannier.shared.toml_position import Path
 
@@ -159,9 +160,10 @@ def settle(name: str, below: Sequence[Layer], above: Sequence[Layer], *, sidecar
             found: list[Finding] = contradictions()
             findings += [replace(finding, path=("sidecars", sidecar, *finding.path)) for finding in found]
     source = Merged(origins, f"profile {name}")
-    problems = [problem(source, finding) for finding in bounded(findings)]
-    refuse(problems)
+    refuse(problem(source, finding) for finding in bounded(findings))
     plain = msgspec.convert({key: value for key, value in data.items() if key != "sidecars"}, Profile)
+    problems = [problem(source, finding) for finding in bounded([*findings, *refusals(configs, plain.grants)])]
+    refuse(problems)
     profile = msgspec.structs.replace(plain, sidecars=configs)
     return Resolved(name, profile, data, origins, in_order(problems))
 

@@ -18,8 +18,9 @@ from typing import Any, Final
 import msgspec
 from pannier import _native
 from pannier.shared.duration import milliseconds, seconds
-from pannier.shared.messages import CANARY, EJECTIONS, SERVICES
+from pannier.shared.messages import LIFECYCLE
 from pannier.shared.profile import Endpoint, Profile, grace_milliseconds
+from pannier.shared.rights import TABLES, is_ours, needs_of
 from pannier.supervisor.keeper_protocol import Stdio
 from pannier.supervisor.plan import (
     Arguments,
@@ -162,32 +163,11 @@ def _static(endpoint: Endpoint, word: Word | None) -> dict[str, Any]:
     return said if word is None else {**said, "slot": word.slot, "incarnation": word.incarnation}
 
 
-# What each built-in sidecar is handed, and the tables that it writes. A third party's sidecar has the bus alone.
-_DESCRIPTORS: Final[Mapping[str, tuple[str, ...]]] = {
-    "discovery": ("table.endpoints", "table.base", "hot"),
-    "observability": (
-        *("table.telemetry", "table.endpoints", "table.base", "table.routes", "table.limits"),
-        *("counters", "rings"),
-    ),
-    "resilience": ("table.limits", "table.endpoints", "table.base", "hot", "counters"),
-    "traffic": ("table.routes", "table.endpoints", "table.base", "counters"),
-}
-_WRITES: Final[Mapping[str, tuple[str, ...]]] = {
-    "discovery": ("endpoints",),
-    "observability": ("telemetry",),
-    "resilience": ("limits",),
-    "traffic": ("routes",),
-}
-_TOPICS: Final[Mapping[str, tuple[str, ...]]] = {
-    "discovery": (SERVICES,),
-    "resilience": (EJECTIONS,),
-    "traffic": (CANARY,),
-}
-_HELD: Final[Mapping[str, tuple[str, ...]]] = {"observability": ("metrics",)}
-
-
 def _sidecar(name: str, profile: Profile, arguments: Arguments, place: Place, known: Installed) -> ProcessPlan:
     settings = profile.sidecars.get(name, known.settings)
+    needs, ours = needs_of(type(settings)), is_ours(type(settings))
+    writes = tuple(kind for kind in needs.writes if kind in TABLES)
+    read = (held if held in SEGMENTS else f"table.{held}" for held in needs.reads)
     filled = msgspec.convert(_filled(settings, _facts(name, profile, arguments, place)), type(settings))
     # -P: the app's folder may hold a `calendar.py`, which `python -m` would import instead of the real one.
     return ProcessPlan(
@@ -201,20 +181,22 @@ def _sidecar(name: str, profile: Profile, arguments: Arguments, place: Place, kn
             "PANNIER_TOKEN": known.token,
         },
         cwd=arguments.cwd,
-        held=_HELD.get(name, ()),
+        held=needs.listeners if ours else (),
         stdio=(Stdio.NULL, Stdio.PIPE, Stdio.PIPE),
         own_group=True,
         restart=RestartSettings(Policy.PERMANENT, settles=SETTLES, prompt=True),
         readiness=Readiness.MESSAGE,
         ready_within=SIDECAR_READY_WITHIN,
         silence=SILENCE,
-        writes=_WRITES.get(name, ()),
+        writes=writes,
         grant=Grant(
             role=name,
             token=known.token,
-            descriptors=_DESCRIPTORS.get(name, ()),
+            descriptors=(*(f"table.{kind}" for kind in writes), *read),
             config=msgspec.msgpack.encode(sparse(filled)),
-            topics=_TOPICS.get(name, ()),
+            topics=needs.publishes,
+            hears=None if ours else (LIFECYCLE, *needs.subscribes),
+            verbs=None if ours else needs.verbs,
         ),
     )
 
@@ -281,6 +263,12 @@ def _app(profile: Profile, arguments: Arguments, place: Place, ready_timeout: fl
         readiness=Readiness.LISTENING if arguments.app else Readiness.SPAWNED,
         ready_within=ready_timeout,
     )
+
+
+def handed_all(plan: Plan) -> Plan:
+    """The plan of a release before, whose proxy was handed fewer segments: its next life gets all there are."""
+    held = dict.fromkeys([*plan.proxy.held, *SEGMENTS])
+    return msgspec.structs.replace(plan, proxy=msgspec.structs.replace(plan.proxy, held=tuple(held)))
 
 
 def app_environment(arguments: Arguments, place: Place) -> dict[str, str]:

@@ -117,13 +117,16 @@ class UnixListener(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """What the bearer of `token` is on the bus: held descriptors, configuration (msgpack), topics besides `events`."""
+    """What the bearer of `token` is on the bus: held descriptors, configuration (msgpack), topics besides `events`, the
+    topics that it hears and the verbs that it serves (None = any)."""
 
     role: str
     token: str
     descriptors: tuple[str, ...]
     config: bytes
     topics: tuple[str, ...]
+    hears: tuple[str, ...] | None = None
+    verbs: tuple[str, ...] | None = None
 
 
 class ProcessPlan(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from pannier.shared.framing import MAX_BODY
 from pannier.shared.layers import Assignments, Layer
 from pannier.shared.profile import Profile
 from pannier.shared.project import live_layer, settle
+from pannier.shared.rights import Broken
 from pannier.supervisor.compose import compose
 from pannier.supervisor.plan import Arguments, Installed, Place, Plan, Said
 
@@ -78,6 +79,6 @@ def new_token(_: str) -> str:
 
 def _default(type_: type[msgspec.Struct]) -> msgspec.Struct | None:
     try:
-        return type_()
-    except TypeError:
-        return None  # it has settings that nobody can guess: it runs where a profile gives them
+        return None if issubclass(type_, Broken) else type_()
+    except Exception:  # it has settings that nobody can guess: it runs where a profile gives them
+        return None

@@ -123,6 +123,8 @@ class Service:
             fds={held: self.segments.descriptors[held] for held in grant.descriptors},
             config=grant.config,
             topics=grant.topics,
+            hears=grant.hears,
+            verbs=grant.verbs,
             token=grant.token,
         )
 

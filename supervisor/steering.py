@@ -102,7 +102,9 @@ class Steering:
     async def switch(self, name: str, *, on: bool) -> None:
         """Adds a sidecar to what runs, or takes it away."""
         by = f"sidecar {'add' if on else 'rm'} {name}"
-        await self._change(LiveChange([], by=by), lambda plan: laid(plan, [((SIDECARS, name), on)]))
+        # Of one that was uninstalled meanwhile no layer can say that it is to go: it is no longer said that it runs.
+        value = on if on or name in self._installation().types else NOTHING
+        await self._change(LiveChange([], by=by), lambda plan: laid(plan, [((SIDECARS, name), value)]))
 
     async def roll_back(self, request: Rollback) -> Changed:
         """What held in an earlier revision holds again, as a new one; also while a change waits to be confirmed."""
@@ -210,8 +212,9 @@ class Steering:
         service = self._service
         strangers = [plan for plan in service.plan.sidecars.values() if plan.name not in service.plan.enabled]
         await service.tree.remove([plan.name for plan in strangers if plan.name in service.tree.children])
-        for plan in strangers:
-            await service.withdraw(plan)
+        written = {kind for name in service.plan.enabled for kind in service.plan.sidecars[name].writes}
+        for plan in strangers:  # whose table may be that of another one, who runs
+            await service.withdraw(msgspec.structs.replace(plan, writes=tuple(set(plan.writes) - written)))
         for name in record.changing:
             if name in service.tree.children:
                 try:
@@ -225,7 +228,8 @@ class Steering:
         service = self._service
         async with self._exclusively(pending=True):
             self._need_keeper()
-            plan = await self._next(service.plan, service.plan.arguments, service.plan.said)
+            now = service.plan
+            plan = await trio.to_thread.run_sync(next_plan, now, now.arguments, now.said, self._installation())
             leaver = await generations.take_over(service, plan.proxy)
             await service.keep(msgspec.structs.replace(service.plan, proxy=plan.proxy))
         await generations.leave(service, leaver)

@@ -26,7 +26,7 @@ from pannier.shared.runtime import service_dir
 from pannier.supervisor import adoption, generations, live, renewal
 from pannier.supervisor.adoption import Record
 from pannier.supervisor.child import accepts
-from pannier.supervisor.compose import listeners
+from pannier.supervisor.compose import handed_all, listeners
 from pannier.supervisor.ending import Cause, Ending, exit_code
 from pannier.supervisor.hold import become_subreaper
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone
@@ -85,7 +85,7 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
     new = record is None
     try:
         async with trio.open_nursery() as nursery:
-            plan = record.plan if record else await _plan(request, keeper, directory)
+            plan = handed_all(record.plan) if record else await _plan(request, keeper, directory)
             adoption.encode(Record(plan))  # refused now if it cannot be left for a successor
             service = Service(keeper, plan, segments, nursery)
             nursery.start_soon(_obey, signals, service, nursery)

@@ -26,6 +26,7 @@ from pannier.supervisor.keeper_birth import keeper_program
 from pannier.supervisor.lifecycle import ServiceState
 from pannier.supervisor.relay import newest
 from pannier.supervisor.service import Service, log_lines, now_ms
+from pannier.supervisor.sidecar_types import sidecar_modules
 from pannier.supervisor.steering import Steering
 from pannier.supervisor.tables import TableStates
 
@@ -100,7 +101,7 @@ class Verbs:
     async def list_sidecars(self, _: Nothing) -> SidecarList:
         children = self._service.tree.children
         found = []
-        for name in self._service.plan.sidecars:
+        for name in sorted({*self._service.plan.sidecars, *sidecar_modules()}):
             child = children.get(name)
             if child is None:
                 found.append(Sidecar(name, "", 0, 0, ready=False))
@@ -109,7 +110,9 @@ class Verbs:
         return SidecarList(found)
 
     async def add(self, request: SidecarName) -> None:
-        name = self._installed(request.name)
+        name = request.name
+        if name not in sidecar_modules():  # also one that was installed a moment ago
+            name = self._installed(name)
         if name in self._service.tree.children:
             raise UsageError(f"the sidecar {name} runs already", hint=f"pannier sidecar restart {name}")
         await self._steering.switch(name, on=True)

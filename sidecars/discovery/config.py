@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
+from pannier.shared.messages import SERVICES
 from pannier.shared.profile import Address, CheckPath, Metadata
 from pannier.shared.profile import Endpoint as StaticEndpoint
+from pannier.shared.rights import Needs
 from pannier.shared.runtime import SOCKET_NAME_LIMIT
 
 SERVICE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)"
@@ -62,6 +64,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     `services` and `app` (the own app's address) are filled in by the supervisor from the profile and the command line.
     `register` = false: the own instance is not announced; others may still register here.
     """
+
+    needs: ClassVar[Needs] = Needs(writes=("endpoints",), reads=("base", "hot"), publishes=(SERVICES,))
 
     services: dict[str, tuple[StaticEndpoint, ...]] = {}
     file: Annotated[str, Meta(min_length=1)] | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 from pannier.shared.duration import Duration
+from pannier.shared.rights import Needs
 
 MIB = 1 << 20
 
@@ -47,6 +48,12 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     `routes` are path templates (`/orders/{id}`) that label requests, the first match wins; `max_series` caps what
     `/metrics` exposes.
     """
+
+    needs: ClassVar[Needs] = Needs(
+        writes=("telemetry",),
+        reads=("endpoints", "base", "routes", "limits", "counters", "rings"),
+        listeners=("metrics",),
+    )
 
     traces: Traces = Traces()
     access_log: AccessLog = AccessLog()

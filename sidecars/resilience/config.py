@@ -8,12 +8,14 @@ bulkhead).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
 from pannier.shared.explain import Finding
+from pannier.shared.messages import EJECTIONS
 from pannier.shared.profile import MAX_SERVICES
+from pannier.shared.rights import Needs
 
 EVERY = "*"
 
@@ -181,6 +183,10 @@ class Inbound(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The part of a profile that configures this sidecar."""
+
+    needs: ClassVar[Needs] = Needs(
+        writes=("limits",), reads=("endpoints", "base", "hot", "counters"), publishes=(EJECTIONS,)
+    )
 
     services: Annotated[dict[ServiceName, Service], Meta(max_length=MAX_SERVICES)] = {}
     inbound: Inbound = Inbound()

@@ -8,12 +8,14 @@ and of Gateway API's HTTPRoute. A target is `SERVICE` or `SERVICE/SUBSET`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
 from pannier.shared.explain import Finding
+from pannier.shared.messages import CANARY
 from pannier.shared.profile import MAX_SERVICES
+from pannier.shared.rights import Needs
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)"
 SUBSET = r"^[a-z0-9][a-z0-9-]{0,31}$(?!\n)"
@@ -236,6 +238,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     `allow` says which experiments this stage permits. `zone` is where this instance runs.
     """
+
+    needs: ClassVar[Needs] = Needs(writes=("routes",), reads=("endpoints", "base", "counters"), publishes=(CANARY,))
 
     allow: list[Literal["fault", "mirror"]] = []
     zone: Label | None = None

@@ -12,12 +12,15 @@ from pannier.shared.envelope import CLI, SUPERVISOR
 @dataclass(frozen=True)
 class Grant:
     """What a role gets with its welcome (`fds` by name, lent: the broker neither closes nor keeps them; `config` as
-    msgpack) and the topics that are its own."""
+    msgpack) and the topics that are its own. Of a role with `hears` and `verbs` those are the only topics that it may
+    listen to and the only verbs that it is asked for."""
 
     role: str
     fds: Mapping[str, int] = field(default_factory=dict)
     config: bytes = b""
     topics: frozenset[str] = frozenset()
+    hears: frozenset[str] | None = None
+    verbs: frozenset[str] | None = None
 
 
 class Grants:
@@ -33,6 +36,8 @@ class Grants:
         fds: Mapping[str, int] | None = None,
         config: bytes = b"",
         topics: Iterable[str] = (),
+        hears: Iterable[str] | None = None,
+        verbs: Iterable[str] | None = None,
         token: str | None = None,
     ) -> str:
         """Grants `role` to whoever shows the returned token (32 random bytes in hex, or the given `token`: an adopting
@@ -44,7 +49,14 @@ class Grants:
             raise ValueError("an empty token proves nothing")
         self.revoke(role)
         token = token or secrets.token_hex(32)
-        self._grants[token] = Grant(role, dict(fds or {}), config, frozenset(topics))
+        self._grants[token] = Grant(
+            role,
+            dict(fds or {}),
+            config,
+            frozenset(topics),
+            None if hears is None else frozenset(hears),
+            None if verbs is None else frozenset(verbs),
+        )
         return token
 
     def revoke(self, role: str) -> None:

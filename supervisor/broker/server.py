@@ -386,6 +386,9 @@ class Broker:
         peer.topics.update(topics)
         if len(peer.topics) > MAX_TOPICS_A_PEER or any(len(topic) > MAX_NAME for topic in topics):
             raise _Refused("rights", f"at most {MAX_TOPICS_A_PEER} topics with names of {MAX_NAME} characters")
+        hears = peer.grant.hears
+        if hears is not None and (foreign := set(topics) - hears):
+            raise _Refused("rights", f"`{peer.role}` may not listen to `{min(foreign)}`")
         for event in self._topics.subscribe(peer.number, topics):
             peer.link.post_state(event.topic, frame(event))
 
@@ -425,6 +428,12 @@ class Broker:
                 hint=f"connected now: {here}; `pannier sidecar list` shows more",
             )
             self._answer(asker, envelope.failure_of(request.id, missing))
+            return
+        verbs = handler.grant.verbs
+        if verbs is not None and request.verb not in verbs and request.verb != CONFIGURE:
+            hint = f"it serves: {', '.join(sorted(verbs)) or 'none'}"
+            unknown = UsageError(f"`{request.to}` serves no verb `{request.verb[:MAX_NAME]}`", hint=hint)
+            self._answer(asker, envelope.failure_of(request.id, unknown))
             return
         if handler.link.outbox.control_bytes > MAX_BACKLOG:
             busy = Unreachable(f"`{request.to}` does not read its requests", hint="try again in a moment")

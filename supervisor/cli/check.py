@@ -41,7 +41,7 @@ class Finding:
 @output_option
 def command(*, name: str | None, output: str) -> int:
     """Check that this host can run Pannier, and what runs on it."""
-    found = [finding for check in (_platform, _kernel, _folders, _binary) for finding in _guarded(check)]
+    found = [finding for check in (_platform, _kernel, _folders, _binary, _sidecars) for finding in _guarded(check)]
     for each in [the_one(name)] if name else running():
         found += _service(each)
     found += [
@@ -118,6 +118,17 @@ def _binary() -> Iterator[Finding]:
         yield Finding("binary", "ok", f"pannier._native with {len(_native.SEGMENTS)} segments")
     except ImportError as error:
         yield Finding("binary", "failure", f"pannier._native cannot be loaded: {error}", hint)
+
+
+def _sidecars() -> Iterator[Finding]:
+    from pannier.shared.rights import Broken
+    from pannier.supervisor.sidecar_types import sidecar_types
+
+    for name, type_ in sidecar_types().items():
+        if issubclass(type_, Broken):
+            yield Finding("sidecars", "warning", f"{name}: {type_.reason}", type_.remedy)
+        else:
+            yield Finding("sidecars", "ok", f"{name}, with the settings {type_.__module__}.{type_.__qualname__}")
 
 
 def _service(name: str) -> Iterator[Finding]:

@@ -84,7 +84,7 @@ def _of_table(field: Field, below: list[Field]) -> list[str]:
 
 
 def _purpose(owner: type | None) -> list[str]:
-    text = inspect.getdoc(owner) if owner else None
+    text = inspect.cleandoc(owner.__doc__) if owner and owner.__doc__ else None
     return ["", _indented(text)] if text else []
 
 

@@ -46,6 +46,7 @@ ROUTES = traffic.Config(
     ],
 )
 LIMITS = resilience.Config(services={"*": resilience.Service()})
+HEADERS = {"direction": "outbound", "request": {"set": {"x-tenant": "acme"}}, "response": {"remove": ["server"]}}
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def measure() -> list[Count]:
 
 
 def allocations() -> float:
-    """How often a request with all four sidecars asks for memory, or gives some back.
+    """How often a request with all four sidecars and a header policy asks for memory, or gives some back.
 
     Raises BenchmarkError when callgrind does not count or an answer is wrong.
     """
@@ -140,6 +141,7 @@ def allocations() -> float:
             proxy.wait_notified("READY=1")
             for step in STEPS:
                 step.publish(proxy, origins)
+            proxy.publish_headers(HEADERS)
             return phases.allocations(_counted(proxy, folder, generator), MEASURED)
 
 

@@ -180,6 +180,10 @@ class Proxy:
         """Publishes table `limits`, as the resilience sidecar would for `config`."""
         return self._publish_payload("limits", limits_table(config, slots or {}))
 
+    def publish_headers(self, *rules: dict[str, Any]) -> int:
+        """Publishes table `headers`."""
+        return self._publish("headers", {"rules": list(rules)})
+
     def withdraw(self, kind: str) -> int:
         """Publishes the absence of a table."""
         return self._await_in_force(kind, self._writers[kind].withdraw())

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import click
 import pytest
+from msgspec import Struct
 from pannier.shared.project import examine
 from pannier.supervisor.cli.main import LazyGroup
 from pannier.supervisor.contradictions import contradictions
@@ -18,7 +20,13 @@ from tests.structure import semantics
 from tests.structure.semantics import BadMark, Promise, promises
 
 ROOT = semantics.ROOT
-WRITTEN = [*semantics.pages(), ROOT / "docs" / "stages.md", ROOT / "examples" / "add-remove" / "README.md"]
+WRITTEN = [
+    *semantics.pages(),
+    ROOT / "docs" / "stages.md",
+    ROOT / "docs" / "custom-sidecars.md",
+    ROOT / "examples" / "add-remove" / "README.md",
+    ROOT / "examples" / "custom-sidecar" / "README.md",
+]
 HERE = Path("tests/some/test_some.py")
 
 
@@ -36,6 +44,15 @@ def commands(page: Path) -> list[str]:
     typed += [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
     typed += re.findall(r"`(pannier [^`\n]+)`", page.read_text())
     return [line for line in typed if re.match(r"pannier [a-z]", line)]
+
+
+@cache
+def with_the_example() -> dict[str, type[Struct]]:
+    """The sidecars of this installation, and the one of the example, which is not installed here."""
+    found = spec_from_file_location("pannier_tenant", ROOT / "examples" / "custom-sidecar" / "pannier_tenant.py")
+    assert found is not None and found.loader is not None
+    found.loader.exec_module(module := module_from_spec(found))
+    return {**sidecar_types(), "tenant": module.Config}
 
 
 @cache
@@ -76,7 +93,7 @@ def test_settings_that_a_page_shows_are_accepted(page: Path, tmp_path: Path) -> 
     for number, block in enumerate(shown):
         path = tmp_path / f"shown-{number}.toml"
         path.write_text(block)
-        assert [str(problem) for problem in examine(path, sidecars=sidecar_types(), look=contradictions)[1]] == []
+        assert [str(problem) for problem in examine(path, sidecars=with_the_example(), look=contradictions)[1]] == []
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=named)

@@ -28,6 +28,7 @@ from pannier.shared.messages import (
     Rollback,
     Use,
 )
+from pannier.shared.rights import needs_of
 from pannier.supervisor import adoption
 from pannier.supervisor.adoption import Found, Record
 from pannier.supervisor.compose import SEGMENTS
@@ -36,6 +37,7 @@ from pannier.supervisor.objective import Series
 from pannier.supervisor.plan import Arguments, Place, Said
 from pannier.supervisor.planning import Installation, plan_for, profile_of
 from pannier.supervisor.service import Service
+from pannier.supervisor.sidecar_types import sidecar_types
 from pannier.supervisor.steering import Steering
 from pannier.supervisor.verbs import serve_verbs
 
@@ -56,7 +58,15 @@ class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 NAMES = ("discovery", "observability", "resilience", "traffic")
-INSTALLATION = Installation(dict.fromkeys(NAMES, Tuned), {name: f"x.{name}" for name in NAMES})
+
+
+def ours(name: str) -> type[Tuned]:
+    """These settings, as those of the sidecar of that name that comes with Pannier."""
+    real = sidecar_types()[name]
+    return type(name, (Tuned,), {"needs": needs_of(real), "__module__": real.__module__})
+
+
+INSTALLATION = Installation({name: ours(name) for name in NAMES}, {name: f"x.{name}" for name in NAMES})
 DEV = {"sidecars": {"discovery": {"number": 1}, "observability": {}}}
 CANARY = {"sidecars": {"discovery": {"number": 1}, "resilience": {"number": 2}, "traffic": {"number": 3}}}
 

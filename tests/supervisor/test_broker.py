@@ -224,6 +224,27 @@ async def test_only_the_supervisor_configures_a_sidecar(broker, bystander):
         assert await broker.broker.request("traffic", CONFIGURE, Configure(b""), Configured) == Configured(live=True)
 
 
+async def test_a_third_party_hears_what_it_may_and_is_asked_for_what_it_serves(broker):
+    token = broker.grants.issue("third", hears=["lifecycle"], verbs=["go"])
+    async with open_bus(broker.path, role="third", token=token) as third, broker.join("cli") as cli:
+
+        async def answer(number: Number) -> Number:
+            return number
+
+        for verb in ("go", "hidden"):
+            third.serve(verb, Number, answer)
+        async with third.subscribe("lifecycle", Number) as heard:
+            await broker.broker.publish("lifecycle", Number(1), retain=True)
+            assert (await anext(heard)).value == 1
+        assert await cli.request("third", "go", Number(7), Number) == Number(7)
+        with pytest.raises(UsageError, match="serves no verb `hidden`") as refused:
+            await cli.request("third", "hidden", Number(7), Number)
+        assert refused.value.hint == "it serves: go"
+        with pytest.raises(Unreachable):
+            async with third.subscribe("services", Number) as heard:
+                await anext(heard)
+
+
 async def test_a_role_publishes_its_own_topics_only(broker, bystander):
     async with (
         bystander.subscribe("lifecycle", Number) as numbers,

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import msgpack
 import msgspec
@@ -10,7 +10,12 @@ import pytest
 from pannier import _native
 from pannier.shared.profile import Endpoint, OutboundSettings, Profile, ProxySettings, Timeouts
 from pannier.shared.profile import RestartSettings as AppRestart
-from pannier.supervisor.compose import compose, listeners, without_outer
+from pannier.shared.rights import Needs
+from pannier.sidecars.discovery import config as discovery_config
+from pannier.sidecars.observability import config as observability
+from pannier.sidecars.resilience import config as resilience
+from pannier.sidecars.traffic import config as traffic
+from pannier.supervisor.compose import compose, handed_all, listeners, without_outer
 from pannier.supervisor.keeper import Stdio
 from pannier.supervisor.plan import Arguments, Installed, Place, Plan, Readiness, UnixListener
 from pannier.supervisor.restart import Policy
@@ -22,6 +27,14 @@ class Settings(msgspec.Struct, frozen=True):
     instance: dict[str, Any] = {}
     resource: dict[str, Any] = {}
     chosen: int = 1
+
+
+CONFIGS = {
+    "discovery": discovery_config.Config,
+    "observability": observability.Config,
+    "resilience": resilience.Config,
+    "traffic": traffic.Config,
+}
 
 
 INSTALLED = {name: Installed(f"somewhere.{name}", Settings(), f"token-{name}") for name in ("discovery", "third")}
@@ -105,11 +118,9 @@ def test_every_installed_sidecar_is_planned_and_the_profiles_run() -> None:
 def test_discovery_is_told_what_only_the_supervisor_knows_unless_the_profile_says_it() -> None:
     services = {"stock": [Endpoint("127.0.0.1:9000", 3)]}
     plan = planned(Profile(services=services, sidecars={"discovery": Settings(chosen=7)}))
-    discovery = plan.sidecars["discovery"]
-    assert discovery.writes == ("endpoints",)
-    assert discovery.grant is not None
-    assert discovery.grant.descriptors == ("table.endpoints", "table.base", "hot")
-    assert msgpack.unpackb(discovery.grant.config) == {
+    told = plan.sidecars["discovery"].grant
+    assert told is not None
+    assert msgpack.unpackb(told.config) == {
         "services": {"stock": [{"address": "127.0.0.1:9000", "weight": 3, "health": None, "metadata": {}}]},
         "app": "127.0.0.1:8080",
         "instance": {"address": "127.0.0.1:18080"},
@@ -162,17 +173,51 @@ def test_the_base_table() -> None:
 
 
 def test_every_built_in_sidecar_is_handed_what_it_reads_and_writes() -> None:
-    names = ("discovery", "observability", "resilience", "traffic")
-    installed = {name: Installed(name, Settings(), name) for name in names}
+    installed = {name: Installed(name, config(), name) for name, config in CONFIGS.items()}
     plan = compose(Profile(), Arguments(name="x"), Place("/r", {}, "/p", cores=1, ports=PORTS), installed)
     assert set(plan.proxy.held) == {"inbound", "outbound", *_native.SEGMENTS}
-    for name in names:
+    for name in CONFIGS:
         sidecar = plan.sidecars[name]
         assert sidecar.grant is not None
         assert set(sidecar.grant.descriptors) <= set(_native.SEGMENTS)
         assert {f"table.{kind}" for kind in sidecar.writes} <= set(sidecar.grant.descriptors)
+        assert (sidecar.grant.hears, sidecar.grant.verbs) == (None, None), (
+            "ours may listen to all, and be asked for all"
+        )
     written = [kind for sidecar in plan.sidecars.values() for kind in sidecar.writes]
-    assert sorted(["base", *written]) == sorted(_native.TABLES)
+    assert sorted(["base", "headers", *written]) == sorted(_native.TABLES)
+    discovery = plan.sidecars["discovery"]
+    assert (discovery.writes, discovery.held) == (("endpoints",), ())
+    assert discovery.grant is not None
+    assert discovery.grant.descriptors == ("table.endpoints", "table.base", "hot")
+    assert plan.sidecars["observability"].held == ("metrics",)
+
+
+def test_a_third_partys_sidecar_is_handed_what_it_needs_and_no_more() -> None:
+    class Third(msgspec.Struct, frozen=True):
+        needs: ClassVar[Needs] = Needs(
+            writes=("headers", "base"),
+            reads=("counters",),
+            publishes=("third.x",),
+            verbs=("go",),
+            listeners=("metrics",),
+        )
+
+    installed = {"third": Installed("third", Third(), "token")}
+    plan = compose(Profile(), Arguments(name="x"), Place("/r", {}, "/p", cores=1, ports=PORTS), installed)
+    third = plan.sidecars["third"]
+    assert (third.writes, third.held) == (("headers",), ())
+    assert third.grant is not None
+    assert third.grant.descriptors == ("table.headers", "counters")
+    assert (third.grant.topics, third.grant.hears, third.grant.verbs) == (("third.x",), ("lifecycle",), ("go",))
+
+
+def test_a_proxy_of_a_release_before_is_handed_every_segment_in_its_next_life() -> None:
+    plan = planned()
+    assert handed_all(plan) == plan
+    fewer = tuple(name for name in plan.proxy.held if name != "table.headers")
+    older = msgspec.structs.replace(plan, proxy=msgspec.structs.replace(plan.proxy, held=fewer))
+    assert set(handed_all(older).proxy.held) == set(plan.proxy.held)
 
 
 @pytest.mark.parametrize(

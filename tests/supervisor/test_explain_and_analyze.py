@@ -31,7 +31,7 @@ def test_a_code_is_explained_with_an_example_and_what_to_do(capsys: pytest.Captu
 def test_codes_are_listed_by_their_beginning(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("explain", "PAN04") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
-        "CODE", "PAN0401", "PAN0402", "PAN0403", "PAN0404",
+        "CODE", "PAN0401", "PAN0402", "PAN0403", "PAN0404", "PAN0405", "PAN0406",
     ]  # fmt: skip
     assert run("explain", "PAN9") == 2
 

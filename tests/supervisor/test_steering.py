@@ -20,11 +20,14 @@ from pannier.shared.messages import (
     SidecarName,
     Status,
 )
+from pannier.shared.rights import Needs
 from pannier.supervisor import adoption
 from pannier.supervisor.adoption import Found
 from pannier.supervisor.live import read_live
+from pannier.supervisor.planning import Installation
 from pannier.supervisor.steering import Steering
 
+from tests.supervisor import steered
 from tests.supervisor.steered import CANARY, DEV, INSTALLATION, Host, Tuned, running
 
 
@@ -316,6 +319,31 @@ async def test_a_successor_ends_who_is_no_part_of_the_plan_and_sets_back_what_wa
         assert "observability" in host.sent
         assert host.told["resilience"] == 2
         assert it.service.record().changing == ()
+
+
+async def test_the_table_of_who_runs_is_not_withdrawn_with_another_one_that_could_write_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    double = type("Double", (Tuned,), {"needs": Needs(writes=("routes",))})
+    types = {**INSTALLATION.types, "double": double}
+    monkeypatch.setattr(steered, "INSTALLATION", Installation(types, {name: f"x.{name}" for name in types}))
+    async with running(host, sidecars=CANARY["sidecars"]) as it:
+        found = Found(it.pids(), {})
+    async with running(host, found) as it:
+        assert it.service.plan.sidecars["double"].writes == ("routes",)
+        assert "routes" not in it.segments.withdrawn
+
+
+async def test_who_was_uninstalled_while_he_ran_can_still_be_removed(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(host) as it:
+        await it.ask("sidecar.add", SidecarName("traffic"), Nothing)
+        left = {name: type_ for name, type_ in INSTALLATION.types.items() if name != "traffic"}
+        monkeypatch.setattr(steered, "INSTALLATION", Installation(left, {name: f"x.{name}" for name in left}))
+        await it.ask("sidecar.rm", SidecarName("traffic"), Nothing)
+        assert it.enabled() == {"discovery", "observability"}
+        assert it.segments.withdrawn == ["routes"]
 
 
 async def test_a_successor_takes_back_what_nobody_confirmed(host: Host) -> None:

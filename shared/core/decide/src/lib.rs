@@ -8,6 +8,7 @@
 //! | [`policy`], [`cluster`], [`limits`], [`rules`] | the tables joined into what a worker looks up |
 //! | [`matching`], [`route`] | which route a request takes, and where that leads |
 //! | [`rewriting`], [`cors`] | what a route changes, and what it answers itself |
+//! | [`headers`] | what a header policy changes |
 //! | [`balance`], [`load`], [`affinity`], [`hashing`] | which endpoint takes it |
 //! | [`breaker`] | who is out, and for how long |
 //! | [`retry`], [`budget`], [`deadline`] | whether it is tried again, and until when |
@@ -26,6 +27,7 @@ pub mod cors;
 pub mod deadline;
 pub mod gate;
 pub mod hashing;
+pub mod headers;
 pub mod hex;
 pub mod limits;
 pub mod live;

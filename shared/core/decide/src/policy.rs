@@ -7,6 +7,7 @@ use pannier_table::kind::Kind;
 use rustc_hash::FxHashMap;
 
 use crate::cluster::{Cluster, Described, Endpoint, cluster_name, endpoint};
+use crate::headers::HeaderPolicy;
 use crate::limits::{Limits, check_inbound};
 use crate::live::{Live, ServiceLive};
 use crate::matching::Routes;
@@ -45,6 +46,8 @@ pub struct Policy {
     pub traffic: Option<Traffic>,
     /// None = there is no resilience: nothing inbound is limited.
     pub inbound_limits: Option<Inbound>,
+    /// None = there is no header policy.
+    pub headers: Option<HeaderPolicy>,
     /// What the process remembers of inbound requests.
     pub inbound_live: Arc<ServiceLive>,
     /// Makes random choices repeatable.
@@ -98,13 +101,14 @@ pub struct Tables {
     pub telemetry: Option<Telemetry>,
     pub routes: Option<schema::routes::Routes>,
     pub limits: Option<schema::limits::Limits>,
+    pub headers: Option<schema::headers::Headers>,
 }
 
 impl Tables {
     /// Only what the supervisor says.
     #[must_use]
     pub fn of(base: Base) -> Tables {
-        Tables { base, endpoints: None, telemetry: None, routes: None, limits: None }
+        Tables { base, endpoints: None, telemetry: None, routes: None, limits: None, headers: None }
     }
 
     /// Takes in a table's payload, or its absence.
@@ -118,6 +122,7 @@ impl Tables {
             Kind::Telemetry => self.telemetry = payload.map(schema::decode).transpose()?,
             Kind::Routes => self.routes = payload.map(schema::decode).transpose()?,
             Kind::Limits => self.limits = payload.map(schema::decode).transpose()?,
+            Kind::Headers => self.headers = payload.map(schema::decode).transpose()?,
         }
         Ok(())
     }
@@ -165,6 +170,7 @@ impl Policy {
             by_name,
             telemetry: tables.telemetry.as_ref().map(compile_telemetry).transpose()?,
             traffic,
+            headers: tables.headers.as_ref().map(HeaderPolicy::compile).transpose()?,
             inbound_limits: tables.limits.as_ref().map(|limits| limits.inbound.clone()),
             inbound_live: live.of(""),
             seed: base.seed,

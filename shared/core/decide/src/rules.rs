@@ -104,7 +104,8 @@ pub(crate) fn within_a_day(name: &str, ms: u64) -> Result<u64, String> {
     if ms > 86_400_000 { Err(format!("{name} {ms} ms is longer than a day")) } else { Ok(ms) }
 }
 
-fn edits(headers: &Headers) -> Result<HeaderEdits, String> {
+/// The edits, each proved harmless.
+pub(crate) fn edits(headers: &Headers) -> Result<HeaderEdits, String> {
     let pairs = |map: &std::collections::BTreeMap<String, String>| {
         map.iter().map(|(name, value)| (name.clone(), value.clone())).collect::<Vec<_>>()
     };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+pub mod headers;
 pub mod limits;
 pub mod routes;
 

@@ -40,6 +40,17 @@ pub fn tables(data: &[u8]) {
         assert!(!cookie.is_empty() && !cookie.contains([';', '=', ' ', '\r', '\n']), "{cookie:?} is no cookie's name");
     }
     for host in HOSTS {
+        for side in policy.headers.iter().flat_map(|headers| [&headers.inbound, &headers.outbound]) {
+            for edits in
+                side.find(host, Some("a")).into_iter().flat_map(|rule| [&rule.request, &rule.response]).flatten()
+            {
+                let mut out = Vec::new();
+                edits.write(&mut out);
+                let lines = out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+                assert!(lines.clone().all(|line| line.ends_with(b"\r") && line.contains(&b':')), "{out:?}");
+                assert!(lines.flatten().all(|byte| *byte == b'\r' || (b' '..=b'~').contains(byte)), "{out:?}");
+            }
+        }
         for target in TARGETS {
             for method in ["GET", "OPTIONS"] {
                 asked(&policy, &View { host, port: 80, method, target, fields: &FIELDS });

@@ -1,4 +1,4 @@
-//! Changes of a head that a route asks for.
+//! Changes of a head that a route or a header policy asks for.
 
 use crate::fields::{self, Name};
 
@@ -38,8 +38,55 @@ impl HeaderEdits {
 
     /// Appends what is set and added.
     pub fn write(&self, out: &mut Vec<u8>) {
-        for (name, value) in self.set.iter().chain(&self.add) {
+        for (name, value) in self.written() {
             fields::write(out, name.as_bytes(), value.as_bytes());
+        }
+    }
+
+    fn written(&self) -> impl Iterator<Item = &(Box<str>, Box<str>)> {
+        self.set.iter().chain(&self.add)
+    }
+}
+
+/// What changes one head: the edits of a route, of a header policy, or of both.
+#[derive(Clone, Copy, Debug)]
+pub enum Changes<'a> {
+    /// One of them.
+    One(&'a HeaderEdits),
+    /// One after the other: the second sees what the first has made, and has the last word.
+    Both(&'a HeaderEdits, &'a HeaderEdits),
+}
+
+impl<'a> Changes<'a> {
+    /// `first`, then `last`; none if there is neither.
+    #[must_use]
+    #[inline]
+    pub fn of(first: Option<&'a HeaderEdits>, last: Option<&'a HeaderEdits>) -> Option<Self> {
+        match (first, last) {
+            (Some(first), Some(last)) => Some(Changes::Both(first, last)),
+            (one, other) => one.or(other).map(Changes::One),
+        }
+    }
+
+    /// Whether a field of that name is left out.
+    #[must_use]
+    pub fn drops(&self, name: &str) -> bool {
+        match self {
+            Changes::One(edits) => edits.drops(name),
+            Changes::Both(first, last) => first.drops(name) || last.drops(name),
+        }
+    }
+
+    /// Appends what is set and added.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Changes::One(edits) => edits.write(out),
+            Changes::Both(first, last) => {
+                for (name, value) in first.written().filter(|(name, _)| !last.drops(name)) {
+                    fields::write(out, name.as_bytes(), value.as_bytes());
+                }
+                last.write(out);
+            }
         }
     }
 }
@@ -89,5 +136,21 @@ mod tests {
         let mut out = Vec::new();
         edits.write(&mut out);
         assert_eq!(out, b"x-a: 1\r\nx-b: 2\r\n");
+    }
+
+    #[test]
+    fn the_last_word_is_had_about_what_was_written_before() {
+        let edits = |set: &[(&'static str, &'static str)], remove: &'static [&'static str]| {
+            HeaderEdits::try_new(set.iter().copied(), std::iter::empty(), remove.iter().copied()).unwrap()
+        };
+        let (route, policy) =
+            (edits(&[("x-a", "1"), ("x-b", "1"), ("x-c", "1")], &[]), edits(&[("X-A", "2")], &["x-b"]));
+        let both = Changes::of(Some(&route), Some(&policy)).unwrap();
+        assert!(both.drops("x-a") && both.drops("x-c") && !both.drops("x-d"));
+        let mut out = Vec::new();
+        both.write(&mut out);
+        assert_eq!(out, b"x-c: 1\r\nX-A: 2\r\n");
+        assert!(matches!(Changes::of(None, Some(&policy)), Some(Changes::One(one)) if *one == policy));
+        assert!(Changes::of(None, None).is_none());
     }
 }

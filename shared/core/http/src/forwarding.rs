@@ -12,7 +12,7 @@
 
 use std::net::IpAddr;
 
-use crate::edits::HeaderEdits;
+use crate::edits::Changes;
 use crate::fields::{Field, Name, tokens};
 
 /// A longer address is none.
@@ -72,8 +72,9 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Appends the fields that say where the request comes from, but for those that a route removes or sets itself.
-    pub fn write(&self, out: &mut Vec<u8>, fields: &[Field<'_>], edits: Option<&HeaderEdits>) {
+    /// Appends the fields that say where the request comes from, but for those that a route or a header policy
+    /// removes or sets itself.
+    pub fn write(&self, out: &mut Vec<u8>, fields: &[Field<'_>], edits: Option<Changes<'_>>) {
         let from = out.len();
         if self.trusted_hops == 0 {
             out.extend_from_slice(&self.peer.lines);
@@ -267,12 +268,15 @@ mod tests {
     #[test]
     fn a_route_has_the_last_word() {
         let none = || std::iter::empty();
-        let edits =
-            HeaderEdits::try_new([("x-forwarded-proto", "https")].into_iter(), none(), ["Forwarded"].into_iter())
-                .unwrap();
+        let edits = crate::edits::HeaderEdits::try_new(
+            [("x-forwarded-proto", "https")].into_iter(),
+            none(),
+            ["Forwarded"].into_iter(),
+        )
+        .unwrap();
         let peer = Peer::new(None);
         let mut out = b"before\r\n".to_vec();
-        Client { peer: &peer, trusted_hops: 0 }.write(&mut out, &[], Some(&edits));
+        Client { peer: &peer, trusted_hops: 0 }.write(&mut out, &[], Some(Changes::One(&edits)));
         assert_eq!(out, b"before\r\nx-forwarded-for: unknown\r\n");
     }
 

@@ -2,7 +2,7 @@
 
 use crate::authority::{self, Authority};
 use crate::body::Framing;
-use crate::edits::HeaderEdits;
+use crate::edits::Changes;
 use crate::fields::{self, Connection, Field, Name, Room};
 use crate::forwarding::Client;
 use crate::limits;
@@ -254,8 +254,8 @@ pub struct Edits<'a> {
     pub path: Option<&'a str>,
     /// Replaces the authority.
     pub authority: Option<&'a str>,
-    /// What a route changes.
-    pub headers: Option<&'a HeaderEdits>,
+    /// What a route and a header policy change.
+    pub headers: Option<Changes<'a>>,
     /// What is left of the caller's time, in milliseconds: `x-pannier-deadline`.
     pub deadline_ms: Option<u64>,
     /// `x-request-id`

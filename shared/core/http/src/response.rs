@@ -1,7 +1,7 @@
 //! An answer's head: parsed strictly once it is whole, and written again for the caller.
 
 use crate::body::{Coding, Framing};
-use crate::edits::HeaderEdits;
+use crate::edits::Changes;
 use crate::fields::{self, Connection, Field, Name, Room};
 use crate::refusal::Refusal;
 use crate::request::write_length;
@@ -115,8 +115,8 @@ fn is_answer_to(asked: Option<&[u8]>, switched: Option<&[u8]>) -> bool {
 /// How the answer is written to the caller.
 #[derive(Clone, Copy, Debug)]
 pub struct Toward<'a> {
-    /// What a route changes.
-    pub headers: Option<&'a HeaderEdits>,
+    /// What a route and a header policy change.
+    pub headers: Option<Changes<'a>>,
     /// Further fields, written already.
     pub extra: &'a [u8],
     /// `extra` says which origins are allowed: what the upstream says of them is left out, since browsers refuse two answers.

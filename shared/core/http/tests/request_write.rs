@@ -210,7 +210,7 @@ fn a_route_changes_the_line_the_host_and_fields() {
     let all = Edits {
         path: Some("/new?q"),
         authority: Some("other"),
-        headers: Some(&edits),
+        headers: pannier_http::edits::Changes::of(Some(&edits), None),
         deadline_ms: Some(250),
         ..PLAIN
     };

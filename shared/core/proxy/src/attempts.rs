@@ -113,7 +113,7 @@ pub async fn run<'a>(
             retrying: retrying.as_ref(),
             kept: kept.as_ref(),
             pass,
-            headers: plan.rule.and_then(|rule| rule.response.as_ref()),
+            headers: plan.answer_edits,
             extra: &plan.answer_fields,
             replaces_cors: plan.has_cors_marks,
             bounds_answer: plan.bounds_answer,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use pannier_decide::retry::Failed;
 use pannier_http::body::Relay;
-use pannier_http::edits::HeaderEdits;
+use pannier_http::edits::Changes;
 use pannier_http::fields;
 use pannier_http::head::HeadScanner;
 use pannier_http::refusal::Refusal;
@@ -48,8 +48,8 @@ pub struct Attempt<'a> {
     pub pass: &'a Pass<'a>,
     /// Keeps what is sent of a body.
     pub kept: Option<&'a Kept>,
-    /// What the route changes in the answer, and adds to it.
-    pub headers: Option<&'a HeaderEdits>,
+    /// What the route and the header policy change in the answer, and what is added to it.
+    pub headers: Option<Changes<'a>>,
     #[allow(missing_docs)]
     pub extra: &'a [u8],
     #[allow(missing_docs)]

@@ -9,6 +9,7 @@ use pannier_decide::rules::Rule;
 use pannier_decide::trace::{self, Span};
 use pannier_decide::{cors, deadline, hex, rewriting};
 use pannier_http::body::{Coding, Framing, Relay};
+use pannier_http::edits::Changes;
 use pannier_http::fields;
 use pannier_http::forwarding::Client;
 use pannier_http::refusal::Refusal;
@@ -72,6 +73,8 @@ pub struct Plan<'p> {
     pub has_cors_marks: bool,
     /// What the route answers itself.
     pub answer: Option<Box<Answer>>,
+    /// What is changed in the head of the answer.
+    pub answer_edits: Option<Changes<'p>>,
     /// Fields that the answer gets, each line ended.
     pub answer_fields: Vec<u8>,
     /// The head, and what has arrived of the body, as they are sent.
@@ -160,6 +163,7 @@ pub fn plan<'p>(
         bounds_answer: false,
         has_cors_marks: false,
         answer: None,
+        answer_edits: None,
         answer_fields: Vec::new(),
         out: worker.buffers.take(),
         head_out: 0,
@@ -172,6 +176,14 @@ pub fn plan<'p>(
         plan.criticality = Criticality::parse(request.field("x-pannier-criticality"));
     }
     let left_ms = if policy.traffic.is_some() { govern_time(&mut plan, &request) } else { None };
+    let header_rule = policy.headers.as_ref().and_then(|headers| {
+        let side = if direction == Direction::Inbound { &headers.inbound } else { &headers.outbound };
+        side.find(request.host.host, routed.rule.map(|rule| &*rule.name))
+    });
+    plan.answer_edits = Changes::of(
+        routed.rule.and_then(|rule| rule.response.as_ref()),
+        header_rule.and_then(|rule| rule.response.as_ref()),
+    );
     let mut rewritten = None;
     if let Some(rule) = routed.rule {
         rewritten = rule.rewrite.as_ref().and_then(|r| rewriting::rewritten(r, routed.prefix, request.path));
@@ -189,7 +201,10 @@ pub fn plan<'p>(
     let edits = Edits {
         path: rewritten.as_deref(),
         authority: routed.rule.and_then(|rule| rule.rewrite.as_ref()?.host.as_deref()),
-        headers: routed.rule.and_then(|rule| rule.request.as_ref()),
+        headers: Changes::of(
+            routed.rule.and_then(|rule| rule.request.as_ref()),
+            header_rule.and_then(|rule| rule.request.as_ref()),
+        ),
         deadline_ms: left_ms,
         request_id: id,
         trace_parent: trace_parent.as_ref().map(|header| header.as_slice()),

@@ -4,7 +4,9 @@
 //! 2. **route** by the first rule that matches, else by the authority: a refusal costs no connection;
 //! 3. **trace**: after the route, since what is refused needs no context sent on; before the head is written, since it
 //!    carries the context;
-//! 4. **serialise** the head from the model, with this hop's fields left out and the route's edits: once, for every attempt;
+//! 4. **serialise** the head from the model, with this hop's fields left out, the route's edits, and after them the **header
+//!    policy**'s, here and for the answer's head: once, for every attempt. The policy comes after the route, which it may name,
+//!    and which matched the request as it came; and after the route's edits, so that no route writes what a policy takes away;
 //! 5. **admit**: limits come before anything is sent anywhere, and after the route, whose own answers (redirects) cost
 //!    nothing; faults are injected into what was admitted, as if the upstream had them; the **mirror** copies what goes on;
 //! 6. **balance** for each attempt anew: what failed is avoided, what is out is left out;

@@ -41,6 +41,7 @@ pub(crate) const HEARTBEAT: usize = 2;
 pub(crate) const REJECTED: usize = 3;
 pub(crate) const IN_FORCE: usize = 8;
 pub(crate) const BLOCKS_USED: usize = 16;
+const _: () = assert!(IN_FORCE + Kind::ALL.len() <= BLOCKS_USED);
 
 /// A fixed counter of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

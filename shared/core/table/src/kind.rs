@@ -13,11 +13,14 @@ pub enum Kind {
     Routes,
     /// The resilience sidecar's.
     Limits,
+    /// A third party's: a header policy. Younger than the others, so neither side may rely on the other one to know it.
+    Headers,
 }
 
 impl Kind {
     /// Every kind, in the order of the `in_force` words of an enrolment.
-    pub const ALL: [Kind; 5] = [Kind::Base, Kind::Endpoints, Kind::Telemetry, Kind::Routes, Kind::Limits];
+    pub const ALL: [Kind; 6] =
+        [Kind::Base, Kind::Endpoints, Kind::Telemetry, Kind::Routes, Kind::Limits, Kind::Headers];
 
     /// The name in `table.NAME` and in metrics.
     #[must_use]
@@ -28,6 +31,7 @@ impl Kind {
             Kind::Telemetry => "telemetry",
             Kind::Routes => "routes",
             Kind::Limits => "limits",
+            Kind::Headers => "headers",
         }
     }
 

@@ -1,0 +1,32 @@
+"""The supervisor's part of the shared memory, held by a real keeper."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgpack
+from pannier import _native
+from pannier.supervisor.keeper_start import start_keeper
+from pannier.supervisor.tables import open_segments
+
+
+async def test_a_successor_finds_what_there_is_and_lays_out_what_its_predecessor_did_not_know(short_path: Path) -> None:
+    async with start_keeper(short_path, 0) as keeper:
+        for name, size in _native.SEGMENTS.items():  # a release before
+            if name != "table.headers":
+                await keeper.memfd(name, size)
+                _native.initialise(name, descriptor := await keeper.fetch(name))
+                os.close(descriptor)
+        older = _native.TableWriter("telemetry", descriptor := await keeper.fetch("table.telemetry"))
+        os.close(descriptor)
+        generation = older.publish(msgpack.packb({"access_log": True, "sample_ratio": 1.0}))
+        segments = await open_segments(keeper)
+        states = {state.kind: state for state in segments.states(0).tables}
+        assert (states["telemetry"].generation, states["telemetry"].absent) == (generation, False)
+        assert (states["headers"].generation, states["headers"].absent) == (0, True)
+        headers = _native.TableWriter("headers", segments.descriptors["table.headers"])
+        headers.publish(msgpack.packb({"rules": []}))
+        assert not {state.kind: state for state in segments.states(0).tables}["headers"].absent
+        segments.close()
+        await keeper.shutdown(1000)
