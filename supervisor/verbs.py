@@ -17,6 +17,7 @@ from pannier.shared.messages import (
     Use,
 )
 from pannier.supervisor import status
+from pannier.supervisor.broker import BrokerStatistics
 from pannier.supervisor.ending import Cause, Ending
 from pannier.supervisor.relay import newest
 from pannier.supervisor.service import Service, log_lines, now_ms
@@ -32,6 +33,7 @@ def serve_verbs(service: Service, steering: Steering) -> None:
     broker.serve_verb("stop", Nothing, verbs.stop)
     broker.serve_verb("urls", Nothing, verbs.urls)
     broker.serve_verb("tables", Nothing, verbs.tables)
+    broker.serve_verb("bus", Nothing, verbs.bus)
     broker.serve_verb("logs", LogRequest, verbs.logs)
     broker.serve_verb("sidecar.list", Nothing, verbs.list_sidecars)
     broker.serve_verb("sidecar.add", SidecarName, verbs.add)
@@ -63,6 +65,9 @@ class Verbs:
 
     async def tables(self, _: Nothing) -> TableStates:
         return self._service.segments.states(now_ms())
+
+    async def bus(self, _: Nothing) -> BrokerStatistics:
+        return self._service.broker.statistics()
 
     async def logs(self, request: LogRequest) -> LogLines:
         return log_lines(newest(self._service.tail.last(request.tail)))

@@ -17,12 +17,12 @@ import sys
 import time
 from typing import NoReturn
 
-from tests.faults import hostile, processes, record, resources
+from tests.faults import bus, hostile, processes, record, resources
 from tests.faults.rig import Rig
 from tests.faults.row import Row, pick
 from tests.faults.verdict import TOLD, Outcome, Trial
 
-ROWS = (*processes.ROWS, *hostile.ROWS, *resources.ROWS)
+ROWS = (*processes.ROWS, *bus.ROWS, *hostile.ROWS, *resources.ROWS)
 FEW = 3
 
 
