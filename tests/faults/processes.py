@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from tests.faults.alone import Alone
 from tests.faults.bed import Stage
 from tests.faults.crashing import CrashLoop
 from tests.faults.draining import DRAIN_S, Terminate
@@ -19,6 +20,8 @@ from tests.faults.killing import (
 from tests.faults.row import BOTH, READS, Row
 from tests.faults.starting import FOREIGN, STALE, RuntimeFiles
 from tests.faults.storm import Storm
+from tests.faults.transitions import Transitions
+from tests.faults.upgrading import FewerWorkers, Upgrades
 
 TABLE: Final = "Processes"
 WHOLE: Final = Stage("production")
@@ -188,5 +191,47 @@ ROWS: Final[Sequence[Row]] = (
         short_seconds=20.0,
         flows=READS,
         forgiven=None,
+    ),
+    Row(
+        name="alone",
+        table=TABLE,
+        fault="the bus, every supervisor and every Python process killed for ten minutes, of all services",
+        promise="0 failed; latency at most twice; split, header edit, retries and limit in force, counted at the "
+        "origins; who was out comes back at its `until`; then all are taken over, same PIDs",
+        how=Alone(),
+        stage=WHOLE,
+        seconds=640.0,
+        short_seconds=95.0,
+    ),
+    Row(
+        name="transitions",
+        table=TABLE,
+        fault="50 random profile transitions of a callee",
+        promise="0 failed; whoever is not concerned keeps his PID",
+        how=Transitions(50),
+        stage=WHOLE,
+        seconds=60.0,
+        to="inbound",
+    ),
+    Row(
+        name="upgrade-proxy",
+        table=TABLE,
+        fault="hot upgrade of the proxy, 100 in a row",
+        promise="0 failed; a new PID each time, and one proxy afterwards; everybody else keeps his PID",
+        how=Upgrades(100),
+        stage=WHOLE,
+        seconds=150.0,
+        short_seconds=30.0,
+        to="inbound",
+    ),
+    Row(
+        name="upgrade-workers",
+        table=TABLE,
+        fault="the proxy goes from two workers to one and back",
+        promise="0 failed; as many workers as were asked for; everybody else keeps his PID",
+        how=FewerWorkers(),
+        stage=WHOLE,
+        seconds=9.0,
+        to="inbound",
     ),
 )
