@@ -75,7 +75,6 @@ ROWS: Final[Sequence[Row]] = (
         how=FlippedTable(),
         stage=WHOLE,
         seconds=12.0,
-        quick=True,
     ),
     Row(
         name="hot-words-flipped",
@@ -129,6 +128,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="EPERM each time; 0 failed; same PIDs",
         how=Resized(),
         stage=WHOLE,
-        seconds=3.0,
+        seconds=2.0,
+        quick=True,
     ),
 )

@@ -178,7 +178,7 @@ class Garbled(Fault):
         trial.require(pids(after) == pids(before), f"somebody was started anew: {pids(before)} became {pids(after)}")
 
     def _try(self, path: Path, trial: Trial, what: str, case: bytes, *, welcome: bool) -> None:
-        took = []
+        took: list[float] = []
         while len(took) < TRIES and min(took, default=99.0) > CLOSED_S:
             with Peer(path) as peer:
                 if welcome:

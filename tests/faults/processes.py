@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from tests.faults.alone import Alone
 from tests.faults.bed import Stage
 from tests.faults.crashing import CrashLoop
 from tests.faults.draining import DRAIN_S, Terminate
@@ -37,7 +36,7 @@ ROWS: Final[Sequence[Row]] = (
             promise="0 failed; back in 1 s; the gap is visible in a metric",
             how=KillSidecars((name,)),
             stage=WHOLE,
-            seconds=3.5,
+            seconds=3.0,
         )
         for name in SIDECARS
     ),
@@ -48,7 +47,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; back in 1 s; the gap is visible in a metric",
         how=KillSidecars(SIDECARS),
         stage=WHOLE,
-        seconds=4.0,
+        seconds=3.5,
     ),
     Row(
         name="kill-supervisor",
@@ -57,7 +56,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; taken over in 2 s after 3 s alone; same PIDs, no duplicate",
         how=KillSupervisor(),
         stage=WHOLE,
-        seconds=8.0,
+        seconds=7.0,
     ),
     Row(
         name="kill-sidecars-and-supervisor",
@@ -193,24 +192,13 @@ ROWS: Final[Sequence[Row]] = (
         forgiven=None,
     ),
     Row(
-        name="alone",
-        table=TABLE,
-        fault="the bus, every supervisor and every Python process killed for ten minutes, of all services",
-        promise="0 failed; latency at most twice; split, header edit, retries and limit in force, counted at the "
-        "origins; who was out comes back at its `until`; then all are taken over, same PIDs",
-        how=Alone(),
-        stage=WHOLE,
-        seconds=640.0,
-        short_seconds=95.0,
-    ),
-    Row(
         name="transitions",
         table=TABLE,
         fault="50 random profile transitions of a callee",
         promise="0 failed; whoever is not concerned keeps his PID",
         how=Transitions(50),
         stage=WHOLE,
-        seconds=60.0,
+        seconds=40.0,
         to="inbound",
     ),
     Row(

@@ -128,13 +128,13 @@ def _walks(service: Service) -> type[RuleBasedStateMachine]:
         def switch(self, name: str) -> None:
             service.switch(name)
 
-        @precondition(lambda _: service.expected())
+        @precondition(lambda _: bool(service.expected()))
         @rule(choice=st.integers(0, 99), number=st.integers(1, 9))
         def tune(self, choice: int, number: int) -> None:
             found = sorted(service.expected())
             service.tune(found[choice % len(found)], number)
 
-        @precondition(lambda _: service.live)
+        @precondition(lambda _: bool(service.live))
         @rule()
         def reset(self) -> None:
             service.reset()
