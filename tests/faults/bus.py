@@ -19,8 +19,7 @@ from tests.faults.unread import GHOST_SETTING, NeverReads
 from tests.faults.writing import KilledSidecar, KilledWriter, Resized, StoppedReader, TwoWriters
 
 TABLE: Final = "Bus and shared memory"
-WHOLE: Final = Stage("production")
-HAUNTED: Final = Stage("production", (GHOST_SETTING,))
+WHOLE: Final = Stage("production", (GHOST_SETTING,))
 
 ROWS: Final[Sequence[Row]] = (
     *(
@@ -45,8 +44,8 @@ ROWS: Final[Sequence[Row]] = (
         fault="a subscriber never reads",
         promise="a bounded queue; published = delivered + conflated + dropped + queued; cut after 5 s; 0 failed",
         how=NeverReads(),
-        stage=HAUNTED,
-        seconds=14.0,
+        stage=WHOLE,
+        seconds=10.0,
         flows=READS,
     ),
     Row(
@@ -56,7 +55,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="refused with a clear message; nobody is given a descriptor, nothing is left running; 0 failed",
         how=Trespass(),
         stage=WHOLE,
-        seconds=16.0,
+        seconds=10.0,
     ),
     Row(
         name="bus-garbled",
@@ -65,7 +64,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="closed in 10 ms, drips in 5 s; at most 1 MiB; same PIDs; 0 failed",
         how=Garbled(),
         stage=WHOLE,
-        seconds=9.0,
+        seconds=7.0,
     ),
     Row(
         name="table-flipped",
@@ -92,7 +91,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; old or new, never a mix; nothing rejected; the sidecar takes its table over again",
         how=KilledWriter(),
         stage=WHOLE,
-        seconds=9.0,
+        seconds=6.0,
     ),
     Row(
         name="table-sidecar-killed",
@@ -101,7 +100,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; old or new, never a mix; nothing rejected; back, and its newest table in force",
         how=KilledSidecar(),
         stage=WHOLE,
-        seconds=5.0,
+        seconds=4.0,
     ),
     Row(
         name="table-reader-stopped",
@@ -110,7 +109,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; the newest in force, never a mix; nothing rejected",
         how=StoppedReader(),
         stage=WHOLE,
-        seconds=9.0,
+        seconds=3.0,
     ),
     Row(
         name="table-two-writers",
@@ -119,7 +118,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; the older one is fenced each time; a fenced sidecar is replaced and has its table again",
         how=TwoWriters(),
         stage=WHOLE,
-        seconds=9.0,
+        seconds=4.0,
     ),
     Row(
         name="segment-resized",

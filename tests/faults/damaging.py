@@ -38,8 +38,7 @@ BEYOND_MS = 7_200_000  # no word may reach further than an hour ahead
 OUT_MS = 1_500
 SETTLED_S = 0.2  # what was under way when the word was written has arrived
 HEALED_S = 1.0
-CALLED_S = 1.0
-SEVERAL = 20
+CALLED_S = 3.0
 HOT_FLIPS = 10_000
 HOT_PAUSE_S = 0.01
 RNG = random.SystemRandom()
@@ -86,7 +85,7 @@ class FlippedTable(Fault):
     end the table's writer must be able to go on."""
 
     flips: int = 10_000
-    seconds: float = 6.0
+    seconds: float = 8.5
 
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
         before = bed.processes(SHOP)
@@ -207,8 +206,9 @@ def calls(bed: Bed, port: int) -> int:
 
 
 def arrived(bed: Bed, each: Instance, *, within: float) -> bool:
-    """Whether an instance is called: not by what was under way already, but by many that were decided since."""
-    called = calls(bed, each.port) + SEVERAL
+    """Whether an instance is called, by what was not under way already. The balancer may like the other one better."""
+    pause(SETTLED_S)
+    called = calls(bed, each.port)
     try:
         wait_until(lambda: calls(bed, each.port) > called, "it is called", within=within)
     except AssertionError:

@@ -151,7 +151,7 @@ class KilledSidecar(Fault):
                 os.waitpid(changing, 0)
             trial.require(table.whole(), "what a killed sidecar left is a mix")
             wait_until(lambda: bed.sidecars(SHOP)[SIDECAR][1], "it is back", within=GIVEN_UP_S)
-            bed.host.ask(SHOP, "live.reset", LiveReset(), Changed)
+            wait_until(lambda: reset(bed), "all changes are taken back", within=GIVEN_UP_S)
             wait_until(lambda: bed.host.metric(SHOP, IN_FORCE) == table.generation(), "all is in force", within=2.0)
         trial.require(bed.host.metric(SHOP, REJECTED) == rejected, "a snapshot was rejected")
         after = pids(bed.processes(SHOP), less=(SIDECAR,))
@@ -206,7 +206,7 @@ class TwoWriters(Fault):
 
             wait_until(replaced, "the fenced sidecar has made room for a new one", within=GIVEN_UP_S)
             wait_until(lambda: fenced(older, table.numbered(0)), "ours is fenced by the new one", within=GIVEN_UP_S)
-            bed.host.ask(SHOP, "live.reset", LiveReset(), Changed)
+            wait_until(lambda: reset(bed), "all changes are taken back", within=GIVEN_UP_S)
 
 
 class Resized(Fault):
@@ -274,6 +274,15 @@ def change(bed: Bed, trial: Trial) -> None:
         trial.add("changes", 1)
     except PannierError:
         trial.add("changes_refused", 1)
+
+
+def reset(bed: Bed) -> bool:
+    """Takes all changes back; False while one of them is still under way."""
+    try:
+        bed.host.ask(SHOP, "live.reset", LiveReset(), Changed)
+    except PannierError:
+        return False
+    return True
 
 
 def change_for_ever(bed: Bed, trial: Trial) -> None:
