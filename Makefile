@@ -44,9 +44,10 @@ peers:
 bench: build
 	$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick)
 
+# ROWS="kill-* storm" picks rows, TABLE=bus a table; results accumulate, and `make docs` takes them over.
 faults: build
-	$(BIN)/python -m tests.faults.run $(if $(ROWS),--rows "$(ROWS)") $(if $(REPEAT),--repeat $(REPEAT))
-	$(if $(ROWS),,$(BIN)/python -m tests.conformance.differential.run)
+	$(BIN)/python -m tests.faults.run $(if $(ROWS),--rows "$(ROWS)") $(if $(TABLE),--table "$(TABLE)") $(if $(REPEAT),--repeat $(REPEAT))
+	$(if $(ROWS)$(TABLE),,$(BIN)/python -m tests.conformance.differential.run)
 
 # Ten minutes of load in which nothing fails and nothing grows; FOR=90s for less.
 soak: build
@@ -68,11 +69,12 @@ fuzz: | toolchain
 	    -artifact_prefix=target/fuzz-found/$$target- -max_total_time=$(or $(patsubst %s,%,$(FOR)),60) -timeout=10 \
 	    -max_len=8192 -print_final_stats=1 -verbosity=0 || exit 1; done
 
-# The only target that rewrites files of the repository: the tables of promises in docs/sidecars, and docs/benchmarks from
-# the last whole `make bench` of this working copy, if that is newer.
+# The only target that rewrites files of the repository: the tables of promises in docs/sidecars, docs/benchmarks from the
+# last whole `make bench` of this working copy if that is newer, and docs/promises from what `make faults` has found.
 docs: build
 	$(BIN)/python -m tests.structure.semantics
 	$(BIN)/python -m tests.bench.page
+	$(BIN)/python -m tests.faults.promises
 
 # The environment, then what Rust changed since: the copies in the environment go stale by themselves.
 build: $(VENV)/.installed $(VENV)/.native

@@ -12,6 +12,7 @@ import os
 import socket
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 from pannier.shared import envelope, framing
@@ -34,7 +35,7 @@ class Link(trio.abc.AsyncResource):
         self._reader = framing.Reader()
         self._posted = trio.Event()
         self._written = trio.Event()
-        self._writing = False
+        self._torn = False
 
     @property
     def credentials(self) -> Credentials:
@@ -65,11 +66,9 @@ class Link(trio.abc.AsyncResource):
                 self._posted = trio.Event()
                 await self._posted.wait()
                 continue
-            self._writing = True
-            with trio.move_on_after(patience):
+            with trio.move_on_after(patience) as slow:
                 await self._send(data)
-                self._writing = False
-            if self._writing:
+            if slow.cancelled_caught:
                 raise Unreachable(f"the peer has not read for {patience:g} s")
             self.outbox.settle()
 
@@ -130,13 +129,10 @@ class Link(trio.abc.AsyncResource):
             raise
 
     async def refuse(self, message: envelope.Reject) -> None:
-        """Says why, if that can be said without waiting; nothing is promised."""
-        if not self._writing:
-            with trio.CancelScope(deadline=trio.current_time() + 0.1, shield=True):
-                try:
-                    await self._stream.send_all(frame(message))
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return
+        """Says why, if that can be said without waiting and no frame is half written; nothing is promised."""
+        if not self._torn:
+            with suppress(Unreachable), trio.CancelScope(deadline=trio.current_time() + 0.1, shield=True):
+                await self._send(frame(message))
 
     async def aclose(self) -> None:
         """Closes the connection; what waited in the outbox counts as dropped."""
@@ -152,7 +148,11 @@ class Link(trio.abc.AsyncResource):
         return [envelope.parse(body) for body in self._reader.feed(data)]
 
     async def _send(self, data: bytes) -> None:
+        """As `send_all`, which does not tell a cancelled caller whether a part was sent."""
+        left = memoryview(data)
         try:
-            await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            while left:
+                left = left[await self._stream.socket.send(left) :]
+                self._torn = bool(left)
+        except (OSError, trio.ClosedResourceError) as error:
             raise Unreachable("the peer is gone") from error

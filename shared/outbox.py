@@ -15,9 +15,10 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass
 from itertools import count
 
+import msgspec
 
-@dataclass(frozen=True)
-class OutboxStatistics:
+
+class OutboxStatistics(msgspec.Struct, frozen=True):
     """Of states and events only: published = delivered + conflated + dropped + queued."""
 
     published: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from pannier.shared.outbox import OutboxStatistics
 from pannier.supervisor.broker import BrokerStatistics
 
 
@@ -17,8 +18,8 @@ class TopicState(msgspec.Struct, frozen=True):
 
 
 class PeerState(msgspec.Struct, frozen=True):
-    """`queued`, `delivered`, `conflated` and `dropped` count states and events on their way to this peer; `received` is
-    what came from it, `rate` that a second since it connected; `pauses`: how often it was too fast to be read."""
+    """`outbox` counts states and events on their way to this peer; `received` is what came from it, `rate` that a second
+    since it connected; `pauses`: how often it was too fast to be read."""
 
     role: str
     pid: int
@@ -26,17 +27,16 @@ class PeerState(msgspec.Struct, frozen=True):
     received: int
     rate: float
     pauses: int
-    queued: int
-    delivered: int
-    conflated: int
-    dropped: int
+    outbox: OutboxStatistics
 
 
 class BusState(msgspec.Struct, frozen=True):
-    """`welcomed` and `refused` are connections since this supervisor began, `open_calls` wait for their answer."""
+    """`welcomed` and `refused` are connections since this supervisor began, `open_calls` wait for their answer; `fan_out`
+    counts the copies for all peers, here and gone."""
 
     topics: list[TopicState]
     peers: list[PeerState]
+    fan_out: OutboxStatistics
     welcomed: int
     refused: int
     open_calls: int
@@ -63,13 +63,11 @@ def bus_state(found: BrokerStatistics) -> BusState:
                 peer.received,
                 round(peer.received / peer.seconds, 1) if peer.seconds >= 1 else float(peer.received),
                 peer.pauses,
-                peer.outbox.queued,
-                peer.outbox.delivered,
-                peer.outbox.conflated,
-                peer.outbox.dropped,
+                peer.outbox,
             )
             for peer in found.peers
         ],
+        found.fan_out,
         found.welcomed,
         found.refused,
         found.open_calls,

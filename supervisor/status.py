@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,8 @@ from pannier.supervisor.child import Child
 from pannier.supervisor.plan import Kind, Plan
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
+FRESH_SECONDS: Final = 0.1
+"""What was measured so lately is not measured again: whoever asks without pause takes nobody's CPU by it."""
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -28,6 +31,8 @@ class Meter:
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[float, float]] = {}
+        self._measured: dict[int, Usage] = {}
+        self._at = -math.inf
 
     def cpu_percent(self, pid: int, now: float) -> float:
         """Per cent of one core since the last call for `pid`; `now` in seconds since boot."""
@@ -44,9 +49,12 @@ class Meter:
         """What each of them takes; all others are forgotten. Reading this may take the kernel milliseconds a process:
         call it in a thread, one call at a time."""
         now = seconds_since_boot()
-        found = {pid: Usage(pss_bytes(pid), self.cpu_percent(pid, now)) for pid in pids if pid}
-        self._seen = {pid: seen for pid, seen in self._seen.items() if pid in found}
-        return found
+        wanted = {pid for pid in pids if pid}
+        if now - self._at >= FRESH_SECONDS or wanted != self._measured.keys():
+            self._measured = {pid: Usage(pss_bytes(pid), self.cpu_percent(pid, now)) for pid in wanted}
+            self._seen = {pid: seen for pid, seen in self._seen.items() if pid in wanted}
+            self._at = now
+        return self._measured
 
 
 def cpu_times(pid: int) -> tuple[float, float] | None:

@@ -127,7 +127,9 @@ class _Collector(Collector):
                 _, heartbeat_ms = reader.writer()
                 age.add_metric([name], max(now - heartbeat_ms / 1000, 0.0))
         oldest: dict[str, int] = {}
+        rejected = 0
         for enrolment in self._sources.counters.enrolled():
+            rejected += enrolment.rejected_tables
             for name, used in enrolment.in_force.items() if enrolment.alive else ():
                 oldest[name] = min(used, oldest.get(name, used))
         for name, used in sorted(oldest.items()):
@@ -135,6 +137,9 @@ class _Collector(Collector):
         yield generation
         yield age
         yield in_force
+        yield _total(
+            "pannier_table_rejected", "Snapshots that were not put in force: damaged, or no valid table.", rejected
+        )
 
     def _limits(self) -> Iterator[Metric]:
         ejected = GaugeMetricFamily(

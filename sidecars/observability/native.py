@@ -69,6 +69,10 @@ class Enrolment(Protocol):
     def in_force(self) -> Mapping[str, int]:
         """The generation of each table that the process has compiled and uses."""
 
+    @property
+    def rejected_tables(self) -> int:
+        """Snapshots that it could not put in force."""
+
 
 class Gauge(Protocol):
     """How much of a limit a living process has in use."""

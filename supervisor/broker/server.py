@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final, TypeVar
 
@@ -57,6 +56,8 @@ MAX_BACKLOG: Final = 4 * 1024 * 1024
 """Bytes of requests and answers that may wait for one peer."""
 MAX_OWN_CALLS: Final = 64
 """Requests to the supervisor that are answered at the same time."""
+MAX_OWN_CALLS_A_PEER: Final = 8
+"""And of them those of one peer, so that one who asks without pause leaves the others their turn."""
 _SUPERVISOR: Final = 0
 """The number of the supervisor as an asker; peers have others."""
 
@@ -65,8 +66,7 @@ async def _nothing(*_: object) -> None:
     pass
 
 
-@dataclass(frozen=True)
-class PeerStatistics:
+class PeerStatistics(msgspec.Struct, frozen=True):
     """`pauses`: how often reading stopped because the peer was too fast; `seconds` since it was admitted."""
 
     number: int
@@ -78,10 +78,10 @@ class PeerStatistics:
     outbox: OutboxStatistics
 
 
-@dataclass(frozen=True)
-class BrokerStatistics:
-    """`fan_out` counts copies, one a reader, of peers here and gone: published = delivered + conflated + dropped +
-    queued. `refused` are connections that ended with an error of the peer."""
+class BrokerStatistics(msgspec.Struct, frozen=True):
+    """`fan_out` counts copies, one a reader, of peers here and gone: published = delivered + conflated + dropped + queued.
+    `refused` are connections that ended with an error of the peer.
+    """
 
     peers: tuple[PeerStatistics, ...]
     welcomed: int
@@ -114,6 +114,7 @@ class _Peer:
         self.topics: set[str] = set()
         self.received = 0
         self.pauses = 0
+        self.own_calls = 0
 
     def cut(self, verdict: _Refused) -> None:
         self.verdict = self.verdict or verdict
@@ -406,12 +407,13 @@ class Broker:
 
     def _route(self, peer: _Peer, request: Request, nursery: trio.Nursery) -> None:
         if request.to == SUPERVISOR:
-            if self._own_calls >= MAX_OWN_CALLS:
+            if self._own_calls >= MAX_OWN_CALLS or peer.own_calls >= MAX_OWN_CALLS_A_PEER:
                 busy = Unreachable("the supervisor is answering too many requests", hint="try again in a moment")
                 self._answer(peer.number, envelope.failure_of(request.id, busy))
             else:
                 self._own_calls += 1
-                nursery.start_soon(self._answer_myself, peer.number, request)
+                peer.own_calls += 1
+                nursery.start_soon(self._answer_myself, peer, request)
             return
         if request.verb == CONFIGURE:
             mine = UsageError(f"`{CONFIGURE}` is the supervisor's alone", hint="pannier profile set PATH=VALUE")
@@ -444,11 +446,12 @@ class Broker:
             self._fail(displaced, Unreachable(f"`{displaced.to}` has not answered, and newer requests came"))
         handler.link.post(msgspec.structs.replace(request, id=number))
 
-    async def _answer_myself(self, asker: int, request: Request) -> None:
+    async def _answer_myself(self, asker: _Peer, request: Request) -> None:
         try:
-            self._answer(asker, await answer_with(self._handlers, request, owner=SUPERVISOR))
+            self._answer(asker.number, await answer_with(self._handlers, request, owner=SUPERVISOR))
         finally:
             self._own_calls -= 1
+            asker.own_calls -= 1
 
     def _fail(self, call: Call, error: PannierError) -> None:
         self._answer(call.asker, envelope.failure_of(call.asked, error))

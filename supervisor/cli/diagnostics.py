@@ -51,10 +51,10 @@ def bus(*, name: str | None, output: str) -> None:
                 each.received,
                 each.rate,
                 each.pauses,
-                each.queued,
-                each.delivered,
-                each.conflated,
-                each.dropped,
+                each.outbox.queued,
+                each.outbox.delivered,
+                each.outbox.conflated,
+                each.outbox.dropped,
             )
             for each in found.peers
         ],

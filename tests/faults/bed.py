@@ -96,9 +96,13 @@ class Bed:
             settings = ("--set", static, "--set", f"sidecars.traffic.routes=[{ROUTE}]")
             return self.run(name, *settings, command=("sleep", "86400"))
         port = self.ports[name]
-        public, hosts = (self._public, [CALLEE]) if name == SECOND else (0, [])
-        options = ("--port", str(public), "--app-port", str(port), "--set", f"inbound.hosts={json.dumps(hosts)}")
+        public = self._public if name == SECOND else 0
+        options = ("--port", str(public), "--app-port", str(port), "--set", hosts(name))
         return self.run(name, *options, command=app(port, self, REMAINDERS[name]))
+
+    def settings(self, name: str) -> Sequence[str]:
+        """The assignments that a callee was started with."""
+        return [*self.stage.settings, hosts(name)]
 
     def run(self, name: str, *options: str, command: Sequence[str], **given: str) -> subprocess.Popen[str]:
         """`pannier run` in this bed, its output in a file; `given` is added to its environment."""
@@ -196,6 +200,11 @@ class Bed:
             for folder in (self.host.runtime, self.state):
                 subprocess.run(["umount", "--lazy", str(folder)], check=True)
         self._temporary.cleanup()
+
+
+def hosts(name: str) -> str:
+    """Under which other names a callee may be asked, as an assignment."""
+    return f"inbound.hosts={json.dumps([CALLEE] if name == SECOND else [])}"
 
 
 def mount(folder: Path, mib: int) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 MIB = 1 << 20
@@ -12,11 +15,30 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def resident(pid: int) -> int:
     """Bytes of memory that the process has in use, tables and rings that it shares with others included. Raises OSError
     if it has ended."""
-    kib = 0
+    return _status(pid, "VmRSS:")
+
+
+@dataclass
+class Peak:
+    """The most memory that a process had in use, known once the block is over."""
+
+    bytes: int = 0
+
+
+@contextmanager
+def resident_peak(pid: int) -> Iterator[Peak]:
+    """The most that the process has in use while the block lasts. Raises OSError if it has ended."""
+    found = Peak()
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    yield found
+    found.bytes = _status(pid, "VmHWM:")
+
+
+def _status(pid: int, field: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            kib = int(line.split()[1])
-    return kib << 10
+        if line.startswith(field):
+            return int(line.split()[1]) << 10
+    return 0
 
 
 def descriptors(pid: int) -> list[int]:

@@ -19,6 +19,8 @@ from tests.faults.killing import (
 from tests.faults.row import BOTH, READS, Row
 from tests.faults.starting import FOREIGN, STALE, RuntimeFiles
 from tests.faults.storm import Storm
+from tests.faults.transitions import Transitions
+from tests.faults.upgrading import FewerWorkers, Upgrades
 
 TABLE: Final = "Processes"
 WHOLE: Final = Stage("production")
@@ -34,7 +36,7 @@ ROWS: Final[Sequence[Row]] = (
             promise="0 failed; back in 1 s; the gap is visible in a metric",
             how=KillSidecars((name,)),
             stage=WHOLE,
-            seconds=3.5,
+            seconds=3.0,
         )
         for name in SIDECARS
     ),
@@ -45,7 +47,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; back in 1 s; the gap is visible in a metric",
         how=KillSidecars(SIDECARS),
         stage=WHOLE,
-        seconds=4.0,
+        seconds=3.5,
     ),
     Row(
         name="kill-supervisor",
@@ -54,7 +56,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; taken over in 2 s after 3 s alone; same PIDs, no duplicate",
         how=KillSupervisor(),
         stage=WHOLE,
-        seconds=8.0,
+        seconds=7.0,
     ),
     Row(
         name="kill-sidecars-and-supervisor",
@@ -188,5 +190,36 @@ ROWS: Final[Sequence[Row]] = (
         short_seconds=20.0,
         flows=READS,
         forgiven=None,
+    ),
+    Row(
+        name="transitions",
+        table=TABLE,
+        fault="50 random profile transitions of a callee",
+        promise="0 failed; whoever is not concerned keeps his PID",
+        how=Transitions(50),
+        stage=WHOLE,
+        seconds=40.0,
+        to="inbound",
+    ),
+    Row(
+        name="upgrade-proxy",
+        table=TABLE,
+        fault="hot upgrade of the proxy, 100 in a row",
+        promise="0 failed; a new PID each time, and one proxy afterwards; everybody else keeps his PID",
+        how=Upgrades(100),
+        stage=WHOLE,
+        seconds=150.0,
+        short_seconds=30.0,
+        to="inbound",
+    ),
+    Row(
+        name="upgrade-workers",
+        table=TABLE,
+        fault="the proxy goes from two workers to one and back",
+        promise="0 failed; as many workers as were asked for; everybody else keeps his PID",
+        how=FewerWorkers(),
+        stage=WHOLE,
+        seconds=9.0,
+        to="inbound",
     ),
 )

@@ -105,10 +105,12 @@ class Rig:
         return trial
 
     def _strike(self, row: Row, bed: Bed, trial: Trial, load: Load) -> None:
+        began = time.monotonic()
         try:
             row.how.strike(bed, trial, load)
         except BROKEN as error:
             trial.require(False, told(error))
+        trial.times["strike_s"] = time.monotonic() - began
 
     def _load(self, row: Row, bed: Bed, seconds: float) -> Load:
         self._loads += 1

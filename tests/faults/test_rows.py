@@ -4,14 +4,84 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from tests.faults.row import pick
-from tests.faults.run import ROWS, entry, line, times, words
+from tests.faults.run import ROWS, entry, line, minutes, plan, times, words
 from tests.faults.verdict import Trial, outcome, void_outcome
 
 FIRST = ROWS[0]
+
+CLAIMED: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "Processes": {
+        "kill -9 of traffic, resilience, discovery, observability, one by one": [
+            "kill-traffic",
+            "kill-resilience",
+            "kill-discovery",
+            "kill-observability",
+        ],
+        "and all at once": ["kill-sidecars", "kill-sidecars-and-supervisor"],
+        "kill -9 of the supervisor, then start it again": ["kill-supervisor"],
+        "kill -9 of the keeper": ["kill-keeper"],
+        "kill -9 of the proxy": ["kill-proxy", "kill-proxy-of-callee"],
+        "SIGSTOP of each sidecar": ["stop-traffic", "stop-resilience", "stop-discovery", "stop-observability"],
+        "SIGSTOP of the supervisor": ["stop-supervisor"],
+        "crash loop at start": ["crash-loop", "crash-loop-again"],
+        "50 random profile transitions": ["transitions"],
+        "hot upgrade of the proxy, workers": ["upgrade-proxy", "upgrade-workers"],
+        "SIGTERM": ["terminate"],
+        "every runtime file missing, stale or foreign": ["runtime-left", "runtime-foreign"],
+        "a storm of retries": ["storm", "storm-without-breakers"],
+    },
+    "Independence": {"everybody who governs killed for ten minutes": ["alone"]},
+    "Bus and shared memory": {
+        "one peer floods": ["bus-flood-refused", "bus-flood-asking"],
+        "a subscriber never reads": ["bus-unread"],
+        "foreign uid, wrong role, paths": ["bus-trespass"],
+        "hostile msgpack": ["bus-garbled"],
+        "bytes of a table flipped": ["table-flipped"],
+        "a damaged hot word": ["hot-words-flipped"],
+        "writer killed": ["table-writer-killed", "table-sidecar-killed"],
+        "reader stopped": ["table-reader-stopped"],
+        "two writers": ["table-two-writers"],
+        "truncate or grow a segment": ["segment-resized"],
+    },
+    "Hostile traffic": {
+        "ambiguous framing": ["hostile-framing"],
+        "limits of heads, targets, chunks": ["hostile-bombs"],
+        "control characters in the log": ["hostile-log"],
+        "identity, upgrades, authorities, admin": ["hostile-strangers"],
+        "slow heads and bodies": ["hostile-slow-senders", "hostile-slow-crowd"],
+        "stalled readers": ["hostile-slow-readers"],
+        "connections": ["hostile-flood"],
+        "amplification by retries": ["hostile-retries"],
+    },
+    "Configuration and resources": {
+        "invalid files": ["config-invalid"],
+        "oversized files, names, aliases": ["config-oversized"],
+        "descriptors": ["resources-descriptors", "resources-descriptors-lowered"],
+        "disk full": ["resources-disk"],
+        "memory limit": ["resources-memory"],
+        "CPU quota": ["resources-cpu"],
+        "idle connections": ["resources-idle"],
+    },
+}
+"""The faults that we claim to survive, by table, and the rows that try them."""
+
+
+def test_every_fault_that_we_claim_to_survive_has_its_rows_and_no_row_is_without_a_claim() -> None:
+    claimed = [(table, name) for table, faults in CLAIMED.items() for names in faults.values() for name in names]
+    assert sorted(claimed) == sorted((row.table, row.name) for row in ROWS)
+
+
+def test_no_table_takes_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    options = argparse.Namespace(repeat=None, short=False)
+    for table in CLAIMED:
+        assert minutes([row for row in ROWS if row.table == table], options)[table] <= 60
+    assert plan(ROWS[:1], options) == "1 rows, about 2 min: Processes 2"
 
 
 def test_a_row_can_be_named_and_is_recorded_apart_from_all_others() -> None:

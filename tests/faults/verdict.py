@@ -72,15 +72,19 @@ def count(rate: int, seconds: float, report: Mapping[str, Any]) -> Count:
     )
 
 
-def p99(counts: Mapping[str, Count]) -> float:
-    """Seconds that 99 % of the answers of all flows took at most, from when they were due; 0 if there was none."""
+def quantile(counts: Mapping[str, Count], share: float) -> float:
+    """Seconds that this share of the answers of all flows took at most, from when they were due; 0 without any."""
     edges = sorted((edge, many) for found in counts.values() for edge, many in found.histogram)
-    left = 0.99 * sum(many for _, many in edges)
+    left = share * sum(many for _, many in edges)
     for edge, many in edges:
         left -= many
         if left <= 0:
             return edge / SECOND
     return 0.0
+
+
+def p99(counts: Mapping[str, Count]) -> float:
+    return quantile(counts, 0.99)
 
 
 def void(counts: Mapping[str, Count], seconds: float) -> str:

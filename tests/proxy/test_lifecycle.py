@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import threading
 from contextlib import ExitStack, closing
@@ -270,6 +271,23 @@ def test_a_damaged_table_leaves_the_one_before(proxy: Proxy) -> None:
     wait_until(lambda: proxy.in_force()["base"] == generation)
     assert proxy.fetch().status == 503
     assert proxy.rejected_tables() == 1
+
+
+def test_damage_to_what_is_in_force_is_noticed_without_a_bell(proxy: Proxy) -> None:
+    generation = proxy.in_force()["base"]
+    with mmap.mmap(proxy.fds["table.base"], _native.SEGMENTS["table.base"]) as segment:
+        segment[4096 + generation % 3 * (16 << 20)] ^= 1
+    wait_until(lambda: proxy.rejected_tables() == 1)
+    assert proxy.fetch().status == 200
+    assert proxy.in_force()["base"] == generation
+
+
+def test_a_head_that_was_wiped_is_no_absence(proxy: Proxy) -> None:
+    """No writer goes back to where nothing was published."""
+    with mmap.mmap(proxy.fds["table.base"], _native.SEGMENTS["table.base"]) as segment:
+        segment[64:72] = bytes(8)
+    wait_until(lambda: proxy.rejected_tables() == 1)
+    assert proxy.fetch().status == 200
 
 
 def test_damage_that_is_mended_is_read_after_all(proxy: Proxy) -> None:

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgpack
@@ -420,6 +420,21 @@ async def test_a_flood_is_not_read_faster_than_allowed_and_then_cut(broker, byst
         assert broker.seen.count(("beat", "traffic")) <= server.BURST + server.MESSAGES_PER_SECOND * seconds + 1
 
 
+async def test_a_flood_of_questions_is_told_that_it_is_one(broker, bystander, monkeypatch):
+    """Answers wait for it to read them when it is cut; the reason is said all the same."""
+    monkeypatch.setattr(server, "PATIENCE_SECONDS", 0.2)
+    async with wire(broker) as peer:
+
+        async def flood() -> None:
+            chunk = b"".join(frame(Request(n, "nobody", "x", b"\x80")) for n in range(200))
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                while True:
+                    await peer.stream.send_all(chunk)
+
+        broker.nursery.start_soon(flood)
+        assert await peer.hear_verdict() == "flood"
+
+
 async def test_requests_of_two_askers_do_not_mix(broker):
     async with wire(broker, "discovery") as handler, wire(broker) as a, wire(broker) as b:
         await a.say(Request(1, "discovery", "x", b"a"))
@@ -467,13 +482,22 @@ async def test_the_supervisor_answers_a_bounded_number_at_a_time(broker):
         await release.wait()
 
     broker.broker.serve_verb("wait", Nothing, wait)
-    async with wire(broker) as asker:
-        await asker.say(*(Request(n, "supervisor", "wait", b"\x80") for n in range(server.MAX_OWN_CALLS + 1)))
-        busy = await asker.hear()
-        assert isinstance(busy, Failure)
-        assert busy.id == server.MAX_OWN_CALLS
+    most = server.MAX_OWN_CALLS_A_PEER
+    async with AsyncExitStack() as stack:
+        askers = [await stack.enter_async_context(wire(broker)) for _ in range(server.MAX_OWN_CALLS // most)]
+        for asker in askers:
+            await asker.say(*(Request(n, "supervisor", "wait", b"\x80") for n in range(most + 1)))
+            busy = await asker.hear()
+            assert isinstance(busy, Failure)
+            assert busy.id == most, "a peer that asks too much has its own share only"
+        late = await stack.enter_async_context(wire(broker))
+        await late.say(Request(1, "supervisor", "wait", b"\x80"))
+        assert isinstance(await late.hear(), Failure), "nor is there any share left"
         release.set()
-        assert {(await asker.hear()).id for _ in range(server.MAX_OWN_CALLS)} == set(range(server.MAX_OWN_CALLS))
+        for asker in askers:
+            assert {(await asker.hear()).id for _ in range(most)} == set(range(most))
+        await late.say(Request(2, "supervisor", "wait", b"\x80"))
+        assert await late.hear() == Reply(2, b"\x80")
 
 
 async def test_an_asker_that_does_not_read_its_answers_is_cut(broker, bystander, monkeypatch):

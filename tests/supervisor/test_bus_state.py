@@ -40,9 +40,9 @@ async def test_peers_say_what_they_got_and_missed(broker: RunningBroker) -> None
     ):
         await discovery.publish("services", Nothing(), retain=True)
         await anext(news)
-        await broker.wait_until(lambda: any(peer.delivered for peer in state(broker).peers))
+        await broker.wait_until(lambda: any(peer.outbox.delivered for peer in state(broker).peers))
         peers = {peer.role: peer for peer in state(broker).peers}
-        assert (peers["cli"].delivered, peers["cli"].queued, peers["cli"].dropped) == (1, 0, 0)
+        assert (peers["cli"].outbox.delivered, peers["cli"].outbox.queued, peers["cli"].outbox.dropped) == (1, 0, 0)
         assert peers["discovery"].received >= 1
         assert peers["discovery"].pid > 0
         assert state(broker).welcomed == 2

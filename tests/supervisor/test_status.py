@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import msgspec
+import pytest
 from pannier.shared.profile import Profile
+from pannier.supervisor import status
 from pannier.supervisor.child import Child
 from pannier.supervisor.compose import compose
 from pannier.supervisor.plan import Arguments, Place, Plan, ProcessPlan
@@ -38,6 +40,18 @@ def test_what_is_measured_is_what_runs() -> None:
     assert found[os.getpid()].pss_bytes > 1_000_000
     assert 0 not in found
     assert sum(used == Usage() for used in found.values()) == 1
+
+
+def test_who_asks_again_at_once_is_told_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(status, "seconds_since_boot", lambda: now[0])
+    meter = Meter()
+    first = meter.measure([os.getpid()])
+    assert meter.measure([os.getpid()]) is first
+    assert meter.measure([os.getpid(), os.getppid()]).keys() == {os.getpid(), os.getppid()}, "a new process is measured"
+    again = meter.measure([os.getpid(), os.getppid()])
+    now[0] += status.FRESH_SECONDS
+    assert meter.measure([os.getpid(), os.getppid()]) is not again
 
 
 def test_who_is_gone_shows_as_zero() -> None:

@@ -60,6 +60,7 @@ class Series:
 class Enrolment:
     in_force: dict[str, int]
     alive: bool = True
+    rejected_tables: int = 0
 
 
 @dataclass

@@ -28,9 +28,9 @@ def exposition(fakes: Any) -> Exposition:
         ],
         cells={"ring_dropped": 4, "connects_failed": 2},
         processes=[
-            fakes.Enrolment({"base": 3, "telemetry": 1}),
+            fakes.Enrolment({"base": 3, "telemetry": 1}, rejected_tables=2),
             fakes.Enrolment({"base": 2}),
-            fakes.Enrolment({"base": 1}, alive=False),
+            fakes.Enrolment({"base": 1}, alive=False, rejected_tables=1),
         ],
         limits=[
             fakes.Gauge("payments", "requests", 3, 1024),
@@ -131,6 +131,7 @@ def test_tables_show_generation_age_and_what_is_in_force(exposition: Exposition)
     assert value(exposition, "pannier_table_age_seconds", table="base") == pytest.approx(4.5)
     assert ("pannier_table_age_seconds", (("table", "endpoints"),)) not in samples(exposition)
     assert value(exposition, "pannier_table_generation_in_force", table="base") == 2
+    assert value(exposition, "pannier_table_rejected_total") == 3, "of the dead, too: totals never go back"
 
 
 def test_our_own_totals(exposition: Exposition) -> None:

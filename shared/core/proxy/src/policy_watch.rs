@@ -21,8 +21,9 @@ use tokio::sync::Notify;
 
 use crate::inherited::{Inherited, Segments, descriptor};
 
-/// How long a watcher sleeps at most. The writer wakes it; damage rings no bell, and is looked at again as often.
-const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How long a watcher sleeps at most. The writer wakes it; damage rings no bell, so that the memory is looked at as often,
+/// and somebody told within a second.
+const LONGEST_SLEEP: Duration = Duration::from_millis(750);
 
 /// A worker's letter box for policies.
 #[derive(Debug)]
@@ -185,7 +186,8 @@ impl Drop for SayEnded {
 fn watch(central: &Central, kind: Kind, reader: &Reader, mut seen: Seen) -> ! {
     loop {
         reader.wait(seen.generation, LONGEST_SLEEP);
-        if reader.generation() != seen.generation || seen.is_damaged {
+        let is_new = reader.generation() != seen.generation;
+        if is_new || seen.is_damaged || reader.check() == Err(ReadError::Damaged) {
             seen = central.take(kind, reader, Some(seen));
         }
     }

@@ -242,6 +242,26 @@ impl Reader {
     /// # Errors
     /// [`ReadError`]; `Lapped` is worth another try.
     pub fn read(&self) -> Result<(u64, Snapshot), ReadError> {
+        let mut words = Vec::new();
+        let (generation, length) = self.examine(|word| words.push(word))?;
+        if length == ABSENT {
+            return Ok((generation, Snapshot::Absent));
+        }
+        let mut payload: Vec<u8> = words.iter().flat_map(|w: &u64| w.to_le_bytes()).collect();
+        payload.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        Ok((generation, Snapshot::Payload(payload)))
+    }
+
+    /// Whether the snapshot in force could be read, without keeping any of it: damage rings no bell.
+    ///
+    /// # Errors
+    /// As [`Reader::read`].
+    pub fn check(&self) -> Result<(), ReadError> {
+        self.examine(|_| ()).map(|_| ())
+    }
+
+    /// Shows every word of the snapshot in force to `each`; its generation and length, if they can be believed.
+    fn examine(&self, mut each: impl FnMut(u64)) -> Result<(u64, u64), ReadError> {
         let view = View(self.map.words());
         let current = view.word(CURRENT).load(Ordering::Acquire);
         let generation = generation_of(current);
@@ -250,7 +270,8 @@ impl Reader {
             return Err(self.lapped_or_damaged(generation));
         }
         if generation == 0 {
-            return Ok((0, Snapshot::Absent));
+            // No writer goes back to where nothing was published, and no slot vouches for it.
+            return if seen == 0 { Ok((0, ABSENT)) } else { Err(self.lapped_or_damaged(generation)) };
         }
         let slot = slot_of(generation);
         let (stamp, length_word, sum) = view.head(slot);
@@ -263,21 +284,14 @@ impl Reader {
         if bytes > SLOT_BYTES {
             return Err(self.lapped_or_damaged(generation));
         }
-        let words: Vec<u64> =
-            view.payload(slot).iter().take(bytes.div_ceil(8)).map(|w| w.load(Ordering::Relaxed)).collect();
+        let words = view.payload(slot).iter().take(bytes.div_ceil(8)).map(|w| w.load(Ordering::Relaxed));
+        let found = checksum(generation, length, words.inspect(|&word| each(word)));
         fence(Ordering::Acquire);
-        if stamp.load(Ordering::Relaxed) != generation
-            || checksum(generation, length, words.iter().copied()) != expected
-        {
+        if stamp.load(Ordering::Relaxed) != generation || found != expected {
             return Err(self.lapped_or_damaged(generation));
         }
         self.seen.store(current, Ordering::Relaxed);
-        if length == ABSENT {
-            return Ok((generation, Snapshot::Absent));
-        }
-        let mut payload: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
-        payload.truncate(bytes);
-        Ok((generation, Snapshot::Payload(payload)))
+        Ok((generation, length))
     }
 
     fn lapped_or_damaged(&self, generation: u64) -> ReadError {
