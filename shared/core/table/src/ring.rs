@@ -141,7 +141,7 @@ impl Consumer {
             drained.skipped += 1;
             tail = head;
         }
-        let enough = drained.records + limit;
+        let enough = drained.records.saturating_add(limit);
         while tail != head && drained.records < enough {
             let first = word(lines(words, tail, 1), 0).load(Ordering::Relaxed);
             let is_padding = first & 0xff == PADDING;

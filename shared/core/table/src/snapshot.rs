@@ -206,8 +206,7 @@ impl Writer {
             return Err(Error::Fenced);
         }
         let (stamp, length_word, sum) = view.head(slot);
-        // A reader that meets this zero must also see that *current* has moved on: it was lapped.
-        stamp.store(0, Ordering::Release);
+        stamp.store(0, Ordering::Relaxed);
         fence(Ordering::Release);
         for (to, word) in view.payload(slot).iter().zip(to_words(payload)) {
             to.store(word, Ordering::Relaxed);

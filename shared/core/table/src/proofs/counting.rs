@@ -59,7 +59,7 @@ fn of_two_who_enrol_at_once_each_gets_a_region_and_nothing_is_lost() {
 #[test]
 fn no_total_goes_back_and_the_heir_has_nothing_in_force_before_it_says_so() {
     static MET: StdBool = StdBool::new(false);
-    prove(Some(2), || {
+    prove(Some(1), || {
         let map = Mapping::fresh(SEGMENT_BYTES);
         let dead = enrol(&map, DEAD).expect("a free region");
         dead.set_in_force(Kind::Base, 77);
