@@ -10,7 +10,7 @@ RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -
 NATIVE  := $(CORE)/python/pannier/_native.abi3.so
 PEERS   := nginx-light apache2-bin haproxy strace prometheus valgrind varnish slowhttptest $(if $(shell command -v node),,nodejs)
 
-.PHONY: run test test-rust test-python lint peers bench faults soak fuzz docs build clean
+.PHONY: run test test-rust proofs test-python lint peers bench faults soak fuzz docs build clean
 
 run: build
 	$(BIN)/python examples/shop/run.py --profile $(PROFILE) $(if $(FOR),--for $(FOR))
@@ -19,6 +19,12 @@ test: test-rust test-python
 
 test-rust: build
 	cd $(CORE) && cargo test --quiet --release --workspace
+	$(MAKE) --no-print-directory proofs PANNIER_PROOFS=short
+
+# The protocols of shared memory, every order of their steps: docs/policy-plane.md. `make test` has the short form.
+proofs: | toolchain
+	cd $(CORE) && RUSTFLAGS="--cfg loom" PANNIER_PROOFS=$(or $(PANNIER_PROOFS),long) \
+	  cargo test --quiet --profile proofs -p pannier-table --lib --target-dir target/proofs proofs::
 
 test-python: build
 	$(BIN)/python -m pytest -q

@@ -18,8 +18,8 @@ class TopicState(msgspec.Struct, frozen=True):
 
 
 class PeerState(msgspec.Struct, frozen=True):
-    """`outbox` counts states and events on their way to this peer; `received` is what came from it, `rate` that a second
-    since it connected; `pauses`: how often it was too fast to be read."""
+    """`outbox` counts states and events on their way to this peer; `received` is what came from it, `rate` that a
+    second since it connected; `pauses`: how often it was too fast to be read."""
 
     role: str
     pid: int
@@ -31,8 +31,8 @@ class PeerState(msgspec.Struct, frozen=True):
 
 
 class BusState(msgspec.Struct, frozen=True):
-    """`welcomed` and `refused` are connections since this supervisor began, `open_calls` wait for their answer; `fan_out`
-    counts the copies for all peers, here and gone."""
+    """`welcomed` and `refused` are connections since this supervisor began, `open_calls` wait for their answer;
+    `fan_out` counts the copies for all peers, here and gone."""
 
     topics: list[TopicState]
     peers: list[PeerState]

@@ -79,9 +79,8 @@ class PeerStatistics(msgspec.Struct, frozen=True):
 
 
 class BrokerStatistics(msgspec.Struct, frozen=True):
-    """`fan_out` counts copies, one a reader, of peers here and gone: published = delivered + conflated + dropped + queued.
-    `refused` are connections that ended with an error of the peer.
-    """
+    """`fan_out` counts copies, one a reader, of peers here and gone: published = delivered + conflated + dropped +
+    queued. `refused` are connections that ended with an error of the peer."""
 
     peers: tuple[PeerStatistics, ...]
     welcomed: int

@@ -41,7 +41,7 @@ class TableWriter:
         """Publish absence: the capability does not exist from now on."""
 
     def heartbeat(self) -> None:
-        """Say that the writer lives."""
+        """Say that the writer lives, and publish again what it published last if memory does not hold that any more."""
 
 @final
 class TableReader:

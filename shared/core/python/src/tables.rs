@@ -91,8 +91,8 @@ impl TableWriter {
         self.writer.withdraw().map_err(translate)
     }
 
-    fn heartbeat(&self) {
-        self.writer.heartbeat();
+    fn heartbeat(&mut self, py: Python<'_>) {
+        py.detach(|| self.writer.heartbeat());
     }
 }
 

@@ -1,7 +1,7 @@
 //! The reading end of the counters: every region added up, those of the dead included.
 
+use crate::atomic::{AtomicU64, Ordering};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::counters::{
     BLOCKS, BLOCKS_USED, HEARTBEAT, IN_FORCE, NAMES, OWNER, REJECTED, WORKERS, endpoint_line, gauges, line, nth_block,
@@ -192,13 +192,19 @@ impl CounterReader {
     /// Everybody who holds a region, alive or not.
     #[must_use]
     pub fn enrolled(&self) -> Vec<Enrolled> {
+        self.enrolled_of(Owner::of)
+    }
+
+    /// The same where `living` tells who a pid is.
+    #[must_use]
+    pub fn enrolled_of(&self, living: impl Fn(u32) -> Option<Owner>) -> Vec<Enrolled> {
         self.regions()
             .map(|(index, region)| {
                 let owner = Owner(word(region, OWNER).load(Ordering::Acquire));
                 Enrolled {
                     index,
                     owner,
-                    alive: owner.is_alive(),
+                    alive: living(owner.pid()) == Some(owner),
                     workers: word(region, WORKERS).load(Ordering::Relaxed),
                     heartbeat_ms: word(region, HEARTBEAT).load(Ordering::Relaxed),
                     rejected_tables: word(region, REJECTED).load(Ordering::Relaxed),

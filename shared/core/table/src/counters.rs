@@ -5,9 +5,9 @@
 //! Regions hold the process's [`Gauge`]s and, for each worker: fixed [`Cell`]s, blocks of [`crate::series`], and a line of
 //! counts for each endpoint that has a hot word.
 
+use crate::atomic::{AtomicU64, Ordering, size};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::gauges::{GAUGE_WORDS, GAUGES};
 use crate::hot::{Place, SLOTS};
@@ -19,13 +19,13 @@ use crate::series::{BLOCK_WORDS, Key, Labels, block};
 use crate::{Error, clock, histogram};
 
 /// Series of one worker; those beyond are counted under one name ([`OVERFLOW`]) and reported.
-pub const BLOCKS: usize = 1024;
+pub const BLOCKS: usize = size(1024, 2);
 /// The service name under which series beyond [`BLOCKS`] are counted.
 pub const OVERFLOW: &str = "_overflow";
 
-const SEGMENT_HEADER: usize = 512;
+const SEGMENT_HEADER: usize = size(512, 8);
 const GAUGES_AT: usize = 64;
-const REGION_HEADER: usize = 4096;
+const REGION_HEADER: usize = size(4096, 80);
 const _: () = assert!(GAUGES_AT + GAUGES * GAUGE_WORDS <= REGION_HEADER);
 const CELL_WORDS: usize = 64;
 const _: () = assert!(NAMES.len() <= CELL_WORDS);
@@ -192,17 +192,24 @@ impl Enrolment {
     /// # Errors
     /// `Full` if [`REGIONS`] live processes are enrolled; `Layout` for a foreign segment.
     pub fn new(map: Mapping, workers: usize) -> Result<Self, Error> {
+        Enrolment::of(map, workers, Owner::current(), Owner::of)
+    }
+
+    /// The same for the process `me`, where `living` tells who a pid is.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn of(map: Mapping, workers: usize, me: Owner, living: impl Fn(u32) -> Option<Owner>) -> Result<Self, Error> {
         layout::initialise(&map, "counters")?;
         let words = map.words();
-        let me = Owner::current();
         for index in 0..REGIONS {
             let header = region(words, index);
             let owner = word(header, OWNER);
             let seen = owner.load(Ordering::Acquire);
-            if Owner(seen).is_alive() {
+            if Owner(seen).holds(&living) {
                 continue;
             }
-            if owner.compare_exchange(seen, me.0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            if owner.compare_exchange(seen, me.moving_in().0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                 word(header, WORKERS).store(workers as u64, Ordering::Relaxed);
                 for kind in Kind::ALL {
                     word(header, IN_FORCE + kind as usize).store(0, Ordering::Release);
@@ -212,6 +219,7 @@ impl Enrolment {
                 }
                 let enrolment = Enrolment { map, index };
                 enrolment.heartbeat();
+                word(region(enrolment.map.words(), index), OWNER).store(me.0, Ordering::Release);
                 return Ok(enrolment);
             }
         }

@@ -3,13 +3,13 @@
 //! What is in use is counted in the memory of the process that uses it, so that its death ends the use. Readers look at the
 //! regions of living processes alone.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicU64, Ordering, size};
 
 use crate::layout::word;
 use crate::words::{read_text, write_text};
 
 /// Gauges of one process; what is beyond is not shown.
-pub const GAUGES: usize = 160;
+pub const GAUGES: usize = size(160, 1);
 /// Words of one gauge.
 pub const GAUGE_WORDS: usize = 16;
 const SERVICE: usize = 0;

@@ -3,6 +3,8 @@
 //! *Conventional*: the bounds of OpenTelemetry's semantic conventions for HTTP durations. *Fine*: log-linear, eight
 //! buckets an octave (each at most 12.5 % wide) from 1 µs to 137 s, from which percentiles are read.
 
+use crate::atomic::size;
+
 /// OpenTelemetry's advised bounds for `http.*.request.duration`, in microseconds; a value on a bound belongs below it.
 pub const BOUNDS_US: [u64; 14] = [
     5_000, 10_000, 25_000, 50_000, 75_000, 100_000, 250_000, 500_000, 750_000, 1_000_000, 2_500_000, 5_000_000,
@@ -14,7 +16,7 @@ pub const CONVENTIONAL: usize = BOUNDS_US.len() + 1;
 const SUB_BITS: u32 = 3;
 const SUB: u64 = 1 << SUB_BITS;
 const LOWEST_EXPONENT: u32 = 10;
-const OCTAVES: u32 = 27;
+const OCTAVES: u32 = size(27, 1) as u32;
 /// Fine buckets: below 2^10 ns, then 27 octaves of 8, then above.
 pub const FINE: usize = 2 + (OCTAVES as usize) * (SUB as usize);
 

@@ -12,13 +12,13 @@
 //! keeps an endpoint out, and no former owner of a slot speaks for the next. What a state means once its `until` has
 //! passed is decided by whoever has a policy about it; without one, the endpoint is taken.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicU64, Ordering, size};
 
 use crate::map::Mapping;
 use crate::{Error, layout};
 
 /// Endpoints and services that can have words.
-pub const SLOTS: usize = 4096;
+pub const SLOTS: usize = size(4096, 2);
 const FIRST: usize = 64;
 const SLOT_WORDS: usize = 4;
 /// Size of the segment.

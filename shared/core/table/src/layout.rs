@@ -1,6 +1,6 @@
 //! What all segments have in common: their first words, and how many can share them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicU64, Ordering, beyond, size};
 
 use crate::Error;
 use crate::map::{Access, Mapping};
@@ -10,7 +10,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"PANNIER1");
 /// Raised when an old reader could misread; such a segment is refused.
 pub const ABI_MAJOR: u32 = 2;
 /// Raised when something is added that an old reader may ignore.
-pub const ABI_MINOR: u32 = 0;
+pub const ABI_MINOR: u32 = 1;
 
 const WORD_MAGIC: usize = 0;
 const WORD_ABI: usize = 1;
@@ -19,16 +19,15 @@ const WORD_SCHEMA: usize = 2;
 /// Words of a cache line.
 pub const LINE_WORDS: usize = 8;
 /// Processes that can count, and write records, at the same time.
-pub const REGIONS: usize = 16;
+pub const REGIONS: usize = size(16, 2);
 /// Workers of one process.
-pub const MAX_WORKERS: usize = 16;
+pub const MAX_WORKERS: usize = size(16, 1);
 
 /// A word of a segment. The layouts' constants keep every index inside; one beyond would meet a word that nobody shares,
 /// and not a panic.
 #[must_use]
 pub fn word(words: &[AtomicU64], index: usize) -> &AtomicU64 {
-    static BEYOND: AtomicU64 = AtomicU64::new(0);
-    words.get(index).unwrap_or(&BEYOND)
+    words.get(index).unwrap_or_else(|| beyond())
 }
 
 /// A 64-bit FNV-1a hash of a name: the schema of a segment, and the join between tables.

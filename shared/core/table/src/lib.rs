@@ -17,6 +17,7 @@
 //! read-only mapping guards against bugs, not against a process of the same user, which could reopen the descriptor.
 
 pub mod access_log;
+pub mod atomic;
 pub mod clock;
 pub mod counter_reader;
 pub mod counters;
@@ -25,6 +26,7 @@ pub mod histogram;
 pub mod hot;
 pub mod kind;
 pub mod layout;
+#[cfg_attr(loom, path = "map_model.rs")]
 pub mod map;
 pub mod owner;
 pub mod record;
@@ -33,6 +35,9 @@ pub mod segments;
 pub mod series;
 pub mod snapshot;
 mod words;
+
+#[cfg(all(loom, test))]
+mod proofs;
 
 /// What can be wrong with a segment, in words an operator can act on.
 #[derive(Debug)]

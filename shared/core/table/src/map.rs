@@ -2,12 +2,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, fallocate, fstat};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::thread::futex;
 
 use crate::Error;
+use crate::atomic::AtomicU64;
 
 /// May this process store into the mapping?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,9 +89,20 @@ impl Drop for Mapping {
     }
 }
 
+/// Wakes everybody who waits for a word to change.
+pub fn wake(word: &AtomicU64) {
+    let _ = futex::wake(low_half(word), futex::Flags::empty(), i32::MAX as u32);
+}
+
+/// Sleeps until somebody wakes those who wait for the word, or `timeout` passes; not at all if its low half is not that of
+/// `seen` any more. A read-only mapping will do.
+pub fn wait(word: &AtomicU64, seen: u64, timeout: Duration) {
+    let timeout = futex::Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+    let _ = futex::wait(low_half(word), futex::Flags::empty(), seen as u32, Some(&timeout));
+}
+
 /// The low 32 bits of a word, as the kernel's futex wants them.
-#[must_use]
-pub fn low_half(word: &AtomicU64) -> &std::sync::atomic::AtomicU32 {
+fn low_half(word: &AtomicU64) -> &std::sync::atomic::AtomicU32 {
     const { assert!(cfg!(target_endian = "little")) };
     // SAFETY: same address, smaller size, still aligned; on a little-endian host it is the low half. It is only handed
     // to the kernel, which reads it atomically.

@@ -25,6 +25,18 @@ impl Owner {
         Some(Owner(u64::from(pid) << 32 | (start_time(pid)? & 0xffff_ffff)))
     }
 
+    /// The same process while it moves in: nobody who counts, and yet nobody else may have the place.
+    #[must_use]
+    pub fn moving_in(self) -> Owner {
+        Owner(u64::from(self.pid()) << 32)
+    }
+
+    /// Whether nobody else may have the place of this owner; `living` tells who a pid is.
+    #[must_use]
+    pub fn holds(self, living: impl Fn(u32) -> Option<Owner>) -> bool {
+        living(self.pid()).is_some_and(|process| process == self || process.moving_in() == self)
+    }
+
     /// Its pid.
     #[must_use]
     pub fn pid(self) -> u32 {

@@ -8,8 +8,8 @@
 //! `head`, which is reported, and the producer take the ring for empty. A producer that finds the ring full says again
 //! where its head is. So a damaged word cannot wedge a ring.
 
+use crate::atomic::{AtomicU64, Ordering, size};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Error;
 use crate::layout::{self, LINE_WORDS, MAX_WORKERS, REGIONS, word};
@@ -17,10 +17,10 @@ use crate::map::{Access, Mapping};
 use crate::record::MAX_RECORD_LINES;
 
 /// Cache lines of one ring (a power of two).
-pub const LINES: u64 = 16_384;
+pub const LINES: u64 = size(16_384, 4) as u64;
 
-const SEGMENT_HEADER: usize = 512;
-const RING_HEADER: usize = 512;
+const SEGMENT_HEADER: usize = size(512, 8);
+const RING_HEADER: usize = size(512, 16);
 const HEAD: usize = 0;
 const TAIL: usize = 8;
 const RING_WORDS: usize = RING_HEADER + LINES as usize * LINE_WORDS;
@@ -141,7 +141,7 @@ impl Consumer {
             drained.skipped += 1;
             tail = head;
         }
-        let enough = drained.records + limit;
+        let enough = drained.records.saturating_add(limit);
         while tail != head && drained.records < enough {
             let first = word(lines(words, tail, 1), 0).load(Ordering::Relaxed);
             let is_padding = first & 0xff == PADDING;

@@ -2,8 +2,8 @@
 //!
 //! A block carries its own labels, written once before it is published, so a reader needs no table to name what it reads.
 
+use crate::atomic::{AtomicU64, Ordering, size};
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::histogram;
 use crate::layout::word;
@@ -11,7 +11,7 @@ use crate::record::cut;
 use crate::words::{read_text, write_text};
 
 /// Words of a block.
-pub const BLOCK_WORDS: usize = 280;
+pub const BLOCK_WORDS: usize = size(280, 66);
 
 /// Offsets inside a block.
 #[allow(missing_docs)]

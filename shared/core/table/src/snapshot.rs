@@ -5,7 +5,7 @@
 //! | words | what |
 //! | --- | --- |
 //! | 0–2 | magic, ABI, schema |
-//! | 3–4 | writer (pid and start time), heartbeat (unix ms) |
+//! | 3–5 | writer (pid and start time), heartbeat (unix ms), the first generation that no writer has claimed |
 //! | 8 | *current*: writer's epoch (24 bits) and generation (40 bits); alone on its cache line |
 //! | 16+8i | slot i: generation, length in bytes ([`ABSENT`] = the capability does not exist), checksum |
 //!
@@ -17,13 +17,13 @@
 //! vouches for *current* itself, so a reader remembers where it was: under one writer a generation never goes back, and
 //! one that does was damaged.
 //!
-//! A writer that dies at any store leaves *current* untouched, so readers keep the snapshot before. A new writer skips
-//! one generation, so that its next two publishes do not touch the slot that a stopped predecessor may still be filling. One
-//! that wakes even later can spoil a slot: the checksum shows it, and the last good snapshot stays in force until the next.
+//! A writer that dies at any store leaves *current* untouched, so readers keep the snapshot before. A new writer claims
+//! a generation that no other writer stamps or ever stamped, so whatever a predecessor that was stopped, and wakes, still
+//! stores into its slot is not taken for what is in force: stamp and checksum show it. A slot that was spoilt, by such a
+//! one or by damage, is found by its writer's next heartbeat, which publishes the same again; until then readers keep the
+//! last good one.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-
-use rustix::thread::futex;
+use crate::atomic::{AtomicU64, Ordering, fence, size};
 
 use crate::kind::Kind;
 use crate::layout;
@@ -33,10 +33,10 @@ use crate::owner::Owner;
 use crate::{Error, clock};
 
 /// Room for one snapshot.
-pub const SLOT_BYTES: usize = 16 << 20;
+pub const SLOT_BYTES: usize = size(16 << 20, 16);
 const SLOT_WORDS: usize = SLOT_BYTES / 8;
 const SLOTS: usize = 3;
-const HEADER_WORDS: usize = 4096 / 8;
+const HEADER_WORDS: usize = size(4096 / 8, 40);
 /// Size of a table's segment.
 pub const SEGMENT_BYTES: usize = HEADER_WORDS * 8 + SLOTS * SLOT_BYTES;
 /// A slot's length when it publishes absence.
@@ -44,10 +44,14 @@ pub const ABSENT: u64 = u64::MAX;
 
 const WRITER: usize = 3;
 const HEARTBEAT: usize = 4;
+const CLAIMED: usize = 5;
 const CURRENT: usize = 8;
 const SLOT_HEADS: usize = 16;
 const GENERATION_BITS: u32 = 40;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
+/// No writer claims further ahead: so many take over one after the other only if none of them publishes. What does was
+/// damaged.
+const CLAIMED_AHEAD: u64 = 1 << 16;
 
 /// What a reader found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +77,7 @@ struct View<'a>(&'a [AtomicU64]);
 
 impl<'a> View<'a> {
     fn word(self, i: usize) -> &'a AtomicU64 {
-        static ZERO: AtomicU64 = AtomicU64::new(0);
-        self.0.get(i).unwrap_or(&ZERO)
+        layout::word(self.0, i)
     }
 
     fn head(self, slot: usize) -> (&'a AtomicU64, &'a AtomicU64, &'a AtomicU64) {
@@ -116,12 +119,31 @@ fn to_words(payload: &[u8]) -> impl Iterator<Item = u64> + '_ {
     })
 }
 
+/// Claims the first generation of a writer that takes over at generation `current`. It skips the one after `current`,
+/// which its predecessor may be filling, those that other writers claimed who never published, and one that would take
+/// the slot that is in force.
+fn claim(view: View<'_>, current: u64) -> u64 {
+    let claimed = view.word(CLAIMED);
+    let mut seen = claimed.load(Ordering::Acquire);
+    loop {
+        let least = current + 2;
+        let free = if (least..least + CLAIMED_AHEAD).contains(&seen) { seen } else { least };
+        let first = if slot_of(free) == slot_of(current) { free + 1 } else { free };
+        match claimed.compare_exchange(seen, first + 1, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return first,
+            Err(now) => seen = now,
+        }
+    }
+}
+
 /// The one writer of a table.
 #[derive(Debug)]
 pub struct Writer {
     map: Mapping,
     epoch: u64,
     next: u64,
+    /// What it published last, and the length that the slot says; absence has a length of its own.
+    published: Option<(Vec<u8>, u64)>,
 }
 
 impl Writer {
@@ -139,9 +161,11 @@ impl Writer {
             let taken = epoch << GENERATION_BITS | generation_of(seen);
             match current.compare_exchange_weak(seen, taken, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
+                    let next = claim(view, generation_of(seen));
                     view.word(WRITER).store(Owner::current().0, Ordering::Relaxed);
-                    view.word(HEARTBEAT).store(clock::unix_ms(), Ordering::Relaxed);
-                    return Ok(Writer { epoch, next: generation_of(seen) + 2, map });
+                    let writer = Writer { epoch, next, map, published: None };
+                    writer.say_alive();
+                    return Ok(writer);
                 }
                 Err(now) => seen = now,
             }
@@ -156,7 +180,9 @@ impl Writer {
         if payload.len() > SLOT_BYTES {
             return Err(Error::TooLarge(SLOT_BYTES));
         }
-        self.put(payload, payload.len() as u64)
+        let generation = self.put(payload, payload.len() as u64)?;
+        self.published = Some((payload.to_vec(), payload.len() as u64));
+        Ok(generation)
     }
 
     /// Publishes absence: the capability does not exist from now on.
@@ -164,7 +190,9 @@ impl Writer {
     /// # Errors
     /// `Fenced`.
     pub fn withdraw(&mut self) -> Result<u64, Error> {
-        self.put(&[], ABSENT)
+        let generation = self.put(&[], ABSENT)?;
+        self.published = Some((Vec::new(), ABSENT));
+        Ok(generation)
     }
 
     fn put(&mut self, payload: &[u8], length: u64) -> Result<u64, Error> {
@@ -189,13 +217,42 @@ impl Writer {
         let published = self.epoch << GENERATION_BITS | generation;
         current.compare_exchange(seen, published, Ordering::AcqRel, Ordering::Acquire).map_err(|_| Error::Fenced)?;
         self.next = generation + 1;
-        self.heartbeat();
-        ring_doorbell(current);
+        self.say_alive();
+        map::wake(current);
         Ok(generation)
     }
 
-    /// Says that the writer lives; readers only report it, they never act on it.
-    pub fn heartbeat(&self) {
+    /// Says that the writer lives, and publishes again what it published last if that is not what a reader finds. One that
+    /// is fenced does neither; its next `publish` tells it so.
+    pub fn heartbeat(&mut self) {
+        let current = View(self.map.words()).word(CURRENT).load(Ordering::Acquire);
+        if current >> GENERATION_BITS != self.epoch {
+            return;
+        }
+        self.say_alive();
+        let Some((payload, length)) = self.published.take() else { return };
+        if !self.is_in_force(generation_of(current), &payload, length) {
+            // Fenced just now, or no memory: the next publish or heartbeat meets the same and says so, or succeeds.
+            let _ = self.put(&payload, length);
+        }
+        self.published = Some((payload, length));
+    }
+
+    fn is_in_force(&self, current: u64, payload: &[u8], length: u64) -> bool {
+        let view = View(self.map.words());
+        let generation = self.next - 1;
+        let (stamp, length_word, sum) = view.head(slot_of(generation));
+        current == generation
+            && stamp.load(Ordering::Acquire) == generation
+            && length_word.load(Ordering::Relaxed) == length
+            && sum.load(Ordering::Relaxed) == checksum(generation, length, to_words(payload))
+            && to_words(payload)
+                .zip(view.payload(slot_of(generation)))
+                .all(|(word, held)| held.load(Ordering::Relaxed) == word)
+    }
+
+    /// Readers only report it, they never act on it.
+    fn say_alive(&self) {
         View(self.map.words()).word(HEARTBEAT).store(clock::unix_ms(), Ordering::Relaxed);
     }
 }
@@ -287,7 +344,7 @@ impl Reader {
         let words = view.payload(slot).iter().take(bytes.div_ceil(8)).map(|w| w.load(Ordering::Relaxed));
         let found = checksum(generation, length, words.inspect(|&word| each(word)));
         fence(Ordering::Acquire);
-        if stamp.load(Ordering::Relaxed) != generation || found != expected {
+        if stamp.load(Ordering::Acquire) != generation || found != expected {
             return Err(self.lapped_or_damaged(generation));
         }
         self.seen.store(current, Ordering::Relaxed);
@@ -305,11 +362,6 @@ impl Reader {
         if generation_of(seen) != generation {
             return;
         }
-        let timeout = futex::Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
-        let _ = futex::wait(map::low_half(current), futex::Flags::empty(), seen as u32, Some(&timeout));
+        map::wait(current, seen, timeout);
     }
-}
-
-fn ring_doorbell(current: &AtomicU64) {
-    let _ = futex::wake(map::low_half(current), futex::Flags::empty(), i32::MAX as u32);
 }

@@ -1,6 +1,6 @@
 //! Short texts in atomic words.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicU64, Ordering};
 
 use crate::layout::word;
 

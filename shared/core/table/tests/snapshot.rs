@@ -98,6 +98,33 @@ fn an_older_writer_is_fenced_for_good() {
 }
 
 #[test]
+fn what_was_spoilt_is_published_again_at_the_next_heartbeat() {
+    let (fd, mut old, reader) = table();
+    old.publish(&payload(1, 10)).unwrap();
+    let raw = writable(&fd, SEGMENT_BYTES);
+    let mut new = writer(&fd);
+    let good = new.publish(&payload(2, 10)).unwrap();
+    new.heartbeat();
+    assert_eq!(newest(&reader), (good, 2), "what is whole is left alone");
+    // Words of the slot in force: stamp, length, checksum, the first and the last of its payload; and *current*.
+    for n in 0..6 {
+        let generation = reader.generation();
+        let slot = (generation % 3) as usize;
+        let (head, first) = (16 + slot * 8, 512 + slot * SLOT_BYTES / 8);
+        let word = [head, head + 1, head + 2, first, first + 11, 8][n];
+        raw.words()[word].fetch_xor(1, Ordering::Relaxed);
+        assert!(reader.read().is_err(), "word {word}");
+        old.heartbeat();
+        assert!(reader.read().is_err(), "a fenced writer repairs nothing");
+        new.heartbeat();
+        assert_eq!(newest(&reader), (generation + 1, 2), "word {word}");
+    }
+    new.withdraw().unwrap();
+    new.heartbeat();
+    assert!(matches!(reader.read(), Ok((_, Snapshot::Absent))));
+}
+
+#[test]
 fn of_two_writers_that_race_only_the_newest_goes_on() {
     let (fd, _first, reader) = table();
     thread::scope(|scope| {
