@@ -4,8 +4,8 @@ A sidecar that is forked shares most of its memory with the others and is there 
 and nothing else: without a zygote, or with one that does not answer, the keeper executes the same command line. Rules:
 
 - One thread, no lock, no socket but its control socket, nothing printed; what it imports is named on its command line.
-- A child differs from one that was executed in nothing that it can see but `sys.flags` of ours, which are the same:
-  standard streams and descriptors at the keeper's numbers, environment, directory, process group, arguments, name.
+- A child sees what it would see if it had been executed: standard streams and descriptors at the keeper's numbers,
+  environment, directory, process group, signals, arguments.
 - It forks twice: the process between ends at once, and the keeper, a subreaper, is the parent.
 - The child itself says its PID. A keeper that no longer waits has shut its socket: then the child ends before it has
   done anything, so that nothing runs twice.
@@ -123,11 +123,15 @@ def _become(request: Request, control: socket.socket, descriptors: list[int]) ->
         os.setpgid(0, 0)
     if request.cwd:
         os.chdir(request.cwd)
+    coerced = os.environ.get("LC_CTYPE")  # by the interpreter, when it starts in a locale that has none
     os.environb.clear()
     for variable in request.env:
         at = variable.index(b"=", 1)
         os.environb[variable[:at]] = variable[at + 1 :]
-    sys.argv = sys.orig_argv = [os.fsdecode(argument) for argument in request.argv]
+    if coerced is not None:
+        os.environ.setdefault("LC_CTYPE", coerced)
+    sys.orig_argv = [os.fsdecode(argument) for argument in request.argv]
+    sys.argv = sys.orig_argv[3:]
     _rename(request.argv)
     # Above all numbers that are wanted, so that none is overwritten before it is where it belongs.
     above = max(request.numbers) + 1
