@@ -22,7 +22,7 @@ from tests.system.host import Host, free_port
 from tests.system.load import Load
 from tests.system.origin import Origin
 
-CORE = frozenset({"keeper", "supervisor", "proxy", "app"})
+CORE = frozenset({"keeper", "zygote", "supervisor", "proxy", "app"})
 STAGES = ("dev", "test", "staging", "canary", "production", "central")
 NAMES = ("traffic", "resilience", "discovery", "observability")
 LONG = os.environ.get("PANNIER_FAULTS") == "1"
