@@ -34,7 +34,7 @@ from pannier.supervisor.restart import Exit
 from pannier.supervisor.tables import Segments
 from pannier.supervisor.tree import Tree
 from pannier.supervisor.watchdog import Watchdog
-from pannier.supervisor.zygote_plan import zygote_of
+from pannier.supervisor.zygote_plan import zygote_plan
 
 LAST_WORDS: Final = 1.0  # seconds for what the app printed last to reach our own output
 _KEEPER_PATIENCE: Final = 3.0
@@ -55,7 +55,7 @@ class Service:
         self.broker = Broker(service=plan.service, grants=self.grants, on_ready=self._on_ready, on_beat=self._on_beat)
         self.hold = Hold(keeper, nursery, self._ended, self._refused)
         self.zygote = Child(
-            zygote_of(plan), self.hold, Watchdog(trio.current_time()), changed=self._changed, began=self._began
+            zygote_plan(plan), self.hold, Watchdog(trio.current_time()), changed=self._changed, began=self._began
         )
         self.tree = Tree(plan, self.hold, nursery, changed=self._changed, began=self._began)
         self.tail = Tail(now_ms, self._publish_lines)
