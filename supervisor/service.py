@@ -18,6 +18,7 @@ from typing import Final
 import trio
 from pannier.shared import messages
 from pannier.shared.errors import Blame, PannierError
+from pannier.shared.ticks import next_tick
 from pannier.shared.unix import listen_unix, remove_stale
 from pannier.supervisor import adoption, notify, status
 from pannier.supervisor.adoption import Found, Pending, Record
@@ -295,7 +296,7 @@ class Service:
     async def _beat(self) -> None:
         while True:
             self.segments.beat()
-            await trio.sleep(_HEARTBEAT)
+            await next_tick(_HEARTBEAT)
 
     def _began(self, child: Child) -> None:
         for stream, kind in zip(("stdout", "stderr"), child.plan.stdio[1:], strict=True):

@@ -132,6 +132,7 @@ def _become(request: Request, control: socket.socket, descriptors: list[int]) ->
         os.environ.setdefault("LC_CTYPE", coerced)
     sys.orig_argv = [os.fsdecode(argument) for argument in request.argv]
     sys.argv = sys.orig_argv[3:]
+    _reseed()
     _rename(request.argv)
     # Above all numbers that are wanted, so that none is overwritten before it is where it belongs.
     above = max(request.numbers) + 1
@@ -144,6 +145,13 @@ def _become(request: Request, control: socket.socket, descriptors: list[int]) ->
         os.close(descriptor)
     os.write(answer, struct.pack("<i", os.getpid()))
     os.close(answer)
+
+
+def _reseed() -> None:
+    """`random` itself starts afresh in every child; trio has a generator of its own, which also sets its clock."""
+    own = getattr(sys.modules.get("trio._core._run"), "_r", None)
+    if own is not None:
+        own.seed()
 
 
 def _rename(argv: list[bytes]) -> None:

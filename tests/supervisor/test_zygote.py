@@ -169,6 +169,20 @@ async def test_a_directory_that_may_not_be_entered_is_refused_as_by_exec(nest: N
     assert is_forked(pid)
 
 
+async def test_children_share_no_randomness(nest: Nest) -> None:
+    """Trio's clock starts at a random time, by which tasks of different processes keep out of each other's way."""
+    news = nest.keeper.zygote_news
+    await nest.hatch("trio")
+    with trio.fail_after(PATIENCE):
+        await news.wait()
+    origin = "import time, trio\nasync def f(): print(round(trio.current_time() - time.perf_counter()))\ntrio.run(f)"
+    said = set()
+    for number in range(3):
+        await nest.start(f"a{number}", origin)
+        said.add(await nest.output(f"a{number}"))
+    assert len(said) == 3
+
+
 async def test_another_command_line_is_executed(nest: Nest) -> None:
     zygote = await nest.hatched()
     command = ["sh", "-c", "exit 4"]
