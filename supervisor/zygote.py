@@ -123,13 +123,7 @@ def _become(request: Request, control: socket.socket, descriptors: list[int]) ->
         os.setpgid(0, 0)
     if request.cwd:
         os.chdir(request.cwd)
-    coerced = os.environ.get("LC_CTYPE")  # by the interpreter, when it starts in a locale that has none
-    os.environb.clear()
-    for variable in request.env:
-        at = variable.index(b"=", 1)
-        os.environb[variable[:at]] = variable[at + 1 :]
-    if coerced is not None:
-        os.environ.setdefault("LC_CTYPE", coerced)
+    _dress(request.env)
     sys.orig_argv = [os.fsdecode(argument) for argument in request.argv]
     sys.argv = sys.orig_argv[3:]
     _reseed()
@@ -145,6 +139,21 @@ def _become(request: Request, control: socket.socket, descriptors: list[int]) ->
         os.close(descriptor)
     os.write(answer, struct.pack("<i", os.getpid()))
     os.close(answer)
+
+
+def _dress(env: list[bytes]) -> None:
+    """Makes `env` our environment. What is as it should be is left alone: to write it again would end the sharing."""
+    wanted: dict[bytes, bytes] = {}
+    for variable in env:
+        at = variable.index(b"=", 1)
+        wanted[variable[:at]] = variable[at + 1 :]
+    if b"LC_CTYPE" in os.environb:  # by the interpreter, if by nobody else: when it starts in a locale that has none
+        wanted.setdefault(b"LC_CTYPE", os.environb[b"LC_CTYPE"])
+    for key in [key for key in os.environb if key not in wanted]:
+        del os.environb[key]
+    for key, value in wanted.items():
+        if os.environb.get(key) != value:
+            os.environb[key] = value
 
 
 def _reseed() -> None:
