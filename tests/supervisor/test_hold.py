@@ -33,6 +33,7 @@ class Keeper:
 
     def __init__(self, error: Exception | None = None, exits: tuple[Exited, ...] = ()) -> None:
         self.error = error
+        self.zygote_news = trio.Event()
         self.send, self.receive = trio.open_memory_channel[Exited](10)
         for each in exits:
             self.send.send_nowait(each)
