@@ -46,7 +46,6 @@ class Request(NamedTuple):
     argv: list[bytes]
     env: list[bytes]
     cwd: bytes
-    own_group: bool
     numbers: list[int]
 
 
@@ -71,7 +70,7 @@ def decode(message: bytes) -> Request:
     def texts() -> list[bytes]:
         return [text() for _ in range(number("<H"))]
 
-    return Request(texts(), texts(), text(), number("<B") != 0, [number("<I") for _ in range(number("<H"))])
+    return Request(texts(), texts(), text(), [number("<I") for _ in range(number("<H"))])
 
 
 def module_of(argv: Sequence[bytes]) -> str | None:
@@ -119,8 +118,7 @@ def _fork(control: socket.socket, message: bytes, descriptors: list[int]) -> Req
 
 def _become(request: Request, control: socket.socket, descriptors: list[int]) -> None:
     """Everything that an exec would have changed; the PID is told last, when it can be seen by that name."""
-    if request.own_group:
-        os.setpgid(0, 0)
+    os.setpgid(0, 0)
     if request.cwd:
         os.chdir(request.cwd)
     _dress(request.env)
