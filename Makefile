@@ -10,7 +10,7 @@ RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -
 NATIVE  := $(CORE)/python/pannier/_native.abi3.so
 PEERS   := nginx-light apache2-bin haproxy strace prometheus valgrind varnish slowhttptest $(if $(shell command -v node),,nodejs)
 
-.PHONY: run test test-rust proofs test-python lint peers bench faults soak fuzz docs build clean
+.PHONY: run test test-rust proofs test-python lint peers bench bench-start faults soak fuzz docs build clean
 
 run: build
 	$(BIN)/python examples/shop/run.py --profile $(PROFILE) $(if $(FOR),--for $(FOR))
@@ -49,6 +49,10 @@ peers:
 
 bench: build
 	$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick)
+
+# What a start takes, what all processes weigh and what they cost while idle; PROFILE= and FOR= (seconds idle).
+bench-start: build
+	$(BIN)/python -m tests.bench.start $(if $(filter command line,$(origin PROFILE)),--profile $(PROFILE)) $(if $(FOR),--idle $(patsubst %s,%,$(FOR)))
 
 # ROWS="kill-* storm" picks rows, TABLE=bus a table; results accumulate, and `make docs` takes them over.
 faults: build

@@ -45,6 +45,7 @@ from pannier.shared.errors import Blame, PannierError, TimedOut, Unreachable, Us
 from pannier.shared.framing import FramingError
 from pannier.shared.link import Link
 from pannier.shared.subscription import Subscription
+from pannier.shared.ticks import next_tick
 from pannier.shared.unix import connect_unix
 
 T = TypeVar("T")
@@ -438,7 +439,7 @@ async def _beat(link: Link) -> None:
     while True:
         if not len(link.outbox):  # the last one still waits, so the supervisor is not reading: do not pile them up
             link.post(Beat())
-        await trio.sleep(BEAT_SECONDS)
+        await next_tick(BEAT_SECONDS)
 
 
 def _disconnected() -> Unreachable:

@@ -60,6 +60,12 @@ def state_dir() -> Path:
     return private_dir(path, "PANNIER_STATE_DIR")
 
 
+def default_name() -> str:
+    """The name of this folder, made a service name."""
+    text = re.sub(r"[^a-z0-9]+", "-", Path.cwd().name.lower()).strip("-")[:63].strip("-")
+    return text or "app"
+
+
 def check_name(name: str) -> str:
     """Returns `name` if a service may be called so, else raises UsageError."""
     if re.fullmatch(NAME_PATTERN, name) is None:

@@ -15,15 +15,15 @@ import signal as signals
 import socket
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from pannier.shared.errors import Blame, PannierError
 from pannier.supervisor import keeper_protocol as protocol
-from pannier.supervisor.keeper_protocol import Op
-from pannier.supervisor.plan import ProcessPlan
+from pannier.supervisor.keeper_protocol import ZYGOTE, Op, Stdio
+from pannier.supervisor.preloading import zygote_argv
 from pannier.supervisor.presence import answers
 
 SOCKET_NAME = "keeper.sock"
@@ -39,41 +39,36 @@ class Born(NamedTuple):
     pid: int
     connection: socket.socket
 
+    def undo(self) -> None:
+        """Ends it, since nobody needs it, and returns when nothing is left of it."""
+        self.connection.close()
+        with suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
 
-def begin(directory: Path, zygote: ProcessPlan, *, own_group: bool) -> Born | None:
+
+def begin(directory: Path, environment: Mapping[str, str], *, own_group: bool) -> Born | None:
     """Starts a keeper and has it start the zygote, waiting for neither; None where that is not plainly possible.
 
     Then the ordinary way finds a keeper that lives already, or says what is wrong. The keeper's grace is 0: it ends
     with this process, until it is told another.
     """
-    greeting = protocol.request(Op.HELLO, 0, protocol.hello())
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        birth = protocol.request(Op.ZYGOTE, 1, _body(zygote))
+        stdio = (Stdio.NULL, Stdio.PIPE, Stdio.PIPE)
+        zygote = protocol.spawn(ZYGOTE, zygote_argv(), env=environment, cwd="", own_group=True, stdio=stdio, held=())
+        messages = protocol.request(Op.HELLO, 0, protocol.hello()), protocol.request(Op.ZYGOTE, 1, zygote)
         with locked(directory):
             if answers(directory / SOCKET_NAME, socket.SOCK_SEQPACKET) or answers(directory / BUS_NAME):
                 raise FileExistsError
             pid = start(directory, 0, own_group)
             connection.setblocking(False)
             connection.connect(os.fspath(directory / SOCKET_NAME))
-        connection.send(greeting)
-        connection.send(birth)
+        for message in messages:
+            connection.send(message)
     except (OSError, PannierError):
         connection.close()
         return None
     return Born(pid, connection)
-
-
-def _body(plan: ProcessPlan) -> bytes:
-    return protocol.spawn(
-        plan.name,
-        plan.argv,
-        env=plan.environment,
-        cwd=plan.cwd,
-        own_group=plan.own_group,
-        stdio=plan.stdio,
-        held=plan.held,
-    )
 
 
 @contextmanager

@@ -61,13 +61,21 @@ async def start_keeper(
     this call; its grace is 0 until it is told another. Raises KeeperError EBUSY if another
     supervisor controls the keeper or lives on without one, and PannierError if none can be started.
     """
-    if born is None:
-        connection, greeting, child = await _reach(directory, orphan_grace_ms, own_group)
-    else:
-        connection, child = trio.socket.from_stdlib_socket(born.connection), born.pid
-        greeting = await _greeted(connection)
+    connection, greeting, child = await _meet(born) or await _reach(directory, orphan_grace_ms, own_group)
     async with _conversation(Keeper(connection, greeting, adopted=child is None), child) as keeper:
         yield keeper
+
+
+async def _meet(born: Born | None) -> tuple[trio.socket.SocketType, Greeting, int | None] | None:
+    """The keeper that was started for us; None if there is none, or if it is gone: then `_reach` says why."""
+    if born is None:
+        return None
+    connection = trio.socket.from_stdlib_socket(born.connection)
+    try:
+        return connection, await _greeted(connection), born.pid
+    except KeeperGone:
+        _collect(born.pid)
+        return None
 
 
 async def _reach(

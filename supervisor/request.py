@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pannier.shared.duration import seconds
 from pannier.shared.errors import UsageError
 from pannier.shared.profile import App, Profile
 from pannier.shared.project import PROJECT_FILE, Project, load_project, resolve, socket_path
-from pannier.shared.runtime import SOCKET_NAME_LIMIT, check_name
+from pannier.shared.runtime import SOCKET_NAME_LIMIT, check_name, default_name
 from pannier.supervisor.live import read_live
 from pannier.supervisor.plan import Arguments, Plan, Said
 from pannier.supervisor.planning import Installation
@@ -142,12 +141,6 @@ def request_for(asked: Asked, environment: Mapping[str, str]) -> Request:
         environment={**environment, **app.env},
         seconds=duration(asked.duration, "--for"),
     )
-
-
-def default_name() -> str:
-    """The name of this folder, made a service name."""
-    text = re.sub(r"[^a-z0-9]+", "-", Path.cwd().name.lower()).strip("-")[:63].strip("-")
-    return text or "app"
 
 
 def duration(text: str | None, option: str) -> float | None:

@@ -20,6 +20,7 @@ from typing import Final
 import trio
 from pannier.shared import messages
 from pannier.shared.errors import Blame, PannierError
+from pannier.shared.ticks import next_tick
 from pannier.shared.unix import listen_unix, remove_stale
 from pannier.supervisor import adoption, notify, status
 from pannier.supervisor.adoption import Found, Pending, Record
@@ -36,7 +37,7 @@ from pannier.supervisor.restart import Exit
 from pannier.supervisor.tables import Segments
 from pannier.supervisor.tree import Tree
 from pannier.supervisor.watchdog import Watchdog
-from pannier.supervisor.zygote_plan import zygote_of
+from pannier.supervisor.zygote_plan import zygote_plan
 
 LAST_WORDS: Final = 1.0  # seconds for what the app printed last to reach our own output
 _KEEPER_PATIENCE: Final = 3.0
@@ -57,7 +58,7 @@ class Service:
         self.broker = Broker(service=plan.service, grants=self.grants, on_ready=self._on_ready, on_beat=self._on_beat)
         self.hold = Hold(keeper, nursery, self._ended, self._refused)
         self.zygote = Child(
-            zygote_of(plan), self.hold, Watchdog(trio.current_time()), changed=self._changed, began=self._began
+            zygote_plan(plan), self.hold, Watchdog(trio.current_time()), changed=self._changed, began=self._began
         )
         self.tree = Tree(plan, self.hold, nursery, changed=self._changed, began=self._began)
         self.tail = Tail(now_ms, self._publish_lines)
@@ -307,7 +308,7 @@ class Service:
     async def _beat(self) -> None:
         while True:
             self.segments.beat()
-            await trio.sleep(_HEARTBEAT)
+            await next_tick(_HEARTBEAT)
 
     def _began(self, child: Child) -> None:
         for stream, kind in zip(("stdout", "stderr"), child.plan.stdio[1:], strict=True):

@@ -17,6 +17,7 @@ from typing import Final
 
 import trio
 from pannier.shared.errors import Blame, PannierError, TimedOut
+from pannier.shared.ticks import next_tick
 from pannier.supervisor.child import KILLED, Child, Holder, wait_listening
 from pannier.supervisor.ending import SIDECAR_PATIENCE, Cause, Deadline, Ending
 from pannier.supervisor.lifecycle import SERVICE, ProcessState, ServiceEvent, ServiceState, step
@@ -140,7 +141,7 @@ class Tree:
     async def watch(self) -> None:
         """Kills whoever is silent for too long and can be started again; runs until cancelled."""
         while True:
-            await trio.sleep(TICK)
+            await next_tick(TICK)
             for name in self.watchdog.tick(trio.current_time()):
                 child = self.children.get(name)
                 if child is None or (child.plan.kind is Kind.APP and not self._app_was_ready):

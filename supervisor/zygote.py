@@ -4,8 +4,8 @@ A sidecar that is forked shares most of its memory with the others and is there 
 and nothing else: without a zygote, or with one that does not answer, the keeper executes the same command line. Rules:
 
 - One thread, no lock, no socket but its control socket, nothing printed; what it imports is named on its command line.
-- A child differs from one that was executed in nothing that it can see but `sys.flags` of ours, which are the same:
-  standard streams and descriptors at the keeper's numbers, environment, directory, process group, arguments, name.
+- A child sees what it would see if it had been executed: standard streams and descriptors at the keeper's numbers,
+  environment, directory, process group, signals, arguments.
 - It forks twice: the process between ends at once, and the keeper, a subreaper, is the parent.
 - The child itself says its PID. A keeper that no longer waits has shut its socket: then the child ends before it has
   done anything, so that nothing runs twice.
@@ -46,7 +46,6 @@ class Request(NamedTuple):
     argv: list[bytes]
     env: list[bytes]
     cwd: bytes
-    own_group: bool
     numbers: list[int]
 
 
@@ -71,7 +70,7 @@ def decode(message: bytes) -> Request:
     def texts() -> list[bytes]:
         return [text() for _ in range(number("<H"))]
 
-    return Request(texts(), texts(), text(), number("<B") != 0, [number("<I") for _ in range(number("<H"))])
+    return Request(texts(), texts(), text(), [number("<I") for _ in range(number("<H"))])
 
 
 def module_of(argv: Sequence[bytes]) -> str | None:
@@ -119,15 +118,13 @@ def _fork(control: socket.socket, message: bytes, descriptors: list[int]) -> Req
 
 def _become(request: Request, control: socket.socket, descriptors: list[int]) -> None:
     """Everything that an exec would have changed; the PID is told last, when it can be seen by that name."""
-    if request.own_group:
-        os.setpgid(0, 0)
+    os.setpgid(0, 0)
     if request.cwd:
         os.chdir(request.cwd)
-    os.environb.clear()
-    for variable in request.env:
-        at = variable.index(b"=", 1)
-        os.environb[variable[:at]] = variable[at + 1 :]
-    sys.argv = sys.orig_argv = [os.fsdecode(argument) for argument in request.argv]
+    _dress(request.env)
+    sys.orig_argv = [os.fsdecode(argument) for argument in request.argv]
+    sys.argv = sys.orig_argv[3:]
+    _reseed()
     _rename(request.argv)
     # Above all numbers that are wanted, so that none is overwritten before it is where it belongs.
     above = max(request.numbers) + 1
@@ -140,6 +137,28 @@ def _become(request: Request, control: socket.socket, descriptors: list[int]) ->
         os.close(descriptor)
     os.write(answer, struct.pack("<i", os.getpid()))
     os.close(answer)
+
+
+def _dress(env: list[bytes]) -> None:
+    """Makes `env` our environment. What is as it should be is left alone: to write it again would end the sharing."""
+    wanted: dict[bytes, bytes] = {}
+    for variable in env:
+        at = variable.index(b"=", 1)
+        wanted[variable[:at]] = variable[at + 1 :]
+    if b"LC_CTYPE" in os.environb:  # by the interpreter, if by nobody else: when it starts in a locale that has none
+        wanted.setdefault(b"LC_CTYPE", os.environb[b"LC_CTYPE"])
+    for key in [key for key in os.environb if key not in wanted]:
+        del os.environb[key]
+    for key, value in wanted.items():
+        if os.environb.get(key) != value:
+            os.environb[key] = value
+
+
+def _reseed() -> None:
+    """`random` itself starts afresh in every child; trio has a generator of its own, which also sets its clock."""
+    own = getattr(sys.modules.get("trio._core._run"), "_r", None)
+    if own is not None:
+        own.seed()
 
 
 def _rename(argv: list[bytes]) -> None:

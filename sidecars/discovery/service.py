@@ -21,6 +21,7 @@ from pannier.shared.http_server import serve_http
 from pannier.shared.messages import LIFECYCLE, SERVICES, Lifecycle, Nothing, Services
 from pannier.shared.runtime import REGISTRY, state_dir
 from pannier.shared.sidecar import Context
+from pannier.shared.ticks import next_tick
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.discovery.announcer import Announcer
 from pannier.sidecars.discovery.api import Api
@@ -186,7 +187,7 @@ class Discovery:
             if now >= self._heartbeat_due:
                 self._heartbeat_due = now + HEARTBEAT_SECONDS
                 self._publisher.heartbeat()
-            await trio.sleep(TICK_SECONDS)
+            await next_tick(TICK_SECONDS)
 
     async def _follow_lifecycle(self) -> None:
         async with self._context.bus.subscribe(LIFECYCLE, Lifecycle) as lifecycles:

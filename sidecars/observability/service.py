@@ -40,6 +40,7 @@ from pannier.shared.messages import (
     StatRequest,
 )
 from pannier.shared.sidecar import Context
+from pannier.shared.ticks import next_tick
 from pannier.sidecars.observability.accesslog import AccessLogFile
 from pannier.sidecars.observability.cardinality import Cap
 from pannier.sidecars.observability.config import Config
@@ -114,7 +115,7 @@ async def serve(context: Context[Config]) -> None:
 
 async def _each_second(writer: TableWriter, window: Window, counters: Counters) -> None:
     while True:
-        await trio.sleep(_TICK_SECONDS)
+        await next_tick(_TICK_SECONDS)
         writer.heartbeat()
         window.tick(trio.current_time(), counters.series())
 

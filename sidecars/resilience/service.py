@@ -34,6 +34,7 @@ from pannier.shared.messages import (
     TakeOut,
 )
 from pannier.shared.sidecar import Context
+from pannier.shared.ticks import next_tick
 from pannier.sidecars.resilience.analysis import LONGEST_MS
 from pannier.sidecars.resilience.by_hand import meant
 from pannier.sidecars.resilience.circuit_slots import assign
@@ -43,7 +44,7 @@ from pannier.sidecars.resilience.inventory import Inventory
 from pannier.sidecars.resilience.limits import limit_states
 from pannier.sidecars.resilience.listing import breaker_states, ejections
 from pannier.sidecars.resilience.lookout import Lookout, News
-from pannier.sidecars.resilience.pace import BUSY_SECONDS, next_pause
+from pannier.sidecars.resilience.pace import BUSY_SECONDS, IDLE_SECONDS, next_pause
 from pannier.sidecars.resilience.rules import Look, Rules
 from pannier.sidecars.resilience.table import limits_table
 
@@ -104,7 +105,10 @@ class Resilience:
             if trio.current_time() >= beat:
                 beat = trio.current_time() + BEAT_SECONDS
                 self._limits.heartbeat()
-            await trio.sleep(pause)
+            if pause == IDLE_SECONDS:
+                await next_tick(pause)
+            else:
+                await trio.sleep(pause)
 
     def _look(self) -> Look:
         members = self._surroundings.members()

@@ -26,6 +26,7 @@ from pannier.shared.messages import CANARY, EVENTS, Canaries, Happening, Nothing
 from pannier.shared.runtime import state_dir
 from pannier.shared.sidecar import KNOWN, Context
 from pannier.shared.tables import Fenced, Publication
+from pannier.shared.ticks import next_tick
 from pannier.sidecars.traffic.canary import FINAL, State
 from pannier.sidecars.traffic.config import Config
 from pannier.sidecars.traffic.data_path import TABLE, Surroundings
@@ -141,7 +142,7 @@ class Traffic:
             if self._unkept:
                 await self._keep()
             await self._tell_progress()
-            await trio.sleep(BEAT_SECONDS)
+            await next_tick(BEAT_SECONDS)
 
     async def _kept(self) -> dict[str, Kept]:
         try:

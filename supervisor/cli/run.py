@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from pannier.supervisor.keeper_birth import Born
     from pannier.supervisor.plan import Plan
-    from pannier.supervisor.request import Asked, Request
+    from pannier.supervisor.request import Asked
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,25 +50,33 @@ def command(*, lifeline: int | None, ready_fd: int | None, **options: Any) -> in
     pannier run --app-port 8080 --port 18080 -- python app.py
     """
     from pannier.supervisor import renewal
-    from pannier.supervisor.request import Asked, request_for, runs_many
 
-    asked = Asked(**options)
     before = renewal.begun()
     if before is not None:
+        if before.check:
+            return _could_go_on(options)
         ready_fd = None  # it was told
-    elif runs_many(asked):
-        return _run_project(asked)
-    if before is not None and before.check:
-        request_for(asked, os.environ)
-        return renewal.answer_check()
     for descriptor in (lifeline, ready_fd):
         if descriptor is not None:
             os.set_inheritable(descriptor, False)
-    request = request_for(asked, os.environ)
+    born = _begin(options) if before is None else None
+    try:
+        from pannier.supervisor.request import Asked, request_for, runs_many
+
+        asked = Asked(**options)
+        if before is None and runs_many(asked):
+            return _run_project(asked)
+        request = request_for(asked, os.environ)
+    except BaseException:
+        if born is not None:
+            born.undo()
+        raise
+    if born is not None and request.arguments.terminal != _terminal(options):
+        born.undo()
+        born = None
     request = request.with_ends(lifeline=lifeline, on_ready=lambda plan: _ready(plan, ready_fd))
     if before is not None:
         request = request.with_seconds(before.seconds)
-    born = _begin(request)
     import trio
     from pannier.supervisor.supervise import supervise
 
@@ -77,14 +86,33 @@ def command(*, lifeline: int | None, ready_fd: int | None, **options: Any) -> in
     return ended
 
 
-def _begin(request: Request) -> Born | None:
-    """Starts the keeper and the zygote now, so that they load while we do."""
-    from pannier.shared.runtime import service_dir
-    from pannier.supervisor.keeper_birth import begin
-    from pannier.supervisor.zygote_plan import zygote_for
+def _could_go_on(options: Mapping[str, Any]) -> int:
+    """Whether this version, and the files as they are now, could go on with what runs. Raises PannierError."""
+    from pannier.supervisor import renewal, supervise  # noqa: F401  # all that the next life needs can be imported
+    from pannier.supervisor.request import Asked, request_for
 
-    directory = service_dir(request.arguments.name)
-    return begin(directory, zygote_for(request), own_group=not request.arguments.terminal)
+    request_for(Asked(**options), os.environ)
+    return renewal.answer_check()
+
+
+def _begin(options: Mapping[str, Any]) -> Born | None:
+    """Starts the keeper and the zygote of one app now, so that they load while we do; what is asked for is not known
+    yet, so it may turn out to be in vain."""
+    from pannier.shared.errors import PannierError
+    from pannier.shared.runtime import check_name, default_name, service_dir
+    from pannier.supervisor.keeper_birth import begin
+
+    if not (options["app"] or options["command"] or options["app_port"]):
+        return None
+    try:
+        directory = service_dir(check_name(options["name"] or options["app"] or default_name()))
+    except PannierError:
+        return None
+    return begin(directory, os.environ, own_group=not _terminal(options))
+
+
+def _terminal(options: Mapping[str, Any]) -> bool:
+    return bool(options["command"]) and sys.stdin is not None and sys.stdin.isatty()
 
 
 def _run_project(asked: Asked) -> int:

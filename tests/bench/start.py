@@ -4,7 +4,7 @@
 
 Prints medians with the best and the worst run: milliseconds from the command to readiness with all its sidecars, and
 until a sidecar that is added live is ready; then the proportional memory of each process, and its CPU time in per cent
-of one core while idle. Figures for people, on a quiet machine; nothing is judged. The app is a listening socket of ours,
+of one core while idle. Figures for people, on a quiet machine. The app is a listening socket of ours,
 so that no interpreter of an app is in any figure.
 """
 

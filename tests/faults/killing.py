@@ -122,16 +122,17 @@ class KillKeeper(Fault):
         trial.within("degraded_s", time.monotonic() - began, DEGRADED_S)
         after = bed.processes(service)
         trial.require(
-            pids(after, less=("keeper",)) == pids(before, less=("keeper",)),
+            pids(after, less=("keeper", "zygote")) == pids(before, less=("keeper", "zygote")),
             f"not all are listed: {pids(before)} became {pids(after)}",
         )
         trial.require(
-            all(after[name].ready for name in after if name not in ("keeper", "supervisor")), "not all are ready"
+            all(after[name].ready for name in after if name not in ("keeper", "zygote", "supervisor")),
+            "not all are ready",
         )
 
     def heal(self, bed: Bed) -> None:
         """As an operator does: end the service and start it again."""
-        before = pids(bed.processes(self._service), less=("keeper",))
+        before = pids(bed.processes(self._service), less=("keeper", "zygote"))
         bed.stop(self._service)
         left = set(before.values()) & set(bed.host.survivors())
         assert not left, f"left behind by a service without a keeper: {left}"

@@ -24,7 +24,7 @@ from tests.faults.row import Fault
 from tests.faults.verdict import Trial
 from tests.system.host import Host
 
-CORE = frozenset({"keeper", "supervisor", "proxy", "app"})
+CORE = frozenset({"keeper", "zygote", "supervisor", "proxy", "app"})
 STAGES = ("dev", "test", "staging", "canary", "production", "central")
 NAMES = ("traffic", "resilience", "discovery", "observability")
 

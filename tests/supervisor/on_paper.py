@@ -19,6 +19,7 @@ class Keeper:
     def __init__(self) -> None:
         self.pid = NOBODY
         self.patience = math.inf
+        self.zygote_news = trio.Event()
         self.spawned: dict[str, int] = {}
         self.sent: list[str] = []
         self._exits, self._events = trio.open_memory_channel[Exited](math.inf)

@@ -33,6 +33,7 @@ from pannier.supervisor import adoption
 from pannier.supervisor.adoption import Found, Record
 from pannier.supervisor.compose import SEGMENTS
 from pannier.supervisor.keeper import Exited
+from pannier.supervisor.keeper_protocol import ZYGOTE
 from pannier.supervisor.objective import Series
 from pannier.supervisor.plan import Arguments, Place, Said
 from pannier.supervisor.planning import Installation, plan_for, profile_of
@@ -98,7 +99,7 @@ class Host(Keeper):
         self.starts[name] += 1
         if name in NAMES:
             self.nursery.start_soon(self._live, name, pid, more["env"]["PANNIER_TOKEN"])
-        else:
+        elif name != ZYGOTE:
             self.nursery.start_soon(self.say_ready, name, pid)
         return pid
 

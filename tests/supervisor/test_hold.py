@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import subprocess
 import sys
 
+import msgspec
 import pytest
 import trio
+import trio.testing
 from pannier.supervisor.hold import UNKNOWN_END, Hold, reap
 from pannier.supervisor.keeper import Exited, KeeperError, KeeperGone, Stdio
+from pannier.supervisor.keeper_protocol import Op
 from pannier.supervisor.plan import Kind, ProcessPlan, Readiness
 from pannier.supervisor.restart import Exit, Policy, RestartSettings
 
@@ -33,6 +37,7 @@ class Keeper:
 
     def __init__(self, error: Exception | None = None, exits: tuple[Exited, ...] = ()) -> None:
         self.error = error
+        self.zygote_news = trio.Event()
         self.send, self.receive = trio.open_memory_channel[Exited](10)
         for each in exits:
             self.send.send_nowait(each)
@@ -127,3 +132,56 @@ def test_the_end_of_somebody_elses_child_is_unknown() -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert reap(process.pid) == Exit(3)
     process.returncode = 3
+
+
+class Loading(Keeper):
+    """Has a zygote that can be used from `loaded` seconds on; `ways` is how it was asked to start."""
+
+    def __init__(self, loaded: float) -> None:
+        super().__init__()
+        self.loaded = trio.current_time() + loaded
+        self.ways: list[Op] = []
+
+    async def spawn(self, *_: object, how: Op = Op.SPAWN, **__: object) -> int:
+        await trio.lowlevel.checkpoint()
+        self.ways.append(how)
+        if how is Op.FORK and trio.current_time() < self.loaded:
+            raise KeeperError(errno.EAGAIN, "the zygote is loading")
+        return 7
+
+    async def load(self) -> None:
+        await trio.sleep_until(self.loaded)
+        self.zygote_news.set()
+
+
+@pytest.mark.parametrize(
+    ("loaded", "ways", "within"),
+    [
+        (0.0, [Op.FORK], 0.0),
+        (2.0, [Op.FORK, Op.FORK], 2.0),
+        (60.0, [Op.FORK, Op.SPAWN], 5.0),
+    ],
+)
+async def test_who_starts_for_the_first_time_waits_for_a_zygote_that_loads(
+    autojump_clock: trio.testing.MockClock, loaded: float, ways: list[Op], within: float
+) -> None:
+    keeper = Loading(loaded)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.load)
+        began = trio.current_time()
+        hold = Hold(keeper, nursery, lambda *_: None)  # type: ignore[arg-type]
+        assert await hold.spawn(msgspec.structs.replace(PLAN, kind=Kind.SIDECAR)) == 7
+        assert (keeper.ways, trio.current_time() - began) == (ways, within)
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_has_lived_is_executed_when_the_zygote_loads(autojump_clock: trio.testing.MockClock) -> None:
+    plan = msgspec.structs.replace(PLAN, kind=Kind.SIDECAR)
+    keeper = Loading(0.0)
+    async with trio.open_nursery() as nursery:
+        hold = Hold(keeper, nursery, lambda *_: None)  # type: ignore[arg-type]
+        await hold.spawn(plan)
+        keeper.loaded = math.inf
+        began = trio.current_time()
+        await hold.spawn(plan)
+        assert (keeper.ways, trio.current_time()) == ([Op.FORK, Op.FORK, Op.SPAWN], began)

@@ -24,7 +24,7 @@ STAGES = {
     "canary": {"discovery", "observability", "traffic", "resilience"},
     "production": {"discovery", "observability", "traffic", "resilience"},
 }
-CORE = {"keeper", "supervisor", "proxy", "app"}
+CORE = {"keeper", "zygote", "supervisor", "proxy", "app"}
 THIRD_CONFIG = """
 import msgspec
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -200,7 +200,7 @@ def test_without_its_keeper_a_service_is_degraded_and_still_stops(host: Host, po
     before = host.pids("orders")
     os.kill(before["keeper"], signal.SIGKILL)
     until(lambda: any(p.state == "degraded" for p in host.processes("orders")))
-    assert {**host.pids("orders"), "keeper": 0} == {**before, "keeper": 0}
+    assert {**host.pids("orders"), "keeper": 0, "zygote": 0} == {**before, "keeper": 0, "zygote": 0}
     process.terminate()
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 6

@@ -83,6 +83,21 @@ def _same(now: dict[str, int], before: dict[str, int], names: Sequence[str]) -> 
     return any(now[name] == before[name] for name in names)
 
 
+def test_the_zygote_is_killed(host: Host, origin: Origin) -> None:
+    """It costs nobody anything, and whoever is started meanwhile is there all the same."""
+    origin.serve("orders")
+    with Load(host.urls("orders")["inbound"], "orders") as load:
+        for others in ((), SIDECARS):
+            before, victims = host.pids("orders"), ("zygote", *others)
+            for victim in victims:
+                os.kill(before[victim], signal.SIGKILL)
+            until(lambda: host.ready("orders") and not _same(host.pids("orders"), before, victims), within=5.0)  # noqa: B023
+            assert {**host.pids("orders"), **dict.fromkeys(victims, 0)} == {**before, **dict.fromkeys(victims, 0)}
+        assert host.run("sidecar", "restart", SIDECARS[0], "--name", "orders").returncode == 0
+    load.assert_all_answered()
+    assert host.metric("orders", CONNECTIONS) == load.dialled
+
+
 def test_the_supervisor_is_killed_and_another_adopts(host: Host, origin: Origin) -> None:
     first = origin.serve("orders", "--set", "orphan_grace=30s")
     before = host.pids("orders")
@@ -158,7 +173,7 @@ def test_the_keeper_is_killed(host: Host, origin: Origin) -> None:
     with Load(host.urls("orders")["inbound"], "orders") as load:
         os.kill(before["keeper"], signal.SIGKILL)
         until(lambda: any(each.state == "degraded" for each in host.processes("orders")))
-        assert {**host.pids("orders"), "keeper": 0} == {**before, "keeper": 0}
+        assert {**host.pids("orders"), "keeper": 0, "zygote": 0} == {**before, "keeper": 0, "zygote": 0}
     load.assert_all_answered()
     assert "degraded" in host.run("ps").stdout
     assert host.run("down").returncode == 0

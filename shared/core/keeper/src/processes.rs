@@ -116,7 +116,7 @@ impl Processes {
     }
 
     fn forked(&mut self, spawn: &Spawn, prepared: &Prepared, held: &[(&str, BorrowedFd<'_>)]) -> Option<Pid> {
-        let zygote = self.zygote.as_ref()?;
+        let zygote = self.zygote.as_ref().filter(|_| spawn.own_group)?;
         let mut given = Vec::with_capacity(3 + held.len());
         for (stream, number) in prepared.streams.iter().zip(0..) {
             given.push((stream.as_ref()?.as_fd(), number));
@@ -124,7 +124,7 @@ impl Processes {
         for (_, descriptor) in held {
             given.push((*descriptor, u32::try_from(descriptor.as_raw_fd()).ok()?));
         }
-        let birth = Birth { argv: &spawn.argv, env: &prepared.env, cwd: &spawn.cwd, own_group: spawn.own_group };
+        let birth = Birth { argv: &spawn.argv, env: &prepared.env, cwd: &spawn.cwd };
         match zygote.fork(&birth, &given) {
             Forked::Child(pid) => Some(pid),
             Forked::Declined => None,

@@ -3,7 +3,7 @@
 //! It is spawned like any process, under the name `zygote`, with one end of a SEQPACKET pair. It says `i32 0` once it has
 //! loaded what it was told to; then each request, with its descriptors (standard streams first), is answered by the new
 //! process itself: `i32 pid`, or by the zygote: `i32 -errno`. A request is
-//! `list argv, list env, text cwd, u8 own_group, list of u32: the number of each descriptor`.
+//! `list argv, list env, text cwd, list of u32: the number of each descriptor`; the process leads a group of its own.
 //!
 //! Rules: whatever goes wrong, the caller executes instead, so a zygote may die, hang or talk nonsense. The keeper waits
 //! for an answer for at most `PATIENCE`, and gives up a zygote that takes longer; it never waits for one that loads.
@@ -37,7 +37,6 @@ pub struct Birth<'a> {
     pub argv: &'a [OsString],
     pub env: &'a [OsString],
     pub cwd: &'a OsString,
-    pub own_group: bool,
 }
 
 /// What became of a request.
@@ -96,7 +95,6 @@ impl Zygote {
             .list(birth.argv, |to, argument| to.os_text(argument))
             .list(birth.env, |to, variable| to.os_text(variable))
             .os_text(birth.cwd)
-            .u8(u8::from(birth.own_group))
             .list(given, |to, (_, number)| to.u32(*number))
             .into_bytes();
         let descriptors: Vec<BorrowedFd<'_>> = given.iter().map(|(descriptor, _)| *descriptor).collect();
