@@ -4,7 +4,8 @@ Rules:
 - History follows what has happened. That it cannot be written is said once per trouble, and never stops a change.
 - Files are read and written in a thread, in the order of what happened: the bus has to be served meanwhile.
 - A plan that was in force before is kept as it was compiled, so that going back to it takes no time. It is used only if
-  nothing has changed that a plan is made of besides what was said: ports, tokens, what is installed.
+  nothing has changed that a plan is made of besides what was said: ports, tokens, what is installed. The plan that a
+  predecessor left is not kept: it may have been of another version, and a change brings what this one makes of it.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ class Chronicle:
         self._trouble = ""
         self._plans: OrderedDict[str, Plan] = OrderedDict()
 
-    async def begin(self, plan: Plan, *, by: str, pending: bool) -> None:
+    async def begin(self, plan: Plan, *, adopted: bool, pending: bool) -> None:
         """What holds now is the newest entry, whatever an earlier supervisor did not come to write."""
         self._history = await self._attempt(partial(History, self._service))
         if self._history is not None and self._history.problems:
             self._say("; ".join(self._history.problems))
-        await self._attempt(partial(self._reconcile, plan, by=by, pending=pending))
+        await self._attempt(partial(self._reconcile, plan, adopted=adopted, pending=pending))
 
     @property
     def revision(self) -> int:
@@ -53,14 +54,14 @@ class Chronicle:
         return newest.number if newest is not None else NO_ENTRY
 
     @property
-    def before(self) -> Entry | None:
-        """The entry to which one would go back."""
+    def lately(self) -> list[Entry]:
+        """The entry that holds, and the one to which one would go back."""
         history = self._history
         newest = history.newest if history is not None else None
         if history is None or newest is None:
-            return None
+            return []
         stood = [each for each in history.entries if each.state != TAKEN_BACK and each.id != newest.id]
-        return stood[-1] if stood else None
+        return [newest, *stood[-1:]]
 
     def revisions(self) -> Revisions:
         if self._history is None:
@@ -85,8 +86,7 @@ class Chronicle:
         """The plan of what was said as it was compiled before, if it fits the service as it is now."""
         for plan in self._plans.values():
             if plan.arguments == arguments and plan.said == said:
-                fits = (plan.place, plan.proxy, _tokens(plan)) == (old.place, old.proxy, _tokens(old))
-                return plan if fits else None
+                return plan if (plan.place, _tokens(plan)) == (old.place, _tokens(old)) else None
         return None
 
     def has(self, plan: Plan) -> bool:
@@ -105,33 +105,37 @@ class Chronicle:
         if self._history is not None and (entry := self._history.pending()) is not None:
             self._history.mark(entry.number, state)
 
-    def _reconcile(self, plan: Plan, *, by: str, pending: bool) -> None:
+    def _reconcile(self, plan: Plan, *, adopted: bool, pending: bool) -> None:
         history = self._history
         if history is None:
             return
         entry = history.pending()
         if entry is not None and not pending:
             history.mark(entry.number, IN_FORCE if entry.id == identify(_content(plan)) else TAKEN_BACK)
-        self._add(plan, [f"profile {plan.profile}"], by=by, state=PENDING if pending else IN_FORCE)
+        if not adopted:
+            self.keep(plan)
+        by = "taken over" if adopted else "run"
+        self._note(plan, [f"profile {plan.profile}"], by=by, state=PENDING if pending else IN_FORCE)
 
     def _add(self, plan: Plan, lines: Sequence[str], *, by: str, state: State) -> None:
-        content = _content(plan)
-        id_ = self.keep(plan)
-        history = self._history
-        if history is None or (history.newest is not None and history.newest.id == id_):
+        self.keep(plan)
+        self._note(plan, lines, by=by, state=state)
+
+    def _note(self, plan: Plan, lines: Sequence[str], *, by: str, state: State) -> None:
+        content, history = _content(plan), self._history
+        if history is None or (history.newest is not None and history.newest.id == identify(content)):
             return
         said_at = (plan.arguments.source, plan.arguments.assignments)
         history.add(content, said_at, at_ms=self._now_ms(), by=by, lines=lines, state=state)
         self._trouble = ""
 
-    def keep(self, plan: Plan) -> str:
-        """Has a plan at hand; the name of its content."""
+    def keep(self, plan: Plan) -> None:
+        """Has a plan at hand that this process has compiled."""
         id_ = identify(_content(plan))
         self._plans[id_] = plan
         self._plans.move_to_end(id_)
         while len(self._plans) > KEPT:
             self._plans.popitem(last=False)
-        return id_
 
     async def _attempt(self, work: Callable[[], T]) -> T | None:
         try:

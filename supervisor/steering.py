@@ -39,7 +39,6 @@ from pannier.supervisor.adoption import Pending, Record
 from pannier.supervisor.change import change, configured
 from pannier.supervisor.chronicle import Chronicle
 from pannier.supervisor.difference import NOTHING
-from pannier.supervisor.history import Entry
 from pannier.supervisor.judge import Counters, Judge
 from pannier.supervisor.judge import counters as counters_of
 from pannier.supervisor.objective import Objective
@@ -195,18 +194,20 @@ class Steering:
         async with self._one:
             if record is not None:
                 await self._settle(record)
-            by = "run" if record is None else "taken over"
-            await self._chronicle.begin(self._service.plan, by=by, pending=self._service.pending is not None)
+            pending = self._service.pending is not None
+            await self._chronicle.begin(self._service.plan, adopted=record is not None, pending=pending)
         self._news.set()
         self._begun.set()
-        if record is not None and (entry := self._chronicle.before) is not None:
-            await self._prepare(entry)
+        if record is not None:
+            await self._prepare()
 
-    async def _prepare(self, entry: Entry) -> None:
-        """Compiles what held before: going back must not take longer because our predecessor died."""
-        plan = self._service.plan
-        with suppress(PannierError):
-            self._chronicle.keep(await self._next(plan, entry.arguments(plan.arguments), self._chronicle.said(entry)))
+    async def _prepare(self) -> None:
+        """Compiles what holds and what held before: going back must not take longer because our predecessor died."""
+        for entry in self._chronicle.lately:
+            plan = self._service.plan
+            with suppress(PannierError):
+                said = self._chronicle.said(entry)
+                self._chronicle.keep(await self._compiled(plan, entry.arguments(plan.arguments), said))
 
     async def _settle(self, record: Record) -> None:
         service = self._service
@@ -228,8 +229,7 @@ class Steering:
         service = self._service
         async with self._exclusively(pending=True):
             self._need_keeper()
-            now = service.plan
-            plan = await trio.to_thread.run_sync(next_plan, now, now.arguments, now.said, self._installation())
+            plan = await self._compiled(service.plan, service.plan.arguments, service.plan.said)
             leaver = await generations.take_over(service, plan.proxy)
             await service.keep(msgspec.structs.replace(service.plan, proxy=plan.proxy))
         await generations.leave(service, leaver)
@@ -324,8 +324,9 @@ class Steering:
     async def _next(self, old: Plan, arguments: Arguments, said: Said) -> Plan:
         """In a thread: a thousand rules take a third of a second to check, in which the bus has to be served. What held
         before is at hand."""
-        if (kept := self._chronicle.kept(old, arguments, said)) is not None:
-            return kept
+        return self._chronicle.kept(old, arguments, said) or await self._compiled(old, arguments, said)
+
+    async def _compiled(self, old: Plan, arguments: Arguments, said: Said) -> Plan:
         return await trio.to_thread.run_sync(next_plan, old, arguments, said, self._installation())
 
     async def _takers(self, old: Plan, new: Plan) -> set[str]:
