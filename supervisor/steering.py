@@ -242,6 +242,7 @@ class Steering:
             old = service.plan
             wished = wish(old)
             new = await self._next(old, wished.arguments, wished.said)
+            _refuse_handover(old, new)
             made = change(old, new, await self._takers(old, new))
             lines = [*made.lines, *wished.notes]
             confirm = self._confirmation(new, request.confirm_s, unless)
@@ -250,6 +251,7 @@ class Steering:
             old, waiting = service.plan, service.pending
             wished = wish(old)
             new = await self._next(old, wished.arguments, wished.said)
+            _refuse_handover(old, new)
             takers = await self._takers(old, new)
             made = change(old, new, takers)
             if made.start or made.proxy or set(made.configure) - takers:
@@ -403,3 +405,16 @@ def _verb(request: Request) -> str:
             return "profile reset"
         case Rollback():
             return f"config rollback {request.revision}"
+
+
+def _refuse_handover(old: Plan, new: Plan) -> None:
+    """Who comes is there before anybody goes, so a table cannot go from one to another in one change: its old writer
+    would be fenced while he still counts, and the withdrawal of his table would be that of the new one's."""
+    going = {kind: name for name in old.enabled if name not in new.enabled for kind in old.sidecars[name].writes}
+    for name in new.enabled:
+        for kind in new.sidecars[name].writes if name not in old.enabled else ():
+            if kind in going:
+                raise UsageError(
+                    f"table {kind} cannot go from {going[kind]} to {name} in one step",
+                    hint=f"pannier sidecar rm {going[kind]}, then this again",
+                )

@@ -327,8 +327,14 @@ async def test_the_table_of_who_runs_is_not_withdrawn_with_another_one_that_coul
     double = type("Double", (Tuned,), {"needs": Needs(writes=("routes",))})
     types = {**INSTALLATION.types, "double": double}
     monkeypatch.setattr(steered, "INSTALLATION", Installation(types, {name: f"x.{name}" for name in types}))
-    async with running(host, sidecars=CANARY["sidecars"]) as it:
-        found = Found(it.pids(), {})
+    grants = {"double": {"writes": ["routes"]}}
+    async with running(host, sidecars=CANARY["sidecars"], grants=grants) as it:
+        before = it.pids()
+        for dry_run in (True, False):
+            with pytest.raises(UsageError, match="table routes cannot go from traffic to double in one step"):
+                await it.use("mine", {"sidecars": {"discovery": {}, "double": {}}, "grants": grants}, dry_run=dry_run)
+        assert it.pids() == before
+        found = Found(before, {})
     async with running(host, found) as it:
         assert it.service.plan.sidecars["double"].writes == ("routes",)
         assert "routes" not in it.segments.withdrawn
