@@ -62,7 +62,7 @@ class Upgrades(Fault):
 
 
 class OtherLayout(Fault):
-    """The memory is of another major version, as after a downgrade: a new proxy cannot read it, and the old one stays."""
+    """The memory is of another major version, as after a downgrade: a new proxy cannot read it, the old one stays."""
 
     def clean(self, bed: Bed) -> str:
         return missing(bed)
