@@ -214,6 +214,15 @@ class Status(msgspec.Struct, frozen=True):
     urls: dict[str, str] = {}
 
 
+class Life(msgspec.Struct, frozen=True):
+    """Verb `life` of the supervisor: `life` names this run of it, which one that becomes another version has not in
+    common with its next; `version` is of the code that runs."""
+
+    life: str
+    version: str
+    ready: bool
+
+
 class SidecarName(msgspec.Struct, frozen=True):
     """Verbs `sidecar.add`, `sidecar.rm`, `sidecar.restart` of the supervisor."""
 

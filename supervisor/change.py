@@ -6,7 +6,8 @@ Rules:
 - A process is touched only if it comes, goes, or has another configuration. Its environment (which names the stage) is
   no reason: the next life gets it.
 - A line says what an operator can find again: the path in the profile, or in the sidecar's part of it.
-- What cannot change while it runs is said, not done: the listeners of the proxy are one a worker, and bound.
+- Another number of workers is another process of the proxy, which takes over from the one that runs.
+- What cannot change while it runs is said, not done: a port is bound once.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ MOST_LINES: Final = 40
 SIDECARS: Final = "sidecars"
 _SILENT: Final = frozenset({SIDECARS, "description", "extends"})
 _BASE: Final = frozenset({"inbound", "outbound", "proxy", "services"})
+_WORKERS: Final = ("proxy", "workers")
 _AT_START: Final[Mapping[Path, str]] = {
-    ("proxy", "workers"): "workers",
     ("outbound", "port"): "outbound_port",
     ("ready_timeout",): "ready_timeout",
 }
@@ -35,11 +36,12 @@ _AT_START: Final[Mapping[Path, str]] = {
 
 
 class Change(msgspec.Struct, frozen=True):
-    """`start`, `configure` and `stop` name sidecars; `lines` is all of it for people."""
+    """`start`, `configure` and `stop` name sidecars; `proxy`: it is replaced; `lines` is all of it for people."""
 
     start: tuple[str, ...] = ()
     configure: tuple[str, ...] = ()
     base: bool = False
+    proxy: bool = False
     stop: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
 
@@ -66,13 +68,16 @@ def change(old: Plan, new: Plan, live: Collection[str] | None = None) -> Change:
         lines += _spelt_out(f"~ {how} {name}: ", found, before, after)
     rules = [each for each in differences(old.settings, new.settings) if each.path[0] not in _SILENT]
     late = [each for each in rules if each.path in _AT_START]
-    rules = [each for each in rules if each not in late]
+    workers = [each for each in rules if each.path == _WORKERS]
+    rules = [each for each in rules if each not in (*late, *workers)]
+    proxy = old.proxy.argv != new.proxy.argv
     published = [each for each in rules if each.path[0] in _BASE]
     lines += _spelt_out("~ publish base: ", published, *said)
     lines += _spelt_out("~ ", [each for each in rules if each not in published], *said)
+    lines += _spelt_out("~ replace proxy: ", workers if proxy else (), *said)
     lines += [f"- stop {name}" for name in stop]
     lines += [f"= at the next start: {each}" for each in late if not _overruled(new, each)]
-    return Change(start, told, base, stop, tuple(lines))
+    return Change(start, told, base, proxy, stop, tuple(lines))
 
 
 def stated(said: Said) -> dict[str, Any]:

@@ -21,6 +21,7 @@ import struct
 from collections.abc import Callable
 from typing import Final, Protocol
 
+import msgspec
 import trio
 from pannier.supervisor.lifecycle import ALIVE, PROCESS, ProcessEvent, ProcessState, step
 from pannier.supervisor.plan import Kind, ProcessPlan, Readiness
@@ -155,6 +156,13 @@ class Child:
         self._pause.cancel()
         if self.state is not ProcessState.PENDING:
             self._move(ProcessEvent.DRAIN)
+
+    def rename(self, name: str) -> None:
+        """It goes by that name from now on; whoever holds the process knows. Nobody watches it by the old one."""
+        self._watchdog.release(self.name)
+        self.plan = msgspec.structs.replace(self.plan, name=name)
+        if self.ready and self.plan.silence:
+            self._watchdog.expect(name, self.plan.silence, trio.current_time())
 
     async def restart(self) -> None:
         """Ends this life, one that is just being started included, and begins the next at once, whatever the policy

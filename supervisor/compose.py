@@ -44,6 +44,7 @@ LOOPBACK: Final = "localhost,127.0.0.1,::1"
 PUBLIC_MODE: Final = 0o660
 PRIVATE_MODE: Final = 0o600
 """Of Unix sockets; `socket_files.py` says why."""
+WORKERS: Final = "--workers"
 SIDECAR_READY_WITHIN: Final = 10.0  # seconds
 SETTLES: Final = 1.0  # seconds of readiness, after which an earlier crash of governance says nothing any more
 SILENCE: Final = 5.0  # seconds without a beat, after which a ready process is killed
@@ -61,6 +62,16 @@ def listeners(profile: Profile, arguments: Arguments, cores: int) -> tuple[Liste
         _inbound(arguments.port, workers),
         _outbound(arguments.outbound_port, profile.outbound.port, workers),
         *((metrics_listener(arguments.metrics_port),) if "observability" in profile.sidecars else ()),
+    )
+
+
+def widened(plan: Plan) -> tuple[Listener | UnixListener, ...]:
+    """The listeners of a service that runs, for as many workers as the proxy of `plan` is to have."""
+    arguments, ports, words = plan.arguments, plan.place.ports, plan.proxy.argv
+    workers = int(words[words.index(WORKERS) + 1])
+    both = (_inbound(arguments.port, workers), _outbound(arguments.outbound_port, 0, workers))
+    return tuple(
+        msgspec.structs.replace(each, port=ports[each.name]) if isinstance(each, Listener) else each for each in both
     )
 
 
@@ -237,7 +248,7 @@ def _proxy(profile: Profile, arguments: Arguments, place: Place) -> ProcessPlan:
     return ProcessPlan(
         name="proxy",
         kind=Kind.PROXY,
-        argv=(place.pannierd, "proxy", "--workers", str(worker_count(profile, arguments, place.cores))),
+        argv=(place.pannierd, "proxy", WORKERS, str(worker_count(profile, arguments, place.cores))),
         environment={**without_outer(place.environment), "NOTIFY_SOCKET": place.inside("notify.sock")},
         cwd=arguments.cwd,
         held=("inbound", "outbound", *SEGMENTS),

@@ -30,6 +30,7 @@ class Cause(StrEnum):
     TIME = "time"  # --for is over
     LIFELINE = "lifeline"  # whoever started us is gone
     NOT_READY = "not_ready"
+    RENEWED = "renewed"  # only this life of the supervisor: nothing else ends
 
 
 class Ending(msgspec.Struct, frozen=True):

@@ -142,8 +142,8 @@ class Keeper:
         """Holds `count` listening sockets as `name.0`, `name.1`, …; returns their port.
 
         `address` is `127.0.0.1:80` or `[::]:80`; port 0 picks one. The same request again changes nothing and returns
-        the same port. KeeperError: EADDRINUSE, also when the port belongs to another keeper of this user; EEXIST if
-        the name is taken.
+        the same port; for more sockets, the listener gets those that it lacks, and it never loses one. KeeperError:
+        EADDRINUSE, also when the port belongs to another keeper of this user; EEXIST if the name is taken.
         """
         body = protocol.text(name) + protocol.text(address) + struct.pack("<H", count)
         return Reader((await self._call(Op.LISTEN, body)).body).u16()
@@ -191,6 +191,16 @@ class Keeper:
     async def forget(self, name: str) -> None:
         """Drops the entry of a process that ended, with its pipes. KeeperError: EBUSY if it runs, ENOENT."""
         await self._call(Op.FORGET, protocol.text(name))
+
+    async def swap(self, one: str, other: str) -> None:
+        """Has two processes exchange their names, at once. KeeperError ENOENT if there are not both."""
+        await self._call(Op.SWAP, protocol.text(one) + protocol.text(other))
+
+    async def renew(self, program: str | Path) -> None:
+        """Has the keeper become `program`, another version of it, with the same PID and everything that it has; returns
+        when that one serves. KeeperError, and the old one goes on: ENOEXEC if the program cannot take over (its reason
+        is in the message), ESHUTDOWN if the keeper is ending."""
+        await self._call(Op.RENEW, protocol.text(os.fspath(program)))
 
     async def shutdown(self, term_ms: int) -> None:
         """Ends everything: TERM to all that runs, KILL after `term_ms`, then the service's files, then the keeper.

@@ -37,6 +37,8 @@ class Op(IntEnum):
     FORGET = 12
     SHUTDOWN = 13
     LISTEN_UNIX = 14
+    SWAP = 15
+    RENEW = 16
     EXITED = 64
 
 

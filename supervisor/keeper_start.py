@@ -204,12 +204,16 @@ def _connect(directory: Path) -> trio.socket.SocketType | None:
         raise
 
 
+def keeper_program() -> Path:
+    """The keeper of this installation. Not resolved: in a virtual environment the interpreter is a symlink, and the
+    keeper is beside the link."""
+    return Path(sys.executable).parent / "pannier-keeper"
+
+
 def _start(directory: Path, orphan_grace_ms: int, own_group: bool) -> int:
     """Binds the socket, which nobody listens to, and starts a keeper on it; its pid."""
     path = directory / SOCKET_NAME
-    # Not resolved: in a virtual environment the interpreter is a symlink, and the keeper is beside the link.
-    program = Path(sys.executable).parent / "pannier-keeper"
-    command = [str(program), "--dir", str(directory), "--orphan-grace-ms", str(orphan_grace_ms)]
+    command = [str(keeper_program()), "--dir", str(directory), "--orphan-grace-ms", str(orphan_grace_ms)]
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         try:
             _remove_stale(path)
@@ -237,7 +241,9 @@ def _start(directory: Path, orphan_grace_ms: int, own_group: bool) -> int:
             )
         except OSError as error:
             hint = "install pannier again: pip install --force-reinstall pannier"
-            raise PannierError(f"cannot start {program}: {error.strerror}", hint=hint, blame=Blame.PLATFORM) from error
+            raise PannierError(
+                f"cannot start {command[0]}: {error.strerror}", hint=hint, blame=Blame.PLATFORM
+            ) from error
 
 
 def _remove_stale(path: Path) -> None:

@@ -60,16 +60,15 @@ def plan_for(
 
 
 def next_plan(old: Plan, arguments: Arguments, said: Said, installation: Installation) -> Plan:
-    """The plan of a service that runs, after something else was said: who runs keeps his token, and the proxy its
-    workers, since the listeners are one a worker. Raises ConfigError with everything that is wrong."""
+    """The plan of a service that runs, after something else was said: who runs keeps his token. Raises ConfigError with
+    everything that is wrong."""
 
     def token(name: str) -> str:
         known = old.sidecars.get(name)
         return known.grant.token if known is not None and known.grant is not None else new_token(name)
 
     profile = profile_of(arguments.profile, said, installation)
-    plan = plan_for(profile, arguments, old.place, said=said, installation=installation, token=token)
-    return msgspec.structs.replace(plan, proxy=old.proxy)
+    return plan_for(profile, arguments, old.place, said=said, installation=installation, token=token)
 
 
 def new_token(_: str) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +58,7 @@ class Service:
         self.drained = trio.Event()
         self.keeper_gone = trio.Event()
         self.deadline: Deadline | None = None
+        self.life = messages.Life(secrets.token_hex(8), version("pannier"), ready=False)
         self._directory = Path(plan.place.directory)
         self._keeper_socket = _identity(self._directory / SOCKET_NAME)
         self._nursery = nursery
@@ -137,6 +140,12 @@ class Service:
         self._changing = names
         with suppress(KeeperGone):
             await adoption.save(self.keeper, self.record())
+
+    async def keep(self, plan: Plan) -> None:
+        """The plan in force, with what has been done about a process; its revision is the same."""
+        self.plan = plan
+        self.tree.replan(plan)
+        await self.touch(self._changing)
 
     async def put_in_force(self, plan: Plan, pending: Pending | None) -> None:
         """The plan that holds from now on, for a successor as well; what it says of processes has been done."""
@@ -249,14 +258,15 @@ class Service:
             await notify.hear(socket, self._notified)
 
     def _notified(self, pid: int, fields: dict[str, str]) -> None:
-        proxy = self.tree.proxy
-        if pid != proxy.pid:
+        proxies = (child for child in self.tree.children.values() if child.plan.kind is Kind.PROXY)
+        proxy = next((child for child in proxies if child.pid == pid), None)
+        if proxy is None:
             return
         if notify.READY in fields and not proxy.ready:
             proxy.said_ready(pid)
         if notify.WATCHDOG in fields:
             proxy.beat()
-        if notify.DRAINED in fields:
+        if notify.DRAINED in fields and proxy is self.tree.proxy:
             self.drained.set()
 
     def _ended(self, name: str, pid: int, exit_: Exit) -> None:
@@ -288,14 +298,15 @@ class Service:
 
     async def _relay(self, child: Child, stream: str) -> None:
         is_app = child.plan.kind is Kind.APP
+        speaker = self.tree.proxy.name if child.plan.kind is Kind.PROXY else child.name  # whichever of the two it is
         last = trio.Event()
         if is_app:
             self._last_words.add(last)
         sink = self._stdout if is_app and stream == "stdout" else self._stderr
-        prefix = None if is_app else f"{child.name} | ".encode()
+        prefix = None if is_app else f"{speaker} | ".encode()
         try:
             descriptor = await self.keeper.fetch(f"{child.name}.{stream}")
-            await relay(descriptor, child.name, stream, sink=sink, tail=self.tail, prefix=prefix)
+            await relay(descriptor, speaker, stream, sink=sink, tail=self.tail, prefix=prefix)
         except (KeeperGone, KeeperError):
             return
         finally:
@@ -342,7 +353,7 @@ class Service:
             self.tree.state.value,
             [
                 messages.ProcessState(child.name, child.plan.kind.value, child.state.value, child.ready)
-                for child in self.tree.children.values()
+                for child in self.tree.generation
             ],
         )
 

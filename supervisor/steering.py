@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
+import msgspec
 import trio
 from pannier.shared.duration import seconds
 from pannier.shared.errors import Blame, PannierError, TimedOut, Unreachable, UsageError
@@ -28,7 +29,7 @@ from pannier.shared.messages import (
     ProfileInForce,
     Use,
 )
-from pannier.supervisor import live
+from pannier.supervisor import generations, live
 from pannier.supervisor.adoption import Pending, Record
 from pannier.supervisor.change import change, configured
 from pannier.supervisor.difference import NOTHING
@@ -151,6 +152,16 @@ class Steering:
                     service.tell(name, "configure", f"{name}: {error.message}", "error")
         await service.touch(())
 
+    async def renew_proxy(self, _: Nothing) -> None:
+        """Another process of the proxy, of what is installed now, takes over; returns when the old one has gone."""
+        service = self._service
+        async with self._exclusively(pending=True):
+            self._need_keeper()
+            plan = await self._next(service.plan, service.plan.arguments, service.plan.said)
+            leaver = await generations.take_over(service, plan.proxy)
+            await service.keep(msgspec.structs.replace(service.plan, proxy=plan.proxy))
+        await generations.leave(service, leaver)
+
     async def _change(self, request: Use | LiveChange | LiveReset, wish: Callable[[Plan], Wish]) -> Changed:
         """`wish` is asked when nobody else changes the plan any more."""
         service = self._service
@@ -167,7 +178,7 @@ class Steering:
             new = await self._next(old, wished.arguments, wished.said)
             takers = await self._takers(old, new)
             made = change(old, new, takers)
-            if made.start or set(made.configure) - takers:
+            if made.start or made.proxy or set(made.configure) - takers:
                 self._need_keeper()
             confirm = self._confirmation(new, request.confirm_s) if made.lines else 0.0
             before = (old.arguments, old.said)

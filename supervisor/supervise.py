@@ -23,7 +23,7 @@ import trio
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.profile import Profile, grace_milliseconds
 from pannier.shared.runtime import service_dir
-from pannier.supervisor import adoption, live
+from pannier.supervisor import adoption, generations, live, renewal
 from pannier.supervisor.adoption import Record
 from pannier.supervisor.child import accepts
 from pannier.supervisor.compose import listeners
@@ -35,10 +35,12 @@ from pannier.supervisor.lifecycle import ServiceState
 from pannier.supervisor.plan import Arguments, Place, Plan, Said, UnixListener
 from pannier.supervisor.planning import Installation, new_token, plan_for
 from pannier.supervisor.ports import bind, split_address, taken
+from pannier.supervisor.renewal import Again
 from pannier.supervisor.service import LAST_WORDS, Service
 from pannier.supervisor.socket_files import bind_unix
 from pannier.supervisor.steering import Steering
 from pannier.supervisor.tables import open_segments
+from pannier.supervisor.tree import OTHER
 from pannier.supervisor.verbs import serve_verbs
 
 ENDING_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM})
@@ -65,28 +67,39 @@ class Request(msgspec.Struct, frozen=True):
         """The same request, tied to whoever started this process."""
         return msgspec.structs.replace(self, lifeline=lifeline, on_ready=on_ready)
 
+    def with_seconds(self, seconds: float | None) -> Request:
+        """The same request, to end by itself after so long."""
+        return msgspec.structs.replace(self, seconds=seconds)
 
-async def supervise(request: Request) -> int:
-    """Runs the service until it ends; the exit code. Raises PannierError for what keeps it from running."""
+
+async def supervise(request: Request) -> int | Again:
+    """Runs the service until it ends; the exit code, or that another life of this process goes on with it. Raises
+    PannierError for what keeps it from running."""
     become_subreaper()
+    began = trio.current_time()
     name = request.arguments.name
     directory = service_dir(name)
     with trio.open_signal_receiver(*ENDING_SIGNALS, *_FORWARDED) as signals:
+        renewal.let_signals_through()
         try:
             # On a terminal the app is in the foreground group, which it gets from the keeper that starts it.
             own_group = not request.arguments.terminal
             grace = grace_milliseconds(request.profile.orphan_grace)
             async with start_keeper(directory, grace, own_group=own_group) as keeper:
-                return await _with_keeper(request, keeper, directory, signals)
+                code = await _with_keeper(request, keeper, directory, signals)
         except KeeperError as error:
             if error.errno != errno.EBUSY:
                 raise
             raise PannierError(
                 f"{name} is already running: {error.message}", hint=f"try `pannier down --name {name}`"
             ) from error
+    if code is not None:
+        return code
+    return Again(None if request.seconds is None else max(0.0, request.seconds - (trio.current_time() - began)))
 
 
-async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signals: AsyncIterator[int]) -> int:
+async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signals: AsyncIterator[int]) -> int | None:
+    """The exit code; None if this is not the end of the service."""
     record = await adoption.load(keeper) if keeper.adopted else None
     segments = await open_segments(keeper)
     new = record is None
@@ -101,7 +114,7 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
             serve_verbs(service, steering)
             nursery.start_soon(steering.watch)
             if record is not None:
-                await _adopt(request, service, record)
+                await _adopt(request, service, record, nursery)
             else:
                 await keeper.grace(plan.orphan_grace_ms)
                 await _refuse_foreign_app(plan)
@@ -110,7 +123,7 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
             nursery.start_soon(steering.begin, record)
             nursery.start_soon(_announce, request, service)
             await service.tree.over.wait()
-            code = await _finish(service)
+            code = await _finish(service)  # None leaves everything to the next life
             nursery.cancel_scope.cancel()
         return code
     except BaseException:
@@ -156,13 +169,15 @@ async def _refuse_foreign_app(plan: Plan) -> None:
     raise taken(split_address(address)[1], "app", "--app-port")
 
 
-async def _adopt(request: Request, service: Service, record: Record) -> None:
+async def _adopt(request: Request, service: Service, record: Record, nursery: trio.Nursery) -> None:
     await service.keeper.grace(record.plan.orphan_grace_ms)
     found = adoption.found(await service.keeper.list())
     await service.say(f"{service.plan.service} is taken over: {len(found.running)} processes run on")
     if difference := adoption.differences(service.plan.arguments, request.arguments):
         await service.say(f"what runs holds: {difference}")
     await service.start(found, record)
+    if (pid := found.running.get(OTHER)) is not None:
+        nursery.start_soon(generations.finish, service, pid)
 
 
 def _watch_for_ends(request: Request, service: Service, nursery: trio.Nursery) -> None:
@@ -202,9 +217,15 @@ async def _announce(request: Request, service: Service) -> None:
         request.on_ready(service)
 
 
-async def _finish(service: Service) -> int:
+async def _finish(service: Service) -> int | None:
     ending = service.tree.ending
     assert ending is not None, "`over` is set with a reason"
+    if ending.cause is Cause.RENEWED:
+        with suppress(KeeperGone):
+            if 0 <= service.plan.orphan_grace_ms < renewal.BETWEEN_MS:
+                await service.keeper.grace(renewal.BETWEEN_MS)
+        await service.say_last(patience=LAST_WORDS)
+        return None
     if ending.message:
         await service.say(ending.message)
         if ending.hint:

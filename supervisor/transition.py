@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import trio
 from pannier.shared.errors import Blame, PannierError, TimedOut, Unreachable
 from pannier.shared.messages import CONFIGURE, Configure, Configured
-from pannier.supervisor import adoption
+from pannier.supervisor import adoption, generations
 from pannier.supervisor.adoption import Pending
 from pannier.supervisor.change import Change
-from pannier.supervisor.compose import metrics_listener
-from pannier.supervisor.plan import Plan, ProcessPlan
+from pannier.supervisor.child import Child
+from pannier.supervisor.compose import metrics_listener, widened
+from pannier.supervisor.plan import Plan, ProcessPlan, UnixListener
 from pannier.supervisor.ports import bind
 from pannier.supervisor.service import Service
+from pannier.supervisor.socket_files import bind_unix
 from pannier.supervisor.tree import NotReady
 
 CONFIGURE_PATIENCE: Final = 5.0  # seconds for a sidecar to take a configuration
@@ -47,6 +50,10 @@ async def carry_out(service: Service, new: Plan, change: Change, pending: Callab
             await configure(service, new.sidecars[name])
         if change.base:
             _publish_base(service, new)
+        leaver = None
+        if change.proxy:
+            leaver = await _replace_proxy(service, new)
+            undo.append(partial(generations.put_back, service))
         await service.put_in_force(new, pending())
     except Exception as error:  # a bug of ours is taken back, too; who cancels us ends the whole service
         left = await _take_back(service, undo, base=change.base)
@@ -56,6 +63,18 @@ async def carry_out(service: Service, new: Plan, change: Change, pending: Callab
     await service.tree.remove(change.stop)
     for name in change.stop:
         await service.withdraw(old.sidecars[name])
+    if leaver is not None:
+        await generations.leave(service, leaver)
+
+
+async def _replace_proxy(service: Service, new: Plan) -> Child:
+    """The proxy of the new plan takes over, with a listener for each worker; whom it replaced."""
+    for listener in widened(new):
+        if isinstance(listener, UnixListener):
+            await bind_unix(service.keeper, listener, Path(new.place.directory).parent)
+        else:
+            await bind(service.keeper, listener)
+    return await generations.take_over(service, new.proxy)
 
 
 async def configure(service: Service, plan: ProcessPlan) -> None:

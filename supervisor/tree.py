@@ -25,6 +25,8 @@ from pannier.supervisor.restart import Exit
 from pannier.supervisor.watchdog import TICK, Watchdog
 
 EXTERNAL: Final = "app (external)"
+OTHER: Final = "proxy.2"
+"""The second process of the proxy while one replaces the other: who comes, until he has taken over, then who goes."""
 _TOLD: Final = 2.0  # seconds for an app that had Ctrl-C from the terminal, before it gets TERM from us
 
 
@@ -83,6 +85,17 @@ class Tree:
     def sidecars(self) -> list[Child]:
         return [child for child in self.children.values() if child.plan.kind is Kind.SIDECAR]
 
+    @property
+    def generation(self) -> list[Child]:
+        """Everybody whom the service consists of: a second process of the proxy only comes or goes."""
+        return [child for name, child in self.children.items() if name != OTHER]
+
+    def take_over(self, plan: ProcessPlan, pid: int) -> Child:
+        """Governs a process that runs already and is no part of the plan."""
+        child = self.plant(plan)
+        self._nursery.start_soon(child.govern, pid)
+        return child
+
     def end(self, ending: Ending) -> None:
         """The service is over; the first reason counts."""
         if self.ending is None:
@@ -91,8 +104,9 @@ class Tree:
             self._publish(None)
 
     def ended(self, name: str, pid: int, exit_: Exit) -> None:
-        """The process with that PID is gone."""
-        if (child := self.children.get(name)) is not None:
+        """The process with that PID is gone; by that name it was known when it ended, or when it was started."""
+        by_pid = (child for child in self.children.values() if child.pid == pid)
+        if (child := next(by_pid, None) or self.children.get(name)) is not None:
             child.ended(pid, exit_)
 
     async def start(self, running: Mapping[str, int]) -> None:
@@ -190,6 +204,14 @@ class Tree:
             await self.remove([child.name for child in children])
             raise
 
+    def exchange(self, one: str, other: str) -> None:
+        """Two processes go by each other's name from now on; whoever holds them knows."""
+        first, second = self.children[one], self.children[other]
+        first.rename(other)
+        second.rename(one)
+        self.children[one], self.children[other] = second, first
+        self._changed(None)
+
     async def remove(self, names: Iterable[str]) -> None:
         """Ends sidecars and forgets them."""
         gone = [self.children[name] for name in names]
@@ -272,7 +294,7 @@ class Tree:
     def _changed(self, child: Child | None) -> None:
         if child is not None and child is self.app and child.ready:
             self._app_was_ready = True
-        whole = not self.keeper_lost and self._external_ready and all(c.ready for c in self.children.values())
+        whole = not self.keeper_lost and self._external_ready and all(c.ready for c in self.generation)
         if self.state is not ServiceState.STOPPED:
             self.state = step(SERVICE, self.state, ServiceEvent.WHOLE if whole else ServiceEvent.IMPAIRED)
         self._publish(child)

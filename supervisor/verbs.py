@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 from pannier.shared import messages
 from pannier.shared.errors import NoSuchSidecar, UsageError
 from pannier.shared.messages import (
+    Life,
     LiveChange,
     LiveReset,
     LogLines,
@@ -16,9 +18,11 @@ from pannier.shared.messages import (
     Urls,
     Use,
 )
-from pannier.supervisor import status
+from pannier.supervisor import renewal, status
 from pannier.supervisor.broker import BrokerStatistics
 from pannier.supervisor.ending import Cause, Ending
+from pannier.supervisor.keeper_start import keeper_program
+from pannier.supervisor.lifecycle import ServiceState
 from pannier.supervisor.relay import newest
 from pannier.supervisor.service import Service, log_lines, now_ms
 from pannier.supervisor.steering import Steering
@@ -35,6 +39,10 @@ def serve_verbs(service: Service, steering: Steering) -> None:
     broker.serve_verb("tables", Nothing, verbs.tables)
     broker.serve_verb("bus", Nothing, verbs.bus)
     broker.serve_verb("logs", LogRequest, verbs.logs)
+    broker.serve_verb("life", Nothing, verbs.life)
+    broker.serve_verb("upgrade.keeper", Nothing, verbs.upgrade_keeper)
+    broker.serve_verb("upgrade.supervisor", Nothing, verbs.upgrade_supervisor)
+    broker.serve_verb("upgrade.proxy", Nothing, steering.renew_proxy)
     broker.serve_verb("sidecar.list", Nothing, verbs.list_sidecars)
     broker.serve_verb("sidecar.add", SidecarName, verbs.add)
     broker.serve_verb("sidecar.rm", SidecarName, verbs.remove)
@@ -59,6 +67,19 @@ class Verbs:
 
     async def stop(self, _: Nothing) -> None:
         self._service.tree.end(Ending(Cause.ORDER))
+
+    async def life(self, _: Nothing) -> Life:
+        ready = self._service.tree.state is ServiceState.READY
+        return msgspec.structs.replace(self._service.life, ready=ready)
+
+    async def upgrade_keeper(self, _: Nothing) -> None:
+        await self._service.keeper.renew(keeper_program())
+
+    async def upgrade_supervisor(self, _: Nothing) -> None:
+        """Answers, and then this life is over."""
+        await renewal.check(self._service.record())
+        renewal.hold_signals()
+        self._service.tree.end(Ending(Cause.RENEWED))
 
     async def urls(self, _: Nothing) -> Urls:
         return Urls(status.urls(self._service.plan))

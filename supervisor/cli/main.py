@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sidecar": ("sidecar:command", "List, add, remove and restart the sidecars of a running service."),
     "traffic": ("traffic:command", "Split, shift and mirror calls, inject faults, and see where calls go."),
     "resilience": ("resilience:command", "Show who is out and what room limits leave; take endpoints out."),
+    "upgrade": ("upgrade:command", "Bring what runs to the installed version, without losing a request."),
     "profile": ("profile:command", "List, show, compare and check profiles; put one under a running service."),
     "analyze": ("analyze:command", "Find errors and contradictions in profile and project files."),
     "explain": ("explain:command", "Explain the code of a finding, or a field of the configuration."),

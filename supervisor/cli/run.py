@@ -48,18 +48,30 @@ def command(*, lifeline: int | None, ready_fd: int | None, **options: Any) -> in
     pannier run --app-port 8080 --port 18080 -- python app.py
     """
     import trio
+    from pannier.supervisor import renewal
     from pannier.supervisor.request import Asked, request_for, runs_many
     from pannier.supervisor.supervise import supervise
 
     asked = Asked(**options)
-    if runs_many(asked):
+    before = renewal.begun()
+    if before is not None:
+        ready_fd = None  # it was told
+    elif runs_many(asked):
         return _run_project(asked)
+    if before is not None and before.check:
+        request_for(asked, os.environ)
+        return renewal.answer_check()
     for descriptor in (lifeline, ready_fd):
         if descriptor is not None:
             os.set_inheritable(descriptor, False)
     request = request_for(asked, os.environ)
     request = request.with_ends(lifeline=lifeline, on_ready=lambda service: _ready(service, ready_fd))
-    return trio.run(supervise, request)
+    if before is not None:
+        request = request.with_seconds(before.seconds)
+    ended = trio.run(supervise, request)
+    if isinstance(ended, renewal.Again):
+        renewal.become(ended, lifeline)
+    return ended
 
 
 def _run_project(asked: Asked) -> int:

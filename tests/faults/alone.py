@@ -48,8 +48,11 @@ QUANTILES: Mapping[str, tuple[float, float]] = {
     "p99": (0.99, 0.025),
     "p99_9": (0.999, 2.0),
 }
-"""Of the latency: a share, and the seconds below which nothing is held against it. One in a thousand is a single request
-of the window before, which is no measure for another: it is shown, and must be no failure."""
+"""Of the latency: a share, and the seconds below which nothing is held against it.
+
+One in a thousand is a single request of the window before, which is no measure for another: it is shown, and must be no
+failure.
+"""
 
 
 class Alone(Fault):

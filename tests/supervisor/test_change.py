@@ -131,8 +131,8 @@ def test_what_is_bound_waits_for_the_next_start_and_an_option_has_the_last_word(
     made = change(planned({}), planned(more))
     assert not made.base
     assert made.lines == (
+        "~ replace proxy: proxy.workers 0 → 4",
         "= at the next start: ready_timeout 30s → 1s",
-        "= at the next start: proxy.workers 0 → 4",
         "= at the next start: outbound.port 15001 → 16000",
     )
     said = {"workers": 2, "outbound_port": 0, "ready_timeout": 3.0}
@@ -152,10 +152,11 @@ def test_the_live_layer_is_the_topmost() -> None:
     assert plan.enabled == ("observability",)
 
 
-def test_the_next_plan_keeps_tokens_ports_and_the_proxy() -> None:
+def test_the_next_plan_keeps_tokens_and_ports_and_gives_the_proxy_its_workers() -> None:
     old = planned(sidecars(resilience={}))
     new = next_plan(old, old.arguments, Said({"proxy": {"workers": 7}, **sidecars(needy={"url": "x"})}), INSTALLATION)
-    assert new.proxy == old.proxy
+    assert new.proxy.argv == (*old.proxy.argv[:-1], "7")
+    assert change(old, new).proxy
     assert new.place == old.place
     assert new.enabled == ("needy",)
     tokens = {name: plan.grant.token for name, plan in new.sidecars.items() if plan.grant is not None}

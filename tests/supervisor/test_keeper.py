@@ -249,12 +249,20 @@ class TestHeld:
     async def test_asking_again_is_no_error_and_asking_differently_is(self, keeper: Keeper) -> None:
         port = await keeper.listen("public", "[::1]:0", 2)
         assert await keeper.listen("public", "[::1]:0", 2) == port
-        assert await refused(keeper.listen("public", "[::1]:0", 3)) == errno.EEXIST
         assert await refused(keeper.listen("public", "127.0.0.1:0", 2)) == errno.EEXIST
         assert await refused(keeper.memfd("public.1", 4096)) == errno.EEXIST
         assert await refused(keeper.listen("other", "localhost:80", 1)) == errno.EINVAL
         assert await refused(keeper.listen("other", "127.0.0.1:0", 0)) == errno.EINVAL
         assert await refused(keeper.listen("a,b", "127.0.0.1:0", 1)) == errno.EINVAL
+
+    async def test_a_listener_gets_the_sockets_that_it_lacks_and_loses_none(self, keeper: Keeper) -> None:
+        port = await keeper.listen("public", "127.0.0.1:0", 1)
+        assert await keeper.listen("public", "127.0.0.1:0", 3) == port
+        assert await keeper.listen("public", f"127.0.0.1:{port}", 2) == port
+        assert (await keeper.list()).held == ("public.0", "public.1", "public.2")
+        with socket.socket(fileno=await keeper.fetch("public.2")) as listener:
+            assert listener.getsockname() == ("127.0.0.1", port)
+            assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
 
     async def test_a_port_of_another_reuseport_listener_is_taken(self, keeper: Keeper) -> None:
         with socket.socket() as other:
@@ -289,10 +297,12 @@ class TestHeld:
 
     async def test_asking_again_for_a_unix_listener(self, keeper: Keeper, short_path: Path) -> None:
         path = str(short_path / "a.sock")
-        for _ in range(2):
-            await keeper.listen_unix("public", path, 0o600, 2)
+        for count in (2, 2, 3, 1):
+            await keeper.listen_unix("public", path, 0o600, count)
+        assert (await keeper.list()).held == ("public.0", "public.1", "public.2")
+        with socket.socket(fileno=await keeper.fetch("public.2")) as listener:
+            assert listener.getsockname() == path
         assert await refused(keeper.listen_unix("public", path, 0o660, 2)) == errno.EEXIST
-        assert await refused(keeper.listen_unix("public", path, 0o600, 1)) == errno.EEXIST
         assert await refused(keeper.listen("public", "127.0.0.1:0", 2)) == errno.EEXIST
         assert await refused(keeper.listen_unix("other", path, 0o600, 2)) == errno.EADDRINUSE
         assert await refused(keeper.listen_unix("other", str(short_path / "b.sock"), 0o600, 0)) == errno.EINVAL

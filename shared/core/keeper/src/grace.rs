@@ -34,6 +34,11 @@ impl Grace {
         self.limit = u64::try_from(milliseconds).ok().map(Duration::from_millis);
     }
 
+    /// The limit in milliseconds, below 0 for "never".
+    pub fn milliseconds(&self) -> i64 {
+        self.limit.map_or(-1, |limit| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX))
+    }
+
     /// A controller is here.
     pub fn controlled(&mut self) {
         self.control = Control::Present;

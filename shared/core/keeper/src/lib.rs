@@ -13,20 +13,24 @@
 mod ending;
 mod files;
 mod grace;
+mod handover;
 mod held;
 mod inherited;
 mod output;
 mod peers;
 mod processes;
 mod protocol;
+mod renew;
 mod serve;
 mod signals;
 mod socket_file;
 mod sweep;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,6 +44,10 @@ pub const USAGE: &str =
 struct Options {
     directory: PathBuf,
     orphan_grace_ms: i64,
+    /// Where an earlier image of this process wrote down what it left.
+    left: Option<RawFd>,
+    /// Whether that is only to be looked at.
+    check: bool,
 }
 
 /// Runs `pannier-keeper` with its arguments. 0 after an orderly end, 1 if it cannot start, 2 for wrong usage.
@@ -51,6 +59,15 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(left) = options.left.filter(|_| options.check) {
+        return match read(left) {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&error.to_string());
+                ExitCode::FAILURE
+            }
+        };
+    }
     match start(options) {
         Ok(keeper) => {
             keeper.run();
@@ -64,6 +81,9 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn start(options: Options) -> io::Result<Keeper> {
+    if let Some(left) = options.left {
+        return go_on(options.directory, left);
+    }
     let listener = inherited::listener()?;
     rustix::io::ioctl_fionbio(&listener, true)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
@@ -71,9 +91,30 @@ fn start(options: Options) -> io::Result<Keeper> {
     Ok(Keeper::new(options.directory, options.orphan_grace_ms, listener, signals))
 }
 
+/// A keeper in place of an earlier image of this process, whose children it has.
+fn go_on(directory: PathBuf, memory: RawFd) -> io::Result<Keeper> {
+    let left = read(memory)?;
+    let mut named = left.descriptors();
+    named.push(memory);
+    let owned = inherited::left(&named)?;
+    let mut descriptors: BTreeMap<RawFd, _> = named.into_iter().zip(owned).collect();
+    descriptors.remove(&memory);
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let signals = Signals::install()?;
+    renew::unblock_signals();
+    let missing = || io::Error::new(io::ErrorKind::InvalidData, "a descriptor was not left");
+    Keeper::taken_over(directory, left, |number| descriptors.remove(&number), signals).ok_or_else(missing)
+}
+
+fn read(left: RawFd) -> io::Result<handover::Left> {
+    let refused = |wire::Malformed(reason)| io::Error::new(io::ErrorKind::InvalidData, reason);
+    handover::decode(&renew::read(left)?).map_err(refused)
+}
+
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, String> {
     let mut directory = None;
     let mut orphan_grace_ms = None;
+    let (mut left, mut check) = (None, false);
     while let Some(option) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{} needs a value", option.display()));
         match option.to_str() {
@@ -83,12 +124,20 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Options, Strin
                 let number = text.to_str().and_then(|text| text.parse().ok());
                 orphan_grace_ms = Some(number.ok_or_else(|| format!("{} is no whole number", text.display()))?);
             }
+            Some(option @ (renew::LEFT | renew::CHECK)) => {
+                check = option == renew::CHECK;
+                let text = value()?;
+                let number = text.to_str().and_then(|text| text.parse().ok());
+                left = Some(number.ok_or_else(|| format!("{} is no descriptor", text.display()))?);
+            }
             _ => return Err(format!("unknown argument {}", option.display())),
         }
     }
     Ok(Options {
         directory: directory.ok_or("--dir is missing")?,
         orphan_grace_ms: orphan_grace_ms.ok_or("--orphan-grace-ms is missing")?,
+        left,
+        check,
     })
 }
 

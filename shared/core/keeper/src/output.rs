@@ -29,6 +29,11 @@ impl Output {
         Ok((Self { descriptor: read, discarded: 0 }, write))
     }
 
+    /// One that another image of this process made.
+    pub fn taken_over(descriptor: OwnedFd, discarded: u64) -> Self {
+        Self { descriptor, discarded }
+    }
+
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }

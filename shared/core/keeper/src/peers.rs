@@ -47,6 +47,11 @@ impl Peer {
         Ok(is_own.then(|| Self { socket, queue: VecDeque::new(), controller: None }))
     }
 
+    /// One that greeted an earlier image of this process.
+    pub fn taken_over(socket: OwnedFd, controller: u32) -> Self {
+        Self { socket, queue: VecDeque::new(), controller: Some(controller) }
+    }
+
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }

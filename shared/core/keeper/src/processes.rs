@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -16,6 +16,7 @@ use std::process::{Command, Stdio};
 use rustix::io::{Errno, FdFlags};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
+use crate::handover::{OutputLeft, ProcessLeft};
 use crate::output::Output;
 use crate::protocol::{Ended, Listed, Refusal, Spawn, Stream};
 
@@ -98,6 +99,54 @@ impl Processes {
             rustix::process::kill_process(entry.pid, named)
         };
         sent.map_err(|errno| Refusal::new(errno, format!("cannot signal {name}: {errno}")))
+    }
+
+    /// Has two processes exchange their names.
+    pub fn swap(&mut self, one: &str, other: &str) -> Result<(), Refusal> {
+        let find = |name: &str| {
+            let found = self.entries.iter().position(|entry| entry.name == name);
+            found.ok_or_else(|| Refusal::new(Errno::NOENT, format!("no process is called {name}")))
+        };
+        for (at, name) in [(find(one)?, other), (find(other)?, one)] {
+            if let Some(entry) = self.entries.get_mut(at) {
+                entry.name = name.into();
+            }
+        }
+        Ok(())
+    }
+
+    /// All entries, for the next image of this process.
+    pub fn leave(&self) -> Vec<ProcessLeft> {
+        let output =
+            |output: &Output| OutputLeft { descriptor: output.descriptor().as_raw_fd(), discarded: output.discarded };
+        let left = |entry: &Process| ProcessLeft {
+            name: entry.name.clone(),
+            pid: number(entry.pid),
+            own_group: entry.own_group,
+            ended: entry.ended,
+            start_time: entry.start_time,
+            stdout: entry.stdout.as_ref().map(output),
+            stderr: entry.stderr.as_ref().map(output),
+        };
+        self.entries.iter().map(left).collect()
+    }
+
+    /// What an earlier image left; `take` owns its descriptors. One that ended meanwhile still has to be waited for.
+    pub fn taken_over(left: Vec<ProcessLeft>, mut take: impl FnMut(RawFd) -> Option<OwnedFd>) -> Self {
+        let mut output = |left: OutputLeft| Some(Output::taken_over(take(left.descriptor)?, left.discarded));
+        let mut entry = |left: ProcessLeft| {
+            let pid = i32::try_from(left.pid).ok().and_then(Pid::from_raw)?;
+            Some(Process {
+                name: left.name,
+                pid,
+                own_group: left.own_group,
+                ended: left.ended,
+                start_time: left.start_time,
+                stdout: left.stdout.and_then(&mut output),
+                stderr: left.stderr.and_then(&mut output),
+            })
+        };
+        Self { entries: left.into_iter().filter_map(&mut entry).collect() }
     }
 
     /// Drops the entry of a process that ended, with its pipes.

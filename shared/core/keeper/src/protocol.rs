@@ -68,6 +68,8 @@ pub enum Request {
     Forget { name: String },
     Shutdown { term_milliseconds: u32 },
     ListenUnix { name: String, path: String, mode: u32, count: u16 },
+    Swap { one: String, other: String },
+    Renew { program: OsString },
 }
 
 /// What a reply repeats of its request.
@@ -111,7 +113,12 @@ pub enum Ended {
 }
 
 impl Ended {
-    fn write(self, to: Writer) -> Writer {
+    pub fn read(from: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let (by_signal, value) = (from.flag()?, from.i32()?);
+        Ok(if by_signal { Self::Signal(value) } else { Self::Code(value) })
+    }
+
+    pub fn write(self, to: Writer) -> Writer {
         match self {
             Self::Code(code) => to.u8(0).i32(code),
             Self::Signal(signal) => to.u8(1).i32(signal),
@@ -154,6 +161,8 @@ pub fn decode(message: &[u8]) -> Result<Request, Malformed> {
         12 => Request::Forget { name: body.text()? },
         13 => Request::Shutdown { term_milliseconds: body.u32()? },
         14 => Request::ListenUnix { name: body.text()?, path: body.text()?, mode: body.u32()?, count: body.u16()? },
+        15 => Request::Swap { one: body.text()?, other: body.text()? },
+        16 => Request::Renew { program: body.os_text()? },
         _ => return Err(Malformed("no such request")),
     };
     body.finish()?;
@@ -270,6 +279,11 @@ mod tests {
                 message(14, 13).text("name").text("/run/a.sock").u32(0o660).u16(2).into_bytes(),
                 Request::ListenUnix { name: name(), path: "/run/a.sock".into(), mode: 0o660, count: 2 },
             ),
+            (
+                message(15, 14).text("name").text("other").into_bytes(),
+                Request::Swap { one: name(), other: "other".into() },
+            ),
+            (message(16, 15).text("/bin/keeper").into_bytes(), Request::Renew { program: "/bin/keeper".into() }),
         ]
     }
 
@@ -306,7 +320,7 @@ mod tests {
         assert_eq!(decode(&bad_text), Err(Malformed("a text is not UTF-8")));
         assert!(decode(&message(4, 1).text("app").i32(15).u8(2).into_bytes()).is_err());
         assert!(decode(&message(0, 1).into_bytes()).is_err());
-        assert!(decode(&message(15, 1).into_bytes()).is_err());
+        assert!(decode(&message(17, 1).into_bytes()).is_err());
         assert!(decode(&[]).is_err());
     }
 

@@ -1,8 +1,9 @@
 //! The loop: wait, reap, answer, and end when nobody is left to answer.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -11,10 +12,12 @@ use rustix::io::Errno;
 use crate::ending::{Act, Ending};
 use crate::files;
 use crate::grace::Grace;
+use crate::handover::{self, ControllerLeft, Left};
 use crate::held::Held;
 use crate::peers::{Peer, Received};
 use crate::processes::{Processes, Reaped, is_awake};
-use crate::protocol::{self, MESSAGE_MAX, NOTE_MAX, PROTOCOL, Refusal, Request};
+use crate::protocol::{self, Head, MESSAGE_MAX, NOTE_MAX, PROTOCOL, Refusal, Request};
+use crate::renew;
 use crate::signals::Signals;
 use crate::sweep::Sweep;
 use crate::wire::Writer;
@@ -84,6 +87,26 @@ impl Keeper {
             deaf_until: None,
             buffer: vec![0; MESSAGE_MAX],
         }
+    }
+
+    /// A keeper that goes on with what an earlier image of this process left; `take` owns its descriptors. The controller is
+    /// told that it is done. `None` if a descriptor is missing without which there is no keeper.
+    pub fn taken_over(
+        directory: PathBuf,
+        left: Left,
+        mut take: impl FnMut(RawFd) -> Option<OwnedFd>,
+        signals: Signals,
+    ) -> Option<Self> {
+        let mut keeper = Self::new(directory, left.grace_ms, take(left.listener)?, signals);
+        keeper.started_ms = left.started_ms;
+        keeper.processes = Processes::taken_over(left.processes, &mut take);
+        keeper.held = Held::taken_over(left.held, &mut take);
+        keeper.notes = left.notes.into_iter().collect();
+        let mut controller = Peer::taken_over(take(left.controller.descriptor)?, left.controller.pid);
+        keeper.grace.controlled();
+        controller.send(protocol::reply(left.controller.head, Ok(keeper.greeting().into_bytes())), None);
+        keeper.peers.push(controller);
+        Some(keeper)
     }
 
     /// Serves until told to end, or until the grace without a controller is over.
@@ -249,6 +272,7 @@ impl Keeper {
         let answer = request.and_then(|request| match request {
             Request::Hello { protocol, pid } => self.hello(peer, controller, protocol, pid),
             _ if peer.controller.is_none() => Err(Refusal::new(Errno::PERM, "say HELLO first")),
+            Request::Renew { program } => Err(self.renew(peer, head, Path::new(&program))),
             request => self.answer(request),
         });
         match answer {
@@ -280,12 +304,47 @@ impl Keeper {
         *controller = Some(pid);
         peer.controller = Some(pid);
         self.grace.controlled();
-        Ok(Writer::default().u32(std::process::id()).u64(self.started_ms).into())
+        Ok(self.greeting().into())
+    }
+
+    fn greeting(&self) -> Writer {
+        Writer::default().u32(std::process::id()).u64(self.started_ms)
+    }
+
+    /// Becomes another program, which goes on with all of this and answers the request; why that is not done.
+    fn renew(&self, peer: &Peer, head: Head, program: &Path) -> Refusal {
+        let Some(pid) = peer.controller.filter(|_| self.ending.is_none()) else {
+            return Refusal::new(Errno::SHUTDOWN, "this keeper is ending");
+        };
+        let left = Left {
+            started_ms: self.started_ms,
+            grace_ms: self.grace.milliseconds(),
+            listener: self.listener.as_raw_fd(),
+            controller: ControllerLeft { descriptor: peer.descriptor().as_raw_fd(), pid, head },
+            processes: self.processes.leave(),
+            held: self.held.leave(),
+            notes: self.notes.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        };
+        let memory = match renew::write(&handover::encode(&left)) {
+            Ok(memory) => memory,
+            Err(error) => return Refusal::from_system(&error, "cannot write down what is held"),
+        };
+        let mut arguments: Vec<OsString> = vec!["--dir".into(), self.directory.clone().into()];
+        arguments.extend(["--orphan-grace-ms".into(), left.grace_ms.to_string().into()]);
+        if let Err(reason) = renew::check(program, &arguments, &memory) {
+            return Refusal::new(Errno::NOEXEC, reason);
+        }
+        arguments.extend([renew::LEFT.into(), memory.as_raw_fd().to_string().into()]);
+        let mut leave = left.descriptors();
+        leave.push(memory.as_raw_fd());
+        Refusal::from_system(&renew::exec(program, &arguments, &leave), program.display())
     }
 
     fn answer(&mut self, request: Request) -> Result<Answer, Refusal> {
         match request {
-            Request::Hello { .. } => Err(Refusal::new(Errno::INVAL, "HELLO was said")),
+            Request::Hello { .. } | Request::Renew { .. } => {
+                Err(Refusal::new(Errno::INVAL, "it is the connection's, not the keeper's"))
+            }
             Request::List => {
                 let notes: Vec<&str> = self.notes.keys().map(String::as_str).collect();
                 let body = protocol::list(&self.processes.list(), &self.held.names(), &notes);
@@ -329,6 +388,7 @@ impl Keeper {
                 self.grace.set(milliseconds);
                 Ok(done())
             }
+            Request::Swap { one, other } => self.processes.swap(&one, &other).map(|()| done()),
             Request::Forget { name } => self.processes.forget(&name).map(|()| done()),
             Request::Shutdown { term_milliseconds } => {
                 self.end(Duration::from_millis(u64::from(term_milliseconds)));

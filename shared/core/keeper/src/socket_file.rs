@@ -24,6 +24,16 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
+    /// The file of a socket that another image of this process bound.
+    pub fn taken_over(path: String, device: u64, inode: u64) -> Self {
+        Self { path, device, inode }
+    }
+
+    /// Device and inode: what tells it from another file of that name.
+    pub fn identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     fn new(path: &str) -> Result<Self, Errno> {
         let (device, inode) = identity(path)?;
         Ok(Self { path: path.into(), device, inode })

@@ -133,6 +133,11 @@ impl Writer {
         self
     }
 
+    pub fn i64(mut self, value: i64) -> Self {
+        self.0.extend_from_slice(&value.to_le_bytes());
+        self
+    }
+
     /// Text, cut at the last whole character that fits a u16 length.
     pub fn text(self, value: &str) -> Self {
         let end = (0..=value.len().min(usize::from(u16::MAX))).rev().find(|end| value.is_char_boundary(*end));

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `inherited` | what the keeper handed over |
 //! | `policy_watch` | tables → policy → workers |
+//! | `generation` | the soft stop: another process of the proxy takes the callers over |
 //! | `threads` | a thread and a reactor a worker: accepting, ticking, adopting policies |
 //! | `listener` | TCP and Unix listeners as one type |
 //! | `worker` | what the connections of one worker share |
@@ -35,6 +36,7 @@ mod call;
 mod connection;
 mod dial;
 mod exchange;
+mod generation;
 mod inherited;
 mod listener;
 mod mirror;
@@ -55,7 +57,8 @@ mod timers;
 mod upstream;
 mod worker;
 
-/// `pannierd proxy --workers N`: serves until it is killed. Draining is ordered through the base table.
+/// `pannierd proxy --workers N`: serves until it is killed. The service's draining is ordered through the base table; SIGUSR1
+/// is the soft stop of this process alone.
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     match run(args) {
         Ok(never) => match never {},
@@ -73,6 +76,7 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible,
     let (policies, watched) = policy_watch::start(&inherited, &segments, workers)?;
     let listeners = inherited::listeners(inherited, workers)?;
     let beats = threads::start(listeners, &segments, policies)?;
+    generation::watch(&watched)?;
     notify::say_alive(&segments.enrolment, &beats, &watched)
 }
 

@@ -68,6 +68,11 @@ impl Listener {
         poll(&mut listener, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
+    /// Leaves all further callers to others, who have the socket too.
+    pub fn leave(self) {
+        self.source.unwatch(&self.socket);
+    }
+
     /// The next caller.
     ///
     /// # Errors

@@ -61,6 +61,9 @@ pub fn say_alive(
         if drained && !was_drained {
             say("PANNIER_DRAINED=1\n");
         }
+        if drained && watched.is_leaving() {
+            std::process::exit(0);
+        }
         was_drained = drained;
         let starting = beats.iter().any(|beat| beat.at_ms.load(Ordering::Relaxed) == 0) || !watched.has_base();
         if !starting {

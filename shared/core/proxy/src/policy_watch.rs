@@ -45,6 +45,11 @@ impl Policies {
         self.central.report_in_force();
         policy
     }
+
+    /// Another generation of the proxy takes the callers from now on.
+    pub fn is_leaving(&self) -> bool {
+        self.central.leaving.load(Ordering::Acquire)
+    }
 }
 
 /// What the watchers know together.
@@ -59,6 +64,7 @@ struct Central {
     workers: Mutex<Vec<Arc<Policies>>>,
     ended: AtomicBool,
     draining: AtomicBool,
+    leaving: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +76,7 @@ struct Versions {
 }
 
 /// The watchers, as the main thread sees them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Watched(Arc<Central>);
 
 impl Watched {
@@ -93,9 +99,22 @@ impl Watched {
         gauges::write(self.0.enrolment.gauges(), pannier_decide::usage::of(&policy));
     }
 
+    /// Tells every worker that another generation of the proxy takes the callers from now on.
+    pub fn leave(&self) {
+        self.0.leaving.store(true, Ordering::Release);
+        for worker in self.0.workers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            worker.changed.notify_one();
+        }
+    }
+
+    /// Whether that was said.
+    pub fn is_leaving(&self) -> bool {
+        self.0.leaving.load(Ordering::Acquire)
+    }
+
     /// How long to sleep before the next look: a drain is looked at often, nothing else is.
     pub fn tick(&self, soon: Duration) -> Duration {
-        if self.0.draining.load(Ordering::Relaxed) { soon } else { Duration::from_millis(500) }
+        if self.0.draining.load(Ordering::Relaxed) || self.is_leaving() { soon } else { Duration::from_millis(500) }
     }
 }
 
@@ -119,6 +138,7 @@ pub fn start(
         workers: Mutex::default(),
         ended: AtomicBool::new(false),
         draining: AtomicBool::new(false),
+        leaving: AtomicBool::new(false),
     });
     let boxes: Vec<_> = (0..workers)
         .map(|_| {

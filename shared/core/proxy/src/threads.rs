@@ -121,6 +121,9 @@ fn run(
         pannier_reactor::spawn(tick(worker.clone()));
         loop {
             worker.adopt(policies.adopt());
+            if policies.is_leaving() {
+                worker.leave();
+            }
             policies.changed.notified().await;
         }
     });
@@ -130,15 +133,20 @@ fn run(
 }
 
 async fn accept(worker: Rc<Worker>, listener: Listener, direction: Direction) {
-    let _end = EndProcess;
-    loop {
-        while worker.is_full() {
+    let end = EndProcess;
+    while !worker.is_leaving() {
+        if worker.is_full() {
             if listener.has_caller() {
                 worker.make_room();
             }
             sleep(FULL_PAUSE).await;
+            continue;
         }
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = worker.wait_leaving() => break,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 worker.count(Counter::ConnectionsAccepted);
                 let (worker, held) = (worker.clone(), worker.hold_connection());
@@ -156,6 +164,8 @@ async fn accept(worker: Rc<Worker>, listener: Listener, direction: Direction) {
             }
         }
     }
+    listener.leave();
+    std::mem::forget(end);
 }
 
 /// Sweeps deadlines while there are any; else only says, twice a second, that the loop turns.

@@ -13,6 +13,7 @@ use pannier_table::clock;
 use pannier_table::counters::{Cell as Counter, WorkerCounters};
 use pannier_table::hot::HotWords;
 use pannier_table::ring::Producer;
+use tokio::sync::Notify;
 
 use crate::buffers::Buffers;
 use crate::notify::Beat;
@@ -84,6 +85,8 @@ pub struct Worker {
     crowded_until_ms: Cell<u64>,
     /// When draining began; 0 = it did not.
     draining_since_ms: Cell<u64>,
+    leaving: Cell<bool>,
+    has_left: Notify,
     beat: Arc<Beat>,
 }
 
@@ -118,6 +121,8 @@ impl Worker {
             most_connections: limits.connections,
             crowded_until_ms: Cell::new(0),
             draining_since_ms: Cell::new(0),
+            leaving: Cell::new(false),
+            has_left: Notify::new(),
             beat,
         }
     }
@@ -176,7 +181,7 @@ impl Worker {
     /// Puts a policy in force for the requests that begin from now on.
     pub fn adopt(&self, policy: Arc<Policy>) {
         let was = self.is_draining();
-        let draining = policy.lifecycle == Lifecycle::Draining;
+        let draining = policy.lifecycle == Lifecycle::Draining || self.leaving.get();
         if let Some(seed) = policy.seed.filter(|seed| self.policy.borrow().seed != Some(*seed)) {
             *self.random.borrow_mut() = Random::new(seed);
         }
@@ -184,12 +189,34 @@ impl Worker {
         self.pool.retain(&policy.clusters);
         *self.policy.borrow_mut() = Rc::new(InForce(policy));
         match (was, draining) {
-            (false, true) => {
-                self.draining_since_ms.set(clock::monotonic_ms());
-                self.timers.wake_all();
-            }
+            (false, true) => self.drain(),
             (true, false) => self.draining_since_ms.set(0),
             _ => {}
+        }
+    }
+
+    fn drain(&self) {
+        self.draining_since_ms.set(clock::monotonic_ms());
+        self.timers.wake_all();
+    }
+
+    /// Accepts nobody any more, and drains for good: another generation takes over.
+    pub fn leave(&self) {
+        if !self.leaving.replace(true) && !self.is_draining() {
+            self.drain();
+        }
+        self.has_left.notify_waiters();
+    }
+
+    /// Whether another generation has taken over.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// Returns when another generation takes over.
+    pub async fn wait_leaving(&self) {
+        while !self.is_leaving() {
+            self.has_left.notified().await;
         }
     }
 
@@ -198,7 +225,8 @@ impl Worker {
         let now = clock::monotonic_ms();
         self.beat.at_ms.store(now, Ordering::Relaxed);
         let since = self.draining_since_ms.get();
-        let drained = since != 0 && self.in_flight.get() == 0 && now >= self.idle_until(since);
+        let empty = self.in_flight.get() == 0 && (!self.is_leaving() || self.connections.get() == 0);
+        let drained = since != 0 && empty && now >= self.idle_until(since);
         self.beat.drained.store(u64::from(drained), Ordering::Relaxed);
     }
 }

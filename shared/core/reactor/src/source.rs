@@ -164,6 +164,11 @@ impl Source {
         self.modify(descriptor, Interest::Read)
     }
 
+    /// Stops to watch a descriptor that others keep open: closing this one of them would not.
+    pub fn unwatch(self, descriptor: impl AsFd) {
+        let _ = local::with(|local| epoll::delete(&local.epoll, descriptor));
+    }
+
     fn modify(&self, descriptor: impl AsFd, interest: Interest) -> io::Result<()> {
         let data = epoll::EventData::new_u64(self.token);
         let modified = local::with(|local| epoll::modify(&local.epoll, descriptor, data, interest.flags()));
