@@ -20,7 +20,7 @@ from tests.faults.row import BOTH, READS, Row
 from tests.faults.starting import FOREIGN, STALE, RuntimeFiles
 from tests.faults.storm import Storm
 from tests.faults.transitions import Transitions
-from tests.faults.upgrading import FewerWorkers, Upgrades
+from tests.faults.upgrading import FewerWorkers, OtherLayout, Upgrades
 
 TABLE: Final = "Processes"
 WHOLE: Final = Stage("production")
@@ -198,7 +198,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; whoever is not concerned keeps his PID",
         how=Transitions(50),
         stage=WHOLE,
-        seconds=40.0,
+        seconds=30.0,
         to="inbound",
     ),
     Row(
@@ -210,6 +210,16 @@ ROWS: Final[Sequence[Row]] = (
         stage=WHOLE,
         seconds=150.0,
         short_seconds=30.0,
+        to="inbound",
+    ),
+    Row(
+        name="upgrade-refused",
+        table=TABLE,
+        fault="an upgrade of the proxy whose table layout is one major apart",
+        promise="0 failed; refused with a reason; the old one keeps serving, same PIDs",
+        how=OtherLayout(),
+        stage=WHOLE,
+        seconds=6.0,
         to="inbound",
     ),
     Row(

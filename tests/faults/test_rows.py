@@ -30,7 +30,7 @@ CLAIMED: Mapping[str, Mapping[str, Sequence[str]]] = {
         "SIGSTOP of the supervisor": ["stop-supervisor"],
         "crash loop at start": ["crash-loop", "crash-loop-again"],
         "50 random profile transitions": ["transitions"],
-        "hot upgrade of the proxy, workers": ["upgrade-proxy", "upgrade-workers"],
+        "hot upgrade of the proxy, workers": ["upgrade-proxy", "upgrade-refused", "upgrade-workers"],
         "SIGTERM": ["terminate"],
         "every runtime file missing, stale or foreign": ["runtime-left", "runtime-foreign"],
         "a storm of retries": ["storm", "storm-without-breakers"],

@@ -1,6 +1,6 @@
 """Hot upgrades of the proxy: a new generation takes over from the old one, which ends when its last request has.
 
-Both rows are void where this installation has no `pannier upgrade`.
+The rows are void where this installation has no `pannier upgrade`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from tests.faults.bed import ORDERS, Bed
 from tests.faults.killing import pids
 from tests.faults.load import Load
 from tests.faults.row import Fault
+from tests.faults.segment import mapped
 from tests.faults.verdict import Trial
 from tests.faults.waiting import wait_until
 
 UPGRADED_S = 10.0
+LAYOUT = 1
+"""The word of a segment whose upper half is the major version of its layout."""
 RESERVE_S = 3.0  # of a load, for the last upgrade to end and to be looked at
 
 
@@ -56,6 +59,28 @@ class Upgrades(Fault):
         )
         left = {pid for pid in bed.host.survivors() if pid in seen[:-1]}
         trial.require(not left, f"older generations live on: {left}")
+
+
+class OtherLayout(Fault):
+    """The memory is of another major version, as after a downgrade: a new proxy cannot read it, the old one stays."""
+
+    def clean(self, bed: Bed) -> str:
+        return missing(bed)
+
+    def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
+        before = bed.processes(ORDERS)
+        with mapped(bed, ORDERS, "counters") as memory:
+            layout = memory.word(LAYOUT)
+            memory.put(LAYOUT, layout + (1 << 32))
+            try:
+                done = bed.host.run("upgrade", "--name", ORDERS, "--only", "proxy")
+            finally:
+                memory.put(LAYOUT, layout)
+        trial.require(done.returncode > 0, "an upgrade to a proxy that cannot read the memory succeeded")
+        trial.require(bool(done.stderr.strip()) and "Traceback" not in done.stderr, f"it said {done.stderr[-200:]!r}")
+        after = bed.processes(ORDERS)
+        trial.require(pids(after) == pids(before), f"somebody was touched: {pids(before)} became {pids(after)}")
+        trial.require(all(process.ready for process in after.values()), "not all are ready")
 
 
 class FewerWorkers(Fault):
