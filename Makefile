@@ -10,7 +10,7 @@ RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -
 NATIVE  := $(CORE)/python/pannier/_native.abi3.so
 PEERS   := nginx-light apache2-bin haproxy strace prometheus valgrind varnish slowhttptest $(if $(shell command -v node),,nodejs)
 
-.PHONY: run test test-rust proofs test-python lint peers bench bench-start faults soak fuzz docs build clean
+.PHONY: run test test-rust proofs sanitize test-python lint peers bench bench-start bench-plane faults soak fuzz docs build clean
 
 run: build
 	$(BIN)/python examples/shop/run.py --profile $(PROFILE) $(if $(FOR),--for $(FOR))
@@ -25,6 +25,10 @@ test-rust: build
 proofs: | toolchain
 	cd $(CORE) && RUSTFLAGS="--cfg loom" PANNIER_PROOFS=$(or $(PANNIER_PROOFS),long) \
 	  cargo test --quiet --profile proofs -p pannier-table --lib --target-dir target/proofs proofs::
+
+# The tests of shared memory between threads under ThreadSanitizer, or what the toolchain has of the kind.
+sanitize: | toolchain
+	$(CORE)/table/sanitize
 
 test-python: build
 	$(BIN)/python -m pytest -q
@@ -50,6 +54,11 @@ peers:
 bench: build
 	$(BIN)/python -m tests.bench.run $(if $(QUICK),--quick)
 
+# Shared memory alone: rings, torn reads, and from a publish to its being in force; docs/policy-plane.md has the figures.
+bench-plane: build
+	cd $(CORE) && cargo build --quiet --release -p pannier-table --example plane
+	$(BIN)/python -m tests.bench.plane $(CORE)/target/release/examples/plane
+
 # What a start takes, what all processes weigh and what they cost while idle; PROFILE= and FOR= (seconds idle).
 bench-start: build
 	$(BIN)/python -m tests.bench.start $(if $(filter command line,$(origin PROFILE)),--profile $(PROFILE)) $(if $(FOR),--idle $(patsubst %s,%,$(FOR)))
@@ -65,13 +74,20 @@ soak: build
 
 # Every parser with libFuzzer, each FOR so long; `make test` has a short form without it. What is found wrong is left in
 # target/fuzz-found, what is merely new in target/fuzz-corpus. Coverage by LLVM's own pass, so that stable Rust will do.
-FUZZED   := $(if $(TARGET),$(TARGET),$(notdir $(wildcard $(CORE)/fuzz/corpus/*)))
+# The bus's stream and the loader of profiles are Python: their tests in a long form, as TARGET=bus and TARGET=profiles.
+FUZZED   := $(if $(TARGET),$(filter-out bus profiles,$(TARGET)),$(notdir $(wildcard $(CORE)/fuzz/corpus/*)))
+SEARCHED := $(patsubst bus,tests/shared/test_bus_stream.py,$(patsubst profiles,tests/shared/test_bad_input.py,$(if $(TARGET),$(filter bus profiles,$(TARGET)),bus profiles)))
 HOST      = $(shell rustc -vV | sed -n 's/^host: //p')
 COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
 
-fuzz: | toolchain
+fuzz: $(if $(SEARCHED),build) | toolchain
+	$(if $(SEARCHED),PANNIER_FUZZ=100000 PANNIER_FAULTS=1 $(BIN)/python -m pytest -q $(SEARCHED))
+	$(if $(FUZZED),$(MAKE) --no-print-directory fuzz-guided)
+
+.PHONY: fuzz-guided
+fuzz-guided:
 	cd $(CORE)/fuzz/guided && RUSTFLAGS="$(COVERAGE)" cargo build --quiet --release --target $(HOST) --target-dir ../../target/fuzz
 	cd $(CORE) && mkdir -p target/fuzz-found && for target in $(FUZZED); do \
 	  echo "== $$target"; mkdir -p target/fuzz-corpus/$$target; \

@@ -12,6 +12,7 @@ pub mod bodies;
 pub mod heads;
 pub mod mutate;
 pub mod records;
+pub mod segments;
 pub mod tables;
 pub mod values;
 
@@ -19,7 +20,7 @@ pub mod values;
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is that of its corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("request", heads::request),
     ("response", heads::response),
     ("chunked", bodies::chunked),
@@ -28,6 +29,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("values", values::values),
     ("tables", tables::tables),
     ("access_log", records::access_log),
+    ("segments", segments::segments),
 ];
 
 /// The target of that name.

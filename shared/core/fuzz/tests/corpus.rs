@@ -72,6 +72,11 @@ fn access_log_records() {
 }
 
 #[test]
+fn segments_of_shared_memory() {
+    holds("segments");
+}
+
+#[test]
 fn every_target_has_a_corpus_and_every_corpus_a_target() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let mut folders: Vec<_> =

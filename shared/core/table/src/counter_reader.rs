@@ -111,12 +111,16 @@ impl CounterReader {
                 }
                 if let Some(series) = all.get_mut(slot) {
                     let read = |i| word(block, i).load(Ordering::Relaxed);
-                    series.count += read(block::COUNT);
-                    series.sum_ns += read(block::SUM_NS);
-                    series.request_bytes += read(block::REQUEST_BYTES);
-                    series.response_bytes += read(block::RESPONSE_BYTES);
-                    series.conventional.iter_mut().enumerate().for_each(|(i, n)| *n += read(block::CONVENTIONAL + i));
-                    series.fine.iter_mut().enumerate().for_each(|(i, n)| *n += read(block::FINE + i));
+                    series.count = series.count.wrapping_add(read(block::COUNT));
+                    series.sum_ns = series.sum_ns.wrapping_add(read(block::SUM_NS));
+                    series.request_bytes = series.request_bytes.wrapping_add(read(block::REQUEST_BYTES));
+                    series.response_bytes = series.response_bytes.wrapping_add(read(block::RESPONSE_BYTES));
+                    series
+                        .conventional
+                        .iter_mut()
+                        .enumerate()
+                        .for_each(|(i, n)| *n = n.wrapping_add(read(block::CONVENTIONAL + i)));
+                    series.fine.iter_mut().enumerate().for_each(|(i, n)| *n = n.wrapping_add(read(block::FINE + i)));
                 }
             }
         }
@@ -129,7 +133,7 @@ impl CounterReader {
         let mut sums = [0_u64; NAMES.len()];
         for (worker, _) in self.workers() {
             for (i, sum) in sums.iter_mut().enumerate() {
-                *sum += word(worker, i).load(Ordering::Relaxed);
+                *sum = sum.wrapping_add(word(worker, i).load(Ordering::Relaxed));
             }
         }
         NAMES.into_iter().zip(sums).collect()
@@ -163,12 +167,12 @@ impl CounterReader {
             };
             // A line that changed hands meanwhile is the next holder's.
             if about(cells) {
-                sum.calls += counts.calls;
-                sum.failures += counts.failures;
-                sum.local += counts.local;
-                sum.refused += counts.refused;
-                sum.slow += counts.slow;
-                sum.sum_ns += counts.sum_ns;
+                sum.calls = sum.calls.wrapping_add(counts.calls);
+                sum.failures = sum.failures.wrapping_add(counts.failures);
+                sum.local = sum.local.wrapping_add(counts.local);
+                sum.refused = sum.refused.wrapping_add(counts.refused);
+                sum.slow = sum.slow.wrapping_add(counts.slow);
+                sum.sum_ns = sum.sum_ns.wrapping_add(counts.sum_ns);
             }
         }
         sum

@@ -121,8 +121,9 @@ fn to_words(payload: &[u8]) -> impl Iterator<Item = u64> + '_ {
 
 /// Claims the first generation of a writer that takes over at generation `current`. It skips the one after `current`,
 /// which its predecessor may be filling, those that other writers claimed who never published, and one that would take
-/// the slot that is in force.
+/// the slot that is in force. A generation that nobody can have reached was damaged: then they begin anew.
 fn claim(view: View<'_>, current: u64) -> u64 {
+    let current = if current < GENERATION_MASK / 2 { current } else { current % SLOTS as u64 };
     let claimed = view.word(CLAIMED);
     let mut seen = claimed.load(Ordering::Acquire);
     loop {
