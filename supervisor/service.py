@@ -43,6 +43,7 @@ LAST_WORDS: Final = 1.0  # seconds for what the app printed last to reach our ow
 _KEEPER_PATIENCE: Final = 3.0
 _ANSWER_PATIENCE: Final = 2.0  # seconds for each answer of the keeper, once the service ends
 _HEARTBEAT: Final = 1.0
+_ZYGOTE_LOADS: Final = 3.0  # seconds; who is started before is executed, and is of what is installed as well
 
 
 class Service:
@@ -201,8 +202,12 @@ class Service:
             await self._stderr.wait_written()
 
     async def replace_zygote(self) -> None:
-        """Ends the zygote and starts another from what is installed now; what is started meanwhile is executed."""
+        """Ends the zygote and starts another from what is installed now; returns when that has loaded, or does not."""
+        ended = self.keeper.zygote_news
         await self.zygote.restart()
+        with trio.move_on_after(_ZYGOTE_LOADS):
+            await ended.wait()
+            await self.keeper.zygote_news.wait()
 
     async def shut_down(self) -> None:
         """Ends the keeper and all that it still has, and leaves no file: what the keeper could not clear away is ours

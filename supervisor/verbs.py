@@ -44,6 +44,7 @@ def serve_verbs(service: Service, steering: Steering) -> None:
     broker.serve_verb("life", Nothing, verbs.life)
     broker.serve_verb("upgrade.keeper", Nothing, verbs.upgrade_keeper)
     broker.serve_verb("upgrade.supervisor", Nothing, verbs.upgrade_supervisor)
+    broker.serve_verb("upgrade.zygote", Nothing, verbs.upgrade_zygote)
     broker.serve_verb("upgrade.proxy", Nothing, steering.renew_proxy)
     broker.serve_verb("sidecar.list", Nothing, verbs.list_sidecars)
     broker.serve_verb("sidecar.add", SidecarName, verbs.add)
@@ -85,6 +86,9 @@ class Verbs:
         await renewal.check(self._service.record())
         renewal.hold_signals()
         self._service.tree.end(Ending(Cause.RENEWED))
+
+    async def upgrade_zygote(self, _: Nothing) -> None:
+        await self._service.replace_zygote()
 
     async def urls(self, _: Nothing) -> Urls:
         return Urls(status.urls(self._service.plan))

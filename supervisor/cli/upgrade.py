@@ -54,6 +54,7 @@ def _supervisor(service: str) -> None:
 
 
 def _sidecars(service: str) -> None:
+    _request(service, "upgrade.zygote")  # they are forked by it, of what it has loaded
     listed = ask(service, lambda bus: bus.request("supervisor", "sidecar.list", Nothing(), SidecarList)).sidecars
     for sidecar in listed:
         if sidecar.state:
