@@ -29,7 +29,7 @@ def drained(fill: Path) -> str:
             fd = proxy.fds["rings"]
             command = [str(fill), "fill", str(fd)]
             # Somebody must be enrolled, or nobody's ring is looked at.
-            proxy.start()
+            _start(proxy)
             proxy.kill()
             filler = subprocess.Popen(command, pass_fds=[fd], stdin=subprocess.PIPE)
             records = batches = skipped = 0
@@ -41,7 +41,7 @@ def drained(fill: Path) -> str:
         finally:
             proxy.close()
     rate = records / elapsed / 1e6
-    return f"rings, drained by Python: {rate:.1} M records/s, {records // max(batches, 1)} a call, {skipped} skipped"
+    return f"rings, drained by Python: {rate:.1f} M records/s, {records // max(batches, 1)} a call, {skipped} skipped"
 
 
 def published() -> str:
@@ -49,8 +49,7 @@ def published() -> str:
     with tempfile.TemporaryDirectory() as folder:
         proxy = Proxy(Path(folder), workers=WORKERS)
         try:
-            proxy.start()
-            proxy.publish_base()
+            _start(proxy)
             writer = _native.TableWriter("endpoints", proxy.fds["table.endpoints"])
             times = sorted(_in_force(proxy, writer, number) for number in range(PUBLISHES))
         finally:
@@ -60,6 +59,11 @@ def published() -> str:
         f"table of {RULES} endpoints, published to in force on {WORKERS} workers: "
         f"p50 {half:.2f} ms, p99 {most:.2f} ms, longest {times[-1]:.2f} ms of {PUBLISHES}"
     )
+
+
+def _start(proxy: Proxy) -> None:
+    _native.TableWriter("base", proxy.fds["table.base"]).publish(msgspec.msgpack.encode(proxy.base))
+    proxy.start()
 
 
 def _in_force(proxy: Proxy, writer: _native.TableWriter, number: int) -> float:

@@ -114,7 +114,8 @@ fn fill(fd: &str) {
     let mut producers: Vec<_> = (0..16).map(|worker| Producer::new(map.clone(), 0, worker).unwrap()).collect();
     let mut buffer = [0; MAX_RECORD_LINES * LINE_WORDS];
     let texts = Texts { method: "GET", path: "/orders/7", authority: "orders", service: "orders", ..Texts::default() };
-    let record = AccessRecord { status: 200, version: 1, texts, ..AccessRecord::default() }.encode(&mut buffer).to_vec();
+    let record =
+        AccessRecord { status: 200, version: 1, texts, ..AccessRecord::default() }.encode(&mut buffer).to_vec();
     let ended = Arc::new(AtomicBool::new(false));
     let ends = ended.clone();
     thread::spawn(move || {

@@ -125,6 +125,23 @@ fn what_was_spoilt_is_published_again_at_the_next_heartbeat() {
 }
 
 #[test]
+fn however_many_take_over_none_of_them_may_fill_the_slot_in_force_or_a_generation_of_another() {
+    let (fd, mut first, reader) = table();
+    let mut used = vec![first.publish(&payload(1, 1)).unwrap()];
+    for idle in 0..12_u64 {
+        let in_force = reader.generation();
+        for _ in 0..idle {
+            drop(writer(&fd));
+        }
+        let generation = writer(&fd).publish(&payload(idle, 1)).unwrap();
+        assert_ne!(generation % 3, in_force % 3, "after {idle} who did not publish");
+        assert!(generation > in_force + idle, "a generation of one of them");
+        used.push(generation);
+    }
+    assert!(used.is_sorted_by(|a, b| a < b), "{used:?}");
+}
+
+#[test]
 fn of_two_writers_that_race_only_the_newest_goes_on() {
     let (fd, _first, reader) = table();
     thread::scope(|scope| {
