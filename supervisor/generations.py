@@ -70,6 +70,6 @@ async def put_back(service: Service) -> None:
 
 async def finish(service: Service, pid: int) -> None:
     """Ends the replacement of a proxy that an earlier supervisor had begun: `pid` is the one that is not in force."""
-    proxy = service.tree.take_over(msgspec.structs.replace(service.plan.proxy, name=OTHER), pid)
+    proxy = service.tree.take_over(OTHER, pid)
     await service.tree.wait_until(lambda: proxy.pid == pid)
     await leave(service, proxy)

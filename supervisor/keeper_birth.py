@@ -55,7 +55,8 @@ def begin(directory: Path, environment: Mapping[str, str], *, own_group: bool) -
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         stdio = (Stdio.NULL, Stdio.PIPE, Stdio.PIPE)
-        zygote = protocol.spawn(ZYGOTE, zygote_argv(), env=environment, cwd="", own_group=True, stdio=stdio, held=())
+        marked = {**environment, "PANNIER_BUS": os.fspath(directory / BUS_NAME)}
+        zygote = protocol.spawn(ZYGOTE, zygote_argv(), env=marked, cwd="", own_group=True, stdio=stdio, held=())
         messages = protocol.request(Op.HELLO, 0, protocol.hello()), protocol.request(Op.ZYGOTE, 1, zygote)
         with locked(directory):
             if answers(directory / SOCKET_NAME, socket.SOCK_SEQPACKET) or answers(directory / BUS_NAME):

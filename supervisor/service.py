@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import trio
 from pannier.shared import messages
 from pannier.shared.errors import Blame, PannierError
@@ -35,7 +36,7 @@ from pannier.supervisor.plan import Kind, Plan, ProcessPlan
 from pannier.supervisor.relay import Line, Sink, Tail, batches, relay
 from pannier.supervisor.restart import Exit
 from pannier.supervisor.tables import Segments
-from pannier.supervisor.tree import Tree
+from pannier.supervisor.tree import OTHER, Tree
 from pannier.supervisor.watchdog import Watchdog
 from pannier.supervisor.zygote_plan import zygote_plan
 
@@ -83,13 +84,16 @@ class Service:
     async def start(self, found: Found | None = None, record: Record | None = None, zygote: int | None = None) -> None:
         """Serves the bus, publishes table `base`, starts what `found` does not have. Raises PannierError.
 
-        What `found` has runs on, a sidecar that is no part of the plan included: it is ended like any other, not here.
+        What `found` has runs on, a sidecar that is no part of the plan and a proxy that is replaced included: they are
+        ended like any other, not here.
         `zygote` is the PID of one that runs.
         """
         running: dict[str, int] = {}
         for name in found.running if found is not None else ():
             if name in self.plan.sidecars and name not in self.tree.children:
                 self.tree.plant(self.plan.sidecars[name])
+            elif name == OTHER:
+                self.tree.plant(msgspec.structs.replace(self.plan.proxy, name=OTHER))
         if record is not None:
             self._revision, self._changing, self.pending = record.revision, record.changing, record.pending
         for name, child in self.tree.children.items():

@@ -1,4 +1,7 @@
-"""The zygote as a process of the plan; the same for every service, so that it can be started before there is a plan."""
+"""The zygote as a process of the plan; it hardly differs between services, so that it can be started before a plan.
+
+Its environment names the service's bus: it is what the kernel shows of those whom it forks, by which they are found.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ def zygote_plan(plan: Plan) -> ProcessPlan:
         name=ZYGOTE,
         kind=Kind.KEEPER,  # it starts processes on the keeper's behalf
         argv=zygote_argv(),
-        environment=without_outer(plan.place.environment),
+        environment={**without_outer(plan.place.environment), "PANNIER_BUS": plan.place.inside("bus.sock")},
         cwd=plan.arguments.cwd,
         held=(),
         stdio=(Stdio.NULL, Stdio.PIPE, Stdio.PIPE),

@@ -1,7 +1,7 @@
 """What is left of a service whose supervisor is gone: its processes, and the memory that they hold.
 
-A process belongs to a service if its environment names the bus in the service's folder; only those of the same user can
-be looked at, which is what keeps others out.
+A process belongs to a service if its environment names the bus, or the supervisor's ear, in the service's folder; only
+those of the same user can be looked at, which is what keeps others out.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from pannier.supervisor.tables import TableStates, table_states
 
 def environments_of(service: str) -> dict[int, dict[str, str]]:
     """The environment of each process of the service, by PID."""
-    mark = f"PANNIER_BUS={runtime_dir() / service / 'bus.sock'}".encode()
+    folder = runtime_dir() / service
+    marks = {f"PANNIER_BUS={folder / 'bus.sock'}".encode(), f"NOTIFY_SOCKET={folder / 'notify.sock'}".encode()}
     found = {}
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
             pairs = path.read_bytes().split(b"\0")
-            if mark in pairs:
+            if not marks.isdisjoint(pairs):
                 texts = [pair.decode(errors="replace").partition("=") for pair in pairs if b"=" in pair]
                 found[int(path.parent.name)] = {name: value for name, _, value in texts}
     return found

@@ -22,11 +22,11 @@ async def test_a_successor_finds_what_there_is_and_lays_out_what_its_predecessor
         os.close(descriptor)
         generation = older.publish(msgpack.packb({"access_log": True, "sample_ratio": 1.0}))
         segments = await open_segments(keeper)
-        states = {state.kind: state for state in segments.states(0).tables}
+        states = {state.kind: state for state in segments.states(0)}
         assert (states["telemetry"].generation, states["telemetry"].absent) == (generation, False)
         assert (states["headers"].generation, states["headers"].absent) == (0, True)
         headers = _native.TableWriter("headers", segments.descriptors["table.headers"])
         headers.publish(msgpack.packb({"rules": []}))
-        assert not {state.kind: state for state in segments.states(0).tables}["headers"].absent
+        assert not {state.kind: state for state in segments.states(0)}["headers"].absent
         segments.close()
         await keeper.shutdown(1000)

@@ -41,7 +41,7 @@ def test_everything_is_renewed_and_no_request_fails(host: Host, origin: Origin) 
         said = upgrade(host)
     load.assert_all_answered()
     after = host.pids("orders")
-    renewed = (*SIDECARS, "proxy")
+    renewed = ("zygote", *SIDECARS, "proxy")
     assert without(after, renewed) == without(before, renewed)
     assert not {after[name] for name in renewed} & {before[name] for name in renewed}
     assert f"keeper: renewed, pid {before['keeper']} as before" in said

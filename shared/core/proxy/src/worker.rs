@@ -25,6 +25,9 @@ use crate::timers::{self, Timers};
 /// Idle connections are kept, and everything that still arrives is served, for so long after draining began: time for a
 /// request that was on its way, and for callers to learn from their discovery (which looks twice a second) that we leave.
 const DRAIN_IDLE_MS: u64 = 600;
+/// The same where another generation has taken over, and only who is idle for long is not told by an answer: there is time,
+/// and a request that comes in the instant of the end is lost.
+const LEAVE_IDLE_MS: u64 = 5_000;
 /// An idle connection is kept for so long while a worker is full and others wait to be let in; that is looked at as often.
 const CROWDED_IDLE_MS: u64 = 1_000;
 
@@ -148,7 +151,7 @@ impl Worker {
         match self.draining_since_ms.get() {
             0 if clock::recent_ms() < self.crowded_until_ms.get() => waiting_since_ms + CROWDED_IDLE_MS,
             0 => timers::NEVER,
-            since => since.max(waiting_since_ms) + DRAIN_IDLE_MS,
+            since => since.max(waiting_since_ms) + if self.leaving.get() { LEAVE_IDLE_MS } else { DRAIN_IDLE_MS },
         }
     }
 
@@ -225,8 +228,11 @@ impl Worker {
         let now = clock::monotonic_ms();
         self.beat.at_ms.store(now, Ordering::Relaxed);
         let since = self.draining_since_ms.get();
-        let empty = self.in_flight.get() == 0 && (!self.is_leaving() || self.connections.get() == 0);
-        let drained = since != 0 && empty && now >= self.idle_until(since);
+        let drained = if self.is_leaving() {
+            self.connections.get() == 0 && self.mirrors.get() == 0
+        } else {
+            since != 0 && self.in_flight.get() == 0 && now >= self.idle_until(since)
+        };
         self.beat.drained.store(u64::from(drained), Ordering::Relaxed);
     }
 }
