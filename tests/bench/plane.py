@@ -1,7 +1,7 @@
-"""What the policy plane does in a second, between real processes: `make bench-plane`; docs/policy-plane.md has the figures.
+"""What the policy plane does in a second, between real processes: `make bench-plane`, figures in docs/policy-plane.md.
 
 - `_native.Rings.drain` in batches, while another process fills the rings;
-- from the call of `publish` to the moment when every worker of a real `pannierd proxy` says that it has the table in force.
+- from the call of `publish` to the moment when every worker of a real `pannierd proxy` says that the table is in force.
 """
 
 import subprocess
