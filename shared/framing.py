@@ -22,6 +22,7 @@ from typing import Final, TypeVar
 import msgpack
 import msgspec
 from pannier.shared.errors import Blame, PannierError
+from pannier.shared.explain import printable
 
 MAX_FRAME: Final = 256 * 1024
 """Bytes of one frame, its length prefix aside."""
@@ -33,6 +34,9 @@ MAX_ITEMS: Final = 12_288
 """Values of one frame, keys and containers counted."""
 MAX_CONFIG_ITEMS: Final = 65_536
 """Values of one configuration: a thousand rules are many values, and it comes from a side that is trusted."""
+
+_MAX_REASON: Final = 300
+"""Characters of a reason that may quote the peer: it is logged, and shown on a terminal."""
 
 T = TypeVar("T")
 
@@ -69,9 +73,9 @@ def decode(body: bytes, type_: type[T], *, most: int = MAX_ITEMS) -> T:
         )
         return msgspec.convert(plain, type_, strict=True, builtin_types=_NATIVE)
     except msgspec.ValidationError as error:
-        raise FramingError(f"not the expected message: {error}") from error
+        raise FramingError(f"not the expected message: {printable(str(error), _MAX_REASON)}") from error
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise FramingError(f"not valid msgpack: {error}") from error
+        raise FramingError(f"not valid msgpack: {printable(str(error), _MAX_REASON)}") from error
 
 
 def _pack(value: msgspec.Struct | None, limit: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What the policy plane does in a second, between real processes: `make bench-plane`; figures: docs/policy-plane.md.
+"""What the policy plane does in a second, between real processes: `make bench-plane`, figures in docs/policy-plane.md.
 
 - `_native.Rings.drain` in batches, while another process fills the rings;
 - from the call of `publish` to the moment when every worker of a real `pannierd proxy` says that the table is in force.

@@ -229,7 +229,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; as many workers as were asked for; everybody else keeps his PID",
         how=FewerWorkers(),
         stage=WHOLE,
-        seconds=9.0,
+        seconds=16.0,
         to="inbound",
     ),
 )

@@ -11,7 +11,7 @@ import tracemalloc
 from typing import cast, get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pannier.shared import envelope, framing
 from pannier.shared.framing import MAX_FRAME, FramingError, Reader
@@ -70,6 +70,8 @@ def test_there_is_a_frame_of_every_message() -> None:
 
 @settings(max_examples=MANY, deadline=None, suppress_health_check=list(HealthCheck))
 @given(streams())
+@example([framing._PREFIX.pack(18) + b"\x82\xa1t\xa4beat\xa8\x1b[2J\r\n\x00\x07\xc0"])
+@example([framing._PREFIX.pack(60_012) + b"\x82\xa1t\xa4beat\xda\xea\x60" + b"x" * 60_000 + b"\xc0"])
 def test_a_damaged_stream_comes_to_messages_or_to_one_error_that_says_why(pieces: list[bytes]) -> None:
     tracemalloc.start()
     try:
@@ -79,7 +81,7 @@ def test_a_damaged_stream_comes_to_messages_or_to_one_error_that_says_why(pieces
         tracemalloc.stop()
     assert most <= MAX_FRAME + (1 << 20)
     assert all(isinstance(message, get_args(envelope.Envelope)) for message in understood)
-    assert not wrong or wrong.isprintable()
+    assert not wrong or (wrong.isprintable() and len(wrong) < 400)
     for message in understood:
         assert envelope.parse(framing.frame(cast("envelope.Envelope", message))[4:]) == message
 
