@@ -61,19 +61,55 @@ pub enum Request {
     },
     List,
     Spawn(Spawn),
-    Signal { name: String, signal: i32, whole_group: bool },
-    Listen { name: String, address: String, count: u16 },
-    Memfd { name: String, size: u64 },
-    Fetch { name: String },
-    Release { name: String },
-    NotePut { key: String, value: Vec<u8> },
-    NoteGet { key: String },
-    Grace { milliseconds: i64 },
-    Forget { name: String },
-    Shutdown { term_milliseconds: u32 },
-    ListenUnix { name: String, path: String, mode: u32, count: u16 },
-    Swap { one: String, other: String },
-    Renew { program: OsString },
+    Signal {
+        name: String,
+        signal: i32,
+        whole_group: bool,
+    },
+    Listen {
+        name: String,
+        address: String,
+        count: u16,
+    },
+    Memfd {
+        name: String,
+        size: u64,
+    },
+    Fetch {
+        name: String,
+    },
+    Release {
+        name: String,
+    },
+    NotePut {
+        key: String,
+        value: Vec<u8>,
+    },
+    NoteGet {
+        key: String,
+    },
+    Grace {
+        milliseconds: i64,
+    },
+    Forget {
+        name: String,
+    },
+    Shutdown {
+        term_milliseconds: u32,
+    },
+    ListenUnix {
+        name: String,
+        path: String,
+        mode: u32,
+        count: u16,
+    },
+    Swap {
+        one: String,
+        other: String,
+    },
+    Renew {
+        program: OsString,
+    },
     /// As `Spawn`, by the zygote if there is one that can.
     Fork(Spawn),
     /// Starts the zygote itself.
