@@ -100,7 +100,7 @@ class Child:
         """Starts the process (or takes over PID `adopted`) and restarts it, until it has ended for good."""
         self._governed = True
         pid = adopted
-        while not self._leaving():
+        while pid is not None or not self._leaving():  # who is taken over runs, and his end is waited for at least
             exit_ = await self._live(pid)
             pid = None
             if self._leaving():

@@ -20,6 +20,7 @@ import trio
 from pannier.shared.errors import UsageError
 from pannier.supervisor.child import KILLED, Child
 from pannier.supervisor.keeper import KeeperError, KeeperGone
+from pannier.supervisor.lifecycle import ProcessState
 from pannier.supervisor.plan import ProcessPlan
 from pannier.supervisor.service import Service
 from pannier.supervisor.tree import OTHER
@@ -70,6 +71,9 @@ async def put_back(service: Service) -> None:
 
 async def finish(service: Service, pid: int) -> None:
     """Ends the replacement of a proxy that an earlier supervisor had begun: `pid` is the one that is not in force."""
-    proxy = service.tree.take_over(OTHER, pid)
-    await service.tree.wait_until(lambda: proxy.pid == pid)
+    tree = service.tree
+    proxy = tree.children[OTHER]
+    proxy.drain()  # now, since its end may be known already
+    tree.take_over(proxy, pid)
+    await tree.wait_until(lambda: proxy.pid == pid or proxy.state is ProcessState.STOPPED)
     await leave(service, proxy)

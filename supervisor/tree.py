@@ -91,11 +91,9 @@ class Tree:
         """Everybody whom the service consists of: a second process of the proxy only comes or goes."""
         return [child for name, child in self.children.items() if name != OTHER]
 
-    def take_over(self, name: str, pid: int) -> Child:
+    def take_over(self, child: Child, pid: int) -> None:
         """Governs a process that is known, runs already, and is no part of the plan."""
-        child = self.children[name]
         self._nursery.start_soon(child.govern, pid)
-        return child
 
     def end(self, ending: Ending) -> None:
         """The service is over; the first reason counts."""

@@ -215,6 +215,23 @@ async def test_an_adopted_process_is_not_started_again() -> None:
         assert child.ready
 
 
+@pytest.mark.parametrize("ended_before", [True, False])
+async def test_who_is_taken_over_to_go_is_waited_for_and_never_started_again(ended_before: bool) -> None:
+    holder = Holder()
+    child = Child(PLAN, holder, Watchdog(0.0))
+    child.drain()
+    async with trio.open_nursery() as nursery:
+        if ended_before:
+            child.ended(77, Exit(0))
+        nursery.start_soon(child.govern, 77)
+        await wait_all_tasks_blocked()
+        if not ended_before:
+            assert (child.state, child.pid) == ("draining", 77)
+            child.ended(77, Exit(0))
+        await child.wait_gone()
+    assert (child.state, child.pid, holder.spawned) == ("stopped", 0, 0)
+
+
 @pytest.mark.parametrize(("counted", "restarts"), [(77, 4), (70, 5)])
 async def test_a_life_that_was_begun_and_not_noted_is_counted_by_who_takes_over(counted: int, restarts: int) -> None:
     child = Child(PLAN, Holder(), Watchdog(0.0))
