@@ -34,11 +34,12 @@ from pannier.shared.messages import (
     SaidInForce,
     Use,
 )
-from pannier.supervisor import generations, live, objective
+from pannier.supervisor import generations, live, objective, renewal
 from pannier.supervisor.adoption import Pending, Record
 from pannier.supervisor.change import change, configured
 from pannier.supervisor.chronicle import Chronicle
 from pannier.supervisor.difference import NOTHING
+from pannier.supervisor.ending import Cause, Ending
 from pannier.supervisor.judge import Counters, Judge
 from pannier.supervisor.judge import counters as counters_of
 from pannier.supervisor.objective import Objective
@@ -223,6 +224,14 @@ class Steering:
                 except PannierError as error:
                     service.tell(name, "configure", f"{name}: {error.message}", "error")
         await service.touch(())
+
+    async def renew_supervisor(self, _: Nothing) -> None:
+        """This life of the supervisor is over, unless the next one refuses; never amid a change or an end."""
+        async with self._exclusively(pending=True):
+            self._need_keeper()
+            await renewal.check(self._service.record())
+            renewal.hold_signals()
+            self._service.tree.end(Ending(Cause.RENEWED))
 
     async def renew_proxy(self, _: Nothing) -> None:
         """Another process of the proxy, of what is installed now, takes over; returns when the old one has gone."""

@@ -43,10 +43,8 @@ async def carry_out(
     Raises PannierError; then everything is as it was, or the message says what is not.
     """
     old = service.plan
-    if not fits:
-        adoption.encode(
-            msgspec.structs.replace(service.record(), plan=new, pending=pending())
-        )  # refused before it is done
+    if not fits:  # refused before it is done
+        adoption.encode(msgspec.structs.replace(service.record(), plan=new, pending=pending()))
     undo: list[Undo] = []
     await service.touch((*change.start, *change.configure))
     try:

@@ -19,7 +19,7 @@ from pannier.shared.messages import (
     Urls,
     Use,
 )
-from pannier.supervisor import renewal, status
+from pannier.supervisor import status
 from pannier.supervisor.bus_state import BusState, bus_state
 from pannier.supervisor.ending import Cause, Ending
 from pannier.supervisor.keeper_birth import keeper_program
@@ -43,7 +43,7 @@ def serve_verbs(service: Service, steering: Steering) -> None:
     broker.serve_verb("logs", LogRequest, verbs.logs)
     broker.serve_verb("life", Nothing, verbs.life)
     broker.serve_verb("upgrade.keeper", Nothing, verbs.upgrade_keeper)
-    broker.serve_verb("upgrade.supervisor", Nothing, verbs.upgrade_supervisor)
+    broker.serve_verb("upgrade.supervisor", Nothing, steering.renew_supervisor)
     broker.serve_verb("upgrade.zygote", Nothing, verbs.upgrade_zygote)
     broker.serve_verb("upgrade.proxy", Nothing, steering.renew_proxy)
     broker.serve_verb("sidecar.list", Nothing, verbs.list_sidecars)
@@ -80,12 +80,6 @@ class Verbs:
 
     async def upgrade_keeper(self, _: Nothing) -> None:
         await self._service.keeper.renew(keeper_program())
-
-    async def upgrade_supervisor(self, _: Nothing) -> None:
-        """Answers, and then this life is over."""
-        await renewal.check(self._service.record())
-        renewal.hold_signals()
-        self._service.tree.end(Ending(Cause.RENEWED))
 
     async def upgrade_zygote(self, _: Nothing) -> None:
         await self._service.replace_zygote()
