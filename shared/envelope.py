@@ -37,6 +37,8 @@ VERSION: Final = 1
 """Both ends must speak the same; the broker answers another one with `Reject("version")`."""
 SUPERVISOR: Final = "supervisor"
 """The broker's own name: as `to` of a request, and as the sender of what the supervisor publishes."""
+FUSED: Final = "fused"
+"""The role of the process that has several sidecars inside; only the supervisor has anything to say to it."""
 CLI: Final = "cli"
 """The role of a peer without a token: it may ask and listen, nothing else."""
 

@@ -19,6 +19,8 @@ LOGS: Final = "logs"
 EJECTIONS: Final = "ejections"
 CANARY: Final = "canary.progress"
 CONFIGURE: Final = "configure"
+RUN: Final = "run"
+STOP: Final = "stop"
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -60,6 +62,21 @@ class Configured(msgspec.Struct, frozen=True):
     """`live`: the sidecar takes a configuration while it runs. If not, nothing has changed: it wants a new process."""
 
     live: bool
+
+
+class Member(msgspec.Struct, frozen=True):
+    """Verb `run` of the process `fused`, for the supervisor alone: `module` is the package of the sidecar, `token` what
+    makes it its role on the bus. Its verb `stop` takes a `SidecarName`."""
+
+    name: str
+    module: str
+    token: str
+
+
+class MemberEnd(msgspec.Struct, frozen=True):
+    """The end of a sidecar inside `fused`: what its process would have exited with."""
+
+    code: int
 
 
 class ServiceEndpoint(msgspec.Struct, frozen=True):
@@ -192,7 +209,8 @@ class LogLines(msgspec.Struct, frozen=True):
 
 
 class Process(msgspec.Struct, frozen=True):
-    """`kind`: keeper, supervisor, proxy, sidecar or app; `cpu_percent` of one core."""
+    """`kind`: keeper, supervisor, proxy, sidecar or app; `cpu_percent` of one core. Of a sidecar that is `fused` with
+    others in one process, memory and CPU are an estimate: the process's, in equal parts."""
 
     name: str
     kind: str
@@ -202,6 +220,7 @@ class Process(msgspec.Struct, frozen=True):
     pss_bytes: int
     cpu_percent: float
     ready: bool
+    fused: bool = False
 
 
 class Status(msgspec.Struct, frozen=True):

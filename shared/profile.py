@@ -95,14 +95,16 @@ class RestartSettings(Struct, frozen=True, forbid_unknown_fields=True):
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """What any layer may set: a profile, a project file, an app in it, the environment, an option.
 
-    With `confirm`, a change of the running service is taken back unless it is confirmed within that time. `grants` says
-    what sidecars of third parties may do, by their names.
+    With `confirm`, a change of the running service is taken back unless it is confirmed within that time. With `fuse`,
+    our own sidecars live in one process; it is read at the start. `grants` says what sidecars of third parties may do,
+    by their names.
     """
 
     description: Text = ""
     orphan_grace: Grace = "0s"
     ready_timeout: Duration = "30s"
     confirm: Duration | None = None
+    fuse: bool = False
     proxy: ProxySettings = ProxySettings()
     inbound: InboundSettings = InboundSettings()
     outbound: OutboundSettings = OutboundSettings()

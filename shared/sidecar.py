@@ -98,14 +98,14 @@ def main(name: str, config: type[C], service: Callable[[Context[C]], Awaitable[N
         path = os.environ["PANNIER_BUS"]
     except KeyError:
         error = UsageError(f"the sidecar `{name}` is started by a supervisor", hint="use `pannier run`")
-        sys.exit(_complain(name, error))
+        sys.exit(complain(name, error))
     token = os.environ.pop("PANNIER_TOKEN", "")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     exit_code = 0
     try:
         trio.run(_run, name, config, service, Path(path), token)
     except* PannierError as group:
-        exit_code = _complain(name, _first(group))
+        exit_code = complain(name, group)
     sys.exit(exit_code)
 
 
@@ -118,36 +118,63 @@ async def _run(
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
-            ending = _Ending(nursery.cancel_scope)
-            nursery.start_soon(ending.wait, signals)
-            async with AsyncExitStack() as stack:
-                bus = await _connect(stack, path, name, token)
-                context = Context(
-                    name=name,
-                    service=bus.service,
-                    directory=path.parent,
-                    config=_decoded(bus.config, config),
-                    bus=bus,
-                    fds={**inherited_fds(os.environ), **bus.fds},
-                )
-                with trio.CancelScope() as ending.scope:
-                    async with trio.open_nursery() as watch:
-                        watch.start_soon(_fail_when_replaced, bus)
-                        await service(context)
-                        watch.cancel_scope.cancel()
+            ending = Ending()
+            nursery.start_soon(_end_when_told, ending, signals)
+            await live(name, config, service, path, token, ending=ending)
             nursery.cancel_scope.cancel()
 
 
-class _Ending:
-    """What SIGTERM cancels: everything while there is no service yet, then the service alone, so that the bus is still
-    there for what the service says last."""
+async def live(
+    name: str,
+    config: type[C],
+    service: Callable[[Context[C]], Awaitable[None]],
+    path: Path,
+    token: str,
+    *,
+    ending: Ending,
+) -> None:
+    """One life of a sidecar in this process, until `ending`, or until its service returns. Raises what that raises."""
+    with ending.scope:
+        async with AsyncExitStack() as stack:
+            bus = await _connect(stack, path, name, token)
+            context = Context(
+                name=name,
+                service=bus.service,
+                directory=path.parent,
+                config=_decoded(bus.config, config),
+                bus=bus,
+                fds={**inherited_fds(os.environ), **bus.fds},
+            )
+            with trio.CancelScope() as ending.scope:
+                async with trio.open_nursery() as watch:
+                    watch.start_soon(_fail_when_replaced, bus)
+                    await service(context)
+                    watch.cancel_scope.cancel()
 
-    def __init__(self, scope: trio.CancelScope) -> None:
-        self.scope = scope
 
-    async def wait(self, signals: AsyncIterator[int]) -> None:
-        async for _ in signals:
-            self.scope.cancel()
+class Ending:
+    """What the end of a sidecar cancels: everything while there is no service yet, then the service alone, so that the
+    bus is still there for what the service says last."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+
+    def cancel(self) -> None:
+        self.scope.cancel()
+
+
+async def _end_when_told(ending: Ending, signals: AsyncIterator[int]) -> None:
+    async for _ in signals:
+        ending.cancel()
+
+
+def complain(name: str, error: PannierError | BaseExceptionGroup[PannierError]) -> int:
+    """Says on stderr, and for the log, why a sidecar ends; the exit code."""
+    while isinstance(error, BaseExceptionGroup):
+        (error, *_) = error.exceptions
+    hint = f"\n  hint: {error.hint}" if error.hint else ""
+    sys.stderr.write(f"{name}: {error.message}{hint}\n")
+    return error.exit_code
 
 
 async def _connect(stack: AsyncExitStack, path: Path, role: str, token: str) -> Bus:
@@ -168,17 +195,3 @@ async def _fail_when_replaced(bus: Bus) -> None:
 
 def _decoded(config: bytes, type_: type[C]) -> C:
     return framing.decode(config or _EMPTY, type_, most=framing.MAX_CONFIG_ITEMS)
-
-
-def _first(group: BaseExceptionGroup[PannierError]) -> PannierError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, PannierError)
-    return error
-
-
-def _complain(name: str, error: PannierError) -> int:
-    hint = f"\n  hint: {error.hint}" if error.hint else ""
-    sys.stderr.write(f"{name}: {error.message}{hint}\n")
-    return error.exit_code

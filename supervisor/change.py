@@ -31,8 +31,9 @@ _WORKERS: Final = ("proxy", "workers")
 _AT_START: Final[Mapping[Path, str]] = {
     ("outbound", "port"): "outbound_port",
     ("ready_timeout",): "ready_timeout",
+    ("fuse",): "",
 }
-"""Settings that are read when the service starts, and the argument that has the last word there."""
+"""Settings that are read when the service starts, and the argument that has the last word there, if there is one."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -111,4 +112,5 @@ def _spelt(each: Difference, before: Any, after: Any) -> Iterator[str]:
 
 def _overruled(plan: Plan, each: Difference) -> bool:
     """Whether an option of `run` says it, whatever the profile does."""
-    return getattr(plan.arguments, _AT_START[each.path]) is not None
+    argument = _AT_START[each.path]
+    return bool(argument) and getattr(plan.arguments, argument) is not None

@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 from pannier import _native
 from pannier.shared.duration import milliseconds, seconds
+from pannier.shared.envelope import FUSED
 from pannier.shared.messages import LIFECYCLE
 from pannier.shared.profile import Endpoint, Profile, grace_milliseconds
 from pannier.shared.rights import TABLES, is_ours, needs_of
@@ -100,9 +101,11 @@ def compose(
     place: Place,
     installed: Mapping[str, Installed],
     said: Said | None = None,
+    *,
+    fused: ProcessPlan | None = None,
 ) -> Plan:
     """The plan. `installed` by the name of the sidecar; all that the profile names are among them. `said` is what the
-    profile was made from."""
+    profile was made from, `fused` the process that our sidecars share."""
     ready_timeout = arguments.ready_timeout if arguments.ready_timeout is not None else seconds(profile.ready_timeout)
     return Plan(
         service=arguments.name,
@@ -110,7 +113,10 @@ def compose(
         arguments=arguments,
         place=place,
         proxy=_proxy(profile, arguments, place),
-        sidecars={name: _sidecar(name, profile, arguments, place, known) for name, known in installed.items()},
+        sidecars={
+            name: _sidecar(name, profile, arguments, place, known, fused=fused is not None)
+            for name, known in installed.items()
+        },
         enabled=tuple(profile.sidecars),
         app=_app(profile, arguments, place, ready_timeout) if arguments.command else None,
         base=base_table(profile, arguments),
@@ -125,6 +131,7 @@ def compose(
             },
         },
         said=said or Said(),
+        fused=fused,
     )
 
 
@@ -163,7 +170,28 @@ def _static(endpoint: Endpoint, word: Word | None) -> dict[str, Any]:
     return said if word is None else {**said, "slot": word.slot, "incarnation": word.incarnation}
 
 
-def _sidecar(name: str, profile: Profile, arguments: Arguments, place: Place, known: Installed) -> ProcessPlan:
+def fused_process(arguments: Arguments, place: Place, token: str) -> ProcessPlan:
+    """The process that our sidecars share. Its own bus connection is what it is told by whom to run; what a sidecar
+    needs comes over the sidecar's."""
+    return ProcessPlan(
+        name=FUSED,
+        kind=Kind.SIDECAR,
+        argv=(sys.executable, "-P", "-m", "pannier.supervisor.fused"),
+        environment=_environment(arguments, place, token),
+        cwd=arguments.cwd,
+        held=(),
+        stdio=(Stdio.NULL, Stdio.PIPE, Stdio.PIPE),
+        own_group=True,
+        restart=RestartSettings(Policy.PERMANENT, settles=SETTLES, prompt=True),
+        readiness=Readiness.MESSAGE,
+        ready_within=SIDECAR_READY_WITHIN,
+        grant=Grant(role=FUSED, token=token, descriptors=(), config=b"", topics=()),
+    )
+
+
+def _sidecar(
+    name: str, profile: Profile, arguments: Arguments, place: Place, known: Installed, *, fused: bool
+) -> ProcessPlan:
     settings = profile.sidecars.get(name, known.settings)
     needs, ours = needs_of(type(settings)), is_ours(type(settings))
     writes = tuple(kind for kind in needs.writes if kind in TABLES)
@@ -174,12 +202,7 @@ def _sidecar(name: str, profile: Profile, arguments: Arguments, place: Place, kn
         name=name,
         kind=Kind.SIDECAR,
         argv=(sys.executable, "-P", "-m", known.module),
-        environment={
-            **_telemetry(arguments),
-            **without_outer(place.environment),
-            "PANNIER_BUS": place.inside("bus.sock"),
-            "PANNIER_TOKEN": known.token,
-        },
+        environment=_environment(arguments, place, known.token),
         cwd=arguments.cwd,
         held=needs.listeners if ours else (),
         stdio=(Stdio.NULL, Stdio.PIPE, Stdio.PIPE),
@@ -198,7 +221,17 @@ def _sidecar(name: str, profile: Profile, arguments: Arguments, place: Place, kn
             hears=None if ours else (LIFECYCLE, *needs.subscribes),
             verbs=None if ours else needs.verbs,
         ),
+        fused=fused and ours,
     )
+
+
+def _environment(arguments: Arguments, place: Place, token: str) -> dict[str, str]:
+    return {
+        **_telemetry(arguments),
+        **without_outer(place.environment),
+        "PANNIER_BUS": place.inside("bus.sock"),
+        "PANNIER_TOKEN": token,
+    }
 
 
 def _facts(name: str, profile: Profile, arguments: Arguments, place: Place) -> dict[str, Any]:

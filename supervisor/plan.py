@@ -132,7 +132,8 @@ class Grant(msgspec.Struct, frozen=True):
 class ProcessPlan(msgspec.Struct, frozen=True):
     """One process. `ready_within` and `silence` (without a sign of life, then it is killed; 0 = never) in seconds.
 
-    `writes` are the tables whose absence is published when it is removed for good.
+    `writes` are the tables whose absence is published when it is removed for good. A sidecar that is `fused` has no
+    process of its own: it lives in that of `Plan.fused`.
     """
 
     name: str
@@ -149,6 +150,7 @@ class ProcessPlan(msgspec.Struct, frozen=True):
     silence: float = 0.0
     writes: tuple[str, ...] = ()
     grant: Grant | None = None
+    fused: bool = False
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -156,7 +158,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     `sidecars` are all that are installed, so that one can be added without asking anybody again; `enabled` names those
     that run. `base` is the payload of table `base`; `drain` is the one deadline of a stop, in seconds. `settings` are
-    the effective ones, defaults and all, and with `said` they are what a later change starts from.
+    the effective ones, defaults and all, and with `said` they are what a later change starts from. `fused` is the
+    process in which our sidecars live, if they share one: that is decided at the start, for the whole run.
     """
 
     service: str
@@ -173,3 +176,4 @@ class Plan(msgspec.Struct, frozen=True):
     orphan_grace_ms: int
     settings: dict[str, Any]
     said: Said
+    fused: ProcessPlan | None = None

@@ -20,14 +20,17 @@ from typing import Final
 import msgspec
 import trio
 from pannier.shared import messages
+from pannier.shared.envelope import FUSED
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.ticks import next_tick
 from pannier.shared.unix import listen_unix, remove_stale
 from pannier.supervisor import adoption, notify, status
+from pannier.supervisor.admission import Admission
 from pannier.supervisor.adoption import Found, Pending, Record
 from pannier.supervisor.broker import Broker, Grants
 from pannier.supervisor.child import Child
 from pannier.supervisor.ending import APP_SHARE, PROXY_PATIENCE, SIDECAR_PATIENCE, Cause, Deadline, Ending
+from pannier.supervisor.fuse import Fuse, unfolded
 from pannier.supervisor.hold import Hold, kill_orphans
 from pannier.supervisor.keeper import Keeper, KeeperError, KeeperGone, Stdio
 from pannier.supervisor.keeper_birth import SOCKET_NAME
@@ -57,12 +60,14 @@ class Service:
         self.meter = status.Meter()
         self._measuring = trio.CapacityLimiter(1)
         self.grants = Grants()
+        self.admission = Admission(keeper, segments, self.grants)
         self.broker = Broker(service=plan.service, grants=self.grants, on_ready=self._on_ready, on_beat=self._on_beat)
         self.hold = Hold(keeper, nursery, self._ended, self._refused)
         self.zygote = Child(
             zygote_plan(plan), self.hold, Watchdog(trio.current_time()), changed=self._changed, began=self._began
         )
-        self.tree = Tree(plan, self.hold, nursery, changed=self._changed, began=self._began)
+        self.fuse = None if plan.fused is None else self._fuse(plan.fused, nursery)
+        self.tree = Tree(plan, self.hold, nursery, fuse=self.fuse, changed=self._changed, began=self._began)
         self.tail = Tail(now_ms, self._publish_lines)
         self.drained = trio.Event()
         self.keeper_gone = trio.Event()
@@ -89,6 +94,9 @@ class Service:
         `zygote` is the PID of one that runs.
         """
         running: dict[str, int] = {}
+        if found is not None and record is not None and self.fuse is not None:
+            fused = [name for name, each in self.plan.sidecars.items() if each.fused]
+            found = unfolded(found, record.counted, fused)
         for name in found.running if found is not None else ():
             if name in self.plan.sidecars and name not in self.tree.children:
                 self.tree.plant(self.plan.sidecars[name])
@@ -108,7 +116,7 @@ class Service:
                 child.ended(running[name], end)
         self.segments.publish_base(self.plan.base)
         for child in self.tree.sidecars:
-            self.grant(child.plan)
+            await self.admission.admit(child.plan)
         listener = listen_unix(self._directory / "bus.sock")
         self._nursery.start_soon(self.broker.serve, listener)
         self._nursery.start_soon(self._hear, notify.open_notify(self._directory / "notify.sock"))
@@ -118,31 +126,18 @@ class Service:
         self._nursery.start_soon(self._beat)
         self._write_urls()
         self._nursery.start_soon(self.zygote.govern, zygote)
+        if self.fuse is not None:
+            inside = [self.plan.sidecars[name] for name in running if self.plan.sidecars[name].fused]
+            await self.admission.admit(self.fuse.process.plan)
+            self._nursery.start_soon(self.fuse.govern, found.running.get(FUSED) if found else None, inside)
         await self.tree.start(running)
 
-    def grant(self, plan: ProcessPlan) -> None:
-        """Lets a sidecar in: its descriptors, its configuration, its topics. Who is in already stays so."""
-        grant = plan.grant
-        assert grant is not None, "every sidecar is planned with a grant"
-        self.grants.issue(
-            grant.role,
-            fds={held: self.segments.descriptors[held] for held in grant.descriptors},
-            config=grant.config,
-            topics=grant.topics,
-            hears=grant.hears,
-            verbs=grant.verbs,
-            token=grant.token,
-        )
-
     async def withdraw(self, plan: ProcessPlan) -> None:
-        """Publishes that the capability of a sidecar that has ended is gone; a listener that only it had is closed."""
-        self.grants.revoke(plan.name)
+        """Publishes that the capability of a sidecar that has ended is gone."""
+        await self.admission.dismiss(plan)
         self.broker.clear(plan.name)
         for kind in plan.writes:
             self.segments.withdraw(kind)
-        for held in plan.held:
-            with suppress(KeeperError, KeeperGone):
-                await self.keeper.release(held)
 
     def record(self) -> Record:
         """What a successor has to know."""
@@ -196,7 +191,8 @@ class Service:
         await self.tree.stop_all(self.tree.sidecars, patience=SIDECAR_PATIENCE)
         await self.tree.stop_all([self.tree.proxy], patience=PROXY_PATIENCE)
         self.tree.stopped()
-        await self.zygote.ask_to_stop(signal.SIGTERM)
+        for child in self._unseen:
+            await child.ask_to_stop(signal.SIGTERM)
         await self.shut_down()
 
     async def say_last(self, *, patience: float) -> None:
@@ -212,6 +208,19 @@ class Service:
         with trio.move_on_after(_ZYGOTE_LOADS):
             await ended.wait()
             await self.keeper.zygote_news.wait()
+
+    async def renew_fused(self) -> None:
+        """The process that sidecars share is of what is installed now, and so are they, all at once. Raises
+        NotReady."""
+        if self.fuse is not None:
+            before = {child: child.restarts for child in self.tree.sidecars if child.plan.fused}
+            await self.fuse.renew(before)
+            await self.tree.come_up(before)
+
+    @property
+    def _unseen(self) -> tuple[Child, ...]:
+        """The processes that are no part of the tree."""
+        return (self.zygote,) if self.fuse is None else (self.zygote, self.fuse.process)
 
     async def shut_down(self) -> None:
         """Ends the keeper and all that it still has, and leaves no file: what the keeper could not clear away is ours
@@ -271,6 +280,8 @@ class Service:
     async def _on_ready(self, role: str, pid: int) -> None:
         if (child := self.tree.children.get(role)) is not None:
             child.said_ready(pid)
+        elif self.fuse is not None and role == FUSED:
+            self.fuse.said_ready(pid)
         await trio.lowlevel.checkpoint()
 
     async def _on_beat(self, role: str) -> None:
@@ -295,9 +306,17 @@ class Service:
             self.drained.set()
 
     def _ended(self, name: str, pid: int, exit_: Exit) -> None:
-        if name == self.zygote.name:
-            self.zygote.ended(pid, exit_)
+        for child in self._unseen:
+            if child.name == name:
+                child.ended(pid, exit_)
         self.tree.ended(name, pid, exit_)
+
+    def _fuse(self, plan: ProcessPlan, nursery: trio.Nursery) -> Fuse:
+        return Fuse(plan, self.hold, self.broker, nursery, ended=self._left, changed=self._changed, began=self._began)
+
+    def _left(self, name: str, pid: int, exit_: Exit) -> None:
+        if (child := self.tree.children.get(name)) is not None:
+            child.ended(pid, exit_)
 
     def _refused(self, name: str, pid: int) -> None:
         text = f"{name} (pid {pid}) takes no signals from us: it runs as another user"
@@ -310,7 +329,7 @@ class Service:
             self.tell("keeper", "keeper_lost", "the keeper is gone: what runs goes on, nothing restarts", "error")
         self.tree.lose_keeper()
         await self.zygote.ask_to_stop(0)  # it ends by itself, and nobody could use another
-        for child in (self.zygote, *self.tree.children.values()):
+        for child in (*self._unseen, *self.tree.children.values()):
             if child.pid:
                 self.hold.watch(child.name, child.pid)
 

@@ -23,7 +23,7 @@ from pannier.shared.runtime import NAME_PATTERN
 
 GROUP: Final = "pannier.sidecars"
 _OURS: Final = "pannier"
-_TAKEN: Final = frozenset({"app", "cli", "keeper", "proxy", "supervisor"})
+_TAKEN: Final = frozenset({"app", "cli", "fused", "keeper", "proxy", "supervisor"})
 """Names of processes and roles that are no sidecars."""
 
 

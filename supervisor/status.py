@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -86,11 +87,15 @@ def seconds_since_boot() -> float:
 def processes(
     children: Iterable[Child], usage: Mapping[int, Usage], *, supervisor_state: str, keeper_pid: int, keeper_lost: bool
 ) -> list[Process]:
-    """The rows of `ps`: keeper and supervisor first, then in the order of their start."""
+    """The rows of `ps`: keeper and supervisor first, then in the order of their start. Who shares a process is shown
+    with an equal part of what that takes."""
+    children = list(children)
+    inside = Counter(child.pid for child in children if child.plan.fused)
 
     def row(name: str, kind: Kind, pid: int, state: str, *, restarts: int = 0, ready: bool) -> Process:
-        used = usage.get(pid, Usage())
-        return Process(name, kind.value, pid, state, restarts, used.pss_bytes, used.cpu_percent, ready)
+        used, sharers = usage.get(pid, Usage()), inside[pid] or 1
+        pss, cpu = used.pss_bytes // sharers, round(used.cpu_percent / sharers, 1)
+        return Process(name, kind.value, pid, state, restarts, pss, cpu, ready, fused=pid in inside)
 
     return [
         row("keeper", Kind.KEEPER, 0 if keeper_lost else keeper_pid, _keeper_state(keeper_lost), ready=not keeper_lost),

@@ -35,7 +35,7 @@ from pannier.supervisor.keeper_protocol import ZYGOTE
 from pannier.supervisor.keeper_start import start_keeper
 from pannier.supervisor.lifecycle import ServiceState
 from pannier.supervisor.plan import Place, Plan, UnixListener
-from pannier.supervisor.planning import new_token, plan_for
+from pannier.supervisor.planning import first_plan
 from pannier.supervisor.ports import bind, split_address, taken
 from pannier.supervisor.renewal import Again
 from pannier.supervisor.request import Request
@@ -127,13 +127,12 @@ async def _plan(request: Request, keeper: Keeper, directory: Path) -> Plan:
             sockets[listener.name] = await bind_unix(keeper, listener, directory.parent)
         else:
             ports[listener.name] = await bind(keeper, listener)
-    return plan_for(
+    return first_plan(
         request.profile,
         request.arguments,
         msgspec.structs.replace(place, ports=ports, sockets=sockets),
         said=request.said,
         installation=request.installation,
-        token=new_token,
     )
 
 

@@ -86,7 +86,7 @@ async def configure(service: Service, plan: ProcessPlan) -> None:
     does not answer. Raises PannierError if it refuses, or does not come up again."""
     child = service.tree.children[plan.name]
     child.plan = plan
-    service.grant(plan)
+    await service.admission.admit(plan)
     if child.ready:
         try:
             if await takes_live(service, plan):
@@ -117,11 +117,12 @@ async def _start(service: Service, new: Plan, change: Change, undo: list[Undo]) 
     plans = [new.sidecars[name] for name in change.start]
     for plan in plans:
         undo.append(partial(service.withdraw, plan))
-        service.grant(plan)
     going = {held for name in change.stop for held in service.plan.sidecars[name].held}
     ports = {name: port for name, port in service.plan.place.ports.items() if name not in going}
     if any("metrics" in plan.held for plan in plans):
         ports["metrics"] = await bind(service.keeper, metrics_listener(new.arguments.metrics_port))
+    for plan in plans:
+        await service.admission.admit(plan)
     await service.tree.add(plans)
     if plans:
         undo.append(partial(service.tree.remove, change.start))

@@ -43,7 +43,8 @@ class NotReady(PannierError):
 
 
 class Tree:
-    """`nursery` is where the processes are governed; it lives as long as the service."""
+    """`nursery` is where the processes are governed; it lives as long as the service. `fuse` holds the sidecars that
+    share one."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Tree:
         holder: Holder,
         nursery: trio.Nursery,
         *,
+        fuse: Holder | None = None,
         changed: Callable[[Child | None], None] = lambda _: None,
         began: Callable[[Child], None] = lambda _: None,
     ) -> None:
@@ -62,6 +64,7 @@ class Tree:
         self.ending: Ending | None = None
         self.over = trio.Event()
         self._holder = holder
+        self._fuse = fuse
         self._nursery = nursery
         self._tell_changed = changed
         self._began = began
@@ -103,9 +106,10 @@ class Tree:
             self._publish(None)
 
     def ended(self, name: str, pid: int, exit_: Exit) -> None:
-        """The process with that PID is gone; by that name it was known when it ended, or when it was started."""
-        by_pid = (child for child in self.children.values() if child.pid == pid)
-        if (child := next(by_pid, None) or self.children.get(name)) is not None:
+        """The process with that PID is gone, and who was in it; by that name it was known when it ended, or when it
+        was started."""
+        by_pid = [child for child in self.children.values() if child.pid == pid]
+        for child in by_pid or filter(None, [self.children.get(name)]):
             child.ended(pid, exit_)
 
     async def start(self, running: Mapping[str, int]) -> None:
@@ -198,7 +202,7 @@ class Tree:
         for child in children:
             self._nursery.start_soon(child.govern, None)
         try:
-            await self._come_up(dict.fromkeys(children, -1))
+            await self.come_up(dict.fromkeys(children, -1))
         except NotReady:
             await self.remove([child.name for child in children])
             raise
@@ -224,7 +228,7 @@ class Tree:
         child = self.children[name]
         before = child.restarts
         await child.restart()
-        await self._come_up({child: before})
+        await self.come_up({child: before})
 
     def replan(self, plan: Plan) -> None:
         """Another plan is in force: who runs goes on, and his next life is as that says."""
@@ -234,7 +238,7 @@ class Tree:
         if (app := self.app) is not None and plan.app is not None:
             app.plan = plan.app
 
-    async def _come_up(self, before: Mapping[Child, int]) -> None:
+    async def come_up(self, before: Mapping[Child, int]) -> None:
         """Returns when each child is ready in a life after so many restarts. Raises NotReady, at once for one that ends
         by its own will: it has refused."""
 
@@ -253,8 +257,9 @@ class Tree:
     def plant(self, plan: ProcessPlan) -> Child:
         """Knows a process from now on, which `start` or somebody else governs."""
         address = self.plan.arguments.app if plan.kind is Kind.APP else None
+        holder = self._fuse if self._fuse is not None and plan.fused else self._holder
         child = self.children[plan.name] = Child(
-            plan, self._holder, self.watchdog, address=address, changed=self._changed, began=self._began
+            plan, holder, self.watchdog, address=address, changed=self._changed, began=self._began
         )
         return child
 

@@ -83,6 +83,7 @@ class Verbs:
 
     async def upgrade_zygote(self, _: Nothing) -> None:
         await self._service.replace_zygote()
+        await self._service.renew_fused()
 
     async def urls(self, _: Nothing) -> Urls:
         return Urls(status.urls(self._service.plan))

@@ -6,7 +6,7 @@ Rules:
 - No peer can make another wait. Whatever goes to a peer goes into its bounded outbox, never directly to its socket.
 - A role has one connection; a newer one with the same valid token takes its place.
 - The callbacks are the supervisor's own code. What they raise is a bug and ends the supervisor loudly.
-- A sidecar is configured by the supervisor alone, which has the whole; nobody else reaches that verb.
+- A sidecar is configured, and run inside another process, by the supervisor alone: nobody else reaches those verbs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pannier.shared import envelope, framing
 from pannier.shared.bus import answer_with
 from pannier.shared.envelope import (
     CLI,
+    FUSED,
     SUPERVISOR,
     Beat,
     Failure,
@@ -58,6 +59,7 @@ MAX_OWN_CALLS: Final = 64
 """Requests to the supervisor that are answered at the same time."""
 MAX_OWN_CALLS_A_PEER: Final = 8
 """And of them those of one peer, so that one who asks without pause leaves the others their turn."""
+_INSTEAD: Final = {CONFIGURE: "pannier profile set PATH=VALUE", FUSED: "pannier sidecar restart NAME"}
 _SUPERVISOR: Final = 0
 """The number of the supervisor as an asker; peers have others."""
 
@@ -414,8 +416,9 @@ class Broker:
                 peer.own_calls += 1
                 nursery.start_soon(self._answer_myself, peer, request)
             return
-        if request.verb == CONFIGURE:
-            mine = UsageError(f"`{CONFIGURE}` is the supervisor's alone", hint="pannier profile set PATH=VALUE")
+        if request.verb == CONFIGURE or request.to == FUSED:
+            what = FUSED if request.to == FUSED else CONFIGURE
+            mine = UsageError(f"`{what}` is the supervisor's alone", hint=_INSTEAD[what])
             self._answer(peer.number, envelope.failure_of(request.id, mine))
             return
         self._pass_on(peer.number, request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 from pannier.shared.errors import PannierError
-from pannier.shared.messages import Nothing, Status
+from pannier.shared.messages import Nothing, Process, Status
 from pannier.supervisor.cli.output import output_option, print_json, print_table, talk
 from pannier.supervisor.cli.services import ask, name_option, orphaned, running, the_one
 
@@ -29,7 +29,7 @@ def command(*, name: str | None, output: str) -> int:
         print_json(found)
     else:
         rows = [
-            (s.name, s.profile, p.name, p.kind, p.pid or None, p.state, p.restarts, _mib(p.pss_bytes), p.cpu_percent)
+            (s.name, s.profile, p.name, p.kind, p.pid or None, p.state, p.restarts, *_cost(p))
             for s in found
             for p in s.processes
         ]
@@ -37,5 +37,7 @@ def command(*, name: str | None, output: str) -> int:
     return failed
 
 
-def _mib(size: int) -> float:
-    return round(size / (1 << 20), 1)
+def _cost(process: Process) -> tuple[object, object]:
+    """MiB and per cent; `~` marks the part of a process that several sidecars share."""
+    cost = (round(process.pss_bytes / (1 << 20), 1), process.cpu_percent)
+    return (f"~{cost[0]}", f"~{cost[1]}") if process.fused else cost

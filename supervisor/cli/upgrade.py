@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 from pannier.shared.errors import PannierError, TimedOut, Unreachable
-from pannier.shared.messages import Life, Nothing, SidecarList, SidecarName, Status
+from pannier.shared.messages import Life, Nothing, SidecarName, Status
 from pannier.supervisor.cli.output import talk
 from pannier.supervisor.cli.services import ask, name_option, the_one
 
@@ -54,12 +54,12 @@ def _supervisor(service: str) -> None:
 
 
 def _sidecars(service: str) -> None:
-    _request(service, "upgrade.zygote")  # they are forked by it, of what it has loaded
-    listed = ask(service, lambda bus: bus.request("supervisor", "sidecar.list", Nothing(), SidecarList)).sidecars
-    for sidecar in listed:
-        if sidecar.state:
+    before = [process for process in _status(service).processes if process.kind == "sidecar"]
+    _request(service, "upgrade.zygote")  # they are forked by it, of what it has loaded; those in one process are now
+    for sidecar in before:
+        if not sidecar.fused:
             _request(service, "sidecar.restart", SidecarName(sidecar.name))
-            talk(f"{sidecar.name}: pid {sidecar.pid} → {_pid(service, sidecar.name)}")
+        talk(f"{sidecar.name}: pid {sidecar.pid} → {_pid(service, sidecar.name)}")
 
 
 def _proxy(service: str) -> None:
@@ -97,5 +97,8 @@ def _next_life(service: str, before: str) -> Life:
 
 
 def _pid(service: str, name: str) -> int:
-    status = ask(service, lambda bus: bus.request("supervisor", "status", Nothing(), Status))
-    return next((process.pid for process in status.processes if process.name == name), 0)
+    return next((process.pid for process in _status(service).processes if process.name == name), 0)
+
+
+def _status(service: str) -> Status:
+    return ask(service, lambda bus: bus.request("supervisor", "status", Nothing(), Status))
