@@ -208,7 +208,7 @@ class LogLines(msgspec.Struct, frozen=True):
     lines: list[LogLine]
 
 
-class Process(msgspec.Struct, frozen=True):
+class Process(msgspec.Struct, frozen=True, omit_defaults=True):
     """`kind`: keeper, supervisor, proxy, sidecar or app; `cpu_percent` of one core. Of a sidecar that is `fused` with
     others in one process, memory and CPU are an estimate: the process's, in equal parts."""
 

@@ -127,7 +127,7 @@ class Service:
         self._write_urls()
         self._nursery.start_soon(self.zygote.govern, zygote)
         if self.fuse is not None:
-            inside = [self.plan.sidecars[name] for name in running if self.plan.sidecars[name].fused]
+            inside = [child.plan for child in self.tree.sidecars if child.plan.fused and child.name in running]
             await self.admission.admit(self.fuse.process.plan)
             self._nursery.start_soon(self.fuse.govern, found.running.get(FUSED) if found else None, inside)
         await self.tree.start(running)

@@ -37,7 +37,7 @@ SETTLED = 3.0  # seconds after readiness, before memory and idleness are read
 class Running:
     """One `pannier run` in folders of its own; `ready_ms` from its command to all of its readiness."""
 
-    def __init__(self, profile: str, folder: Path, app: socket.socket) -> None:
+    def __init__(self, profile: str, folder: Path, app: socket.socket, *, fuse: bool) -> None:
         environment = {
             **os.environ,
             "PANNIER_RUNTIME_DIR": str(folder / "r"),
@@ -46,7 +46,7 @@ class Running:
         port = str(app.getsockname()[1])
         read, write = os.pipe()
         words = ["run", "--profile", profile, "--name", SERVICE, "--app-port", port, "--port", "0"]
-        words += ["--outbound-port", "auto", "--ready-fd", str(write)]
+        words += ["--outbound-port", "auto", "--ready-fd", str(write), "--set", f"fuse={str(fuse).lower()}"]
         begun = time.monotonic()
         self.bus = folder / "r" / SERVICE / "bus.sock"
         self.process = subprocess.Popen(
@@ -85,10 +85,10 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(profile: str, app: socket.socket) -> Iterator[Running]:
+def running(profile: str, app: socket.socket, *, fuse: bool = False) -> Iterator[Running]:
     """A service, from its start to its end."""
     with tempfile.TemporaryDirectory(prefix="pannier-") as folder:
-        service = Running(profile, Path(folder), app)
+        service = Running(profile, Path(folder), app, fuse=fuse)
         try:
             yield service
         finally:
@@ -115,28 +115,41 @@ def main() -> None:
     parser.add_argument("--profile", default="production")
     options = parser.parse_args()
     with socket.create_server(("127.0.0.1", 0)) as app:
-        ready = []
-        for _ in range(options.runs):
-            with running(options.profile, app) as service:
-                ready.append(service.ready_ms)
-        print(f"{options.profile}: command to ready   {spread(ready)}")
+        for fuse in (False, True):
+            ready = []
+            for _ in range(options.runs):
+                with running(options.profile, app, fuse=fuse) as service:
+                    ready.append(service.ready_ms)
+            print(f"{called(options.profile, fuse)}: command to ready   {spread(ready)}")
         added = []
         for _ in range(options.runs):
             with running("dev", app) as service:
                 time.sleep(SETTLED / 3)
                 added.append(service.add_ms(ADDED))
         print(f"dev: {ADDED} added, to ready   {spread(added)}")
-        with running(options.profile, app) as service:
-            time.sleep(SETTLED)
-            processes = service.status().processes
-            before = {process.pid: cpu_ns(process.pid) for process in processes}
-            begun = time.monotonic()
-            time.sleep(options.idle)
-            took = time.monotonic() - begun
-            used = {pid: (cpu_ns(pid) - ns) / 1e7 / took for pid, ns in before.items()}
-    print(f"{options.profile}, {SETTLED:g} s after readiness; CPU in {options.idle:g} idle seconds:")
-    for process in processes:
-        print(f"  {process.name:16} {process.pss_bytes / 1e6:6.1f} MB   {used[process.pid]:6.3f} %")
+        for fuse in (False, True):
+            with running(options.profile, app, fuse=fuse) as service:
+                print_costs(called(options.profile, fuse), service, options.idle)
+
+
+def called(profile: str, fuse: bool) -> str:
+    return f"{profile}, fused" if fuse else profile
+
+
+def print_costs(name: str, service: Running, idle: float) -> None:
+    """What each process weighs and uses while nothing happens; sidecars that share one are shown as one."""
+    time.sleep(SETTLED)
+    processes = service.status().processes
+    before = {process.pid: cpu_ns(process.pid) for process in processes}
+    begun = time.monotonic()
+    time.sleep(idle)
+    took = time.monotonic() - begun
+    used = {pid: (cpu_ns(pid) - ns) / 1e7 / took for pid, ns in before.items()}
+    print(f"{name}, {SETTLED:g} s after readiness; CPU in {idle:g} idle seconds:")
+    for pid in before:
+        sharing = [process for process in processes if process.pid == pid]
+        row = "+".join(process.name for process in sharing)
+        print(f"  {row:16} {sum(p.pss_bytes for p in sharing) / 1e6:6.1f} MB   {used[pid]:6.3f} %")
     print(f"  {'all':16} {sum(p.pss_bytes for p in processes) / 1e6:6.1f} MB   {sum(used.values()):6.3f} %")
 
 

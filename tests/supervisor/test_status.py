@@ -118,6 +118,21 @@ def test_the_keys_of_ps_are_pinned() -> None:
     assert {frozenset(msgspec.to_builtins(row)) for row in found} == {frozenset(expected)}
 
 
+def test_who_shares_a_process_is_shown_with_an_equal_part_of_it() -> None:
+    children = []
+    for name, pid, fused in (("traffic", 7, True), ("tenant", 8, False), ("resilience", 7, True)):
+        plan = msgspec.structs.replace(planned().proxy, name=name, fused=fused)
+        children.append(Child(plan, Nobody(), Watchdog(0.0)))
+        children[-1].pid = pid
+    usage = {7: Usage(3_000_000, 1.0), 8: Usage(4_000_000, 2.0)}
+    found = processes(children, usage, supervisor_state="ready", keeper_pid=0, keeper_lost=True)[2:]
+    assert [(row.name, row.pss_bytes, row.cpu_percent, row.fused) for row in found] == [
+        ("traffic", 1_500_000, 0.5, True),
+        ("tenant", 4_000_000, 2.0, False),
+        ("resilience", 1_500_000, 0.5, True),
+    ]
+
+
 def test_a_socket_is_a_url_of_the_form_that_clients_take() -> None:
     plan = planned(metrics=9000)
     place = msgspec.structs.replace(

@@ -308,7 +308,7 @@ async def test_without_a_keeper_who_runs_is_told_and_nothing_is_started(host: Ho
 async def test_a_successor_ends_who_is_no_part_of_the_plan_and_sets_back_what_was_being_changed(host: Host) -> None:
     async with running(host, sidecars=CANARY["sidecars"]) as it:
         spare = it.service.plan.sidecars["observability"]
-        it.service.grant(spare)
+        await it.service.admission.admit(spare)
         await it.service.touch(("observability", "resilience"))
         stranger = await host.spawn("observability", env=spare.environment)
         found = Found({**it.pids(), "observability": stranger}, {})
