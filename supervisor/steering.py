@@ -273,7 +273,7 @@ class Steering:
                     return None
                 return Pending(self._clock() + confirm, arguments, said, self._judge.begin(unless))
 
-            await carry_out(service, new, made, pending, fits=not confirm and self._chronicle.has(new))
+            leaver = await carry_out(service, new, made, pending, fits=not confirm and self._chronicle.has(new))
             self._news.set()
             if made.lines:
                 text = printable("; ".join(made.lines), _EVENT)
@@ -288,6 +288,8 @@ class Steering:
         if waiting is not None:
             await self._chronicle.settle(stands=False)
         await self._chronicle.add(holds, made.lines, by=request.by or _verb(request), pending=confirm > 0)
+        if leaver is not None:  # as long as its requests take; the next change need not wait for them
+            await generations.leave(service, leaver)
         if trouble is not None:
             raise trouble
         return self._changed([*made.lines, *wished.notes])
@@ -317,7 +319,9 @@ class Steering:
         try:
             new = await self._next(old, pending.arguments, pending.said)
             made = change(old, new, await self._takers(old, new))
-            await carry_out(service, new, made, lambda: None)
+            leaver = await carry_out(service, new, made, lambda: None)
+            if leaver is not None:
+                await generations.leave(service, leaver)
         except PannierError as error:
             service.pending = None
             service.tell("supervisor", "revert", f"{why}, and it stays: {error.message}", "error")

@@ -36,9 +36,10 @@ Undo = Callable[[], Awaitable[None]]
 
 async def carry_out(
     service: Service, new: Plan, change: Change, pending: Callable[[], Pending | None], *, fits: bool = False
-) -> None:
-    """Puts `new` in force. `pending` is asked, at the moment when it is, what is to be taken back unless confirmed.
-    `fits`: it is known that the keeper's note holds it, with nothing pending.
+) -> Child | None:
+    """Puts `new` in force; the proxy that was replaced, if one was, which has to `leave`. `pending` is asked, at the
+    moment when it is, what is to be taken back unless confirmed. `fits`: it is known that the keeper's note holds it,
+    with nothing pending.
 
     Raises PannierError; then everything is as it was, or the message says what is not.
     """
@@ -67,8 +68,7 @@ async def carry_out(
     await service.tree.remove(change.stop)
     for name in change.stop:
         await service.withdraw(old.sidecars[name])
-    if leaver is not None:
-        await generations.leave(service, leaver)
+    return leaver
 
 
 async def _replace_proxy(service: Service, new: Plan) -> Child:

@@ -7,6 +7,7 @@ interrupted is finished by another one. A part that refuses leaves everything as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -64,15 +65,21 @@ def _sidecars(service: str) -> None:
 
 def _proxy(service: str) -> None:
     before = _pid(service, "proxy")
-    _request(service, "upgrade.proxy")
+    _request(service, "upgrade.proxy", patience=math.inf)  # who goes has the service's drain time, however long that is
     talk(f"proxy: pid {before} → {_pid(service, 'proxy')}")
 
 
 _UPGRADES: Final = {"keeper": _keeper, "supervisor": _supervisor, "sidecars": _sidecars, "proxy": _proxy}
 
 
-def _request(service: str, verb: str, request: Nothing | SidecarName = Nothing()) -> None:  # noqa: B008 - it is frozen
-    ask(service, lambda bus: bus.request("supervisor", verb, request, Nothing, timeout=_PATIENCE))
+def _request(
+    service: str,
+    verb: str,
+    request: Nothing | SidecarName = Nothing(),  # noqa: B008 - it is frozen
+    *,
+    patience: float = _PATIENCE,
+) -> None:
+    ask(service, lambda bus: bus.request("supervisor", verb, request, Nothing, timeout=patience))
 
 
 def _life(service: str) -> Life:

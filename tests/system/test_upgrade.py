@@ -100,6 +100,19 @@ def test_an_answer_under_way_is_finished_by_who_began_it(host: Host) -> None:
     assert not Path(f"/proc/{before['proxy']}").exists()
 
 
+def test_the_next_change_does_not_wait_for_the_proxy_that_goes(host: Host) -> None:
+    with slow_request(host) as wire:
+        before = host.pids("orders")
+        changing = host.start("profile", "set", "proxy.workers=3", "--name", "orders")
+        until(lambda: host.pids("orders")["proxy"] != before["proxy"])
+        done = host.run("profile", "set", "proxy.timeouts.idle=50s", "--name", "orders")
+        assert done.returncode == 0, done.stderr
+        assert changing.poll() is None, "the first one waits for who goes"
+        (host.folder / "gate").touch()
+        assert wire.read_answer().body == b"whole"
+    assert changing.wait(timeout=20) == 0
+
+
 def call(host: Host) -> Wire:
     inbound = urlsplit(host.urls("orders")["inbound"])
     return Wire(socket.create_connection((inbound.hostname, inbound.port), 10.0))
