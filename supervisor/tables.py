@@ -52,7 +52,12 @@ class Segments:
     def publish_base(self, payload: Mapping[str, Any], *, draining: bool = False) -> None:
         """Publishes table `base`; raises ValueError if that is no valid table."""
         lifecycle = "draining" if draining else "serving"
-        self._base.publish(msgpack.packb({**payload, "lifecycle": lifecycle}))
+        packed = msgpack.packb({**payload, "lifecycle": lifecycle})
+        try:
+            self._base.publish(packed)
+        except RuntimeError:  # fenced: by damage or a stranger's hand, for nobody else is the client of this keeper
+            self._base = _native.TableWriter("base", self.descriptors["table.base"])
+            self._base.publish(packed)
 
     def beat(self) -> None:
         """Says that the writer of `base` lives."""

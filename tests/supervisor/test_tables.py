@@ -7,7 +7,10 @@ from pathlib import Path
 
 import msgpack
 from pannier import _native
+from pannier.shared.profile import Profile
+from pannier.supervisor.compose import base_table
 from pannier.supervisor.keeper_start import start_keeper
+from pannier.supervisor.plan import Arguments
 from pannier.supervisor.tables import open_segments
 
 
@@ -28,5 +31,19 @@ async def test_a_successor_finds_what_there_is_and_lays_out_what_its_predecessor
         headers = _native.TableWriter("headers", segments.descriptors["table.headers"])
         headers.publish(msgpack.packb({"rules": []}))
         assert not {state.kind: state for state in segments.states(0)}["headers"].absent
+        segments.close()
+        await keeper.shutdown(1000)
+
+
+async def test_whoever_fences_the_supervisor_its_next_change_holds(short_path: Path) -> None:
+    base = base_table(Profile(), Arguments(name="orders", app="127.0.0.1:8080"))
+    async with start_keeper(short_path, 0) as keeper:
+        segments = await open_segments(keeper)
+        segments.publish_base(base)
+        stranger = _native.TableWriter("base", segments.descriptors["table.base"])
+        stranger.publish(msgpack.packb({**base, "service": "stranger"}))
+        segments.publish_base(base, draining=True)
+        held = msgpack.unpackb(_native.TableReader("base", segments.descriptors["table.base"]).read() or b"")
+        assert (held["service"], held["lifecycle"]) == ("orders", "draining")
         segments.close()
         await keeper.shutdown(1000)
