@@ -63,7 +63,7 @@ class Fuse:
         raise OSError(errno.ETIMEDOUT, f"the process {FUSED} is not ready")
 
     async def signal(self, name: str, pid: int, number: int, *, group: bool) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()  # so that `run` is asked before, also of one that is just being started
         if pid == self.process.pid:
             if number == signal.SIGKILL:
                 await self.process.kill()

@@ -58,7 +58,7 @@ class Members:
 
     async def stop(self, member: SidecarName) -> None:
         """Tells a sidecar to end."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()  # so that one whose `run` came just before is there
         if (life := self._lives.get(member.name)) is not None:
             life.ending.cancel()
 

@@ -153,7 +153,7 @@ def test_process_and_supervisor_die_together(orders: Host, origin: Origin) -> No
 def test_an_upgrade_gives_all_of_them_a_new_process(orders: Host) -> None:
     before = fused(orders.processes("orders"))
     with Load(orders.urls("orders")["inbound"], "orders") as load:
-        done = orders.run("upgrade", "--name", "orders", "--only", "sidecars")
+        done = orders.run("upgrade", "--name", "orders")
         assert done.returncode == 0, done.stderr
     load.assert_all_answered()
     after = fused(orders.processes("orders"))
