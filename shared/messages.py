@@ -21,6 +21,7 @@ CANARY: Final = "canary.progress"
 CONFIGURE: Final = "configure"
 RUN: Final = "run"
 STOP: Final = "stop"
+WHOEVER: Final = 0
 
 
 class Nothing(msgspec.Struct, frozen=True):
@@ -65,12 +66,13 @@ class Configured(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """Verb `run` of the process `fused`, for the supervisor alone: `module` is the package of the sidecar, `token` what
-    makes it its role on the bus. Its verb `stop` takes a `SidecarName`."""
+    """Verbs `run` and `stop` of the process `fused`, for the supervisor alone. `life` is a number that no other life of
+    the sidecar has, or `WHOEVER` runs. To run it, `module` is its package, and `token` makes it its role on the bus."""
 
     name: str
-    module: str
-    token: str
+    life: int
+    module: str = ""
+    token: str = ""
 
 
 class MemberEnd(msgspec.Struct, frozen=True):

@@ -41,9 +41,12 @@ class Admission:
             token=grant.token,
         )
 
-    async def dismiss(self, plan: ProcessPlan) -> None:
-        """Lets a sidecar in no more; a listener that only it had is closed."""
+    def revoke(self, plan: ProcessPlan) -> None:
+        """Lets a sidecar in no more."""
         self._grants.revoke(plan.name)
+
+    async def release(self, plan: ProcessPlan) -> None:
+        """Closes a listener that only this sidecar had."""
         for held in plan.held:
             if (lent := self._lent.pop(f"{held}.0", None)) is not None:
                 os.close(lent)

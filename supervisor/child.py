@@ -7,7 +7,8 @@ Rules:
 - Each life after the first is a restart. `counted` names the life that was counted last, so that a supervisor who takes
   over counts one that its predecessor began and had no time to note, and none twice.
 - An end may be reported before the start has been: the keeper's answer and its event travel on one socket, and two
-  tasks act on them. So ends are kept by PID until somebody waits for them.
+  tasks act on them. So ends are kept by PID until somebody waits for them, and so is a readiness: of a sidecar that ran
+  before we knew it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Holder(Protocol):
     """Who starts and signals processes: the keeper, or nobody but us once it is dead."""
 
     async def spawn(self, plan: ProcessPlan) -> int:
-        """The PID; raises OSError as exec would."""
+        """The PID; raises OSError as exec would. Cancelled, it has started nothing."""
 
     async def signal(self, name: str, pid: int, number: int, *, group: bool) -> None:
         """Delivers a signal; to a process that has ended it does nothing."""
@@ -75,6 +76,7 @@ class Child:
         self._again = False
         self._ready_at: float | None = None
         self._ends: dict[int, Exit] = {}
+        self._early = 0  # the PID of who said that it is ready and is not known to run
         self._news = trio.Event()
         self._done = trio.Event()
         self._pause = trio.CancelScope()
@@ -136,6 +138,8 @@ class Child:
         self._news.set()
 
     def said_ready(self, pid: int) -> None:
+        if self.pid == 0:
+            self._early = pid
         if pid == self.pid and self.state in ALIVE:
             if self.plan.silence:
                 self._watchdog.expect(self.name, self.plan.silence, trio.current_time())
@@ -216,11 +220,14 @@ class Child:
         known = pid == self.counted
         if pid is None:
             try:
-                pid = await self._holder.spawn(self.plan)
+                with trio.CancelScope() as self._pause:  # the holder may have to wait: a stop ends that
+                    pid = await self._holder.spawn(self.plan)
             except OSError as error:
                 self.spawn_error = error
                 self.last_exit = Exit(127 if error.errno == errno.ENOENT else 126)
                 return self.last_exit
+            if pid is None:
+                return Exit(0)
         self.pid, self.spawn_error = pid, None
         if self.counted and not known:
             self.restarts += 1
@@ -228,6 +235,9 @@ class Child:
         self._move(ProcessEvent.SPAWNED)
         self._watchdog.expect(self.name, self.plan.ready_within, trio.current_time())
         self._began(self)
+        if self._early == pid:
+            self.said_ready(pid)
+        self._early = 0
         if self._draining:
             self._move(ProcessEvent.DRAIN)
         if self._stop_signal:

@@ -185,6 +185,7 @@ def fused_process(arguments: Arguments, place: Place, token: str) -> ProcessPlan
         restart=RestartSettings(Policy.PERMANENT, settles=SETTLES, prompt=True),
         readiness=Readiness.MESSAGE,
         ready_within=SIDECAR_READY_WITHIN,
+        silence=SILENCE,
         grant=Grant(role=FUSED, token=token, descriptors=(), config=b"", topics=()),
     )
 
@@ -205,7 +206,7 @@ def _sidecar(
         environment=_environment(arguments, place, known.token),
         cwd=arguments.cwd,
         held=needs.listeners if ours else (),
-        stdio=(Stdio.NULL, Stdio.PIPE, Stdio.PIPE),
+        stdio=(Stdio.NULL, Stdio.NULL, Stdio.NULL) if fused and ours else (Stdio.NULL, Stdio.PIPE, Stdio.PIPE),
         own_group=True,
         restart=RestartSettings(Policy.PERMANENT, settles=SETTLES, prompt=True),
         readiness=Readiness.MESSAGE,

@@ -5,7 +5,8 @@ To the supervisor it is one more sidecar, which is told over the bus whom to run
 - A sidecar does not know that it has company: what it is in a process of its own, a function of its `Context`, it is
   here. So everything but a process is its own: token, connection, descriptors, configuration, readiness, life.
 - Who refuses his configuration, or fails with an error, ends alone. What ends the process ends them all.
-- `run` is answered when that life ends, so that a supervisor who has taken over hears of the end by asking again.
+- `run` is answered when that life ends. Lives are numbered, so that who asks again, because a connection was lost or
+  the supervisor is another one, is told of the life that he means, and never begins a second one by it.
 - SIGTERM ends everybody in order. The death of the supervisor ends nobody.
 
 It must import nothing of the supervisor, as the zygote, whose child it is: the memory would be in every sidecar.
@@ -21,8 +22,8 @@ import msgspec
 import trio
 from pannier.shared import sidecar
 from pannier.shared.envelope import FUSED
-from pannier.shared.errors import PannierError
-from pannier.shared.messages import RUN, STOP, Member, MemberEnd, SidecarName
+from pannier.shared.errors import PannierError, Unreachable
+from pannier.shared.messages import RUN, STOP, WHOEVER, Member, MemberEnd
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -32,7 +33,8 @@ class Config(msgspec.Struct, frozen=True):
 class _Life:
     """One life of a sidecar; `code` is what its process would exit with."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.ending = sidecar.Ending()
         self.over = trio.Event()
         self.code = 0
@@ -45,29 +47,38 @@ class Members:
     def __init__(self, nursery: trio.Nursery, bus: Path) -> None:
         self._nursery = nursery
         self._bus = bus
-        self._lives: dict[str, _Life] = {}
+        self._lives: dict[str, _Life] = {}  # the last one of each
+        self._closing = False
 
     async def run(self, member: Member) -> MemberEnd:
-        """Starts a sidecar unless it runs, and returns when it has ended."""
+        """Returns when that life has ended. It begins now if it is a new one and none runs; one that runs has the new
+        number then. Raises Unreachable once all have to end: the end of the process is the answer."""
         life = self._lives.get(member.name)
-        if life is None:
-            life = self._lives[member.name] = _Life()
+        if life is None or (life.over.is_set() and member.life not in {life.number, WHOEVER}):
+            if self._closing:
+                raise _closing()
+            life = self._lives[member.name] = _Life(member.life)
             self._nursery.start_soon(self._live, member, life)
+        elif member.life != WHOEVER:
+            life.number = member.life
         await life.over.wait()
+        if self._closing:
+            raise _closing()
         return MemberEnd(life.code)
 
-    async def stop(self, member: SidecarName) -> None:
-        """Tells a sidecar to end."""
+    async def stop(self, member: Member) -> None:
+        """Tells that life to end."""
         await trio.lowlevel.checkpoint()  # so that one whose `run` came just before is there
-        if (life := self._lives.get(member.name)) is not None:
+        life = self._lives.get(member.name)
+        if life is not None and member.life in {life.number, WHOEVER}:
             life.ending.cancel()
 
     async def stop_all(self) -> None:
-        """Tells everybody to end, and returns when all have."""
-        lives = tuple(self._lives.values())
-        for life in lives:
+        """Tells everybody to end, lets nobody begin, and returns when all have ended."""
+        self._closing = True
+        for life in self._lives.values():
             life.ending.cancel()
-        for life in lives:
+        for life in self._lives.values():
             await life.over.wait()
 
     async def _live(self, member: Member, life: _Life) -> None:
@@ -82,8 +93,11 @@ class Members:
             traceback.print_exception(group)
             life.code = 1
         finally:
-            del self._lives[member.name]
             life.over.set()
+
+
+def _closing() -> Unreachable:
+    return Unreachable("everybody in this process is told to end")
 
 
 async def serve(context: sidecar.Context[Config]) -> None:
@@ -91,7 +105,7 @@ async def serve(context: sidecar.Context[Config]) -> None:
     async with trio.open_nursery() as nursery:
         members = Members(nursery, context.directory / "bus.sock")
         context.bus.serve(RUN, Member, members.run)
-        context.bus.serve(STOP, SidecarName, members.stop)
+        context.bus.serve(STOP, Member, members.stop)
         await context.bus.ready()
         try:
             await trio.sleep_forever()

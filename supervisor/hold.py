@@ -87,18 +87,20 @@ class Hold:
 
     async def _ask(self, plan: ProcessPlan, way: Op) -> int:
         stdin, stdout, stderr = plan.stdio
-        return await self._keeper.spawn(
-            plan.name,
-            plan.argv,
-            env=plan.environment,
-            cwd=plan.cwd,
-            own_group=plan.own_group,
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            held=plan.held,
-            how=way,
-        )
+        with trio.CancelScope(shield=True):  # who has asked has to know whom he started
+            pid = await self._keeper.spawn(
+                plan.name,
+                plan.argv,
+                env=plan.environment,
+                cwd=plan.cwd,
+                own_group=plan.own_group,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                held=plan.held,
+                how=way,
+            )
+        return pid  # noqa: RET504 - to mypy the scope might swallow a return
 
     async def signal(self, name: str, pid: int, number: int, *, group: bool) -> None:
         try:

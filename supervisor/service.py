@@ -134,10 +134,11 @@ class Service:
 
     async def withdraw(self, plan: ProcessPlan) -> None:
         """Publishes that the capability of a sidecar that has ended is gone."""
-        await self.admission.dismiss(plan)
+        self.admission.revoke(plan)
         self.broker.clear(plan.name)
         for kind in plan.writes:
             self.segments.withdraw(kind)
+        await self.admission.release(plan)
 
     def record(self) -> Record:
         """What a successor has to know."""
@@ -287,6 +288,8 @@ class Service:
     async def _on_beat(self, role: str) -> None:
         if (child := self.tree.children.get(role)) is not None:
             child.beat()
+        elif self.fuse is not None and role == FUSED:
+            self.fuse.process.beat()
         await trio.lowlevel.checkpoint()
 
     async def _hear(self, socket: trio.socket.SocketType) -> None:
@@ -329,9 +332,9 @@ class Service:
             self.tell("keeper", "keeper_lost", "the keeper is gone: what runs goes on, nothing restarts", "error")
         self.tree.lose_keeper()
         await self.zygote.ask_to_stop(0)  # it ends by itself, and nobody could use another
-        for child in (*self._unseen, *self.tree.children.values()):
-            if child.pid:
-                self.hold.watch(child.name, child.pid)
+        names = {child.pid: child.name for child in (*self.tree.children.values(), *self._unseen) if child.pid}
+        for pid, name in names.items():
+            self.hold.watch(name, pid)
 
     async def _beat(self) -> None:
         while True:

@@ -92,15 +92,25 @@ def processes(
     children = list(children)
     inside = Counter(child.pid for child in children if child.plan.fused)
 
-    def row(name: str, kind: Kind, pid: int, state: str, *, restarts: int = 0, ready: bool) -> Process:
-        used, sharers = usage.get(pid, Usage()), inside[pid] or 1
-        pss, cpu = used.pss_bytes // sharers, round(used.cpu_percent / sharers, 1)
-        return Process(name, kind.value, pid, state, restarts, pss, cpu, ready, fused=pid in inside)
+    def row(name: str, kind: Kind, pid: int, state: str, *, ready: bool) -> Process:
+        used = usage.get(pid, Usage())
+        return Process(name, kind.value, pid, state, 0, used.pss_bytes, used.cpu_percent, ready)
+
+    def child_row(child: Child) -> Process:
+        whole = row(child.name, child.plan.kind, child.pid, child.state.value, ready=child.ready)
+        sharers = inside[child.pid] if child.plan.fused else 1
+        return msgspec.structs.replace(
+            whole,
+            restarts=child.restarts,
+            pss_bytes=whole.pss_bytes // sharers,
+            cpu_percent=round(whole.cpu_percent / sharers, 1),
+            fused=child.plan.fused,
+        )
 
     return [
         row("keeper", Kind.KEEPER, 0 if keeper_lost else keeper_pid, _keeper_state(keeper_lost), ready=not keeper_lost),
         row("supervisor", Kind.SUPERVISOR, os.getpid(), supervisor_state, ready=supervisor_state == "ready"),
-        *(row(c.name, c.plan.kind, c.pid, c.state.value, restarts=c.restarts, ready=c.ready) for c in children),
+        *map(child_row, children),
     ]
 
 

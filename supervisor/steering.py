@@ -233,6 +233,13 @@ class Steering:
             renewal.hold_signals()
             self._service.tree.end(Ending(Cause.RENEWED))
 
+    async def renew_zygote(self, _: Nothing) -> None:
+        """What is started from now on is of what is installed; sidecars that share a process are started anew."""
+        async with self._exclusively():
+            self._need_keeper()
+            await self._service.replace_zygote()
+            await self._service.renew_fused()
+
     async def renew_proxy(self, _: Nothing) -> None:
         """Another process of the proxy, of what is installed now, takes over; returns when the old one has gone."""
         service = self._service

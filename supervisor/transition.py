@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 import trio
+from pannier.shared.envelope import FUSED
 from pannier.shared.errors import Blame, PannierError, TimedOut, Unreachable
 from pannier.shared.messages import CONFIGURE, Configure, Configured
 from pannier.supervisor import adoption, generations
@@ -155,7 +156,9 @@ def _publish_base(service: Service, plan: Plan) -> None:
 def _explained(service: Service, error: PannierError, left: list[str]) -> PannierError:
     """The error as the operator reads it: with what a process said last, and what is not as it was."""
     names = error.names if isinstance(error, NotReady) else ()
-    said = [line.text for line in service.tail.last(200) if line.process in names and line.stream == "stderr"]
+    lines_of = [(line.process, line.text) for line in service.tail.last(200) if line.stream == "stderr"]
+    shared = tuple(f"{name}: " for name in names)
+    said = [text for process, text in lines_of if process in names or (process == FUSED and text.startswith(shared))]
     lines = "".join(f"\n  {line}" for line in said[-_LAST_LINES:])
     after = f"could not all be taken back: {'; '.join(left)}" if left else "everything is as it was"
     return PannierError(

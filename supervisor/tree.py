@@ -20,6 +20,7 @@ from pannier.shared.errors import Blame, PannierError, TimedOut
 from pannier.shared.ticks import next_tick
 from pannier.supervisor.child import KILLED, Child, Holder, wait_listening
 from pannier.supervisor.ending import SIDECAR_PATIENCE, Cause, Deadline, Ending
+from pannier.supervisor.fuse import Fuse
 from pannier.supervisor.lifecycle import SERVICE, ProcessState, ServiceEvent, ServiceState, step
 from pannier.supervisor.plan import Kind, Plan, ProcessPlan
 from pannier.supervisor.restart import Exit
@@ -52,13 +53,13 @@ class Tree:
         holder: Holder,
         nursery: trio.Nursery,
         *,
-        fuse: Holder | None = None,
+        fuse: Fuse | None = None,
         changed: Callable[[Child | None], None] = lambda _: None,
         began: Callable[[Child], None] = lambda _: None,
     ) -> None:
         self.plan = plan
         self.state = ServiceState.STARTING
-        self.watchdog = Watchdog(trio.current_time())
+        self.watchdog = Watchdog(trio.current_time()) if fuse is None else fuse.watchdog
         self.children: dict[str, Child] = {}
         self.keeper_lost = False
         self.ending: Ending | None = None
@@ -145,7 +146,8 @@ class Tree:
         while True:
             await next_tick(TICK)
             for name in self.watchdog.tick(trio.current_time()):
-                child = self.children.get(name)
+                shared = self._fuse.process if self._fuse is not None else None
+                child = shared if shared is not None and shared.name == name else self.children.get(name)
                 if child is None or (child.plan.kind is Kind.APP and not self._app_was_ready):
                     self._not_ready()
                 elif not self.keeper_lost:

@@ -44,7 +44,7 @@ def serve_verbs(service: Service, steering: Steering) -> None:
     broker.serve_verb("life", Nothing, verbs.life)
     broker.serve_verb("upgrade.keeper", Nothing, verbs.upgrade_keeper)
     broker.serve_verb("upgrade.supervisor", Nothing, steering.renew_supervisor)
-    broker.serve_verb("upgrade.zygote", Nothing, verbs.upgrade_zygote)
+    broker.serve_verb("upgrade.zygote", Nothing, steering.renew_zygote)
     broker.serve_verb("upgrade.proxy", Nothing, steering.renew_proxy)
     broker.serve_verb("sidecar.list", Nothing, verbs.list_sidecars)
     broker.serve_verb("sidecar.add", SidecarName, verbs.add)
@@ -80,10 +80,6 @@ class Verbs:
 
     async def upgrade_keeper(self, _: Nothing) -> None:
         await self._service.keeper.renew(keeper_program())
-
-    async def upgrade_zygote(self, _: Nothing) -> None:
-        await self._service.replace_zygote()
-        await self._service.renew_fused()
 
     async def urls(self, _: Nothing) -> Urls:
         return Urls(status.urls(self._service.plan))
