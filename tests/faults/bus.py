@@ -32,6 +32,7 @@ ROWS: Final[Sequence[Row]] = (
             stage=WHOLE,
             seconds=16.0,
             flows=READS,
+            compares=True,
         )
         for name, verb, what in (
             ("refused", "nothing", "requests that are refused"),
