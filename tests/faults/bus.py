@@ -56,7 +56,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="refused with a clear message; nobody is given a descriptor, nothing is left running; 0 failed",
         how=Trespass(),
         stage=WHOLE,
-        seconds=10.0,
+        seconds=14.0,
     ),
     Row(
         name="bus-garbled",
@@ -83,7 +83,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; damaged reads as closed; who is out is out until its `until`, and called 1 s later",
         how=FlippedHotWords(),
         stage=WHOLE,
-        seconds=16.0,
+        seconds=12.0,
     ),
     Row(
         name="table-writer-killed",
@@ -92,7 +92,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; old or new, never a mix; nothing rejected; the sidecar takes its table over again",
         how=KilledWriter(),
         stage=WHOLE,
-        seconds=6.0,
+        seconds=5.0,
     ),
     Row(
         name="table-sidecar-killed",

@@ -11,19 +11,19 @@ from collections.abc import Iterable, Sequence
 from tests.faults.rig import CLEAN_S, PAUSE_S
 from tests.faults.row import Row
 
-SETTLED_S = 0.5
-"""After each load: the ledgers are read, the bed is looked at."""
-BED_S = 6.0
-"""A process and a bed for a row, and their end."""
+SETTLED_S = 0.2
+"""After each load, as measured: the ledgers are read, the bed is looked at."""
+BED_S = 4.0
+"""A process and a bed for a row, and their end: 3.0 where nothing else runs."""
 
 Tried = Sequence[tuple[Row, int]]
 """Rows, and how often each is repeated."""
 
 
 def seconds(row: Row, times: int, *, short: bool = False) -> float:
-    """How long a row takes that is repeated so often: a bed, a clean window, loads and the pauses between them."""
+    """How long a row takes that is repeated so often, on a bed: a clean window, loads and the pauses between them."""
     each = row.short_seconds if short and row.short_seconds else row.seconds
-    return BED_S + CLEAN_S + times * (each + PAUSE_S + SETTLED_S)
+    return CLEAN_S + times * (each + SETTLED_S) + (times - 1) * PAUSE_S
 
 
 def apart(rows: Iterable[Row], lanes: int) -> tuple[list[Row], list[Row]]:
@@ -44,18 +44,19 @@ def longest(durations: Iterable[float], lanes: int) -> float:
 
 
 def whole(tried: Tried, lanes: int, *, short: bool = False) -> float:
-    """Seconds until all rows have been tried."""
+    """Seconds until all rows have been tried: in a lane each has a bed, afterwards they share one under one stage."""
     took = {row.name: seconds(row, times, short=short) for row, times in tried}
     beside, alone = apart((row for row, _ in tried), lanes)
-    return longest((took[row.name] for row in beside), lanes) + sum(took[row.name] for row in alone)
+    beds = sum(before is None or before.stage != row.stage for before, row in zip([None, *alone], alone, strict=False))
+    return (
+        longest((BED_S + took[row.name] for row in beside), lanes) + sum(took[row.name] for row in alone) + beds * BED_S
+    )
 
 
 def plan(tried: Tried, lanes: int, *, short: bool = False) -> str:
     """What is about to be tried, in a line."""
-    taken: dict[str, float] = {}
-    for row, times in tried:
-        taken[row.table] = taken.get(row.table, 0.0) + seconds(row, times, short=short) / 60
-    tables = ", ".join(f"{table} {each:.0f}" for table, each in taken.items())
+    tables = {row.table: [each for each in tried if each[0].table == row.table] for row, _ in tried}
+    taken = ", ".join(f"{table} {whole(rows, 1, short=short) / 60:.0f}" for table, rows in tables.items())
     beside, alone = apart((row for row, _ in tried), lanes)
     how = f" in {lanes} lanes, {len(alone)} of them alone; in one lane" if beside else ""
-    return f"{len(tried)} rows, about {whole(tried, lanes, short=short) / 60:.0f} min{how}: {tables}"
+    return f"{len(tried)} rows, about {whole(tried, lanes, short=short) / 60:.0f} min{how}: {taken}"

@@ -41,7 +41,8 @@ class Row:
     `to`: the load goes through the caller, or directly to the public port of `orders`. `forgiven`: so many failed
     requests a repetition are within the promise; None where the load is meant to fail. `slower`: the load's p99 may be
     so many times that of the clean window, or of a bystander's load. `compares`: its verdict compares times in another
-    way, or is about the machine. `quick` rows make the short run.
+    way, or holds against the clock what is mostly work of a CPU (a start in 1 s, an end in 10 ms), which would tell who
+    else has work. `quick` rows make the short run.
     """
 
     name: str

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from tests.faults.bed import Stage
 from tests.faults.plan import BED_S, SETTLED_S, apart, longest, plan, seconds, whole
 from tests.faults.rig import CLEAN_S, PAUSE_S
 from tests.faults.run import LANES, ROWS
@@ -17,11 +18,10 @@ DIFFERENTIAL_MIN = 4
 """What `make faults` does after all rows: 200 000 random requests, see docs/strictness.md."""
 
 
-def test_a_row_takes_a_bed_a_clean_window_and_its_loads_with_pauses() -> None:
-    once = BED_S + CLEAN_S + PAUSE_S + SETTLED_S
-    assert seconds(ROW, 1) == pytest.approx(once + 3.0)
-    assert seconds(ROW, 1, short=True) == pytest.approx(once + 1.0)
-    assert seconds(ROW, 20) - seconds(ROW, 19) == pytest.approx(3.0 + PAUSE_S + SETTLED_S)
+def test_a_row_takes_a_clean_window_and_its_loads_with_pauses() -> None:
+    assert seconds(ROW, 1) == pytest.approx(CLEAN_S + 3.0 + SETTLED_S)
+    assert seconds(ROW, 1, short=True) == pytest.approx(CLEAN_S + 1.0 + SETTLED_S)
+    assert seconds(ROW, 20) - seconds(ROW, 19) == pytest.approx(PAUSE_S + 3.0 + SETTLED_S)
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,20 @@ def test_who_compares_times_has_the_machine_alone_and_so_has_everybody_in_one_la
     assert apart([ROW, LONE], 3) == ([], [ROW, LONE])
 
 
-def test_the_plan_says_what_the_lanes_save() -> None:
-    other = dataclasses.replace(ROW, name="c")
-    tried = [(row, 20) for row in (ROW, LONE, other)]
+def test_rows_in_a_lane_have_a_bed_each_and_afterwards_one_for_a_stage() -> None:
+    other, elsewhere = dataclasses.replace(ROW, name="c"), dataclasses.replace(ROW, name="d", stage=Stage("dev"))
     each = seconds(ROW, 20)
-    assert whole(tried, 1) == pytest.approx(3 * each)
-    assert whole(tried, 2) == pytest.approx(2 * each)
-    assert plan(tried, 1) == f"3 rows, about {3 * each / 60:.0f} min: Processes {3 * each / 60:.0f}"
-    assert plan(tried, 2) == (
-        f"3 rows, about {2 * each / 60:.0f} min in 2 lanes, 1 of them alone; in one lane: Processes {3 * each / 60:.0f}"
-    )
+    assert whole([(row, 20) for row in (ROW, LONE, other)], 2) == pytest.approx(2 * (BED_S + each))
+    assert whole([(row, 20) for row in (ROW, LONE, other)], 1) == pytest.approx(BED_S + 3 * each)
+    assert whole([(row, 20) for row in (ROW, LONE, elsewhere)], 1) == pytest.approx(2 * BED_S + 3 * each)
+
+
+def test_the_plan_says_what_the_lanes_save() -> None:
+    tried = [(row, 20) for row in (ROW, LONE, dataclasses.replace(ROW, name="c"))]
+    one, two = whole(tried, 1) / 60, whole(tried, 2) / 60
+    assert plan(tried, 1) == f"3 rows, about {one:.0f} min: Processes {one:.0f}"
+    said = f"3 rows, about {two:.0f} min in 2 lanes, 1 of them alone; in one lane: Processes {one:.0f}"
+    assert plan(tried, 2) == said
 
 
 def test_all_tables_take_an_hour_at_most() -> None:
