@@ -1,10 +1,10 @@
 """`make faults`: break everything that is promised to survive, and write down what came of it.
 
-    python -m tests.faults.run [--rows "kill-* storm"] [--table bus] [--repeat N] [--short]
+    python -m tests.faults.run [--rows "kill-* storm"] [--table bus] [--repeat N] [--lanes N] [--short]
 
 Results accumulate in build/faults/latest.json: a row replaces its older self. Exit code 1: a row is void or has not
 held.
-Rows are tried side by side in LANES, longest first, except those which compare times: they have the machine for
+Rows are tried side by side in lanes, longest first, except those which compare times: these have the machine for
 themselves afterwards, as all have with `--lanes 1`.
 `--short` repeats three times and shortens what can be; unless rows are named, it tries the quick ones alone.
 """
