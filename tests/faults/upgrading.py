@@ -23,7 +23,7 @@ UPGRADED_S = 10.0
 LAYOUT = 1
 """The word of a segment whose upper half is the major version of its layout."""
 RESERVE_S = 3.0  # of a load, to look at what the last upgrade has left
-EACH_S = 1.4  # of a load, for an upgrade; it takes 5 s where a caller keeps a connection that idles
+EACH_S = 1.15  # of a load, for an upgrade; it takes 5 s where a caller keeps a connection that idles
 
 
 def missing(bed: Bed) -> str:
