@@ -30,8 +30,9 @@ ROWS: Final[Sequence[Row]] = (
             promise="not read above 1 000 msg/s, cut after 5 s; others as with the same CPU hog off the bus; 0 failed",
             how=BusFlood(verb),
             stage=WHOLE,
-            seconds=16.0,
+            seconds=14.0,
             flows=READS,
+            compares=True,
         )
         for name, verb, what in (
             ("refused", "nothing", "requests that are refused"),
@@ -55,7 +56,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="refused with a clear message; nobody is given a descriptor, nothing is left running; 0 failed",
         how=Trespass(),
         stage=WHOLE,
-        seconds=10.0,
+        seconds=14.0,
     ),
     Row(
         name="bus-garbled",
@@ -64,7 +65,8 @@ ROWS: Final[Sequence[Row]] = (
         promise="closed in 10 ms, drips in 5 s; at most 1 MiB; same PIDs; 0 failed",
         how=Garbled(),
         stage=WHOLE,
-        seconds=7.0,
+        seconds=6.5,
+        compares=True,
     ),
     Row(
         name="table-flipped",
@@ -82,7 +84,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; damaged reads as closed; who is out is out until its `until`, and called 1 s later",
         how=FlippedHotWords(),
         stage=WHOLE,
-        seconds=16.0,
+        seconds=12.0,
     ),
     Row(
         name="table-writer-killed",
@@ -91,7 +93,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; old or new, never a mix; nothing rejected; the sidecar takes its table over again",
         how=KilledWriter(),
         stage=WHOLE,
-        seconds=6.0,
+        seconds=5.0,
     ),
     Row(
         name="table-sidecar-killed",

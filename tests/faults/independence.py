@@ -22,5 +22,6 @@ ROWS: Final[Sequence[Row]] = (
         stage=Stage("production"),
         seconds=640.0,
         short_seconds=95.0,
+        compares=True,
     ),
 )

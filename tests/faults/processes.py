@@ -16,6 +16,7 @@ from tests.faults.killing import (
     KillSidecars,
     KillSupervisor,
 )
+from tests.faults.load import Flow
 from tests.faults.row import BOTH, READS, Row
 from tests.faults.starting import FOREIGN, STALE, RuntimeFiles
 from tests.faults.storm import Storm
@@ -25,6 +26,7 @@ from tests.faults.upgrading import FewerWorkers, OtherLayout, Upgrades
 TABLE: Final = "Processes"
 WHOLE: Final = Stage("production")
 SIDECARS: Final = ("traffic", "resilience", "discovery", "observability")
+BUSY: Final = (Flow(connections=1), Flow("POST", rate=100, connections=1))
 CONNECTIONS: Final = sum(flow.connections for flow in BOTH)
 
 ROWS: Final[Sequence[Row]] = (
@@ -65,7 +67,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; taken over in 2 s after 3 s alone; same PIDs, no duplicate",
         how=KillSupervisor(),
         stage=WHOLE,
-        seconds=7.0,
+        seconds=6.5,
     ),
     Row(
         name="kill-sidecars-and-supervisor",
@@ -74,7 +76,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; taken over in 2 s; everybody else keeps his PID",
         how=KillSidecars(SIDECARS, supervisor=True),
         stage=WHOLE,
-        seconds=6.0,
+        seconds=5.0,
         quick=True,
     ),
     Row(
@@ -93,9 +95,10 @@ ROWS: Final[Sequence[Row]] = (
         promise="at most what was in flight fails; 0 refused connects; accepting again in 100 ms",
         how=KillProxy(),
         stage=WHOLE,
-        seconds=3.0,
+        seconds=2.5,
         to="inbound",
         forgiven=CONNECTIONS,
+        compares=True,
         quick=True,
     ),
     Row(
@@ -154,7 +157,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; Connection: close; a stream lives until the deadline; it ends with its app's code",
         how=Terminate(),
         stage=Stage("production", (f"proxy.timeouts.drain={DRAIN_S:g}s",)),
-        seconds=7.0,
+        seconds=6.5,
     ),
     Row(
         name="runtime-left",
@@ -165,6 +168,7 @@ ROWS: Final[Sequence[Row]] = (
         stage=WHOLE,
         flows=(),
         seconds=20.0,
+        compares=True,
     ),
     Row(
         name="runtime-foreign",
@@ -175,6 +179,7 @@ ROWS: Final[Sequence[Row]] = (
         stage=WHOLE,
         flows=(),
         seconds=30.0,
+        compares=True,
     ),
     Row(
         name="storm",
@@ -207,18 +212,19 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; whoever is not concerned keeps his PID",
         how=Transitions(50),
         stage=WHOLE,
-        seconds=30.0,
+        seconds=20.0,
         to="inbound",
     ),
     Row(
         name="upgrade-proxy",
         table=TABLE,
-        fault="hot upgrade of the proxy, 100 in a row",
+        fault="hot upgrade of the proxy, 100 in a row, while no connection idles",
         promise="0 failed; a new PID each time, and one proxy afterwards; everybody else keeps his PID",
         how=Upgrades(100),
         stage=WHOLE,
-        seconds=150.0,
+        seconds=120.0,
         short_seconds=30.0,
+        flows=BUSY,
         to="inbound",
     ),
     Row(
@@ -228,7 +234,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; refused with a reason; the old one keeps serving, same PIDs",
         how=OtherLayout(),
         stage=WHOLE,
-        seconds=6.0,
+        seconds=4.0,
         to="inbound",
     ),
     Row(

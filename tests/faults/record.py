@@ -1,10 +1,12 @@
 """`build/faults/latest.json`: what is known of every row, over several runs.
 
 A row replaces its older self and leaves the others; so a row that is looked into need not bring the whole table along.
+Several runs may write at the same time: each reads and replaces the file while it holds a lock on its folder.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -36,8 +38,13 @@ def read(path: Path = LATEST) -> Rows:
 
 
 def write(fresh: Rows, path: Path = LATEST) -> None:
-    """Lays the fresh rows over those of the file, in one step."""
+    """Lays the fresh rows over those of the file, in one step; waits for whoever is about to do the same."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps({"rows": accumulate(read(path), fresh)}, indent=1) + "\n")
-    os.replace(new, path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps({"rows": accumulate(read(path), fresh)}, indent=1) + "\n")
+        os.replace(new, path)
+    finally:
+        os.close(folder)

@@ -32,7 +32,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="a rejection in 10 s each, no panic; nothing changes",
         how=OversizedFiles(),
         stage=WHOLE,
-        seconds=60.0,
+        seconds=20.0,
         flows=(),
     ),
     Row(
@@ -93,7 +93,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; at most 100 MiB (10.24 KiB each); a further caller is served; they are let go",
         how=IdleConnections(),
         stage=WHOLE,
-        seconds=13.0,
+        seconds=11.0,
         to="inbound",
     ),
 )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -128,7 +129,8 @@ class Rig:
         if self._bed is not None and self._bed.stage != stage:
             self._leave()
         if self._bed is None:
-            self._bed = Bed(stage)
+            with undisturbed():
+                self._bed = Bed(stage)
             self._bed.make()
         return self._bed
 
@@ -141,8 +143,19 @@ class Rig:
 
     def _leave(self) -> None:
         if self._bed is not None:
-            bed, self._bed = self._bed, None
-            bed.close()
+            with undisturbed():
+                bed, self._bed = self._bed, None
+                bed.close()
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Signals that end a run wait until the block is left, so that no half of a bed stays behind."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def look_up(trial: Trial, bed: Bed, load: Load, counts: Mapping[str, Count]) -> None:

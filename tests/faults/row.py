@@ -40,7 +40,9 @@ class Row:
 
     `to`: the load goes through the caller, or directly to the public port of `orders`. `forgiven`: so many failed
     requests a repetition are within the promise; None where the load is meant to fail. `slower`: the load's p99 may be
-    so many times that of the clean window, or of a bystander's load. `quick` rows make the short run.
+    so many times that of the clean window, or of a bystander's load. `compares`: its verdict compares times in another
+    way, or holds against the clock what is mostly work of a CPU (a start in 1 s, an end in 10 ms), which would tell who
+    else has work. `quick` rows make the short run.
     """
 
     name: str
@@ -55,11 +57,17 @@ class Row:
     to: Literal["outbound", "inbound"] = "outbound"
     forgiven: int | None = 0
     slower: float | None = None
+    compares: bool = False
     quick: bool = False
 
     @property
     def repetitions(self) -> int:
         return repetitions(self.seconds)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether the machine must do nothing else meanwhile."""
+        return self.compares or self.slower is not None
 
 
 def pick(rows: Sequence[Row], patterns: Sequence[str]) -> list[Row]:

@@ -1,9 +1,11 @@
 """`make faults`: break everything that is promised to survive, and write down what came of it.
 
-    python -m tests.faults.run [--rows "kill-* storm"] [--table bus] [--repeat N] [--short]
+    python -m tests.faults.run [--rows "kill-* storm"] [--table bus] [--repeat N] [--lanes N] [--short]
 
 Results accumulate in build/faults/latest.json: a row replaces its older self. Exit code 1: a row is void or has not
 held.
+Rows are tried side by side in lanes, longest first, except those which compare times: these have the machine for
+themselves afterwards, as all have with `--lanes 1`.
 `--short` repeats three times and shortens what can be; unless rows are named, it tries the quick ones alone.
 """
 
@@ -15,45 +17,65 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from tests.faults import bus, hostile, independence, processes, record, resources
-from tests.faults.rig import CLEAN_S, PAUSE_S, Rig
+from tests.faults.lanes import side_by_side
+from tests.faults.plan import apart, plan, seconds
+from tests.faults.rig import Rig
 from tests.faults.row import Row, pick
 from tests.faults.verdict import TOLD, Outcome, Trial
 
 ROWS = (*processes.ROWS, *independence.ROWS, *bus.ROWS, *hostile.ROWS, *resources.ROWS)
 FEW = 3
-SETTLED_S = 0.5
-BED_S = 6.0
+LANES = 3
+ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 def main() -> int:
     """Parse, choose, try, report."""
     options = parse_options()
-    signal.signal(signal.SIGTERM, _on_terminate)
+    for number in ENDING:
+        signal.signal(number, _on_end)
     try:
         of_table = [row for row in ROWS if options.table.casefold() in row.table.casefold()]
         rows = pick([row for row in of_table if row.quick or options.rows or not options.short], options.rows)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    print(plan(rows, options), flush=True)
+    tried = [(row, times(row, options)) for row in rows]
+    if not options.bare:
+        print(plan(tried, options.lanes, short=options.short), flush=True)
     began = time.monotonic()
+    beside, alone = apart(rows, options.lanes)
+    beside.sort(key=lambda row: seconds(row, times(row, options), short=options.short), reverse=True)
+    lost = side_by_side(beside, options.lanes, lambda row: command(row, options)) + one_by_one(alone, options)
+    if not options.bare:
+        took = f"{time.monotonic() - began:.0f} s, {record.LATEST}"
+        print(f"{len(rows) - len(lost)} of {len(rows)} rows held{': not ' if lost else ''}{', '.join(lost)}; {took}")
+    return 1 if lost else 0
+
+
+def one_by_one(rows: Sequence[Row], options: argparse.Namespace) -> list[str]:
+    """Tries and records the rows, and says a line about each; the names of those that have not held."""
     lost = []
     with Rig() as rig:
         for row in rows:
-            found = rig.try_row(row, times(row, options), short=options.short, said=dot)
+            found = rig.try_row(row, times(row, options), short=options.short, said=quiet if options.bare else dot)
             record.write([entry(row, found)])
-            print(f"\r{line(row, found)}", flush=True)
-            for reason in found.broken[:TOLD]:
-                print(f"    {reason}", flush=True)
+            lines = [line(row, found), *(f"    {reason}" for reason in found.broken[:TOLD])]
+            print("" if options.bare else "\r", "\n".join(lines), sep="", flush=True)
             if not found.held:
                 lost.append(row.name)
-    took = f"{time.monotonic() - began:.0f} s, {record.LATEST}"
-    print(f"{len(rows) - len(lost)} of {len(rows)} rows held{': not ' if lost else ''}{', '.join(lost)}; {took}")
-    return 1 if lost else 0
+    return lost
+
+
+def command(row: Row, options: argparse.Namespace) -> Sequence[str]:
+    """What tries one row in a process of its own."""
+    words = [sys.executable, "-m", "tests.faults.run", "--bare", "--lanes", "1", "--rows", row.name]
+    words += ["--repeat", str(options.repeat)] if options.repeat else []
+    return [*words, "--short"] if options.short else words
 
 
 def parse_options() -> argparse.Namespace:
@@ -62,6 +84,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--rows", type=words, default=[], help=f"only these: {', '.join(row.name for row in ROWS)}")
     parser.add_argument("--table", default="", help="only the rows of this table: a part of its name will do")
     parser.add_argument("--repeat", type=positive, help="repetitions of each row")
+    parser.add_argument("--lanes", type=positive, default=LANES, help=f"rows that are tried side by side: {LANES}")
+    parser.add_argument("--bare", action="store_true", help="say no more than the line of each row")
     parser.add_argument(
         "--short", action="store_true", help="three repetitions, of the quick rows unless others are named"
     )
@@ -83,21 +107,8 @@ def times(row: Row, options: argparse.Namespace) -> int:
     return options.repeat or (min(FEW, row.repetitions) if options.short or os.environ.get("CI") else row.repetitions)
 
 
-def minutes(rows: Sequence[Row], options: argparse.Namespace) -> Mapping[str, float]:
-    """How long the rows will take, by table: loads, pauses, and for each row a clean window and maybe a new bed."""
-    taken: dict[str, float] = {}
-    for row in rows:
-        each = row.short_seconds if options.short and row.short_seconds else row.seconds
-        seconds = BED_S + CLEAN_S + times(row, options) * (each + PAUSE_S + SETTLED_S)
-        taken[row.table] = taken.get(row.table, 0.0) + seconds / 60
-    return taken
-
-
-def plan(rows: Sequence[Row], options: argparse.Namespace) -> str:
-    """What is about to be tried, in a line."""
-    taken = minutes(rows, options)
-    tables = ", ".join(f"{table} {each:.0f}" for table, each in taken.items())
-    return f"{len(rows)} rows, about {sum(taken.values()):.0f} min: {tables}"
+def quiet(_: Trial) -> None:
+    """Says nothing: others would say it in between."""
 
 
 def dot(trial: Trial) -> None:
@@ -129,8 +140,11 @@ def line(row: Row, found: Outcome) -> str:
     return f"{verdict}  {row.name}  {figures['held']}/{found.repetitions}  {', '.join(shown)}"
 
 
-def _on_terminate(*_: object) -> NoReturn:
-    sys.exit(143)
+def _on_end(number: int, _: object) -> NoReturn:
+    """Leaves in order; whoever asks twice does not break into that."""
+    for each in ENDING:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults.record import accumulate, read, write
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WRITERS, ROWS_EACH = 4, 25
+WRITER = """
+import sys
+from pathlib import Path
+from tests.faults.record import write
+path, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+print("up", flush=True)
+sys.stdin.readline()
+for number in range(count):
+    write([{"table": name, "fault": str(number)}], path)
+"""
 
 
 def row(fault: str, *, held: bool = True, table: str = "Processes") -> dict[str, object]:
@@ -26,6 +43,21 @@ def test_results_add_up_over_runs(tmp_path: Path) -> None:
     write([row("a")], path)
     assert json.loads(path.read_text()) == {"rows": [row("a"), row("b")]}
     assert [entry.name for entry in path.parent.iterdir()] == ["latest.json"]
+
+
+def test_no_row_is_lost_when_several_processes_write(tmp_path: Path) -> None:
+    path = tmp_path / "latest.json"
+    names = [f"writer {number}" for number in range(WRITERS)]
+    words = [sys.executable, "-c", WRITER, str(path)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": REPOSITORY}
+    with ExitStack() as stack:
+        writers = [stack.enter_context(subprocess.Popen([*words, name, str(ROWS_EACH)], **pipes)) for name in names]
+        assert [writer.stdout.readline() for writer in writers] == WRITERS * [b"up\n"]
+        for writer in writers:
+            writer.stdin.close()  # all begin at once
+        assert [writer.wait(60) for writer in writers] == WRITERS * [0]
+    found = sorted((each["table"], int(each["fault"])) for each in read(path))
+    assert found == [(name, number) for name in names for number in range(ROWS_EACH)]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"rows": 3}', '{"rows": [3]}', "{"])

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from tests.faults.row import pick
-from tests.faults.run import ROWS, entry, line, minutes, plan, times, words
+from tests.faults.run import ROWS, entry, line, times, words
 from tests.faults.verdict import Trial, outcome, void_outcome
 
 FIRST = ROWS[0]
@@ -74,14 +74,6 @@ CLAIMED: Mapping[str, Mapping[str, Sequence[str]]] = {
 def test_every_fault_that_we_claim_to_survive_has_its_rows_and_no_row_is_without_a_claim() -> None:
     claimed = [(table, name) for table, faults in CLAIMED.items() for names in faults.values() for name in names]
     assert sorted(claimed) == sorted((row.table, row.name) for row in ROWS)
-
-
-def test_no_table_takes_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CI", raising=False)
-    options = argparse.Namespace(repeat=None, short=False)
-    for table in CLAIMED:
-        assert minutes([row for row in ROWS if row.table == table], options)[table] <= 60
-    assert plan(ROWS[:1], options) == "1 rows, about 2 min: Processes 2"
 
 
 def test_a_row_can_be_named_and_is_recorded_apart_from_all_others() -> None:

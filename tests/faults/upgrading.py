@@ -22,7 +22,8 @@ from tests.faults.waiting import wait_until
 UPGRADED_S = 10.0
 LAYOUT = 1
 """The word of a segment whose upper half is the major version of its layout."""
-RESERVE_S = 3.0  # of a load, for the last upgrade to end and to be looked at
+RESERVE_S = 3.0  # of a load, to look at what the last upgrade has left
+EACH_S = 1.15  # of a load, for an upgrade; it takes 5 s where a caller keeps a connection that idles
 
 
 def missing(bed: Bed) -> str:
@@ -42,9 +43,10 @@ class Upgrades(Fault):
 
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
         until = time.monotonic() + load.seconds - RESERVE_S
+        wanted = min(self.wanted, int((load.seconds - RESERVE_S) / EACH_S))
         before = bed.processes(ORDERS)
         seen = [before["proxy"].pid]
-        while len(seen) <= self.wanted and time.monotonic() < until:
+        while len(seen) <= wanted and time.monotonic() < until:
             began = time.monotonic()
             done = bed.host.run("upgrade", "--name", ORDERS, "--only", "proxy")
             trial.within("upgraded_s", time.monotonic() - began, UPGRADED_S)
@@ -52,6 +54,7 @@ class Upgrades(Fault):
             seen.append(bed.processes(ORDERS)["proxy"].pid)
             trial.require(seen[-1] not in seen[:-1], f"after an upgrade the proxy is {seen[-1]}, as it was")
             trial.add("upgrades", 1)
+        trial.require(len(seen) > wanted, f"{len(seen) - 1} upgrades in {load.seconds:g} s, {wanted} were to be made")
         after = bed.processes(ORDERS)
         trial.require(
             pids(after, less=("proxy",)) == pids(before, less=("proxy",)),

@@ -31,7 +31,7 @@ from tests.faults.load import Load
 from tests.faults.row import Fault
 from tests.faults.segment import opened
 from tests.faults.verdict import Trial
-from tests.faults.victims import Victims
+from tests.faults.victims import Victims, kill
 from tests.faults.waiting import pause, wait_until
 from tests.proxy.wire import Wire, request
 
@@ -120,12 +120,9 @@ class KilledWriter(Fault):
             snapshots = [table.numbered(number) for number in range(1, 65)]
             for _ in range(WRITERS):
                 before = table.generation()
-                pid = forked(lambda: publish_for_ever(descriptor, snapshots))
-                with Victims([pid]) as writer:
+                with forked(lambda: publish_for_ever(descriptor, snapshots)):
                     wait_until(lambda: table.generation() > before, "it publishes", within=GIVEN_UP_S)  # noqa: B023
                     pause(RNG.uniform(0, LIVED_S))
-                    writer.send(signal.SIGKILL)
-                    os.waitpid(pid, 0)
                 trial.add("writers", 1)
                 trial.add("published", table.generation() - before)
                 trial.require(table.whole(), "what a killed writer left is a mix")
@@ -144,11 +141,10 @@ class KilledSidecar(Fault):
             until = time.monotonic() + RNG.uniform(0.2, 0.6)
             while time.monotonic() < until:
                 change(bed, trial)
-            changing = forked(lambda: change_for_ever(bed, trial))
-            with Victims([changing, bed.sidecars(SHOP)[SIDECAR][0]]) as victims:
+            sidecar = bed.sidecars(SHOP)[SIDECAR][0]
+            with forked(lambda: change_for_ever(bed, trial)) as changing, Victims([changing, sidecar]) as victims:
                 pause(RNG.uniform(0, 0.2))
                 victims.send(signal.SIGKILL)
-                os.waitpid(changing, 0)
             trial.require(table.whole(), "what a killed sidecar left is a mix")
             wait_until(lambda: bed.sidecars(SHOP)[SIDECAR][1], "it is back", within=GIVEN_UP_S)
             wait_until(lambda: reset(bed), "all changes are taken back", within=GIVEN_UP_S)
@@ -290,12 +286,17 @@ def change_for_ever(bed: Bed, trial: Trial) -> None:
         change(bed, trial)
 
 
-def forked(work: Callable[[], object]) -> int:
-    """A process of its own that does it, until it is killed. Raises OSError."""
+@contextmanager
+def forked(work: Callable[[], object]) -> Iterator[int]:
+    """A process of its own that does it, by its PID, until it is killed at the end of the block. Raises OSError."""
     pid = os.fork()
-    if pid:
-        return pid
+    if not pid:
+        try:
+            work()
+        finally:
+            os._exit(1)
     try:
-        work()
+        yield pid
     finally:
-        os._exit(1)
+        kill([pid])
+        os.waitpid(pid, 0)
