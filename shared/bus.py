@@ -89,9 +89,10 @@ async def open_bus(
 ) -> AsyncIterator[Bus]:
     """Connects to the supervisor that listens on `path`, and stays connected while the context is open.
 
-    A role other than `cli` needs the token that it was spawned with, and sends a beat every `BEAT_SECONDS`. What was posted last
-    is still written on the way out, within 0.2 s. Raises `Unreachable` if nobody answers within 5 s, `Rejected` if the
-    supervisor refuses; later losses show as `Unreachable` in `request` and in subscriptions unless `reconnect`.
+    A role other than `cli` needs the token that it was spawned with, and sends a beat every `BEAT_SECONDS`. What was
+    posted last is still written on the way out, within 0.2 s. Raises `Unreachable` if nobody answers within 5 s,
+    `Rejected` if the supervisor refuses; later losses show as `Unreachable` in `request` and in subscriptions unless
+    `reconnect`.
     """
     bus = Bus(Path(path), role=role, token=token, reconnect=reconnect)
     link = await bus._connect()
