@@ -45,13 +45,12 @@ from pannier.shared.errors import Blame, PannierError, TimedOut, Unreachable, Us
 from pannier.shared.framing import FramingError
 from pannier.shared.link import Link
 from pannier.shared.subscription import Subscription
-from pannier.shared.ticks import next_tick
+from pannier.shared.ticks import BEAT_SECONDS, next_tick
 from pannier.shared.unix import connect_unix
 
 T = TypeVar("T")
 B = TypeVar("B")
 
-BEAT_SECONDS: Final = 1.0
 HANDSHAKE_SECONDS: Final = 5.0
 RECONNECT_BASE_SECONDS: Final = 0.05
 RECONNECT_CAP_SECONDS: Final = 0.5
@@ -90,9 +89,10 @@ async def open_bus(
 ) -> AsyncIterator[Bus]:
     """Connects to the supervisor that listens on `path`, and stays connected while the context is open.
 
-    A role other than `cli` needs the token that it was spawned with, and sends a beat each second. What was posted last
-    is still written on the way out, within 0.2 s. Raises `Unreachable` if nobody answers within 5 s, `Rejected` if the
-    supervisor refuses; later losses show as `Unreachable` in `request` and in subscriptions unless `reconnect`.
+    A role other than `cli` needs the token that it was spawned with, and sends a beat every `BEAT_SECONDS`. What was
+    posted last is still written on the way out, within 0.2 s. Raises `Unreachable` if nobody answers within 5 s,
+    `Rejected` if the supervisor refuses; later losses show as `Unreachable` in `request` and in subscriptions unless
+    `reconnect`.
     """
     bus = Bus(Path(path), role=role, token=token, reconnect=reconnect)
     link = await bus._connect()

@@ -6,7 +6,12 @@ so that processes do not all wake at the same moment.
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
+
+BEAT_SECONDS: Final = 2.0
+"""From one sign of life to the next, on the bus and in the tables: each one wakes who hears it, too."""
 
 
 async def next_tick(period: float) -> None:

@@ -22,7 +22,7 @@ import trio
 from pannier.shared import messages
 from pannier.shared.envelope import FUSED
 from pannier.shared.errors import Blame, PannierError
-from pannier.shared.ticks import next_tick
+from pannier.shared.ticks import BEAT_SECONDS, next_tick
 from pannier.shared.unix import listen_unix, remove_stale
 from pannier.supervisor import adoption, notify, status
 from pannier.supervisor.admission import Admission
@@ -46,7 +46,6 @@ from pannier.supervisor.zygote_plan import zygote_plan
 LAST_WORDS: Final = 1.0  # seconds for what the app printed last to reach our own output
 _KEEPER_PATIENCE: Final = 3.0
 _ANSWER_PATIENCE: Final = 2.0  # seconds for each answer of the keeper, once the service ends
-_HEARTBEAT: Final = 1.0
 _ZYGOTE_LOADS: Final = 3.0  # seconds; who is started before is executed, and is of what is installed as well
 
 
@@ -339,7 +338,7 @@ class Service:
     async def _beat(self) -> None:
         while True:
             self.segments.beat()
-            await next_tick(_HEARTBEAT)
+            await next_tick(BEAT_SECONDS)
 
     def _began(self, child: Child) -> None:
         for stream, kind in zip(("stdout", "stderr"), child.plan.stdio[1:], strict=True):

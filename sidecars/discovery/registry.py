@@ -11,6 +11,7 @@ Rules:
   written anew: its instance is doubted, not dropped.
 - Who was not UP and does not renew for twice its TTL has left (`announcer.py`: a sidecar that ends alone): whoever sees
   its file buries it.
+- A look at folders in which nothing has changed does not read them (`stillness.py`).
 - A look that did not see everything (no descriptor left, too many files) ends nobody.
 - Files of other users, links, torn or oversized files, and names that do not match are ignored and counted.
 - The epoch of an instance grows across restarts (`epochs.py`); a file never gives way to an older one.
@@ -40,6 +41,7 @@ from pannier.sidecars.discovery.config import (
 )
 from pannier.sidecars.discovery.files import read_own, replace
 from pannier.sidecars.discovery.leases import Key, Registration, State
+from pannier.sidecars.discovery.stillness import Marks
 
 FILES_LIMIT = 4096
 DEAD_SECONDS = 600.0
@@ -106,12 +108,16 @@ class Registry:
         self._root = root
         self._seen: dict[Key, _Seen] = {}
         self._complete = True
+        self._marks = Marks()
         self.ignored = 0
 
     def scan(self, now: float) -> Scan:
         """Looks at every file; `now` is monotonic. Raises PannierError if the folder cannot be trusted or read."""
+        if self._marks.hold() and not any(_is_dead(seen, now) for seen in self._seen.values()):
+            return Scan()
         private_dir(self._root)
         self._complete = True
+        self._marks = Marks()
         found: set[Key] = set()
         beats: list[Registration] = []
         filesystem_now: float | None = None
@@ -120,15 +126,17 @@ class Registry:
             try:
                 stamp = _stamp(entry.stat(follow_symlinks=False))
             except OSError:
+                self._marks.spoil()
                 continue
             seen = self._seen.get(key)
             if seen is not None and seen.stamp == stamp:
-                if now - seen.since > _patience(seen.record):
+                if _is_dead(seen, now):
                     self._bury(key)
                 continue
             try:
                 record = self._load(key, Path(entry.path))
             except OSError:
+                self._marks.spoil()
                 continue
             self._seen[key] = _Seen(stamp, now, record)
             if record is None:
@@ -139,7 +147,10 @@ class Registry:
                 if abs(age) > record.ttl_ms / 1000 + _CLOCK_TOLERANCE_SECONDS:
                     continue
             beats.append(record.registration())
-        return self._missing(found, beats) if self._complete else Scan(tuple(beats))
+        if self._complete:
+            return self._missing(found, beats)
+        self._marks.spoil()
+        return Scan(tuple(beats))
 
     def has_others(self, key: Key) -> bool:
         """Whether the last look saw instances besides `key`, whose owners may want to know about it."""
@@ -182,6 +193,7 @@ class Registry:
 
     def _entries(self) -> Iterator[tuple[Key, os.DirEntry[str]]]:
         left = FILES_LIMIT
+        self._marks.take(self._root)
         try:
             services = sorted(os.scandir(self._root), key=lambda entry: entry.name)
         except OSError as error:
@@ -189,6 +201,7 @@ class Registry:
         for service in services:
             if not (_SERVICE.match(service.name) and service.is_dir(follow_symlinks=False)):
                 continue
+            self._marks.take(service.path)
             try:
                 files = list(os.scandir(service.path))
             except FileNotFoundError:
@@ -249,8 +262,11 @@ class Registry:
                 probe.unlink()
 
 
-def _patience(record: Record | None) -> float:
-    return DEAD_SECONDS if record is None or record.state is State.UP else 2 * record.ttl_ms / 1000
+def _is_dead(seen: _Seen, now: float) -> bool:
+    """Whether the file has not changed for so long that it is to be buried."""
+    record = seen.record
+    patience = DEAD_SECONDS if record is None or record.state is State.UP else 2 * record.ttl_ms / 1000
+    return now - seen.since > patience
 
 
 def _stamp(found: os.stat_result) -> tuple[int, int, int]:

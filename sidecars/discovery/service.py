@@ -21,7 +21,7 @@ from pannier.shared.http_server import serve_http
 from pannier.shared.messages import LIFECYCLE, SERVICES, Lifecycle, Nothing, Services
 from pannier.shared.runtime import REGISTRY, state_dir
 from pannier.shared.sidecar import Context
-from pannier.shared.ticks import next_tick
+from pannier.shared.ticks import BEAT_SECONDS, next_tick
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.discovery.announcer import Announcer
 from pannier.sidecars.discovery.api import Api
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 TICK_SECONDS = 0.5
 FILE_SECONDS = 1.0
-HEARTBEAT_SECONDS = 1.0
 LISTEN_AGAIN_SECONDS = 1.0
 SUSPECT_INTERVAL_SECONDS = 1.0
 SUSPECT_THRESHOLDS = Thresholds(failures=3)
@@ -185,7 +184,7 @@ class Discovery:
             self._announcer.tick(now)
             self._expire(now)
             if now >= self._heartbeat_due:
-                self._heartbeat_due = now + HEARTBEAT_SECONDS
+                self._heartbeat_due = now + BEAT_SECONDS
                 self._publisher.heartbeat()
             await next_tick(TICK_SECONDS)
 

@@ -5,7 +5,7 @@
 | configuration → table `limits` | at the start, when a new one comes, when services with a breaker come or go |
 | counters, hot words → out, back | each 50 ms while calls end, up to 1 s apart while none do (`pace.py`) |
 | topic `ejections`, events | when somebody goes out or comes back |
-| heartbeat of the table | each second |
+| heartbeat of the table | every `BEAT_SECONDS` |
 
 The table is not withdrawn at the end, and nobody is taken back in: limits and ejections outlive a restart, and what is
 out ends by its `until` if there is none. When the sidecar is removed for good, the supervisor publishes the absence.
@@ -34,7 +34,7 @@ from pannier.shared.messages import (
     TakeOut,
 )
 from pannier.shared.sidecar import Context
-from pannier.shared.ticks import next_tick
+from pannier.shared.ticks import BEAT_SECONDS, next_tick
 from pannier.sidecars.resilience.analysis import LONGEST_MS
 from pannier.sidecars.resilience.by_hand import meant
 from pannier.sidecars.resilience.circuit_slots import assign
@@ -47,8 +47,6 @@ from pannier.sidecars.resilience.lookout import Lookout, News
 from pannier.sidecars.resilience.pace import BUSY_SECONDS, IDLE_SECONDS, next_pause
 from pannier.sidecars.resilience.rules import Look, Rules
 from pannier.sidecars.resilience.table import limits_table
-
-BEAT_SECONDS = 1.0
 
 _log = logging.getLogger("pannier.resilience")
 

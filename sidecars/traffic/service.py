@@ -4,7 +4,7 @@
 | --- | --- |
 | configuration → table `routes` | at the start, and when a new one comes |
 | counters → step of a canary | every `LOOK_SECONDS` while one is under way, else never |
-| heartbeat of the table, `canary.progress` | each second |
+| heartbeat of the table, `canary.progress` | every `BEAT_SECONDS`, and a step at once |
 
 A weight is in force before it is written down: when this process dies between the two, its successor goes on with the
 step before, and comes to the same. The table is not withdrawn at the end: routes outlive a restart. When the sidecar is
@@ -26,7 +26,7 @@ from pannier.shared.messages import CANARY, EVENTS, Canaries, Happening, Nothing
 from pannier.shared.runtime import state_dir
 from pannier.shared.sidecar import KNOWN, Context
 from pannier.shared.tables import Fenced, Publication
-from pannier.shared.ticks import next_tick
+from pannier.shared.ticks import BEAT_SECONDS, next_tick
 from pannier.sidecars.traffic.canary import FINAL, State
 from pannier.sidecars.traffic.config import Config
 from pannier.sidecars.traffic.data_path import TABLE, Surroundings
@@ -36,7 +36,6 @@ from pannier.sidecars.traffic.table import KIND, routes_table
 from pannier.sidecars.traffic.watch import Kept, Watch, watched
 
 LOOK_SECONDS = 0.05
-BEAT_SECONDS = 1.0
 FOLDER = "canary"
 
 _log = logging.getLogger("pannier.traffic")

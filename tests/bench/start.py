@@ -5,12 +5,14 @@
 Prints medians with the best and the worst run: milliseconds from the command to readiness with all its sidecars, and
 until a sidecar that is added live is ready; then the proportional memory of each process, and its CPU time in per cent
 of one core while idle. Figures for people, on a quiet machine. The app is a listening socket of ours,
-so that no interpreter of an app is in any figure.
+so that no interpreter of an app is in any figure. Bytecode is written first, as pip does for who installs: a working
+copy without it, where PYTHONDONTWRITEBYTECODE is set, compiles its sources at each start, for 80 ms and 4 MB.
 """
 
 from __future__ import annotations
 
 import argparse
+import compileall
 import contextlib
 import os
 import signal
@@ -27,6 +29,7 @@ import trio
 from pannier.shared.bus import open_bus
 from pannier.shared.messages import Nothing, SidecarName, Status
 
+ROOT = Path(__file__).parents[2]
 PANNIER = Path(sys.executable).parent / "pannier"
 SERVICE = "started"
 ADDED = "traffic"
@@ -114,6 +117,8 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=20.0, metavar="SECONDS")
     parser.add_argument("--profile", default="production")
     options = parser.parse_args()
+    for package in ("shared", "sidecars", "supervisor", "profiles"):
+        compileall.compile_dir(ROOT / package, maxlevels=2, quiet=1)
     with socket.create_server(("127.0.0.1", 0)) as app:
         for fuse in (False, True):
             ready = []

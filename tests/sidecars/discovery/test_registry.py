@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -11,7 +11,7 @@ import pytest
 from pannier.shared.errors import PannierError
 from pannier.sidecars.discovery.files import FILE_LIMIT
 from pannier.sidecars.discovery.leases import State
-from pannier.sidecars.discovery.registry import DEAD_SECONDS, Record, Registry
+from pannier.sidecars.discovery.registry import DEAD_SECONDS, Record, Registry, Scan
 
 ORDERS = Record("orders", "o-1", "127.0.0.1:8001", 5, State.UP, 10_000, {"zone": "a"})
 DRAINING = msgspec.structs.replace(ORDERS, state=State.DRAINING)
@@ -34,6 +34,57 @@ def grow_older(path: Path, seconds: float) -> None:
 
 def beats(registry: Registry, now: float) -> set[str]:
     return {one.id for one in registry.scan(now).beats}
+
+
+def settle(root: Path) -> None:
+    """As if the last change was some time ago, long enough for file times to show the next one."""
+    for folder in (root, *root.iterdir()):
+        grow_older(folder, 1.0)
+
+
+def test_folders_in_which_nothing_changed_are_not_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Registry(root), Registry(root)
+    first.write(ORDERS)
+    first.write(PAYMENTS)
+    second.scan(0)
+    settle(root)
+    assert beats(second, 1) == set()
+    read: list[str] = []
+    scandir = os.scandir
+
+    def noting(path: str | Path) -> Iterator[os.DirEntry[str]]:
+        read.append(str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", noting)
+    assert beats(second, 2) == set()
+    assert read == []
+    first.write(ORDERS)
+    assert beats(second, 3) == {"o-1"}
+    assert str(root / "orders") in read
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: Registry(root).write(ORDERS),
+        lambda root: Registry(root).write(msgspec.structs.replace(ORDERS, id="o-2")),
+        lambda root: Registry(root).write(msgspec.structs.replace(ORDERS, service="carts")),
+        lambda root: file_of(root, ORDERS).unlink(),
+        lambda root: shutil.rmtree(root / "orders"),
+        shutil.rmtree,
+    ],
+    ids=["renewed", "another instance", "another service", "a file removed", "a folder removed", "all removed"],
+)
+def test_after_stillness_every_change_is_seen(root: Path, change: Callable[[Path], None]) -> None:
+    registry = Registry(root)
+    registry.write(ORDERS)
+    registry.scan(0)
+    settle(root)
+    registry.scan(1)
+    assert registry.scan(2) == Scan()
+    change(root)
+    assert registry.scan(3) != Scan()
 
 
 def test_two_find_each_other_and_only_changes_beat(root: Path) -> None:

@@ -1,9 +1,10 @@
 //! A child's piped output, which never blocks the child.
 //!
 //! The keeper holds the read side: a dead supervisor gives the app no EPIPE. A supervisor that is dead or stopped gives it
-//! no full pipe either: on a tick, a pipe more than half full is read down to a quarter and what was read is discarded and
-//! counted. One that is awake is left to read at its own pace, as in any pipeline. Both readers may race for the same bytes
-//! (a supervisor that wakes), so the read side is non-blocking.
+//! no full pipe either: a quarter of a second after something is in a pipe, and again while it is, one more than half full is
+//! read down to a quarter and what was read is discarded and counted. A supervisor that is awake is left to read at its own
+//! pace, as in any pipeline. Both readers may race for the same bytes (a supervisor that wakes), so the read side is
+//! non-blocking.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

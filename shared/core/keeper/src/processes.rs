@@ -242,9 +242,9 @@ impl Processes {
         output.map(Output::descriptor)
     }
 
-    /// Whether there is any pipe to look after.
-    pub fn has_outputs(&self) -> bool {
-        self.entries.iter().any(|entry| entry.stdout.is_some() || entry.stderr.is_some())
+    /// The read sides of all pipes.
+    pub fn outputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.entries.iter().flat_map(|entry| entry.stdout.iter().chain(&entry.stderr)).map(Output::descriptor)
     }
 
     /// Makes room in full pipes; `tell` hears the name of a process that lost output, and how many bytes so far.

@@ -24,6 +24,7 @@ use crate::wire::Writer;
 
 /// Between TERM and KILL when nobody named a time: orphans, and SIGTERM to the keeper itself.
 const TERM_PATIENCE: Duration = Duration::from_secs(1);
+/// From the moment something is in a pipe to the look at whether anybody reads it, and to the next.
 const TICK: Duration = Duration::from_millis(250);
 /// One controller, and a few that are told who it is; the oldest of those makes room.
 const PEERS_MAX: usize = 8;
@@ -49,6 +50,7 @@ struct Ready {
     signals: bool,
     listener: bool,
     zygote: bool,
+    outputs: bool,
     peers: Vec<bool>,
 }
 
@@ -64,6 +66,7 @@ pub struct Keeper {
     peers: Vec<Peer>,
     grace: Grace,
     ending: Option<(Ending, Sweep)>,
+    /// When pipes are looked after next; `None` while nothing was in them.
     next_tick: Option<Instant>,
     deaf_until: Option<Instant>,
     buffer: Vec<u8>,
@@ -124,6 +127,9 @@ impl Keeper {
             if ready.zygote && self.processes.zygote_loaded() {
                 self.tell(protocol::loaded());
             }
+            if ready.outputs {
+                self.next_tick = Some(Instant::now() + TICK);
+            }
             self.serve_peers(&ready.peers);
             if ready.listener {
                 self.accept();
@@ -158,13 +164,9 @@ impl Keeper {
         Some(waits.into_iter().flatten().min())
     }
 
-    /// Looks after pipes that no controller can be reading; the time until the next look, if there are any.
+    /// Looks after pipes that no controller can be reading; the time until the next look, if something is in them.
     fn tick(&mut self, now: Instant) -> Option<Duration> {
-        if !self.processes.has_outputs() {
-            self.next_tick = None;
-            return None;
-        }
-        let due = *self.next_tick.get_or_insert(now + TICK);
+        let due = self.next_tick?;
         if due > now {
             return Some(due - now);
         }
@@ -174,8 +176,8 @@ impl Keeper {
                 notes.insert(format!("{name}.discarded"), lost.to_le_bytes().to_vec());
             });
         }
-        self.next_tick = Some(now + TICK);
-        Some(TICK)
+        self.next_tick = None;
+        None
     }
 
     fn wait(&self, longest: Option<Duration>) -> Ready {
@@ -187,6 +189,12 @@ impl Keeper {
         ];
         let loading = self.processes.loading_zygote();
         polled.extend(loading.map(|control| PollFd::from_borrowed_fd(control, PollFlags::IN)));
+        // What was there a moment ago is left to its reader until the tick.
+        let watched = polled.len();
+        if self.next_tick.is_none() {
+            polled.extend(self.processes.outputs().map(|pipe| PollFd::from_borrowed_fd(pipe, PollFlags::IN)));
+        }
+        let watched = polled.len() - watched;
         polled.extend(self.peers.iter().map(|peer| {
             let interest = if peer.is_behind() { PollFlags::OUT } else { PollFlags::IN };
             PollFd::from_borrowed_fd(peer.descriptor(), interest)
@@ -198,6 +206,7 @@ impl Keeper {
             signals: ready.next().unwrap_or(false),
             listener: ready.next().unwrap_or(false),
             zygote: loading.is_some() && ready.next().unwrap_or(false),
+            outputs: ready.by_ref().take(watched).fold(false, |any, one| any | one),
             peers: ready.collect(),
         }
     }

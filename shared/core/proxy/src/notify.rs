@@ -14,6 +14,8 @@ use crate::policy_watch::Watched;
 
 /// A worker that did not turn its loop for so long has hung.
 const HUNG_MS: u64 = 3_000;
+/// From one sign of life to the next, as `BEAT_SECONDS` of the sidecars (`shared/ticks.py`).
+const BEAT: Duration = Duration::from_secs(2);
 /// How often what a supervisor waits for is looked at.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -56,7 +58,7 @@ pub fn say_alive(
         if Instant::now() >= next && beats.iter().all(alive) && watched.has_base() {
             enrolment.heartbeat();
             say(if drained { "READY=1\nWATCHDOG=1\nPANNIER_DRAINED=1\n" } else { "READY=1\nWATCHDOG=1\n" });
-            next = Instant::now() + Duration::from_secs(1);
+            next = Instant::now() + BEAT;
         }
         if drained && !was_drained {
             say("PANNIER_DRAINED=1\n");
