@@ -49,7 +49,7 @@ PRIVATE_MODE: Final = 0o600
 WORKERS: Final = "--workers"
 SIDECAR_READY_WITHIN: Final = 10.0  # seconds
 SETTLES: Final = 1.0  # seconds of readiness, after which an earlier crash of governance says nothing any more
-SILENCE: Final = 5.0  # seconds without a beat, after which a ready process is killed
+SILENCE: Final = 6.0  # seconds without a beat (one comes every two), after which a ready process is killed
 
 
 def worker_count(profile: Profile, arguments: Arguments, cores: int) -> int:
