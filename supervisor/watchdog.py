@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-TICK: Final = 0.5  # seconds between two calls of `tick`
+TICK: Final = 1.0  # seconds between two calls of `tick`
 LATE: Final = 1.0  # a tick that comes this much later than it should is a gap
 
 
