@@ -7,8 +7,7 @@ Rules:
 - Each life after the first is a restart. `counted` names the life that was counted last, so that a supervisor who takes
   over counts one that its predecessor began and had no time to note, and none twice.
 - An end may be reported before the start has been: the keeper's answer and its event travel on one socket, and two
-  tasks act on them. So ends are kept by PID until somebody waits for them, and so is a readiness: of a sidecar that ran
-  before we knew it.
+  tasks act on them. So ends are kept by PID until somebody waits for them, and so is a readiness.
 """
 
 from __future__ import annotations

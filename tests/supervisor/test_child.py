@@ -83,6 +83,29 @@ async def test_a_sidecar_is_ready_when_it_says_so_and_only_for_its_own_pid() -> 
         assert child.ready
 
 
+async def test_who_is_ready_before_the_keeper_has_told_his_pid_is_ready() -> None:
+    """A forked sidecar is there in milliseconds, and a keeper that waits for a CPU answers after it."""
+    holder = Holder()
+    holder.starting = trio.Event()
+    async with governed(holder) as child:
+        assert (child.state, child.pid) == ("pending", 0)
+        child.said_ready(1)
+        assert not child.ready
+        holder.starting.set()
+        await wait_all_tasks_blocked()
+        assert (child.state, child.pid) == ("ready", 1)
+
+
+async def test_a_readiness_of_somebody_else_is_not_kept() -> None:
+    holder = Holder()
+    holder.starting = trio.Event()
+    async with governed(holder) as child:
+        child.said_ready(99)
+        holder.starting.set()
+        await wait_all_tasks_blocked()
+        assert (child.state, child.pid) == ("starting", 1)
+
+
 async def test_a_crash_is_followed_by_a_new_life_at_once(autojump_clock: MockClock) -> None:
     async with governed(Holder()) as child:
         child.said_ready(1)
