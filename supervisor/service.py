@@ -296,9 +296,11 @@ class Service:
             await notify.hear(socket, self._notified)
 
     def _notified(self, pid: int, fields: dict[str, str]) -> None:
-        proxies = (child for child in self.tree.children.values() if child.plan.kind is Kind.PROXY)
+        proxies = [child for child in self.tree.children.values() if child.plan.kind is Kind.PROXY]
         proxy = next((child for child in proxies if child.pid == pid), None)
         if proxy is None:
+            for each in proxies if notify.READY in fields else ():
+                each.said_ready(pid)  # it may be one whose PID the keeper has not told yet
             return
         if notify.READY in fields and not proxy.ready:
             proxy.said_ready(pid)

@@ -16,6 +16,7 @@ from pannier.supervisor.compose import compose
 from pannier.supervisor.ending import Cause, Ending
 from pannier.supervisor.keeper_birth import SOCKET_NAME
 from pannier.supervisor.plan import Arguments, Place
+from pannier.supervisor.restart import Exit
 from pannier.supervisor.service import Service
 from trio.testing import MockClock
 
@@ -137,3 +138,23 @@ async def test_lines_are_told_to_who_listens_and_to_nobody_else(
         monkeypatch.setattr(service.broker, "read", lambda topic: topic == LOGS)
         await service.tail.add("app", "stdout", ["three", "four"])
         assert told.count(LOGS) == 1
+
+
+async def test_a_proxy_that_says_that_it_is_ready_before_the_keeper_says_that_it_runs_is_ready(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(directory) as (service, keeper):
+        spawn, proxy = keeper.spawn, service.tree.proxy
+
+        async def late(name: str, *words: object, **more: object) -> int:
+            pid = await spawn(name, *words, **more)
+            service._notified(pid, {"READY": "1"})
+            return pid
+
+        monkeypatch.setattr(keeper, "spawn", late)
+        before = proxy.pid
+        service.tree.ended(proxy.name, before, Exit.by_signal(9))
+        with trio.fail_after(5):
+            while proxy.pid in {0, before}:
+                await trio.lowlevel.checkpoint()
+        assert proxy.ready
