@@ -22,7 +22,7 @@ CLAIMED: Mapping[str, Mapping[str, Sequence[str]]] = {
             "kill-discovery",
             "kill-observability",
         ],
-        "and all at once": ["kill-sidecars", "kill-sidecars-and-supervisor"],
+        "and all at once, or in one process": ["kill-sidecars", "kill-fused", "kill-sidecars-and-supervisor"],
         "kill -9 of the supervisor, then start it again": ["kill-supervisor"],
         "kill -9 of the keeper": ["kill-keeper"],
         "kill -9 of the proxy": ["kill-proxy", "kill-proxy-of-callee"],

@@ -1,7 +1,9 @@
 //! Saying that the proxy serves, lives and has drained, in systemd's `sd_notify` format on `NOTIFY_SOCKET`.
 //!
-//! By path and datagram: it works across restarts of the supervisor, and a dead one costs an error that is ignored.
+//! By path and datagram: it works across restarts of the supervisor, and a dead one costs an error. A socket that is
+//! another one is a successor's: he is told at the next look, and not only by the next sign of life, that all is ready.
 
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,11 +43,12 @@ pub fn say_alive(
     let socket = UnixDatagram::unbound().map_err(|e| format!("notify socket: {e}"))?;
     // A supervisor that is stopped does not read: its queue is full, and what is said is lost, not waited with.
     socket.set_nonblocking(true).map_err(|e| format!("notify socket: {e}"))?;
-    let say = |text: &str| {
-        if let Some(path) = &target {
-            let _ = socket.send_to(text.as_bytes(), path);
-        }
+    let say = |text: &str| target.as_ref().is_some_and(|path| socket.send_to(text.as_bytes(), path).is_ok());
+    let listener = || {
+        let found = target.as_ref().and_then(|path| std::fs::metadata(path).ok())?;
+        Some((found.ino(), found.ctime(), found.ctime_nsec()))
     };
+    let mut told = None;
     let mut next = Instant::now();
     let mut was_drained = false;
     loop {
@@ -55,9 +58,12 @@ pub fn say_alive(
         let alive =
             |beat: &Arc<Beat>| clock::monotonic_ms().saturating_sub(beat.at_ms.load(Ordering::Relaxed)) < HUNG_MS;
         let drained = beats.iter().all(|beat| beat.drained.load(Ordering::Relaxed) == 1);
-        if Instant::now() >= next && beats.iter().all(alive) && watched.has_base() {
+        let hears = listener();
+        if (Instant::now() >= next || hears != told) && beats.iter().all(alive) && watched.has_base() {
             enrolment.heartbeat();
-            say(if drained { "READY=1\nWATCHDOG=1\nPANNIER_DRAINED=1\n" } else { "READY=1\nWATCHDOG=1\n" });
+            if say(if drained { "READY=1\nWATCHDOG=1\nPANNIER_DRAINED=1\n" } else { "READY=1\nWATCHDOG=1\n" }) {
+                told = hears;
+            }
             next = Instant::now() + BEAT;
         }
         if drained && !was_drained {
