@@ -20,10 +20,10 @@ import msgspec
 from msgspec import Meta
 from pannier.shared.duration import milliseconds
 from pannier.shared.http_server import Request, Response, error_response, json_response
+from pannier.shared.instances import INSTANCE_PATTERN, SERVICE_PATTERN, Key, check_address
 from pannier.shared.messages import Services
 from pannier.shared.profile import Address, Metadata
-from pannier.sidecars.discovery.config import INSTANCE_PATTERN, SERVICE_PATTERN, check_address
-from pannier.sidecars.discovery.leases import Key, Leases, Registration, Verdict
+from pannier.sidecars.discovery.leases import Leases, Registration, Verdict
 
 TTL_SECONDS = (1.0, 3600.0)
 EPOCH_MAX = (1 << 63) - 1

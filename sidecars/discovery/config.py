@@ -6,29 +6,13 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
+from pannier.shared.instances import InstanceId, ServiceName
 from pannier.shared.messages import SERVICES
 from pannier.shared.profile import Address, CheckPath, Metadata
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.rights import Needs
-from pannier.shared.runtime import SOCKET_NAME_LIMIT
-
-SERVICE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)"
-INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
-
-ServiceName = Annotated[str, Meta(pattern=SERVICE_PATTERN, description='a service name such as "orders"')]
-InstanceId = Annotated[str, Meta(pattern=INSTANCE_PATTERN, description='an instance id such as "host-18080"')]
 
 Count = Annotated[int, Meta(ge=1, le=100)]
-
-
-def check_address(address: str) -> str:
-    """Returns an `Address` that the proxy can connect to; raises ValueError for a port or path out of range."""
-    if address.startswith("unix:"):
-        if len(address.removeprefix("unix:").encode()) > SOCKET_NAME_LIMIT:
-            raise ValueError(f"{address[:80]!r}: the path of a socket has at most {SOCKET_NAME_LIMIT} bytes")
-    elif not 1 <= int(address.rpartition(":")[2]) <= 65535:
-        raise ValueError(f"{address!r}: a port is 1 to 65535")
-    return address
 
 
 class StaticFile(Struct, frozen=True, forbid_unknown_fields=True):

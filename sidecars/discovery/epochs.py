@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 from pannier.shared.errors import Blame, PannierError
+from pannier.shared.instances import Key
 from pannier.sidecars.discovery.files import read_own, replace
-from pannier.sidecars.discovery.leases import Key
 
 FORGOTTEN_SECONDS = 30 * 86_400.0
 

@@ -21,25 +21,15 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Literal
+
+from pannier.shared.instances import Key, State
 
 CAPACITY = 4096
 WINDOW_SECONDS = 15.0
 PRESERVED_FRACTION = 0.15
 PAUSE_SECONDS = 2.0
 _FLOORS = 4 * CAPACITY
-
-Key: TypeAlias = tuple[str, str]
-"""(service, instance id)"""
-
-
-class State(StrEnum):
-    """Where an instance is in its life. STARTING and DOWN get no traffic, DRAINING none that could go elsewhere."""
-
-    STARTING = "STARTING"
-    UP = "UP"
-    DRAINING = "DRAINING"
-    DOWN = "DOWN"
 
 
 class Verdict(StrEnum):

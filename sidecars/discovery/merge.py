@@ -18,8 +18,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
+from pannier.shared.instances import State
 from pannier.shared.profile import Endpoint as StaticEndpoint
-from pannier.sidecars.discovery.leases import Registration, State
+from pannier.sidecars.discovery.leases import Registration
 from pannier.sidecars.discovery.slots import Place, Slot
 from pannier.sidecars.discovery.table import Cluster, Endpoint
 

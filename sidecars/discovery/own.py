@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 import socket
 
+from pannier.shared.instances import State
 from pannier.shared.messages import Lifecycle
 from pannier.sidecars.discovery.config import Instance
 from pannier.sidecars.discovery.health import Condition, Health
-from pannier.sidecars.discovery.leases import State
 
 _SERVING = frozenset({"ready", "degraded"})
 _LEAVING = frozenset({"draining", "stopped"})

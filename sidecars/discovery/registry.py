@@ -30,17 +30,19 @@ from pathlib import Path
 
 import msgspec
 from pannier.shared.errors import Blame, PannierError
-from pannier.shared.profile import Address, Metadata
-from pannier.shared.runtime import private_dir
-from pannier.sidecars.discovery.config import (
+from pannier.shared.instances import (
     INSTANCE_PATTERN,
     SERVICE_PATTERN,
     InstanceId,
+    Key,
     ServiceName,
+    State,
     check_address,
 )
+from pannier.shared.profile import Address, Metadata
+from pannier.shared.runtime import private_dir
 from pannier.sidecars.discovery.files import read_own, replace
-from pannier.sidecars.discovery.leases import Key, Registration, State
+from pannier.sidecars.discovery.leases import Registration
 from pannier.sidecars.discovery.stillness import Marks
 
 FILES_LIMIT = 4096

@@ -18,6 +18,7 @@ from pannier import _native
 from pannier.shared.duration import seconds
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import serve_http
+from pannier.shared.instances import Key
 from pannier.shared.messages import LIFECYCLE, SERVICES, Lifecycle, Nothing, Services
 from pannier.shared.runtime import REGISTRY, state_dir
 from pannier.shared.sidecar import Context
@@ -29,7 +30,6 @@ from pannier.sidecars.discovery.catalogue import Catalogue
 from pannier.sidecars.discovery.config import Config
 from pannier.sidecars.discovery.epochs import Epochs
 from pannier.sidecars.discovery.health import Condition, Health, Thresholds
-from pannier.sidecars.discovery.leases import Key
 from pannier.sidecars.discovery.own import instance_id
 from pannier.sidecars.discovery.probes import Probes, Target
 from pannier.sidecars.discovery.publisher import Publisher

@@ -1,10 +1,11 @@
 """What the catalogue makes of everything, and what of it survives a restart."""
 
 import pytest
+from pannier.shared.instances import State
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.sidecars.discovery.catalogue import KNOWN_LIMIT, Catalogue
 from pannier.sidecars.discovery.health import Thresholds
-from pannier.sidecars.discovery.leases import Registration, State
+from pannier.sidecars.discovery.leases import Registration
 from pannier.sidecars.discovery.table import Cluster, Endpoint, Table, decode, encode, without_refused
 
 STATIC = {"payments": (StaticEndpoint("h:1", health="/healthz"),)}

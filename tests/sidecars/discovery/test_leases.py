@@ -4,15 +4,8 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from pannier.sidecars.discovery.leases import (
-    PAUSE_SECONDS,
-    WINDOW_SECONDS,
-    Key,
-    Leases,
-    Registration,
-    State,
-    Verdict,
-)
+from pannier.shared.instances import Key, State
+from pannier.sidecars.discovery.leases import PAUSE_SECONDS, WINDOW_SECONDS, Leases, Registration, Verdict
 
 
 def one(

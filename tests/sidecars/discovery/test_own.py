@@ -1,10 +1,10 @@
 """What is announced about the own instance."""
 
 import pytest
+from pannier.shared.instances import State
 from pannier.shared.messages import Lifecycle, ProcessState
 from pannier.sidecars.discovery.config import Instance
 from pannier.sidecars.discovery.health import Condition, Health
-from pannier.sidecars.discovery.leases import State
 from pannier.sidecars.discovery.own import instance_id, is_leaving, own_state
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from pannier.shared.errors import PannierError
+from pannier.shared.instances import State
 from pannier.sidecars.discovery.files import FILE_LIMIT
-from pannier.sidecars.discovery.leases import State
 from pannier.sidecars.discovery.registry import DEAD_SECONDS, Record, Registry, Scan
 
 ORDERS = Record("orders", "o-1", "127.0.0.1:8001", 5, State.UP, 10_000, {"zone": "a"})
