@@ -1,0 +1,37 @@
+"""An instance of a service: what it is called, where it is in its life, and how its addresses look. Said by whoever
+registers one, wherever it is registered."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta
+from pannier.shared.runtime import SOCKET_NAME_LIMIT
+
+SERVICE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)"
+INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
+
+ServiceName = Annotated[str, Meta(pattern=SERVICE_PATTERN, description='a service name such as "orders"')]
+InstanceId = Annotated[str, Meta(pattern=INSTANCE_PATTERN, description='an instance id such as "host-18080"')]
+Key: TypeAlias = tuple[str, str]
+"""(service, instance id)"""
+
+
+class State(StrEnum):
+    """Where an instance is in its life. STARTING and DOWN get no traffic, DRAINING none that could go elsewhere."""
+
+    STARTING = "STARTING"
+    UP = "UP"
+    DRAINING = "DRAINING"
+    DOWN = "DOWN"
+
+
+def check_address(address: str) -> str:
+    """Returns an `Address` that the proxy can connect to; raises ValueError for a port or path out of range."""
+    if address.startswith("unix:"):
+        if len(address.removeprefix("unix:").encode()) > SOCKET_NAME_LIMIT:
+            raise ValueError(f"{address[:80]!r}: the path of a socket has at most {SOCKET_NAME_LIMIT} bytes")
+    elif not 1 <= int(address.rpartition(":")[2]) <= 65535:
+        raise ValueError(f"{address!r}: a port is 1 to 65535")
+    return address
