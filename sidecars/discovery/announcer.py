@@ -20,11 +20,11 @@ import trio
 from pannier.shared.duration import milliseconds, seconds
 from pannier.shared.errors import PannierError
 from pannier.shared.instances import Key, State
+from pannier.shared.leases import Leases, Verdict
 from pannier.shared.messages import Lifecycle
 from pannier.sidecars.discovery.config import Config
 from pannier.sidecars.discovery.epochs import Epochs
 from pannier.sidecars.discovery.health import Condition, Health, Thresholds
-from pannier.sidecars.discovery.leases import Leases, Verdict
 from pannier.sidecars.discovery.own import is_leaving, own_state
 from pannier.sidecars.discovery.registry import SHOWN_SECONDS, Record, Registry
 from pannier.sidecars.discovery.voice import Voice

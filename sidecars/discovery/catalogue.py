@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from pannier.shared import messages
 from pannier.shared.instances import State
+from pannier.shared.leases import Leases, Registration
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.sidecars.discovery.health import Condition, Health, Thresholds
-from pannier.sidecars.discovery.leases import Leases, Registration
 from pannier.sidecars.discovery.merge import join_statics, merge
 from pannier.sidecars.discovery.slots import Place, Slot, Slots
 from pannier.sidecars.discovery.table import Table

@@ -19,8 +19,8 @@ from typing import TypeAlias
 
 import msgspec
 from pannier.shared.instances import State
+from pannier.shared.leases import Registration
 from pannier.shared.profile import Endpoint as StaticEndpoint
-from pannier.sidecars.discovery.leases import Registration
 from pannier.sidecars.discovery.slots import Place, Slot
 from pannier.sidecars.discovery.table import Cluster, Endpoint
 

@@ -39,10 +39,10 @@ from pannier.shared.instances import (
     State,
     check_address,
 )
+from pannier.shared.leases import Registration
 from pannier.shared.profile import Address, Metadata
 from pannier.shared.runtime import private_dir
 from pannier.sidecars.discovery.files import read_own, replace
-from pannier.sidecars.discovery.leases import Registration
 from pannier.sidecars.discovery.stillness import Marks
 
 FILES_LIMIT = 4096

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import trio
 from pannier.shared.instances import State
+from pannier.shared.leases import Leases
 from pannier.shared.messages import Lifecycle
 from pannier.sidecars.discovery.announcer import HANDOVER_SECONDS, Announcer
 from pannier.sidecars.discovery.config import Config, Instance
 from pannier.sidecars.discovery.epochs import Epochs
-from pannier.sidecars.discovery.leases import Leases
 from pannier.sidecars.discovery.registry import SHOWN_SECONDS, Record, Registry, Scan
 from pannier.sidecars.discovery.voice import Voice
 

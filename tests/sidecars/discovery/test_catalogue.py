@@ -2,10 +2,10 @@
 
 import pytest
 from pannier.shared.instances import State
+from pannier.shared.leases import Registration
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.sidecars.discovery.catalogue import KNOWN_LIMIT, Catalogue
 from pannier.sidecars.discovery.health import Thresholds
-from pannier.sidecars.discovery.leases import Registration
 from pannier.sidecars.discovery.table import Cluster, Endpoint, Table, decode, encode, without_refused
 
 STATIC = {"payments": (StaticEndpoint("h:1", health="/healthz"),)}

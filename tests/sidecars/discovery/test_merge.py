@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pannier.shared.instances import State
+from pannier.shared.leases import Registration
 from pannier.shared.profile import Endpoint as StaticEndpoint
-from pannier.sidecars.discovery.leases import Registration
 from pannier.sidecars.discovery.merge import join_statics, merge
 from pannier.sidecars.discovery.slots import Slots
 from pannier.sidecars.discovery.table import Cluster, Endpoint

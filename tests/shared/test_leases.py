@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pannier.shared.instances import Key, State
-from pannier.sidecars.discovery.leases import PAUSE_SECONDS, WINDOW_SECONDS, Leases, Registration, Verdict
+from pannier.shared.leases import PAUSE_SECONDS, WINDOW_SECONDS, Leases, Registration, Verdict
 
 
 def one(
