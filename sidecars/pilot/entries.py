@@ -25,8 +25,8 @@ EPOCH_MAX: Final = (1 << 63) - 1
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The value of an item: a life that is in force, or what is left of the last one (`gone`; `final`: it was
-    deliberate). `ttl_ms` is within what it renews."""
+    """The value of an item: a life that is in force, which renews within `ttl_ms`, or what is left of the last one
+    (`gone`, since `gone_ms` after the epoch of the clock; `final`: it was deliberate)."""
 
     epoch: int
     address: str = ""
@@ -34,6 +34,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     ttl_ms: int = 0
     metadata: Mapping[str, str] = {}
     gone: bool = False
+    gone_ms: int = 0
     final: bool = False
 
 

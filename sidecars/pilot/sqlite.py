@@ -50,8 +50,8 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteStore]:
                 failure = error
             nursery.cancel_scope.cancel()
     finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(connection.close)
+        with trio.CancelScope(shield=True):  # after whoever is just asking: sqlite crashes the process otherwise
+            await trio.to_thread.run_sync(connection.close, limiter=store._one)
     if failure is not None:
         raise failure
 
@@ -176,6 +176,8 @@ def _lay_out(connection: sqlite3.Connection, path: Path) -> None:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
+    except sqlite3.ProgrammingError as error:
+        raise Unreachable(f"the store {path} is closed") from error
     except sqlite3.OperationalError as error:
         if "locked" in str(error):
             raise PannierError(

@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("config:command", "Show what holds and what held before; go back to it, read the files again."),
     "analyze": ("analyze:command", "Find errors and contradictions in profile and project files."),
     "explain": ("explain:command", "Explain the code of a finding, or a field of the configuration."),
+    "pilot": ("pilot:command", "Run the registry that services of many hosts share."),
     "diagnostics": ("diagnostics:command", "Look into bus and tables; pack what a bug report needs, without secrets."),
     "check": ("check:command", "Check that this host can run Pannier, and what runs on it."),
     "version": ("version:command", "Show the version."),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.sidecars.pilot import sqlite
 from pannier.sidecars.pilot.sqlite import open_sqlite
@@ -145,6 +146,23 @@ async def test_what_is_too_large_is_refused_and_harms_nobody(opened: Open, key: 
         with pytest.raises(ValueError, match="bytes"):
             await store.swap(key, value, ABSENT)
         await store.swap("k" * MAX_KEY, b"v" * MAX_VALUE, ABSENT)
+
+
+async def test_a_store_that_is_closed_while_it_is_asked_says_so(tmp_path: Path) -> None:
+    refused: list[int] = []
+
+    async def scan_forever(store: Store) -> None:
+        try:
+            while True:
+                await store.scan("")
+        except Unreachable:
+            refused.append(1)
+
+    async with trio.open_nursery() as nursery, open_sqlite(tmp_path / "store") as store:
+        for _ in range(8):
+            nursery.start_soon(scan_forever, store)
+        await trio.testing.wait_all_tasks_blocked()
+    assert len(refused) == 8
 
 
 async def test_a_second_pilot_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:

@@ -1,0 +1,215 @@
+"""The HTTP interface of the pilot: register, renew, drain, deregister, read, watch.
+
+    PUT    /v1/instances/{service}/{id}          {"address", "port", "ttl", "epoch", "metadata", "state"}
+    POST   /v1/instances/{service}/{id}/drain    {"epoch"}
+    DELETE /v1/instances/{service}/{id}          {"epoch"}, or ?epoch=N
+    GET    /v1/services[/{service}]
+    GET    /v1/watch?after=N[&service=NAME...][&wait=30s]
+    GET    /v1/status
+
+A PUT again renews. Its answer says the epoch and when to renew; 409 says which epoch would be accepted. A watch answers
+as soon as something has changed after revision N, with the revision to go on from, or with 410: then everything is read
+anew.
+
+Who may change something has connected over a socket that only we can open, or shows the token: `Authorization: Bearer`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import parse_qs
+
+import msgspec
+from pannier.shared.duration import milliseconds
+from pannier.shared.errors import PannierError, Unreachable
+from pannier.shared.http_server import Request, Response, error_response, json_response
+from pannier.shared.instances import Key, State
+from pannier.shared.registration import (
+    Registered,
+    Registering,
+    Removed,
+    address_of,
+    key_of,
+    leaving,
+    not_allowed,
+    not_understood,
+    ttl_of,
+)
+from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
+from pannier.sidecars.pilot.registry import Full, Instance, Outcome, Registry
+from pannier.sidecars.pilot.store import Compacted
+
+TTL_SECONDS: Final = 10.0
+WAIT_SECONDS: Final = 30.0
+"""Of a watch that does not say how long; no watch waits for longer than twice that."""
+_STATUS: Final = {Compacted: 410, Full: 503, Unreachable: 503}
+_KNOWN: Final = "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/status"
+
+
+class Standing(Registering, frozen=True, forbid_unknown_fields=True):
+    """Body of PUT: an instance that is not UP yet, or no more, says so."""
+
+    state: State = State.UP
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A service at a revision, from which a watch can go on."""
+
+    revision: int
+    service: str
+    instances: Sequence[Instance]
+
+
+class Everything(msgspec.Struct, frozen=True):
+    """All services at a revision."""
+
+    revision: int
+    services: dict[str, Sequence[Instance]]
+
+
+class Drained(msgspec.Struct, frozen=True):
+    """Answer to a drain."""
+
+    service: str
+    id: str
+    epoch: int
+    state: State
+
+
+class Status(msgspec.Struct, frozen=True):
+    """`preserving`: nobody is given up, because too many renewals are missed at once. `trouble` is what the store said
+    last, empty if it is well."""
+
+    revision: int
+    services: int
+    instances: int
+    preserving: bool
+    trouble: str
+
+
+_STANDING = msgspec.json.Decoder(Standing)
+
+
+class Api:
+    """Answers requests from a registry. With a `token`, who changes something has to show it."""
+
+    def __init__(self, registry: Registry, *, token: str = "") -> None:
+        self._registry = registry
+        self._token = token
+
+    async def handle(self, request: Request) -> Response:
+        """The answer to one request; never raises for anything that a peer sends."""
+        try:
+            match request.segments:
+                case ("v1", "instances", service, instance):
+                    return await self._change(request, key_of(service, instance))
+                case ("v1", "instances", service, instance, "drain"):
+                    return await self._drain(request, key_of(service, instance))
+            return await self._read(request)
+        except msgspec.DecodeError as error:
+            return not_understood(request, error)
+        except ValueError as error:
+            return error_response(400, str(error))
+        except PannierError as error:
+            return error_response(_STATUS.get(type(error), 500), error.message, hint=error.hint)
+
+    async def _read(self, request: Request) -> Response:
+        registry = self._registry
+        body: object = None
+        if request.method in {"GET", "HEAD"}:
+            match request.segments:
+                case ("v1", "services"):
+                    names = registry.services()
+                    body = Everything(registry.revision, {name: registry.instances(name) for name in names})
+                case ("v1", "services", name):
+                    body = Service(registry.revision, name, registry.instances(name))
+                case ("v1", "watch"):
+                    body = await self._watch(request)
+                case ("v1", "status"):
+                    body = self._status()
+        elif request.segments[1:2] in {("services",), ("watch",), ("status",)}:
+            return not_allowed("GET, HEAD")
+        if body is None:
+            return error_response(404, f"there is no {request.path[:80]}", hint=f"known: {_KNOWN}")
+        return json_response(body)
+
+    async def _watch(self, request: Request) -> Everything:
+        asked = parse_qs(request.query)
+        after = int(asked.get("after", ["-1"])[0])
+        wait = milliseconds(asked["wait"][0]) / 1000 if "wait" in asked else WAIT_SECONDS
+        names = frozenset(asked.get("service", ()))
+        revision, changed = await self._registry.changes(after, names, wait=min(wait, 2 * WAIT_SECONDS))
+        return Everything(revision, {name: self._registry.instances(name) for name in changed})
+
+    async def _change(self, request: Request, key: Key) -> Response:
+        if request.method not in {"PUT", "DELETE"}:
+            return not_allowed("PUT, DELETE")
+        if (refused := self._refused(request)) is not None:
+            return refused
+        if request.method == "PUT":
+            return await self._register(key, _STANDING.decode(request.body))
+        epoch = leaving(request).epoch
+        outcome = await self._registry.leave(key, epoch)
+        if outcome.verdict is Verdict.STALE:
+            return _stale(key, epoch or 0, outcome)
+        if outcome.verdict is Verdict.UNKNOWN:
+            return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered")
+        return json_response(Removed(*key, True))
+
+    async def _register(self, key: Key, body: Standing) -> Response:
+        ttl = TTL_SECONDS if body.ttl is None else ttl_of(body.ttl)
+        address = address_of(body)
+        asked = Entry(body.epoch or 0, address, body.state, round(ttl * 1000), body.metadata)
+        outcome = await self._registry.register(key, asked)
+        if outcome.verdict is Verdict.STALE:
+            return _stale(key, body.epoch or 0, outcome)
+        epoch = outcome.entry.epoch if outcome.entry is not None else 0
+        answer = Registered(*key, address, epoch, ttl, ttl / 3)
+        return json_response(answer, status=201 if outcome.verdict is Verdict.CREATED else 200)
+
+    async def _drain(self, request: Request, key: Key) -> Response:
+        if request.method != "POST":
+            return not_allowed("POST")
+        if (refused := self._refused(request)) is not None:
+            return refused
+        epoch = leaving(request).epoch
+        if epoch is None:
+            raise ValueError('which life drains? send its epoch, such as {"epoch": 1}')
+        outcome = await self._registry.move(key, epoch, State.DRAINING)
+        if outcome.verdict is Verdict.STALE:
+            return _stale(key, epoch, outcome)
+        if outcome.verdict is Verdict.UNKNOWN:
+            return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered with epoch {epoch}")
+        return json_response(Drained(*key, epoch, State.DRAINING))
+
+    def _refused(self, request: Request) -> Response | None:
+        kind = request.header("content-type", "application/json").partition(";")[0].strip().lower()
+        if request.body and kind != "application/json":
+            return error_response(415, f"the body is {kind[:80]}", hint="send application/json")
+        shown = request.header("authorization").removeprefix("Bearer ")
+        if self._token and not hmac.compare_digest(shown.encode(), self._token.encode()):
+            return error_response(
+                401,
+                "changes need the pilot's token",
+                hint="send Authorization: Bearer TOKEN; `pannier pilot` has said where the token is",
+                headers=(("www-authenticate", "Bearer"),),
+            )
+        return None
+
+    def _status(self) -> Status:
+        registry = self._registry
+        return Status(registry.revision, len(registry.services()), len(registry), registry.preserving, registry.trouble)
+
+
+def _stale(key: Key, epoch: int, outcome: Outcome) -> Response:
+    held = outcome.entry
+    owner = ""
+    if held is not None:
+        owner = f"; epoch {held.epoch} has left" if held.gone else f"; epoch {held.epoch} at {held.address} is in force"
+    return error_response(
+        409,
+        f"epoch {epoch} of {key[0]}/{key[1]} is stale{owner}",
+        hint=f"a new incarnation registers with epoch {next_epoch(held)} or greater",
+    )

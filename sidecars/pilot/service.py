@@ -1,0 +1,104 @@
+"""The pilot as a process: a store, the registry over it, and the listeners of its interface.
+
+Rules:
+- A Unix socket of mode 0600 is always there, and needs no token: only its owner can open it.
+- What is asked over TCP to change something needs the token, which is made at the first start and never has a default.
+- What ends the store or a listener ends the pilot, loudly: who runs it starts it again, and no call depends on it.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+from pannier.shared.errors import Blame, PannierError
+from pannier.shared.http_server import Limits, serve_http
+from pannier.shared.unix import listen_unix
+from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.registry import Registry
+from pannier.sidecars.pilot.sqlite import open_sqlite
+
+CONNECTIONS: Final = 4096
+"""Of one listener: a watcher holds one."""
+TOKEN_BYTES: Final = 32
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """`listen` are (host, port) to bind; port 0 is any free one."""
+
+    socket: Path
+    store: Path
+    token: Path
+    listen: Sequence[tuple[str, int]] = ()
+
+
+async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serves until SIGTERM or SIGINT; `ready` is told once, in a line, where. Raises PannierError for what cannot be
+    opened or bound."""
+    token = load_token(settings.token) if settings.listen else ""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        listeners = await _bind(settings.listen)
+        async with open_sqlite(settings.store) as store, trio.open_nursery() as nursery:
+            registry = Registry(store)
+            await nursery.start(registry.follow)
+            nursery.start_soon(registry.tend)
+            listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
+            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry).handle)
+            for listener in listeners:
+                nursery.start_soon(listen, listener, Api(registry, token=token).handle)
+            places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
+            ready(f"the pilot is ready: {', '.join(places)}; {len(registry)} instances in {settings.store}")
+            async for _ in signals:
+                break
+            nursery.cancel_scope.cancel()
+    settings.socket.unlink(missing_ok=True)
+
+
+def load_token(path: Path) -> str:
+    """The token in a file that is ours alone, which is made if it is not there. Raises PannierError."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise PannierError(
+            f"cannot write a token to {path}: {error.strerror}",
+            hint=f"see what it is: ls -l {path}",
+            blame=Blame.PLATFORM,
+        ) from error
+    found = path.stat()
+    token = path.read_text().strip()
+    if found.st_uid != os.geteuid() or found.st_mode & 0o077 or len(token) < TOKEN_BYTES:
+        raise PannierError(
+            f"{path} is no secret: others may read it, or it is shorter than {TOKEN_BYTES} characters",
+            hint=f"rm {path}: another one is made at the next start",
+            blame=Blame.CONFIG,
+        )
+    return token
+
+
+async def _bind(places: Sequence[tuple[str, int]]) -> list[trio.SocketListener]:
+    found: list[trio.SocketListener] = []
+    for host, port in places:
+        try:
+            found += await trio.open_tcp_listeners(port, host=host)
+        except OSError as error:
+            raise PannierError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}",
+                hint="choose another address with --listen",
+                blame=Blame.USAGE,
+            ) from error
+    return found
+
+
+def _address(listener: trio.SocketListener) -> str:
+    host, port = listener.socket.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,35 @@
+"""`pannier pilot`: the registry that services of many hosts share, and what it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from pannier.shared.runtime import private_dir, runtime_dir, state_dir
+from pannier.supervisor.cli.output import talk
+
+SOCKET = "pilot.sock"
+FOLDER = "pilot"
+
+
+@click.command()
+@click.option("--listen", multiple=True, metavar="HOST:PORT", help="Serve over TCP, too; changes need the token then.")
+@click.option("--store", type=click.Path(path_type=Path), help="The SQLite file (default: in the state folder).")
+@click.option("--socket", type=click.Path(path_type=Path), help="The Unix socket (default: in the runtime folder).")
+def command(*, listen: Sequence[str], store: Path | None, socket: Path | None) -> None:
+    """Run the pilot in the foreground: services register with it, and read and watch who else is there."""
+    import trio
+    from pannier.sidecars.pilot.service import Settings, serve
+    from pannier.supervisor.ports import split_address
+
+    folder = private_dir(state_dir() / FOLDER, "PANNIER_STATE_DIR")
+    settings = Settings(
+        socket=socket or runtime_dir() / SOCKET,
+        store=store or folder / "store.sqlite",
+        token=folder / "token",
+        listen=[split_address(address) for address in listen],
+    )
+    if listen:
+        talk(f"the token is in {settings.token}")
+    trio.run(serve, settings, talk)
