@@ -121,7 +121,8 @@ class Registry:
             while True:
                 if not self._forgotten <= after <= self.revision:
                     known = f"after {self._forgotten}, up to {self.revision}"
-                    raise Compacted(f"changes are known {known}; not after {after}", hint="read GET /v1/services, and watch from its revision")
+                    hint = "read GET /v1/services, and watch from its revision"
+                    raise Compacted(f"changes are known {known}; not after {after}", hint=hint)
                 changed = {name for name in self._changed(after) if not services or name in services}
                 if changed:
                     return self.revision, sorted(changed)
