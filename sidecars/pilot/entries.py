@@ -25,14 +25,15 @@ EPOCH_MAX: Final = (1 << 63) - 1
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The value of an item: a life that is in force, which renews within `ttl_ms`, or what is left of the last one
-    (`gone`, since `gone_ms` after the epoch of the clock; `final`: it was deliberate)."""
+    """The value of an item: a life that is in force, which renews within `ttl_ms` with `pilot`, or what is left of the
+    last one (`gone`, since `gone_ms` after the epoch of the clock; `final`: it was deliberate)."""
 
     epoch: int
     address: str = ""
     state: State = State.UP
     ttl_ms: int = 0
     metadata: Mapping[str, str] = {}
+    pilot: str = ""
     gone: bool = False
     gone_ms: int = 0
     final: bool = False
@@ -106,6 +107,13 @@ def leave(held: Entry | None, epoch: int) -> Decision:
     if held is None or held.gone or epoch > held.epoch:
         return Decision(Verdict.UNKNOWN, Entry(epoch, gone=True, final=True))
     return Decision(Verdict.REMOVED, Entry(epoch, gone=True, final=True))
+
+
+def take_over(held: Entry | None, before: str, pilot: str) -> Decision:
+    """Another pilot tends a life from now on, since the one before has gone."""
+    if held is None or held.gone or held.pilot != before:
+        return Decision(Verdict.UNKNOWN)
+    return Decision(Verdict.CHANGED, msgspec.structs.replace(held, pilot=pilot))
 
 
 def give_up(held: Entry | None, epoch: int) -> Decision:

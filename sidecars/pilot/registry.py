@@ -29,6 +29,7 @@ from pannier.shared.leases import Leases, Registration
 from pannier.shared.ticks import next_tick
 from pannier.sidecars.pilot import entries
 from pannier.sidecars.pilot.entries import PREFIX, Decision, Entry, Verdict, instance_of, key_of
+from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item, Store
 
 CAPACITY: Final = 100_000
@@ -73,7 +74,8 @@ class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
 class Registry:
     """The instances of a store. Nothing is known before `follow` has begun; it runs as long as the registry does.
 
-    `clock` counts seconds and never jumps, `wall` is the time of day.
+    `clock` counts seconds and never jumps, `wall` is the time of day. `peers` are the pilots of that store, if several
+    can share it.
     """
 
     def __init__(
@@ -83,8 +85,12 @@ class Registry:
         clock: Callable[[], float] = trio.current_time,
         wall: Callable[[], float] = time.time,
         capacity: int = CAPACITY,
+        peers: Peers | None = None,
     ) -> None:
         self._store = store
+        self._peers = peers
+        self._pilot = peers.pilot if peers is not None else ""
+        self._tended: dict[str, set[str]] = {}  # keys by the pilot that tends them
         self._clock = clock
         self._wall = wall
         self._capacity = capacity
@@ -138,7 +144,7 @@ class Registry:
             if not epoch:
                 renews = held is not None and not held.gone and held.address == asked.address
                 epoch = held.epoch if held is not None and renews else entries.next_epoch(held)
-            decision = entries.register(held, msgspec.structs.replace(asked, epoch=epoch))
+            decision = entries.register(held, msgspec.structs.replace(asked, epoch=epoch, pilot=self._pilot))
             if decision.write is not None and (held is None or held.gone) and len(self) >= self._capacity:
                 raise Full(f"{len(self)} instances are registered, and this pilot takes no more")
             return decision
@@ -185,10 +191,12 @@ class Registry:
                 await trio.sleep(full_jitter(attempt, base=0.1, cap=5.0, random=random.random()))
 
     async def tend(self) -> None:
-        """Gives up who does not renew, and buries who is long gone; runs until cancelled."""
+        """Gives up who does not renew, takes over whose pilot has gone, and buries who is long gone; runs until
+        cancelled."""
         bury_at = self._clock()
         while True:
             await self._expire()
+            await self._take_over()
             if self._clock() >= bury_at:
                 bury_at = self._clock() + BURIAL_SECONDS
                 await self._bury()
@@ -205,6 +213,17 @@ class Registry:
                 self.trouble = error.message
                 return
             self._missed.pop(key, None)
+
+    async def _take_over(self) -> None:
+        """Whoever was tended by a pilot that has gone has a whole TTL to renew with another one."""
+        for pilot in [pilot for pilot in self._tended if self._peers is not None and self._peers.gone(pilot)]:
+            decide = partial(entries.take_over, before=pilot, pilot=self._pilot)
+            for key in tuple(self._tended[pilot]):
+                try:
+                    await self._decide(instance_of(key), decide)
+                except Unreachable as error:
+                    self.trouble = error.message
+                    return
 
     async def _bury(self) -> None:
         before = round((self._wall() - BURIED_SECONDS) * 1000)
@@ -255,6 +274,8 @@ class Registry:
         service, _ = key = instance_of(item.key)
         alive = self._alive.setdefault(service, set())
         alive.discard(item.key)
+        if known is not None:
+            self._untend(item.key, known[0].pilot)
         entry = None if item.value is None else _decoded(item)
         if entry is None:
             self._view.pop(item.key, None)
@@ -262,6 +283,8 @@ class Registry:
             self._view[item.key] = (entry, item.version)
         if entry is not None and not entry.gone:
             alive.add(item.key)
+            self._tended.setdefault(entry.pilot, set()).add(item.key)
+        if entry is not None and not entry.gone and entry.pilot == self._pilot:
             self._tend(key, entry)
         else:
             self._leases.deregister(key, final=False)
@@ -269,6 +292,12 @@ class Registry:
             del self._alive[service]
         self.revision = max(self.revision, item.version)
         self._note(item.key)
+
+    def _untend(self, key: str, pilot: str) -> None:
+        tended = self._tended.get(pilot, set())
+        tended.discard(key)
+        if not tended:
+            self._tended.pop(pilot, None)
 
     def _tend(self, key: Key, entry: Entry) -> None:
         service, name = key

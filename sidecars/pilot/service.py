@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-from collections.abc import Callable, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,8 +24,11 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import Limits, serve_http
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.etcd import EtcdStore
+from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.store import Store
 
 CONNECTIONS: Final = 4096
 """Of one listener: a watcher holds one."""
@@ -31,10 +36,11 @@ TOKEN_BYTES: Final = 32
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """`listen` are (host, port) to bind; port 0 is any free one."""
+    """`listen` are (host, port) to bind; port 0 is any free one. `store` is a SQLite file, or the members of an etcd as
+    (host, port)."""
 
     socket: Path
-    store: Path
+    store: Path | Sequence[tuple[str, int]]
     token: Path
     listen: Sequence[tuple[str, int]] = ()
 
@@ -45,8 +51,11 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     token = load_token(settings.token) if settings.listen else ""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         listeners = await _bind(settings.listen)
-        async with open_sqlite(settings.store) as store, trio.open_nursery() as nursery:
-            registry = Registry(store)
+        async with _opened(settings.store) as (store, peers), trio.open_nursery() as nursery:
+            registry = Registry(store, peers=peers)
+            if peers is not None:
+                nursery.start_soon(peers.follow)
+                nursery.start_soon(peers.beat)
             await nursery.start(registry.follow)
             nursery.start_soon(registry.tend)
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
@@ -54,11 +63,26 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             for listener in listeners:
                 nursery.start_soon(listen, listener, Api(registry, token=token).handle)
             places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
-            ready(f"the pilot is ready: {', '.join(places)}; {len(registry)} instances in {settings.store}")
+            ready(f"the pilot is ready: {', '.join(places)}; {len(registry)} instances in {_shown(settings.store)}")
             async for _ in signals:
                 break
             nursery.cancel_scope.cancel()
     settings.socket.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def _opened(store: Path | Sequence[tuple[str, int]]) -> AsyncIterator[tuple[Store, Peers | None]]:
+    """The store, and the pilots that share it if several can."""
+    if isinstance(store, Path):
+        async with open_sqlite(store) as opened:
+            yield opened, None
+    else:
+        etcd = EtcdStore(store)
+        yield etcd, Peers(etcd, f"{socket.gethostname()}-{secrets.token_hex(8)}")
+
+
+def _shown(store: Path | Sequence[tuple[str, int]]) -> str:
+    return str(store) if isinstance(store, Path) else f"etcd at {', '.join(f'{host}:{port}' for host, port in store)}"
 
 
 def load_token(path: Path) -> str:

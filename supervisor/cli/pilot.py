@@ -11,13 +11,14 @@ from pannier.supervisor.cli.output import talk
 
 SOCKET = "pilot.sock"
 FOLDER = "pilot"
+ETCD = "etcd://"
 
 
 @click.command()
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="Serve over TCP, too; changes need the token then.")
-@click.option("--store", type=click.Path(path_type=Path), help="The SQLite file (default: in the state folder).")
+@click.option("--store", metavar="PLACE", help="A SQLite file (default: in the state folder), or etcd://HOST:PORT,...")
 @click.option("--socket", type=click.Path(path_type=Path), help="The Unix socket (default: in the runtime folder).")
-def command(*, listen: Sequence[str], store: Path | None, socket: Path | None) -> None:
+def command(*, listen: Sequence[str], store: str | None, socket: Path | None) -> None:
     """Run the pilot in the foreground: services register with it, and read and watch who else is there."""
     import trio
     from pannier.sidecars.pilot.service import Settings, serve
@@ -26,10 +27,18 @@ def command(*, listen: Sequence[str], store: Path | None, socket: Path | None) -
     folder = private_dir(state_dir() / FOLDER, "PANNIER_STATE_DIR")
     settings = Settings(
         socket=socket or runtime_dir() / SOCKET,
-        store=store or folder / "store.sqlite",
+        store=_store(store) if store else folder / "store.sqlite",
         token=folder / "token",
         listen=[split_address(address) for address in listen],
     )
     if listen:
         talk(f"the token is in {settings.token}")
     trio.run(serve, settings, talk)
+
+
+def _store(text: str) -> Path | Sequence[tuple[str, int]]:
+    from pannier.supervisor.ports import split_address
+
+    if text.startswith(ETCD):
+        return [split_address(member) for member in text.removeprefix(ETCD).split(",")]
+    return Path(text)

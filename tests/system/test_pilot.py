@@ -10,11 +10,13 @@ import signal
 import socket
 import stat
 import subprocess
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.system.host import Host
+from tests.sidecars.pilot.real_etcd import running_etcd
+from tests.system.host import Host, until
 
 HERE = {"address": "10.0.0.1", "port": 80}
 A = "/v1/instances/orders/a"
@@ -97,3 +99,26 @@ def test_a_second_pilot_is_refused_and_the_first_goes_on(host: Host) -> None:
     assert refused.returncode != 0
     assert "another pilot has" in refused.stderr
     assert ask(over_unix(host), "PUT", A, HERE)[0] == 201
+
+
+def test_two_pilots_on_one_etcd_know_the_same_and_one_tends_what_the_other_has_left(
+    host: Host, tmp_path: Path, require_peer: Callable[[str], str]
+) -> None:
+    with running_etcd(require_peer("etcd"), tmp_path) as port:
+        store = ("--store", f"etcd://127.0.0.1:1,127.0.0.1:{port}")
+        first, _ = start(host, *store)
+        other_socket = host.folder / "other.sock"
+        start(host, *store, "--socket", str(other_socket))
+        assert ask(over_unix(host), "PUT", A, HERE | {"epoch": 1})[0] == 201
+
+        def other(method: str, target: str, body: object = None) -> tuple[int, Any]:
+            return ask(UnixConnection(other_socket), method, target, body)
+
+        until(lambda: len(other("GET", "/v1/services/orders")[1]["instances"]) == 1)
+        before = other("GET", "/v1/services/orders")[1]["revision"]
+        first.terminate()
+        assert first.wait(20) == 0
+        watched = other("GET", f"/v1/watch?after={before}&wait=20s")[1]
+        assert list(watched["services"]) == ["orders"], "whose instance is another pilot's now"
+        assert other("PUT", A, HERE | {"epoch": 1})[0] == 200
+        assert other("DELETE", A, {"epoch": 1})[0] == 200

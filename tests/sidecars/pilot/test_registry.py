@@ -11,6 +11,8 @@ import trio
 from pannier.shared.errors import Unreachable
 from pannier.shared.instances import State
 from pannier.sidecars.pilot.entries import PREFIX, Entry, Verdict, key_of
+from pannier.sidecars.pilot.peers import PREFIX as PILOTS
+from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.registry import BURIED_SECONDS, Full, Registry
 from pannier.sidecars.pilot.sqlite import SqliteStore, open_sqlite
 from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item
@@ -222,6 +224,51 @@ async def test_a_full_pilot_refuses_the_next_and_renews_the_others(path: Path) -
         assert (await rig.registry.register(A, entry(2, "10.0.0.9:80"))).verdict is Verdict.CHANGED
         await rig.registry.leave(B, 1)
         assert (await rig.registry.register(("stock", "c"), entry())).verdict is Verdict.CREATED
+
+
+async def test_who_renews_with_another_pilot_is_that_ones_and_whose_pilot_has_gone_is_taken_over(path: Path) -> None:
+    """Two pilots on one store, whose beats are said by hand."""
+    async with open_sqlite(path) as store, trio.open_nursery() as nursery:
+        now = [1000.0]
+        pilots = []
+        for name in ("one", "two"):
+            peers = Peers(store, name, clock=lambda: now[0])
+            pilots.append((Registry(store, peers=peers, clock=lambda: now[0]), peers))
+            await nursery.start(pilots[-1][0].follow)
+        (one, first), (two, second) = pilots
+
+        async def later(seconds: int, *alive: str) -> None:
+            for _ in range(seconds):
+                now[0] += 1
+                for peers in (first, second):
+                    for name in alive:
+                        peers._hear(Item(PILOTS + name, b"", 1))
+                for registry in (one, two):
+                    await registry._expire()
+                    await registry._take_over()
+                revision, _ = await store.scan("")
+                with trio.fail_after(10):
+                    for registry in (one, two):
+                        while registry.revision < revision:
+                            await registry.changes(registry.revision, set(), wait=10)
+
+        def tenders() -> list[str]:
+            return [two._view[key_of(key)][0].pilot for key in (A, B)]
+
+        await one.register(A, entry())
+        await one.register(B, entry())
+        await later(8, "one", "two")
+        await one.register(A, entry())
+        await two.register(B, entry())
+        assert tenders() == ["one", "two"]
+        await later(8, "one", "two")
+        assert [i.id for i in two.instances("orders")] == ["a", "b"], "a renewed with the other one"
+        await later(12, "two")
+        assert tenders() == ["two", "two"], "its pilot is not heard of any more"
+        await two.register(B, entry())
+        await later(10)
+        assert not second.gone("one") and second.blind, "who does not hear himself believes nobody to be gone"
+        nursery.cancel_scope.cancel()
 
 
 async def test_tombstones_are_buried_when_no_word_of_that_life_can_be_under_way(path: Path) -> None:
