@@ -152,6 +152,12 @@ class Leases:
         self._calm()
         return Verdict.REMOVED
 
+    def forget(self, key: Key) -> None:
+        """It is timed no more, and nothing is remembered of it: somebody else decides about its epochs."""
+        self._leases.pop(key, None)
+        self._floors.pop(key, None)
+        self._calm()
+
     def confirm_gone(self, key: Key) -> bool:
         """Failed probes confirm a suspect: it is evicted. False if it was renewed in the meantime."""
         held = self._leases.get(key)

@@ -44,14 +44,16 @@ from pannier.sidecars.pilot.store import Compacted
 TTL_SECONDS: Final = 10.0
 WAIT_SECONDS: Final = 30.0
 """Of a watch that does not say how long; no watch waits for longer than twice that."""
+MAX_WATCHES: Final = 3000
+"""Of one listener, below its connections: whoever registers has to find room."""
 _STATUS: Final = {Compacted: 410, Full: 503, Unreachable: 503}
 _KNOWN: Final = "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/status"
 
 
 class Standing(Registering, frozen=True, forbid_unknown_fields=True):
-    """Body of PUT: an instance that is not UP yet, or no more, says so."""
+    """Body of PUT: an instance that is not UP yet, or no more, says so. Who says nothing stands where he stood."""
 
-    state: State = State.UP
+    state: State | None = None
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -98,6 +100,7 @@ class Api:
     def __init__(self, registry: Registry, *, token: str = "") -> None:
         self._registry = registry
         self._token = token
+        self._watches = 0
 
     async def handle(self, request: Request) -> Response:
         """The answer to one request; never raises for anything that a peer sends."""
@@ -116,15 +119,15 @@ class Api:
             return error_response(_STATUS.get(type(error), 500), error.message, hint=error.hint)
 
     async def _read(self, request: Request) -> Response:
-        registry = self._registry
+        registry, view = self._registry, self._registry.view
         body: object = None
         if request.method in {"GET", "HEAD"}:
             match request.segments:
                 case ("v1", "services"):
-                    names = registry.services()
-                    body = Everything(registry.revision, {name: registry.instances(name) for name in names})
+                    names = view.services()
+                    body = Everything(view.revision, {name: registry.instances(name) for name in names})
                 case ("v1", "services", name):
-                    body = Service(registry.revision, name, registry.instances(name))
+                    body = Service(view.revision, name, registry.instances(name))
                 case ("v1", "watch"):
                     body = await self._watch(request)
                 case ("v1", "status"):
@@ -140,7 +143,13 @@ class Api:
         after = int(asked.get("after", ["-1"])[0])
         wait = milliseconds(asked["wait"][0]) / 1000 if "wait" in asked else WAIT_SECONDS
         names = frozenset(asked.get("service", ()))
-        revision, changed = await self._registry.changes(after, names, wait=min(wait, 2 * WAIT_SECONDS))
+        if self._watches >= MAX_WATCHES:
+            raise Full(f"{self._watches} watch already")
+        self._watches += 1
+        try:
+            revision, changed = await self._registry.changes(after, names, wait=min(wait, 2 * WAIT_SECONDS))
+        finally:
+            self._watches -= 1
         return Everything(revision, {name: self._registry.instances(name) for name in changed})
 
     async def _change(self, request: Request, key: Key) -> Response:
@@ -161,8 +170,8 @@ class Api:
     async def _register(self, key: Key, body: Standing) -> Response:
         ttl = TTL_SECONDS if body.ttl is None else ttl_of(body.ttl)
         address = address_of(body)
-        asked = Entry(body.epoch or 0, address, body.state, round(ttl * 1000), body.metadata)
-        outcome = await self._registry.register(key, asked)
+        asked = Entry(body.epoch or 0, address, State.UP, round(ttl * 1000), body.metadata)
+        outcome = await self._registry.register(key, asked, state=body.state)
         if outcome.verdict is Verdict.STALE:
             return _stale(key, body.epoch or 0, outcome)
         epoch = outcome.entry.epoch if outcome.entry is not None else 0
@@ -199,8 +208,8 @@ class Api:
         return None
 
     def _status(self) -> Status:
-        registry = self._registry
-        return Status(registry.revision, len(registry.services()), len(registry), registry.preserving, registry.trouble)
+        registry, view = self._registry, self._registry.view
+        return Status(view.revision, len(view.services()), len(view), registry.preserving, registry.trouble)
 
 
 def _stale(key: Key, epoch: int, outcome: Outcome) -> Response:

@@ -21,7 +21,6 @@ import msgspec
 from pannier.shared.instances import Key, State
 
 PREFIX: Final = "instances/"
-EPOCH_MAX: Final = (1 << 63) - 1
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -104,6 +103,8 @@ def leave(held: Entry | None, epoch: int) -> Decision:
     """A life says that it ends, deliberately."""
     if held is not None and epoch < held.epoch:
         return Decision(Verdict.STALE)
+    if held is not None and held.final and epoch == held.epoch:
+        return Decision(Verdict.UNKNOWN)
     if held is None or held.gone or epoch > held.epoch:
         return Decision(Verdict.UNKNOWN, Entry(epoch, gone=True, final=True))
     return Decision(Verdict.REMOVED, Entry(epoch, gone=True, final=True))
@@ -116,8 +117,8 @@ def take_over(held: Entry | None, before: str, pilot: str) -> Decision:
     return Decision(Verdict.CHANGED, msgspec.structs.replace(held, pilot=pilot))
 
 
-def give_up(held: Entry | None, epoch: int) -> Decision:
-    """Nobody has heard of a life for too long."""
-    if held is None or held.gone or epoch != held.epoch:
+def give_up(held: Entry | None, epoch: int, pilot: str) -> Decision:
+    """The pilot that tends a life has not heard of it for too long."""
+    if held is None or held.gone or epoch != held.epoch or pilot != held.pilot:
         return Decision(Verdict.UNKNOWN)
     return Decision(Verdict.REMOVED, Entry(epoch, gone=True))

@@ -1,8 +1,8 @@
 """The store that outgrows one machine: etcd v3, over the JSON gateway that every member serves.
 
 - A compare-and-swap is one transaction on the item's `mod_revision`; revisions and watches are etcd's own.
-- Any member does; a member that cannot be reached is passed over. A write whose answer was lost is not sent again here:
-  it may have happened, and whoever asked reads before he tries again.
+- Any member does. One that cannot be reached is passed over; one that does not answer, or not well, is the last to be
+  asked the next time. A write whose answer was lost is not sent again here: it may have happened.
 - A watch that says nothing may be a member that is gone: after `PULSE_SECONDS` of silence another question shows it.
 
 Refused: gRPC for five calls (the gateway is the same server, and JSON is decoded natively); etcd's leases (`store.py`).
@@ -24,6 +24,8 @@ from pannier.sidecars.pilot.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, 
 T = TypeVar("T")
 
 ROOT: Final = "pannier/"
+OK: Final = 200
+_SEE: Final = "see `etcdctl endpoint health --cluster`"
 CALL_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 1.0
 PULSE_SECONDS: Final = 5.0
@@ -127,7 +129,7 @@ class EtcdStore:
             with trio.move_on_after(PULSE_SECONDS):
                 part = await connection.read()
             if part is None:
-                await self._revision()
+                await self._revision(connection.member)
                 continue
             if not part:
                 raise Unreachable("etcd closed the watch")
@@ -135,32 +137,44 @@ class EtcdStore:
             for line in filter(None, lines):
                 yield line
 
-    async def _revision(self) -> int:
-        return (await self._call("kv/range", {"key": self._name(""), "count_only": True})).header.revision
+    async def _revision(self, member: tuple[str, int] | None = None) -> int:
+        body = {"key": self._name(""), "count_only": True}
+        return (await self._call("kv/range", body, member=member)).header.revision
 
-    async def _call(self, path: str, body: object) -> _Answer:
+    async def _call(self, path: str, body: object, *, member: tuple[str, int] | None = None) -> _Answer:
+        """Asks the first member, or that one."""
+        asked = member or self._members[0]
         with trio.move_on_after(CALL_SECONDS):
-            async with await self._connect() as connection:
-                await connection.send(path, body)
-                answer = _decoded(_ANSWER, await connection.read_all())
-            if answer.error:
-                raise Unreachable(f"etcd: {answer.error[:200]}", hint="see `etcdctl endpoint status --cluster`")
+            try:
+                async with await self._connect(member) as connection:
+                    asked = connection.member
+                    await connection.send(path, body)
+                    answer = _decoded(_ANSWER, await connection.read_all())
+                if answer.error or not answer.header.revision:
+                    raise Unreachable(f"etcd: {answer.error[:200] or 'an answer without a revision'}", hint=_SEE)
+            except Unreachable:
+                self._blame(asked)
+                raise
             return answer
-        raise Unreachable(
-            f"etcd did not answer within {CALL_SECONDS:g} s", hint="see `etcdctl endpoint health --cluster`"
-        )
+        self._blame(asked)
+        raise Unreachable(f"etcd did not answer within {CALL_SECONDS:g} s", hint=_SEE)
 
-    async def _connect(self) -> _Connection:
-        """A connection to the first member that takes one, who is the first the next time, too."""
-        for _ in range(len(self._members)):
-            host, port = self._members[0]
+    async def _connect(self, only: tuple[str, int] | None = None) -> _Connection:
+        """A connection to the first member that takes one, or to that one."""
+        for _ in range(1 if only else len(self._members)):
+            host, port = member = only or self._members[0]
             try:
                 with trio.fail_after(CONNECT_SECONDS):
-                    return _Connection(await trio.open_tcp_stream(host, port), f"{host}:{port}")
+                    return _Connection(await trio.open_tcp_stream(host, port), member)
             except (OSError, trio.TooSlowError):
-                self._members.append(self._members.pop(0))
+                self._blame(member)
         places = ", ".join(f"{host}:{port}" for host, port in self._members)
-        raise Unreachable(f"no etcd answers at {places}", hint="see `etcdctl endpoint health --cluster`")
+        raise Unreachable(f"no etcd answers at {places}", hint=_SEE)
+
+    def _blame(self, member: tuple[str, int]) -> None:
+        """Asks that member last from now on; whoever comes second with that news has it done already."""
+        if self._members[0] == member:
+            self._members.append(self._members.pop(0))
 
     def _name(self, key: str) -> str:
         return _text((self._root + key).encode())
@@ -169,7 +183,7 @@ class EtcdStore:
         return {"key": self._name(prefix), "range_end": _text((self._root + prefix).encode() + b"\xf4\x90")}
 
     def _item(self, found: _KeyValue) -> Item:
-        return Item(found.key.decode().removeprefix(self._root), found.value, found.mod_revision)
+        return Item(found.key.decode(errors="replace").removeprefix(self._root), found.value, found.mod_revision)
 
     def _change(self, event: _Event) -> Item:
         item = self._item(event.kv)
@@ -179,9 +193,9 @@ class EtcdStore:
 class _Connection:
     """One connection to a member; one call at a time."""
 
-    def __init__(self, stream: trio.SocketStream, host: str) -> None:
+    def __init__(self, stream: trio.SocketStream, member: tuple[str, int]) -> None:
+        self.member = member
         self._stream = stream
-        self._host = host
         self._http = h11.Connection(h11.CLIENT)
 
     async def __aenter__(self) -> Self:
@@ -194,7 +208,11 @@ class _Connection:
     async def send(self, path: str, body: object) -> None:
         """Asks, and reads the head of the answer."""
         data = msgspec.json.encode(body)
-        headers = [("host", self._host), ("content-type", "application/json"), ("content-length", str(len(data)))]
+        headers = [
+            ("host", "{}:{}".format(*self.member)),
+            ("content-type", "application/json"),
+            ("content-length", str(len(data))),
+        ]
         request = h11.Request(method="POST", target=f"/v3/{path}", headers=headers)
         with _translated():
             events = (request, h11.Data(data=data), h11.EndOfMessage())
@@ -202,6 +220,8 @@ class _Connection:
             while not isinstance(event := await self._next(), h11.Response):
                 if isinstance(event, h11.ConnectionClosed):
                     raise Unreachable("etcd closed the connection")
+            if event.status_code != OK:
+                raise Unreachable(f"etcd answers with status {event.status_code}", hint=_SEE)
 
     async def read(self) -> bytes:
         """The next part of the answer's body, empty at its end."""

@@ -2,7 +2,9 @@
 
 Each says so in an item of its own, again and again, and times the others by its own clock. Rules:
 
-- Who has not been heard of for `GONE_SECONDS` has gone; so has one that is not there, which is how a pilot leaves.
+- Only a new beat is a sign of life: what a pilot that has just come reads of the others is one, once.
+- Who has not been heard of for `GONE_SECONDS` has gone; so has one that is not there, which is how a pilot leaves. The
+  time is that between his last beat and the own one that was heard last: who hears nobody has no opinion.
 - A pilot that does not hear itself is blind: the store or its watch does not work, and it believes nobody to be gone.
 """
 
@@ -15,10 +17,9 @@ from itertools import count
 from typing import Final
 
 import trio
-from pannier.shared.backoff import full_jitter
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.shared.ticks import next_tick
-from pannier.sidecars.pilot.store import ABSENT, Compacted, Item, Store
+from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item, Store
 
 PREFIX: Final = "pilots/"
 BEAT_SECONDS: Final = 3.0
@@ -32,34 +33,56 @@ class Peers:
         self.pilot = pilot
         self._store = store
         self._clock = clock
-        self._heard: dict[str, float] = {}
+        self._heard: dict[str, tuple[int, float]] = {}  # version and time
 
     @property
     def blind(self) -> bool:
         """Whether nothing is known of anybody."""
-        return self._silent(self.pilot)
+        return self.pilot not in self._heard or self._clock() - self._heard[self.pilot][1] >= GONE_SECONDS
 
     def gone(self, pilot: str) -> bool:
         """Whether a pilot does not live any more."""
-        return not self.blind and self._silent(pilot)
+        if self.blind or pilot == self.pilot:
+            return False
+        return pilot not in self._heard or self._heard[self.pilot][1] - self._heard[pilot][1] >= GONE_SECONDS
+
+    async def bury(self) -> None:
+        """Clears away what those who have gone have left in the store. Raises Unreachable."""
+        for pilot in [pilot for pilot in self._heard if self.gone(pilot)]:
+            version, _ = self._heard.pop(pilot)
+            with suppress(Conflict):
+                await self._store.swap(PREFIX + pilot, None, version)
 
     async def beat(self) -> None:
         """Says that this pilot lives, until cancelled; then, that it has left."""
         key, version = PREFIX + self.pilot, ABSENT
         try:
             for number in count():
-                with suppress(Unreachable):  # said again at the next tick
+                try:
                     version = await self._store.swap(key, b"%d" % number, version)
+                except Conflict:  # a beat whose answer was lost, or others have taken us for gone
+                    found = await self._version(key)
+                    version = version if found is None else found
+                except Unreachable:
+                    pass  # said again at the next tick
                 await next_tick(BEAT_SECONDS)
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(1.0), suppress(PannierError):
                 await self._store.swap(key, None, version)
 
+    async def _version(self, key: str) -> int | None:
+        with suppress(Unreachable):
+            found = await self._store.get(key)
+            return ABSENT if found is None else found.version
+        return None
+
     async def follow(self) -> None:
         """Hears the others, and itself; runs until cancelled."""
-        for attempt in count():
+        while True:
             try:
                 revision, items = await self._store.scan(PREFIX)
+                there = {item.key.removeprefix(PREFIX) for item in items}
+                self._heard = {pilot: heard for pilot, heard in self._heard.items() if pilot in there}
                 for item in items:
                     self._hear(item)
                 async with self._store.watch(PREFIX, revision) as changes:
@@ -67,15 +90,11 @@ class Peers:
                         for item in batch:
                             self._hear(item)
             except (Compacted, Unreachable):
-                await trio.sleep(full_jitter(attempt, base=0.1, cap=BEAT_SECONDS, random=random.random()))
+                await trio.sleep(random.uniform(0, BEAT_SECONDS / 2))
 
     def _hear(self, item: Item) -> None:
         pilot = item.key.removeprefix(PREFIX)
         if item.value is None:
             self._heard.pop(pilot, None)
-        else:
-            self._heard[pilot] = self._clock()
-
-    def _silent(self, pilot: str) -> bool:
-        heard = self._heard.get(pilot)
-        return heard is None or self._clock() - heard >= GONE_SECONDS
+        elif item.version > self._heard.get(pilot, (ABSENT, 0.0))[0]:
+            self._heard[pilot] = (item.version, self._clock())

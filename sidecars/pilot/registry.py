@@ -1,11 +1,13 @@
 """The registry: who is registered, in a store; who still renews, in this process.
 
-- What is read comes from a view in memory that follows the store's watch, so a store that does not answer costs nobody
-  an endpoint: what was known goes on to be told. What is written is compared and swapped, by the rules of `entries.py`.
-- A renewal that changes nothing is not written. Deadlines are of this process's clock; a pilot that starts, or has lost
-  sight of its store, gives everybody a whole TTL.
+- What is read comes from the view, which follows the store's watch: a store that does not answer costs nobody an
+  endpoint. What is written is compared and swapped, by the rules of `entries.py`.
+- A renewal that changes nothing is not written. Deadlines are of this process's clock; a pilot that starts gives
+  everybody a whole TTL.
 - Who does not renew is given up by the rules of `leases.py`: never the last of a service by time alone, never so many
-  at once that the fault is more likely ours.
+  at once that the fault is more likely ours. Who is doubted by them and stays silent for `DOUBTED_TTLS` more goes as
+  well, one a window, where his service has others.
+- A pilot that is blind (`peers.py`) takes no renewals: who renews has to find one that is not.
 - Tombstones are kept for `BURIED_SECONDS`: longer than any word of an old life may be under way.
 """
 
@@ -14,10 +16,8 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from itertools import count
 from typing import Final
 
 import msgspec
@@ -25,24 +25,25 @@ import trio
 from pannier.shared.backoff import full_jitter
 from pannier.shared.errors import Blame, PannierError, Unreachable
 from pannier.shared.instances import Key, State
-from pannier.shared.leases import Leases, Registration
+from pannier.shared.leases import WINDOW_SECONDS, Lease, Leases, Registration
 from pannier.shared.ticks import next_tick
 from pannier.sidecars.pilot import entries
 from pannier.sidecars.pilot.entries import PREFIX, Decision, Entry, Verdict, instance_of, key_of
 from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item, Store
+from pannier.sidecars.pilot.view import Instance, View
 
 CAPACITY: Final = 100_000
-KEPT: Final = 10_000
-"""Changes that a watcher may have missed."""
 BURIED_SECONDS: Final = 7 * 86_400.0
-EXPIRY_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 1.0
 BURIAL_SECONDS: Final = 3600.0
+DOUBTED_TTLS: Final = 3
+CATCH_UP_SECONDS: Final = 2.0
+"""How far behind another pilot, whose revision a watcher brings along, this one may be."""
 ATTEMPTS: Final = 10
 """Swaps that may meet somebody else's before a request is given back."""
 
 _log = logging.getLogger("pannier.pilot")
-_decode = msgspec.msgpack.Decoder(Entry).decode
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -56,19 +57,6 @@ class Full(PannierError):
     """There are as many instances as this pilot takes."""
 
     blame = Blame.PEER
-
-
-class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An instance as it is told. `suspect`: its renewals are missed, and it is kept by the rules of `leases.py`."""
-
-    service: str
-    id: str
-    address: str
-    state: State
-    epoch: int
-    revision: int
-    metadata: dict[str, str] = {}
-    suspect: bool = False
 
 
 class Registry:
@@ -87,71 +75,67 @@ class Registry:
         capacity: int = CAPACITY,
         peers: Peers | None = None,
     ) -> None:
+        self.view = View()
+        self.trouble = ""
         self._store = store
-        self._peers = peers
-        self._pilot = peers.pilot if peers is not None else ""
-        self._tended: dict[str, set[str]] = {}  # keys by the pilot that tends them
         self._clock = clock
         self._wall = wall
         self._capacity = capacity
-        self._view: dict[str, tuple[Entry, int]] = {}
-        self._alive: dict[str, set[str]] = {}  # keys by service
-        self._leases = Leases(clock(), capacity=capacity)
-        self._changes: deque[tuple[int, str]] = deque(maxlen=KEPT)
-        self._forgotten = 0
-        self._news = trio.Event()
+        self._peers = peers
+        self._pilot = peers.pilot if peers is not None else ""
+        self._leases = Leases(clock(), capacity=2 * capacity)
         self._missed: dict[Key, int] = {}  # epochs of those that are given up, until that is written
-        self.revision = 0
-        self.trouble = ""
+        self._lost: set[str] = set()  # keys that the store has lost, until they are written again
+        self._doubted_at = clock()
+        self._news = trio.Event()
 
     @property
     def preserving(self) -> bool:
         """Whether nobody is given up, because too many renewals are missed at once."""
         return self._leases.preserving
 
-    def __len__(self) -> int:
-        return sum(map(len, self._alive.values()))
-
-    def services(self) -> Sequence[str]:
-        """The names of services that have instances."""
-        return sorted(self._alive)
-
     def instances(self, service: str) -> Sequence[Instance]:
         """The instances of a service, by id."""
-        return [self._instance(key) for key in sorted(self._alive.get(service, ()))]
+        return [self._instance(key) for key in self.view.alive(service)]
 
     async def changes(self, after: int, services: Collection[str], *, wait: float) -> tuple[int, Sequence[str]]:
         """The services (of those named, or any) that have changed after that revision, and the revision at which they
         have; none if none did within `wait` seconds. Raises Compacted if that is not known any more."""
+        view, until = self.view, self._clock() + min(wait, CATCH_UP_SECONDS)
         with trio.move_on_after(wait):
             while True:
-                if not self._forgotten <= after <= self.revision:
-                    known = f"after {self._forgotten}, up to {self.revision}"
+                if after < view.forgotten or (after > view.revision and self._clock() >= until):
+                    known = f"after {view.forgotten}, up to {view.revision}"
                     hint = "read GET /v1/services, and watch from its revision"
                     raise Compacted(f"changes are known {known}; not after {after}", hint=hint)
-                changed = {name for name in self._changed(after) if not services or name in services}
+                changed = {name for name in view.changed(after) if not services or name in services}
                 if changed:
-                    return self.revision, sorted(changed)
-                await self._news.wait()
-        return self.revision, []
+                    return view.revision, sorted(changed)
+                after = max(after, view.revision)  # nothing of it was wanted
+                with trio.move_on_after(CATCH_UP_SECONDS if after > view.revision else wait):
+                    await self._news.wait()
+        return after, []
 
-    async def register(self, key: Key, asked: Entry) -> Outcome:
+    async def register(self, key: Key, asked: Entry, *, state: State | None = None) -> Outcome:
         """A life says that it is there, for the first time or again. An epoch of 0 is given one: that in force for the
-        address in force, else the next. Raises Full, Unreachable."""
+        address in force, else the next; a `state` of None is that in force for the epoch, else UP. Raises Full,
+        Unreachable."""
 
         def decide(held: Entry | None) -> Decision:
             epoch = asked.epoch
             if not epoch:
                 renews = held is not None and not held.gone and held.address == asked.address
                 epoch = held.epoch if held is not None and renews else entries.next_epoch(held)
-            decision = entries.register(held, msgspec.structs.replace(asked, epoch=epoch, pilot=self._pilot))
-            if decision.write is not None and (held is None or held.gone) and len(self) >= self._capacity:
-                raise Full(f"{len(self)} instances are registered, and this pilot takes no more")
-            return decision
+            same = held is not None and not held.gone and held.epoch == epoch
+            stands = state or (held.state if held is not None and same else State.UP)
+            wished = msgspec.structs.replace(asked, epoch=epoch, state=stands, pilot=self._pilot)
+            return entries.register(held, wished)
 
         outcome = await self._decide(key, decide)
-        if outcome.verdict.accepted and outcome.entry is not None:
-            self._tend(key, outcome.entry)
+        if outcome.verdict is Verdict.RENEWED and outcome.entry is not None:
+            self._renew(key, outcome.entry)
+            if self._peers is not None and self._peers.blind:
+                raise Unreachable("this pilot does not hear its store", hint="renew with another one")
         return outcome
 
     async def move(self, key: Key, epoch: int, state: State) -> Outcome:
@@ -170,183 +154,183 @@ class Registry:
 
     async def follow(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reads everything, then what changes, for ever; started once everything is known for the first time."""
+        attempt = 0
         begun = False
-        for attempt in count():
+        while True:
             try:
                 revision, items = await self._store.scan(PREFIX)
-                self._begin_anew(revision, items)
+                self._read(revision, items)
                 if not begun:
                     task_status.started()
                     begun = True
                 async with self._store.watch(PREFIX, revision) as changes:
                     async for batch in changes:
-                        self.trouble = ""
+                        attempt = 0
                         for item in batch:
-                            self._see(item)
+                            if self.view.follow(item):
+                                self._attend(item.key)
+                        self._tell()
             except Compacted as error:
                 _log.warning("%s: everything is read anew", error.message)
             except Unreachable as error:
                 self.trouble = error.message
                 _log.warning("%s; what is known is told meanwhile", error.message)
-                await trio.sleep(full_jitter(attempt, base=0.1, cap=5.0, random=random.random()))
+            await trio.sleep(full_jitter(attempt, base=0.1, cap=5.0, random=random.random()))
+            attempt += 1
 
     async def tend(self) -> None:
-        """Gives up who does not renew, takes over whose pilot has gone, and buries who is long gone; runs until
-        cancelled."""
+        """Looks who does not renew, and writes down what follows; runs until cancelled. Two tasks, since a store that
+        takes its time must not look like a process that stood still."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_forever)
+            nursery.start_soon(self._write_forever)
+
+    async def _look_forever(self) -> None:
+        while True:
+            self.look()
+            await next_tick(LOOK_SECONDS)
+
+    async def _write_forever(self) -> None:
         bury_at = self._clock()
         while True:
-            await self._expire()
-            await self._take_over()
-            if self._clock() >= bury_at:
-                bury_at = self._clock() + BURIAL_SECONDS
-                await self._bury()
-            await next_tick(EXPIRY_SECONDS)
-
-    async def _expire(self) -> None:
-        for key in self._leases.expire(self._clock()).evicted:
-            if (entry := self._entry(key)) is not None and not entry.gone:
-                self._missed[key] = entry.epoch
-        for key, epoch in list(self._missed.items()):
             try:
-                await self._decide(key, partial(entries.give_up, epoch=epoch))
-            except Unreachable as error:  # it is told until it can be written that it has gone, or it renews
+                await self.write_down()
+                if self._clock() >= bury_at:
+                    await self.bury()
+                    bury_at = self._clock() + BURIAL_SECONDS
+            except Unreachable as error:
                 self.trouble = error.message
-                return
-            self._missed.pop(key, None)
+            await next_tick(LOOK_SECONDS)
 
-    async def _take_over(self) -> None:
-        """Whoever was tended by a pilot that has gone has a whole TTL to renew with another one."""
-        for pilot in [pilot for pilot in self._tended if self._peers is not None and self._peers.gone(pilot)]:
-            decide = partial(entries.take_over, before=pilot, pilot=self._pilot)
-            for key in tuple(self._tended[pilot]):
-                try:
-                    await self._decide(instance_of(key), decide)
-                except Unreachable as error:
-                    self.trouble = error.message
-                    return
+    def look(self) -> None:
+        """Who has missed his time."""
+        now = self._clock()
+        for key in self._leases.expire(now).evicted:
+            self._miss(key)
+        if now - self._doubted_at >= WINDOW_SECONDS:
+            for lease in self._leases.suspects():
+                registration = lease.registration
+                if now - lease.expires >= DOUBTED_TTLS * registration.ttl and self._has_others(registration.key):
+                    self._doubted_at = now
+                    self._leases.confirm_gone(registration.key)
+                    self._miss(registration.key)
+                    break
 
-    async def _bury(self) -> None:
+    async def write_down(self) -> None:
+        """What was decided and is not in the store yet, and whoever was tended by a pilot that has gone. Raises
+        Unreachable."""
+        for key in tuple(self._lost):
+            await self._decide(instance_of(key), _as_it_is)
+            self._lost.discard(key)
+        for instance, epoch in tuple(self._missed.items()):
+            if self._missed.get(instance) == epoch:  # else it has renewed meanwhile
+                await self._decide(instance, partial(entries.give_up, epoch=epoch, pilot=self._pilot))
+                self._missed.pop(instance, None)
+        if self._peers is not None:
+            for pilot in filter(self._peers.gone, self.view.pilots()):
+                for key in self.view.tended(pilot):
+                    await self._decide(instance_of(key), partial(entries.take_over, before=pilot, pilot=self._pilot))
+            await self._peers.bury()
+
+    async def bury(self) -> None:
+        """Tombstones that are old enough. Raises Unreachable."""
         before = round((self._wall() - BURIED_SECONDS) * 1000)
-        for key, (entry, version) in list(self._view.items()):
-            if entry.gone and entry.gone_ms < before:
+        for key in self.view.names():
+            entry, version = self.view.get(key)
+            if entry is not None and entry.gone and entry.gone_ms < before:
                 try:
                     await self._store.swap(key, None, version)
-                except (Conflict, Unreachable):
+                except Conflict:
                     continue
-                del self._view[key]
+                if self.view.get(key)[1] == version:
+                    self.view.correct(key, None)
 
     async def _decide(self, key: Key, decide: Callable[[Entry | None], Decision]) -> Outcome:
         """Asks what follows from the entry that is known, and swaps it in; of another one if somebody was quicker."""
         name = key_of(key)
         for _ in range(ATTEMPTS):
-            held, version = self._view.get(name, (None, ABSENT))
+            held, version = self.view.get(name)
             decision = decide(held)
             write = decision.write
+            if write is None and decision.verdict is Verdict.RENEWED and version == ABSENT:
+                write = held  # which the store has lost
             if write is None:
                 return Outcome(decision.verdict, held)
+            self._make_room(held, write)
             if write.gone:
                 write = msgspec.structs.replace(write, gone_ms=round(self._wall() * 1000))
             value = msgspec.msgpack.encode(write)
             try:
-                self._see(Item(name, value, await self._store.swap(name, value, version)))
+                version = await self._store.swap(name, value, version)
             except Conflict:
-                self._see(await self._store.get(name) or Item(name, None, ABSENT))
+                self.view.correct(name, await self._store.get(name))
+                self._attend(name)
                 continue
+            if self.view.learn(Item(name, value, version)):
+                self._attend(name)
             return Outcome(decision.verdict, write)
         raise Unreachable(f"{name} is written by others all the time", hint="try again in a moment")
 
-    def _begin_anew(self, revision: int, items: Sequence[Item]) -> None:
-        """All is as a scan says; whoever watches has to read everything."""
-        gone = self._view.keys() - {item.key for item in items}
-        for item in items:
-            self._see(item)
-        for key in gone:
-            self._see(Item(key, None, revision))
-        self._changes.clear()
-        self._forgotten = self.revision = revision
+    def _make_room(self, held: Entry | None, write: Entry) -> None:
+        """Raises Full."""
+        if not write.gone and (held is None or held.gone) and len(self.view) >= self._capacity:
+            raise Full(f"{len(self.view)} instances are registered, and this pilot takes no more")
+        if held is None and len(self.view.names()) >= 2 * self._capacity:
+            raise Full("as many instances have come and gone as this pilot remembers")
+
+    def _read(self, revision: int, items: Sequence[Item]) -> None:
+        self._lost |= {key for key in self.view.scanned(revision, items) if self._is_mine(self.view.get(key)[0])}
+        for key in self.view.names():
+            self._attend(key)
+        self.trouble = ""
         self._tell()
 
-    def _see(self, item: Item) -> None:
-        """What the store has of an item; older than what is known of it means nothing."""
-        known = self._view.get(item.key)
-        if known is not None and item.value is not None and item.version <= known[1]:
-            return
-        service, _ = key = instance_of(item.key)
-        alive = self._alive.setdefault(service, set())
-        alive.discard(item.key)
-        if known is not None:
-            self._untend(item.key, known[0].pilot)
-        entry = None if item.value is None else _decoded(item)
-        if entry is None:
-            self._view.pop(item.key, None)
-        else:
-            self._view[item.key] = (entry, item.version)
-        if entry is not None and not entry.gone:
-            alive.add(item.key)
-            self._tended.setdefault(entry.pilot, set()).add(item.key)
-        if entry is not None and not entry.gone and entry.pilot == self._pilot:
-            self._tend(key, entry)
-        else:
-            self._leases.deregister(key, final=False)
-        if not alive:
-            del self._alive[service]
-        self.revision = max(self.revision, item.version)
-        self._note(item.key)
+    def _attend(self, name: str) -> None:
+        """Times whom this pilot tends, as it is known now, and nobody else."""
+        entry, _ = self.view.get(name)
+        key = instance_of(name)
+        lease = self._leases.get(key)
+        if entry is None or not self._is_mine(entry):
+            self._leases.forget(key)
+            self._missed.pop(key, None)
+        elif lease is None or _registration(key, entry) != lease.registration:
+            self._renew(key, entry)
 
-    def _untend(self, key: str, pilot: str) -> None:
-        tended = self._tended.get(pilot, set())
-        tended.discard(key)
-        if not tended:
-            self._tended.pop(pilot, None)
-
-    def _tend(self, key: Key, entry: Entry) -> None:
-        service, name = key
-        registration = Registration(
-            service, name, entry.address, entry.epoch, entry.ttl_ms / 1000, entry.state, entry.metadata
-        )
-        self._leases.register(registration, self._clock())
+    def _renew(self, key: Key, entry: Entry) -> None:
         self._missed.pop(key, None)
+        self._leases.register(_registration(key, entry), self._clock())
 
-    def _note(self, key: str) -> None:
-        """Watchers are told of a change of this instance."""
-        if len(self._changes) == self._changes.maxlen:
-            self._forgotten = self._changes[0][0]
-        self._changes.append((self.revision, key))
-        self._tell()
+    def _miss(self, key: Key) -> None:
+        entry, _ = self.view.get(key_of(key))
+        if entry is not None and self._is_mine(entry):
+            self._missed[key] = entry.epoch
+
+    def _is_mine(self, entry: Entry | None) -> bool:
+        return entry is not None and not entry.gone and entry.pilot == self._pilot
+
+    def _has_others(self, key: Key) -> bool:
+        """Whether the service has another instance that nobody doubts."""
+        others = (instance_of(name) for name in self.view.alive(key[0]))
+        leases: list[Lease | None] = [self._leases.get(other) for other in others if other != key]
+        return any(lease is None or not lease.suspect for lease in leases)
 
     def _tell(self) -> None:
         self._news.set()
         self._news = trio.Event()
 
-    def _changed(self, after: int) -> Iterator[str]:
-        for revision, key in reversed(self._changes):
-            if revision <= after:
-                return
-            yield instance_of(key)[0]
-
-    def _entry(self, key: Key) -> Entry | None:
-        return self._view.get(key_of(key), (None, ABSENT))[0]
-
-    def _instance(self, key: str) -> Instance:
-        entry, version = self._view[key]
-        service, name = instance_of(key)
-        lease = self._leases.get((service, name))
-        return Instance(
-            service,
-            name,
-            entry.address,
-            entry.state,
-            entry.epoch,
-            version,
-            dict(entry.metadata),
-            suspect=lease is not None and lease.suspect,
-        )
+    def _instance(self, name: str) -> Instance:
+        entry, version = self.view.get(name)
+        assert entry is not None, "it is alive"
+        key = instance_of(name)
+        lease = self._leases.get(key)
+        suspect = lease is not None and lease.suspect
+        return Instance(*key, entry.address, entry.state, entry.epoch, version, dict(entry.metadata), suspect)
 
 
-def _decoded(item: Item) -> Entry | None:
-    """None for a value that is none of ours: it is said, and told to nobody."""
-    try:
-        return _decode(item.value or b"")
-    except msgspec.MsgspecError as error:
-        _log.warning("the store has something at %s that is no instance: %s", item.key, error)
-        return None
+def _registration(key: Key, entry: Entry) -> Registration:
+    return Registration(*key, entry.address, entry.epoch, entry.ttl_ms / 1000, entry.state, entry.metadata)
+
+
+def _as_it_is(held: Entry | None) -> Decision:
+    """Writes an entry again that the store has lost."""
+    return Decision(Verdict.UNKNOWN if held is None or held.gone else Verdict.RENEWED)

@@ -52,6 +52,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         listeners = await _bind(settings.listen)
         async with _opened(settings.store) as (store, peers), trio.open_nursery() as nursery:
+            nursery.start_soon(_end_when_told, signals, nursery.cancel_scope)
             registry = Registry(store, peers=peers)
             if peers is not None:
                 nursery.start_soon(peers.follow)
@@ -63,11 +64,15 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             for listener in listeners:
                 nursery.start_soon(listen, listener, Api(registry, token=token).handle)
             places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
-            ready(f"the pilot is ready: {', '.join(places)}; {len(registry)} instances in {_shown(settings.store)}")
-            async for _ in signals:
-                break
-            nursery.cancel_scope.cancel()
+            ready(
+                f"the pilot is ready: {', '.join(places)}; {len(registry.view)} instances in {_shown(settings.store)}"
+            )
     settings.socket.unlink(missing_ok=True)
+
+
+async def _end_when_told(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
 
 
 @asynccontextmanager

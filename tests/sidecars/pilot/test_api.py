@@ -52,6 +52,7 @@ async def test_register_renew_drain_leave(pilot: Pilot) -> None:
     )
     assert (await pilot.ask("PUT", A, HERE | {"ttl": "6s", "metadata": {"version": "2"}}))[0] == 200
     assert (await pilot.ask("POST", f"{A}/drain", {"epoch": 1}))[1]["state"] == "DRAINING"
+    assert (await pilot.ask("PUT", A, HERE | {"ttl": "6s", "metadata": {"version": "2"}}))[0] == 200
     _, found = await pilot.ask("GET", "/v1/services/orders")
     (instance,) = found["instances"]
     assert (instance["state"], instance["metadata"]) == ("DRAINING", {"version": "2"})
@@ -63,7 +64,7 @@ async def test_register_renew_drain_leave(pilot: Pilot) -> None:
 async def test_who_is_not_up_yet_says_so(pilot: Pilot) -> None:
     await pilot.ask("PUT", A, HERE | {"state": "STARTING"})
     assert (await pilot.ask("GET", "/v1/services/orders"))[1]["instances"][0]["state"] == "STARTING"
-    assert (await pilot.ask("PUT", A, HERE))[1]["epoch"] == 1
+    assert (await pilot.ask("PUT", A, HERE | {"state": "UP"}))[1]["epoch"] == 1
     assert (await pilot.ask("GET", "/v1/services/orders"))[1]["instances"][0]["state"] == "UP"
 
 
@@ -116,7 +117,7 @@ async def test_a_watch_answers_when_something_changes_and_says_from_where_to_go_
     assert (status, later) == (200, {"revision": said["revision"], "services": {}})
 
 
-@pytest.mark.parametrize("query", ["", "?after=5", "?after=99999999999999999"])
+@pytest.mark.parametrize("query", ["", "?after=5", "?after=99999999999999999&wait=1ms"])
 async def test_a_watch_from_nowhere_is_410(pilot: Pilot, query: str) -> None:
     status, said = await pilot.ask("GET", f"/v1/watch{query}")
     assert (status, "/v1/services" in said["hint"]) == (410, True)

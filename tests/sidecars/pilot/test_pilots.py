@@ -1,0 +1,357 @@
+"""Pilots over a store on paper, whose watches are delivered by hand: late, in any order with the answers, or never."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+from pannier.shared.errors import Unreachable
+from pannier.shared.instances import State
+from pannier.sidecars.pilot.entries import PREFIX, Entry, Verdict, key_of
+from pannier.sidecars.pilot.peers import GONE_SECONDS, Peers
+from pannier.sidecars.pilot.peers import PREFIX as PILOTS
+from pannier.sidecars.pilot.registry import BURIED_SECONDS, DOUBTED_TTLS, Registry
+from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item
+
+A, B = ("orders", "a"), ("orders", "b")
+TTL = 10
+
+
+def entry(epoch: int = 1, address: str = "10.0.0.1:80") -> Entry:
+    return Entry(epoch, address, ttl_ms=1000 * TTL)
+
+
+class Paper:
+    """A store that keeps everything in order and tells nobody. `down` are the pilots that it does not answer."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.items: dict[str, Item] = {}
+        self.log: list[Item] = []
+
+    def write(self, key: str, value: bytes | None) -> Item:
+        self.revision += 1
+        item = Item(key, value, self.revision)
+        self.log.append(item)
+        if value is None:
+            self.items.pop(key, None)
+        else:
+            self.items[key] = item
+        return item
+
+
+class Pilot:
+    """One pilot, its connection to the store, and how far its watch has been delivered."""
+
+    def __init__(self, paper: Paper, name: str, world: World) -> None:
+        self.paper, self.world = paper, world
+        self.down = False
+        self.told = 0
+        self.beats = 0
+        self.peers = Peers(self, name, clock=lambda: world.now)
+        self.registry = Registry(self, clock=lambda: world.now, wall=lambda: world.wall, peers=self.peers)
+
+    async def get(self, key: str) -> Item | None:
+        await self._ask()
+        return self.paper.items.get(key)
+
+    async def scan(self, prefix: str) -> tuple[int, Sequence[Item]]:
+        await self._ask()
+        return self.paper.revision, [
+            self.paper.items[key] for key in sorted(self.paper.items) if key.startswith(prefix)
+        ]
+
+    async def swap(self, key: str, value: bytes | None, version: int) -> int:
+        await self._ask()
+        found = self.paper.items.get(key)
+        if (found.version if found is not None else ABSENT) != version:
+            raise Conflict(key)
+        item = self.paper.write(key, value)
+        return ABSENT if value is None else item.version
+
+    @asynccontextmanager
+    async def watch(self, prefix: str, after: int) -> AsyncIterator[AsyncIterator[Sequence[Item]]]:
+        raise NotImplementedError("it is delivered by hand")
+        yield
+
+    async def read(self) -> None:
+        """Reads everything, as after a lost watch."""
+        self.registry._read(*await self.scan(PREFIX))
+        self.told = self.paper.revision
+
+    def deliver(self, most: int | None = None) -> None:
+        """What the watch has not told yet, or the next so many."""
+        waiting = [item for item in self.paper.log if item.version > self.told]
+        for item in waiting[:most]:
+            self.told = item.version
+            if item.key.startswith(PILOTS):
+                self.peers._hear(item)
+            elif self.registry.view.follow(item):
+                self.registry._attend(item.key)
+        self.registry._tell()
+
+    def beat(self) -> None:
+        if not self.down:
+            self.beats += 1
+            self.paper.write(PILOTS + self.peers.pilot, b"%d" % self.beats)
+
+    async def _ask(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.down:
+            raise Unreachable("no store")
+
+    def ids(self, service: str = "orders") -> Sequence[str]:
+        return [instance.id for instance in self.registry.instances(service)]
+
+
+class World:
+    """Pilots on one store, and a clock that they share."""
+
+    def __init__(self, *names: str) -> None:
+        self.now, self.wall = 1000.0, 1e9
+        self.paper = Paper()
+        self.pilots = [Pilot(self.paper, name, self) for name in names]
+
+    async def later(self, seconds: int, *, renewing: Sequence[tuple[Pilot, tuple[str, str]]] = ()) -> None:
+        """Seconds go by, in which each pilot that has a store beats, is told everything, and does what follows."""
+        for second in range(seconds):
+            self.now += 1
+            for pilot in self.pilots:
+                if second % 3 == 0:
+                    pilot.beat()
+            for pilot, key in renewing if second % 3 == 0 else ():
+                await pilot.registry.register(key, entry())
+            for pilot in self.pilots:
+                if not pilot.down:
+                    pilot.deliver()
+                    pilot.registry.look()
+                    await pilot.registry.write_down()
+
+
+@pytest.fixture
+def world() -> World:
+    return World("one", "two")
+
+
+async def test_who_renews_with_another_pilot_is_that_ones_and_its_first_one_does_not_give_it_up(world: World) -> None:
+    one, two = world.pilots
+    await one.registry.register(A, entry())
+    await world.later(3)
+    await two.registry.register(A, entry())  # and the watch of the first one lags
+    for _ in range(TTL + 2):
+        world.now += 1
+        one.registry.look()
+        await one.registry.write_down()
+    two.deliver()
+    assert two.ids() == ["a"]
+    one.deliver()
+    assert one.ids() == ["a"]
+
+
+async def test_a_lease_of_an_older_life_ends_no_newer_one(world: World) -> None:
+    one, two = world.pilots
+    await two.read()
+    registering = one.registry.register(A, entry(1))
+    await registering
+    two.deliver()
+    await two.registry.register(A, entry(2, "10.0.0.2:80"))
+    one.deliver()
+    await world.later(3 * TTL, renewing=())
+    assert [i.epoch for i in one.registry.instances("orders")] == [2]
+
+
+async def test_whose_pilot_has_gone_is_taken_over_and_given_up_a_ttl_later_if_he_is_silent(world: World) -> None:
+    one, two = world.pilots
+    await two.registry.register(B, entry())
+    await world.later(3, renewing=[(two, B)])
+    await one.registry.register(A, entry())
+    one.beat()
+    two.deliver()
+    one.down = True
+    await world.later(round(GONE_SECONDS) + 3, renewing=[(two, B)])
+    assert two.registry.view.get(key_of(A))[0].pilot == "two"  # type: ignore[union-attr]
+    assert two.ids() == ["a", "b"]
+    assert PILOTS + "one" not in world.paper.items, "nobody looks for it any more"
+    await world.later(TTL + 2, renewing=[(two, B)])
+    assert two.ids() == ["b"]
+
+
+async def test_a_pilot_that_does_not_hear_itself_takes_no_renewals_and_believes_nobody_gone(world: World) -> None:
+    one, two = world.pilots
+    await one.registry.register(A, entry())
+    await world.later(4, renewing=[(one, A)])
+    two.down = True
+    one.down = True  # the store has gone, for both
+    for _ in range(30):
+        world.now += 1
+        with pytest.raises(Unreachable) if one.peers.blind else trio.CancelScope():
+            await one.registry.register(A, entry())
+        one.registry.look()
+    assert one.peers.blind and not one.peers.gone("two")
+    assert one.ids() == ["a"]
+
+
+async def test_of_two_pilots_that_decide_at_once_the_second_decides_again(world: World) -> None:
+    one, two = world.pilots
+    assert (await one.registry.register(A, entry(1))).verdict is Verdict.CREATED
+    outcome = await two.registry.register(A, entry(2, "10.0.0.2:80"))  # who knows nothing of the first
+    assert outcome.verdict is Verdict.CHANGED
+    assert (await one.registry.register(A, entry(1))).verdict is Verdict.RENEWED, "it has not been told yet"
+    one.deliver()
+    assert (await one.registry.register(A, entry(1))).verdict is Verdict.STALE
+
+
+async def test_two_who_take_over_from_two_do_not_stumble_over_each_other() -> None:
+    world = World("one", "two", "three", "four")
+    one, two, three, four = world.pilots
+    await three.registry.register(("x", "3"), entry())
+    await four.registry.register(("y", "4"), entry())
+    await world.later(3)
+    three.down = four.down = True
+    world.now += GONE_SECONDS
+    for pilot in (one, two):
+        pilot.beat()
+    for pilot in (one, two):
+        pilot.deliver()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.registry.write_down)
+        nursery.start_soon(two.registry.write_down)
+    one.deliver()
+    assert {one.registry.view.get(key_of(key))[0].pilot for key in (("x", "3"), ("y", "4"))} <= {"one", "two"}  # type: ignore[union-attr]
+
+
+async def test_a_change_of_another_pilot_that_comes_after_our_own_answer_is_told(world: World) -> None:
+    one, two = world.pilots
+    await two.registry.register(("stock", "x"), entry())
+    await one.registry.register(A, entry())  # answered before the watch tells of the stock
+    revision, changed = await one.registry.changes(0, set(), wait=0)
+    assert changed == [], "only the watch says how far we are"
+    one.deliver(1)
+    assert await one.registry.changes(revision, set(), wait=0) == (1, ["stock"])
+    one.deliver()
+    assert await one.registry.changes(1, set(), wait=0) == (2, ["orders"])
+
+
+async def test_watchers_may_go_from_one_pilot_to_another(world: World) -> None:
+    one, two = world.pilots
+    await one.registry.register(A, entry())
+    await world.later(4)
+    await two.read()
+    assert one.registry.view.revision == two.registry.view.revision, "beats are nobody's business"
+    await two.registry.register(B, entry())
+    two.deliver()
+    revision = two.registry.view.revision
+    async with trio.open_nursery() as nursery:
+
+        async def catch_up() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            one.deliver()
+
+        nursery.start_soon(catch_up)
+        with trio.fail_after(10):
+            assert await one.registry.changes(revision, set(), wait=0.5) == (revision, [])
+
+
+async def test_what_a_store_has_lost_is_told_on_and_written_again(world: World) -> None:
+    one, _ = world.pilots
+    await one.registry.register(A, entry())
+    await one.registry.register(B, entry())
+    await one.registry.leave(B, 1)
+    one.deliver()
+    world.paper.items.clear()  # nobody has deleted it
+    await one.read()
+    assert one.ids() == ["a"]
+    await one.registry.write_down()
+    assert list(world.paper.items) == [key_of(A)]
+    one.deliver()
+    assert one.ids() == ["a"]
+
+
+async def test_a_store_that_was_set_back_does_not_set_back_anybody(world: World) -> None:
+    one, _ = world.pilots
+    await one.registry.register(A, entry(1))
+    copy, revision = dict(world.paper.items), world.paper.revision
+    await one.registry.register(A, entry(2, "10.0.0.2:80"))
+    await one.registry.register(B, entry())
+    one.deliver()
+    known = one.registry.view.revision
+    world.paper.items, world.paper.revision, world.paper.log, one.told = copy, revision, [], revision
+    await one.read()
+    assert [(i.id, i.epoch) for i in one.registry.instances("orders")] == [("a", 2), ("b", 1)]
+    with pytest.raises(Compacted):
+        await one.registry.changes(known, set(), wait=0.01)
+    await one.registry.write_down()
+    assert msgspec.msgpack.decode(world.paper.items[key_of(A)].value or b"", type=Entry).epoch == 2
+    assert key_of(B) in world.paper.items
+
+
+async def test_an_own_write_during_a_scan_is_not_undone_by_it(world: World) -> None:
+    one, _ = world.pilots
+    revision, items = await one.scan(PREFIX)
+    await one.registry.register(A, entry())
+    one.registry._read(revision, items)
+    assert one.ids() == ["a"]
+    one.deliver()
+    assert one.ids() == ["a"]
+
+
+async def test_who_is_doubted_goes_in_the_end_where_others_are(world: World) -> None:
+    one, _ = world.pilots
+    keys = [("orders", f"i{number}") for number in range(10)]
+    for key in (*keys, ("single", "s")):
+        await one.registry.register(key, entry())
+    living = [(one, key) for key in keys[2:]]
+    await world.later(2 * TTL, renewing=living)
+    assert one.registry.preserving or len(one.ids()) < 10
+    await world.later((DOUBTED_TTLS + 5) * TTL, renewing=living)
+    assert one.ids() == sorted(key[1] for key in keys[2:])
+    assert one.ids("single") == ["s"], "there is nobody else"
+    assert not one.registry.preserving
+
+
+async def test_a_first_epoch_after_a_burial_is_timed_like_any(world: World) -> None:
+    one, _ = world.pilots
+    await one.registry.register(A, entry(2))
+    await one.registry.leave(A, 2)
+    one.deliver()
+    world.wall += BURIED_SECONDS + 1
+    await one.registry.bury()
+    await one.registry.register(B, entry())
+    await one.registry.register(A, entry(1))
+    await world.later(2 * TTL, renewing=[(one, B)])
+    assert one.ids() == ["b"]
+
+
+async def test_a_burial_whose_word_comes_before_its_answer_is_one_burial(world: World) -> None:
+    one, _ = world.pilots
+    await one.registry.register(A, entry())
+    await one.registry.leave(A, 1)
+    one.deliver()
+    world.wall += BURIED_SECONDS + 1
+    swap = one.swap
+
+    async def told_first(key: str, value: bytes | None, version: int) -> int:
+        answer = await swap(key, value, version)
+        one.deliver()
+        return answer
+
+    one.swap = told_first  # type: ignore[method-assign]
+    await one.registry.bury()
+    assert one.registry.view.names() == []
+
+
+async def test_a_renewal_does_not_undo_a_drain_and_a_new_life_is_up(world: World) -> None:
+    one, _ = world.pilots
+    await one.registry.register(A, entry(1))
+    await one.registry.move(A, 1, State.DRAINING)
+    assert (await one.registry.register(A, entry(1))).verdict is Verdict.RENEWED
+    assert one.registry.instances("orders")[0].state is State.DRAINING
+    await one.registry.register(A, entry(1), state=State.UP)
+    assert one.registry.instances("orders")[0].state is State.UP
+    await one.registry.move(A, 1, State.DRAINING)
+    await one.registry.register(A, entry(2))
+    assert one.registry.instances("orders")[0].state is State.UP
