@@ -38,8 +38,9 @@ from pannier.shared.registration import (
     ttl_of,
 )
 from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
-from pannier.sidecars.pilot.registry import Full, Instance, Outcome, Registry
+from pannier.sidecars.pilot.registry import Full, Outcome, Registry
 from pannier.sidecars.pilot.store import Compacted
+from pannier.sidecars.pilot.view import Instance
 
 TTL_SECONDS: Final = 10.0
 WAIT_SECONDS: Final = 30.0

@@ -27,12 +27,14 @@ GONE_SECONDS: Final = 10.0
 
 
 class Peers:
-    """The pilots of a store; `pilot` is this one's id, which no other has had before."""
+    """The pilots of a store; `pilot` is this one's id, which no other has had before. `there` is set once it has heard
+    itself."""
 
     def __init__(self, store: Store, pilot: str, *, clock: Callable[[], float] = trio.current_time) -> None:
         self.pilot = pilot
         self._store = store
         self._clock = clock
+        self.there = trio.Event()
         self._heard: dict[str, tuple[int, float]] = {}  # version and time
 
     @property
@@ -98,3 +100,5 @@ class Peers:
             self._heard.pop(pilot, None)
         elif item.version > self._heard.get(pilot, (ABSENT, 0.0))[0]:
             self._heard[pilot] = (item.version, self._clock())
+            if pilot == self.pilot:
+                self.there.set()

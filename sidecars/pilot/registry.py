@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -101,20 +102,21 @@ class Registry:
     async def changes(self, after: int, services: Collection[str], *, wait: float) -> tuple[int, Sequence[str]]:
         """The services (of those named, or any) that have changed after that revision, and the revision at which they
         have; none if none did within `wait` seconds. Raises Compacted if that is not known any more."""
-        view, until = self.view, self._clock() + min(wait, CATCH_UP_SECONDS)
+        view, begun = self.view, self._clock()
         with trio.move_on_after(wait):
-            while True:
-                if after < view.forgotten or (after > view.revision and self._clock() >= until):
-                    known = f"after {view.forgotten}, up to {view.revision}"
-                    hint = "read GET /v1/services, and watch from its revision"
-                    raise Compacted(f"changes are known {known}; not after {after}", hint=hint)
+            while view.forgotten <= after:
                 changed = {name for name in view.changed(after) if not services or name in services}
                 if changed:
                     return view.revision, sorted(changed)
-                after = max(after, view.revision)  # nothing of it was wanted
-                with trio.move_on_after(CATCH_UP_SECONDS if after > view.revision else wait):
+                if after > view.revision and self._clock() - begun >= CATCH_UP_SECONDS:
+                    break
+                with trio.move_on_after(CATCH_UP_SECONDS if after > view.revision else math.inf):
                     await self._news.wait()
-        return after, []
+        if view.forgotten <= after <= view.revision:
+            return view.revision, []
+        known = f"after {view.forgotten}, up to {view.revision}"
+        hint = "read GET /v1/services, and watch from its revision"
+        raise Compacted(f"changes are known {known}; not after {after}", hint=hint)
 
     async def register(self, key: Key, asked: Entry, *, state: State | None = None) -> Outcome:
         """A life says that it is there, for the first time or again. An epoch of 0 is given one: that in force for the
@@ -333,4 +335,6 @@ def _registration(key: Key, entry: Entry) -> Registration:
 
 def _as_it_is(held: Entry | None) -> Decision:
     """Writes an entry again that the store has lost."""
-    return Decision(Verdict.UNKNOWN if held is None or held.gone else Verdict.RENEWED)
+    if held is None or held.gone:
+        return Decision(Verdict.UNKNOWN)
+    return Decision(Verdict.CHANGED, held)

@@ -57,6 +57,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             if peers is not None:
                 nursery.start_soon(peers.follow)
                 nursery.start_soon(peers.beat)
+                await peers.there.wait()
             await nursery.start(registry.follow)
             nursery.start_soon(registry.tend)
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))

@@ -179,7 +179,7 @@ async def test_over_tcp_a_change_needs_the_token_and_reading_does_not(pilot: Pil
 
 @pytest.mark.parametrize("error", [Full("no room"), Unreachable("the store is down", hint="see df")])
 async def test_what_cannot_be_done_now_is_503(pilot: Pilot, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    async def refuse(*_: object) -> None:
+    async def refuse(*_: object, **__: object) -> None:
         await trio.lowlevel.checkpoint()
         raise error
 
