@@ -61,14 +61,25 @@ def fence(host: Host) -> None:
         os.close(descriptor)
 
 
-def test_four_sidecars_are_one_process_and_ps_says_that_their_cost_is_an_estimate(orders: Host) -> None:
-    processes = orders.processes("orders")
+def test_four_sidecars_are_one_process_that_is_shown_is_the_supervisors_alone_and_leaves_with_the_service(
+    host: Host, origin: Origin
+) -> None:
+    service = origin.serve("orders", *FUSED)
+    processes = host.processes("orders")
     pid = fused(processes)
-    rows = [row.split() for row in orders.run("ps", "--name", "orders").stdout.splitlines()]
+    rows = [row.split() for row in host.run("ps", "--name", "orders").stdout.splitlines()]
     shown = {row[2]: row[-2] for row in rows if row[2] in {*SIDECARS, "supervisor"}}
-    assert {name for name, pss in shown.items() if pss.startswith("~")} == set(SIDECARS)
+    assert {name for name, pss in shown.items() if pss.startswith("~")} == set(SIDECARS), "that is an estimate"
     costs = [process.pss_bytes for process in processes if process.pid == pid]
     assert min(costs) == max(costs) > 0, "each has an equal part"
+    done = host.run("call", "fused", "stop", '{"name": "traffic", "life": 0}', "--name", "orders")
+    assert done.returncode != 0
+    assert "`fused` is the supervisor's alone" in done.stderr
+    service.terminate()
+    said = service.communicate(timeout=20)
+    assert service.returncode == 0, said
+    assert not any(alive(process.pid) for process in processes)
+    assert "Traceback" not in said[1]
 
 
 def test_all_come_back_from_the_death_of_their_process_and_no_request_fails(orders: Host) -> None:
@@ -96,23 +107,21 @@ def test_each_goes_and_comes_back_and_the_others_do_not_notice(orders: Host) -> 
     until(lambda: orders.metric("orders", REQUESTS) >= load.answered)  # asked at a listener that is new, too
 
 
-def test_one_is_restarted_alone(orders: Host) -> None:
+def test_each_is_restarted_and_told_by_itself_and_stays_in_that_process(orders: Host) -> None:
     before = sidecars(orders)
     switch(orders, "sidecar.restart", "traffic")
     after = sidecars(orders)
+    assert [name for name in SIDECARS if after[name] != before[name]] == ["traffic"]
     assert after["traffic"].restarts == 1 and after["traffic"].ready
-    assert {k: v for k, v in after.items() if k != "traffic"} == {k: v for k, v in before.items() if k != "traffic"}
-
-
-def test_a_configuration_is_told_to_the_one_it_is_for(orders: Host) -> None:
-    before = sidecars(orders)
-    settings = ("traffic.zone=c", "observability.max_series=500")
+    settings = ("traffic.zone=c", "observability.max_series=500", "fuse=false")
     done = orders.run("profile", "set", *settings, "--confirm", "0s", "--name", "orders")
     assert done.returncode == 0, done.stderr
     assert "~ tell traffic" in done.stderr and "~ restart observability" in done.stderr, "as in processes of their own"
-    after = sidecars(orders)
-    assert [name for name in SIDECARS if after[name] != before[name]] == ["observability"]
-    assert after["observability"].pid == before["observability"].pid
+    assert "= at the next start: fuse true → false" in done.stderr
+    told = sidecars(orders)
+    assert [name for name in SIDECARS if told[name] != after[name]] == ["observability"]
+    switch(orders, "sidecar.restart", "resilience")
+    assert {sidecar.pid for sidecar in sidecars(orders).values()} == {before["traffic"].pid}
 
 
 def test_who_fails_with_an_error_ends_alone_and_is_started_again(orders: Host) -> None:
@@ -160,28 +169,3 @@ def test_an_upgrade_gives_all_of_them_a_new_process(orders: Host) -> None:
     assert f"traffic: pid {before} → {after}" in done.stderr and after != before
     assert {s.restarts for s in sidecars(orders).values()} == {1}
     assert ended(orders) == [], "it was asked for"
-
-
-def test_whether_they_share_one_is_decided_at_the_start(orders: Host) -> None:
-    before = sidecars(orders)
-    done = orders.run("profile", "set", "fuse=false", "--confirm", "0s", "--name", "orders")
-    assert "= at the next start: fuse true → false" in done.stderr, done.stderr
-    assert sidecars(orders) == before
-    switch(orders, "sidecar.restart", "traffic")
-    assert sidecars(orders)["traffic"].pid == before["traffic"].pid
-
-
-def test_nobody_but_the_supervisor_runs_anything_in_it(orders: Host) -> None:
-    done = orders.run("call", "fused", "stop", '{"name": "traffic"}', "--name", "orders")
-    assert done.returncode != 0
-    assert "`fused` is the supervisor's alone" in done.stderr
-
-
-def test_they_leave_in_order_with_the_service(host: Host, origin: Origin) -> None:
-    service = origin.serve("orders", *FUSED)
-    pids = host.pids("orders")
-    service.terminate()
-    said = service.communicate(timeout=20)
-    assert service.returncode == 0, said
-    assert not any(alive(pid) for pid in pids.values())
-    assert "Traceback" not in said[1]
