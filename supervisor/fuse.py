@@ -126,7 +126,8 @@ class Fuse:
         assert plan.grant is not None, "every sidecar is planned with a grant"
         member = Member(plan.name, life, plan.argv[-1], plan.grant.token)
         end = await self._ask(RUN, member, MemberEnd, pid, patience=math.inf)
-        self._life[plan.name] = OVER
+        if self._life[plan.name] == life:  # else the next one has begun
+            self._life[plan.name] = OVER
         self._ended(plan.name, pid, Exit(end.code) if end is not None else self.process.last_exit or UNKNOWN_END)
 
     async def _ask(self, verb: str, member: Member, reply: type[Reply], pid: int, *, patience: float) -> Reply | None:

@@ -4,6 +4,7 @@ in `tests/system/test_fused.py`."""
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -201,6 +202,34 @@ async def test_the_end_of_the_process_is_the_end_of_all_and_a_dead_pid_is_given_
         it.fuse.said_ready(101)
         await until(lambda: it.child.pid == 101 and len(it.bus.begun()) == 2)
         assert it.child.last_exit == Exit.by_signal(9)
+
+
+async def test_the_old_life_does_not_end_the_new_one_however_late_it_learns_of_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with rig(monkeypatch) as it:
+        request, late = it.bus.request, trio.Event()
+
+        async def held(*words: object, **more: object) -> object:
+            try:
+                return await request(*words, **more)  # type: ignore[arg-type]
+            finally:
+                if not late.is_set():
+                    with trio.CancelScope(shield=True):
+                        await late.wait()
+
+        monkeypatch.setattr(it.bus, "request", held)
+        await it.fuse.signal("traffic", 100, signal.SIGTERM, group=False)
+        await until(it.bus.members._lives["traffic"].over.is_set)
+        it.fuse.process.ended(100, Exit.by_signal(9))
+        it.child.ended(100, Exit.by_signal(9))
+        await until(lambda: it.fuse.process.pid == 101)
+        it.fuse.said_ready(101)
+        await until(lambda: it.child.pid == 101)
+        life = it.fuse._life["traffic"]
+        late.set()
+        await trio.testing.wait_all_tasks_blocked()
+        assert (it.fuse._life["traffic"], it.child.pid) == (life, 101)
 
 
 async def test_who_waits_for_the_process_can_be_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
