@@ -79,11 +79,13 @@ def test_nobody_was_inside_of_none() -> None:
 
 
 class Bus:
-    """A broker on paper, and the process `fused` behind it; `lost` as long as that is not connected."""
+    """A broker on paper, and the process `fused` behind it; `lost` as long as that is not connected. Answers wait for
+    `late`."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.members = Members(nursery, Path("/nowhere"))
         self.lost = False
+        self.late: trio.Event | None = None
         self.asked: list[str] = []
 
     async def request(self, _: str, verb: str, member: Member, reply: type[object], *, timeout: float) -> object:
@@ -91,7 +93,10 @@ class Bus:
         if self.lost:
             raise Unreachable("not connected")
         self.asked.append(f"{verb} {member.name}")
-        return await (self.members.run(member) if verb == "run" else self.members.stop(member))
+        answer = await (self.members.run(member) if verb == "run" else self.members.stop(member))
+        if self.late is not None:
+            await self.late.wait()
+        return answer
 
     def begun(self) -> list[str]:
         return [asked for asked in self.asked if asked.startswith("run")]
@@ -208,17 +213,7 @@ async def test_the_old_life_does_not_end_the_new_one_however_late_it_learns_of_i
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with rig(monkeypatch) as it:
-        request, late = it.bus.request, trio.Event()
-
-        async def held(*words: object, **more: object) -> object:
-            try:
-                return await request(*words, **more)  # type: ignore[arg-type]
-            finally:
-                if not late.is_set():
-                    with trio.CancelScope(shield=True):
-                        await late.wait()
-
-        monkeypatch.setattr(it.bus, "request", held)
+        it.bus.late = late = trio.Event()
         await it.fuse.signal("traffic", 100, signal.SIGTERM, group=False)
         await until(it.bus.members._lives["traffic"].over.is_set)
         it.fuse.process.ended(100, Exit.by_signal(9))
