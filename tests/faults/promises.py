@@ -103,17 +103,18 @@ def merged(rows: Sequence[Row], kept: Sequence[Result], fresh: Sequence[Result])
     found = []
     for row in rows:
         old, new = known.get((row.table, row.fault)), newer.get((row.table, row.fault))
-        best = new if old is None or (new is not None and _is_better(new, old)) else old
+        best = new if old is None or (new is not None and _is_better(new, old, row.repetitions)) else old
         if best is not None and best["promise"] == row.promise:
             found.append(best)
     return found
 
 
-def _is_better(new: Result, old: Result) -> bool:
+def _is_better(new: Result, old: Result, whole: int) -> bool:
+    """A result of a whole run is, whatever was found before by however many repetitions of a shorter form."""
     if new["promise"] != old["promise"]:
         return True
     failed = not new["held"] and "void" not in new["figures"]
-    return failed or new["repetitions"] >= old["repetitions"]
+    return failed or new["repetitions"] >= min(old["repetitions"], whole)
 
 
 def _by_key(results: Sequence[Result]) -> dict[tuple[str, str], Result]:

@@ -57,6 +57,13 @@ def test_the_better_tried_result_is_kept_and_a_failure_is_never_hidden() -> None
     assert merged(ROWS, [], [VOID]) == [VOID]
 
 
+def test_a_whole_run_of_one_long_repetition_is_more_than_three_short_ones() -> None:
+    long = dataclasses.replace(ROW, seconds=640.0)
+    assert long.repetitions == 1
+    for short in (result(3), result(3, broken=1)):
+        assert merged([long], [short], [result(1)]) == [result(1)]
+
+
 def test_a_result_of_another_promise_goes() -> None:
     changed = dataclasses.replace(ROW, promise="more")
     assert merged([changed], [result(20)], []) == []
