@@ -55,10 +55,11 @@ class Stage:
     disk_mib: int = 0
     descriptors: int = 0
 
-    def limit(self, pid: int) -> None:
-        """Limits a process that has just begun, and so whatever it starts: long before its interpreter is up."""
+    def limit(self) -> None:
+        """Limits this process, and so whatever it starts. A service starts its keeper so early that who limits it from
+        outside may be too late."""
         if self.descriptors:
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.descriptors, self.descriptors))
 
 
 class Bed:
@@ -111,9 +112,9 @@ class Bed:
         usual = self.host.environment
         with self.log(name).open("ab") as log:
             self.host.environment = usual | given
-            process = self.host.start(*words, *options, "--", *command, stdout=log, stderr=log)
+            command = (*words, *options, "--", *command)
+            process = self.host.start(*command, stdout=log, stderr=log, preexec_fn=self.stage.limit)
             self.host.environment = usual
-        self.stage.limit(process.pid)
         self.running[name] = process
         return process
 
