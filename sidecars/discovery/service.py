@@ -135,6 +135,7 @@ class Discovery:
             changed=self._publisher.changed,
             clock=trio.current_time,
             ttl=seconds(config.lease_ttl),
+            follow=self._pilot.follow if self._pilot is not None else None,
         )
         listener = await self._listen(path)
         inode = path.stat().st_ino

@@ -321,9 +321,10 @@ async def test_a_sidecar_follows_registers_drains_and_leaves(pilot: Pilot) -> No
         await wait_for(lambda: pilot.registry.instances("web")[0].state is State.DRAINING)
         await sidecar.leave()
         assert not pilot.registry.instances("web")
-        await sidecar.follow("payments")
         await pilot.register("p", service="payments")
-        await wait_for(lambda: mirror.leases.get(("payments", "p")))
+        assert mirror.leases.get(("payments", "p")) is None, "nobody uses it"
+        await sidecar.follow("payments")
+        assert mirror.leases.get(("payments", "p"))
 
 
 async def test_a_life_that_has_lost_its_counter_takes_the_next_and_one_that_was_replaced_is_silent(
