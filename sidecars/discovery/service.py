@@ -226,6 +226,7 @@ class Discovery:
             self._expire(now)
             if self._pilot is not None:
                 self._pilot.look()
+            await self._publisher.tell()
             if now >= self._heartbeat_due:
                 self._heartbeat_due = now + BEAT_SECONDS
                 self._publisher.heartbeat()
