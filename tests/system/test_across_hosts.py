@@ -72,6 +72,9 @@ def site(tmp_path_factory: pytest.TempPathFactory, require_peer: Callable[[str],
         yield Site(tmp_path_factory.mktemp("s"), require_peer("nginx"), stack)
 
 
+@pytest.mark.semantics(
+    "discovery", "Services of several hosts find each other by a pilot, and go on when it dies", "pilot", "pilot.follow"
+)
 def test_instances_come_and_go_under_load_and_the_pilot_dies(site: Site) -> None:
     one, two, caller = site.host("one"), site.host("two"), site.host("caller")
     site.serve(one, "orders")

@@ -62,6 +62,7 @@ def test_an_older_life_ends_nobody() -> None:
     assert lease is not None and lease.registration.epoch == 2
 
 
+@pytest.mark.semantics("discovery", "More than half of a service lost at once stays in use until probes fail")
 @pytest.mark.parametrize(
     ("names", "given_up", "left", "suspects"),
     [
@@ -92,6 +93,7 @@ def test_who_leaves_while_draining_was_given_up_by_himself() -> None:
     assert there(found) == set()
 
 
+@pytest.mark.semantics("discovery", "An empty or halved list from a pilot takes away nobody")
 @pytest.mark.parametrize("left", ["", "a", "ab"])
 def test_an_empty_or_halved_list_ends_nobody_and_asks(left: str) -> None:
     found = mirror("a", "b", "c", "d")
@@ -129,6 +131,7 @@ def test_a_service_that_is_not_listed_any_more_is_missing() -> None:
     assert doubted(found) == {"a"}
 
 
+@pytest.mark.semantics("discovery", "Only what is newer than what is known is believed")
 def test_a_pilot_that_is_behind_is_believed_only_when_it_stays_so() -> None:
     found = mirror("a", "b")
     found.changed(changed(10, one("c", revision=10)), 0.0)
