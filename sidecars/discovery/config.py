@@ -6,9 +6,8 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
-from pannier.shared.instances import InstanceId, ServiceName
+from pannier.shared.instances import EVERY, InstanceId, ServiceName
 from pannier.shared.messages import SERVICES
-from pannier.shared.pilot_stream import EVERY
 from pannier.shared.profile import Address, CheckPath, Metadata
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.rights import Needs
