@@ -3,7 +3,9 @@
     PUT    /v1/instances/{service}/{id}   {"address", "port", "ttl", "epoch", "metadata"}
     DELETE /v1/instances/{service}/{id}   {"epoch"}, or ?epoch=N
     GET    /v1/services[/{service}]
+    GET    /v1/config[?after=VERSION&wait=30s]
 
+A configuration is answered at once, or as soon as its version is not `after`, or when `wait` is over.
 Whoever asks for a service that is not known makes it followed, where there is a pilot.
 
 `ttl` is a duration ("10s") or a number of seconds. Without `epoch` the server gives one: the epoch in force renews, a
@@ -15,8 +17,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl
 
 import msgspec
+from pannier.shared.duration import milliseconds
 from pannier.shared.http_server import Request, Response, error_response, json_response
 from pannier.shared.instances import SERVICE_PATTERN, Key
 from pannier.shared.leases import Leases, Registration, Verdict
@@ -35,6 +40,11 @@ from pannier.shared.registration import (
     ttl_of,
 )
 
+if TYPE_CHECKING:
+    from pannier.sidecars.discovery.configuration import Configuration
+
+MAX_WAIT_SECONDS: Final = 60.0
+
 
 class Api:
     """Answers requests from `leases` and `services`; calls `changed` when what is published may differ."""
@@ -48,6 +58,7 @@ class Api:
         clock: Callable[[], float],
         ttl: float,
         follow: Callable[[str], Awaitable[None]] | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
         self._leases = leases
         self._services = services
@@ -55,6 +66,7 @@ class Api:
         self._clock = clock
         self._ttl = ttl
         self._follow = follow
+        self._configuration = configuration
 
     async def handle(self, request: Request) -> Response:
         """The answer to one request; never raises for anything that a peer sends."""
@@ -65,13 +77,15 @@ class Api:
                 if self._follow is not None and re.match(SERVICE_PATTERN, name) and not self._find(name):
                     await self._follow(name)
                 return self._look(request, name)
+            case ("v1", "config") if self._configuration is not None:
+                return await self._configured(request, self._configuration)
             case ("v1", "instances", service, instance):
                 return self._instance(request, service, instance)
             case _:
                 return error_response(
                     404,
                     f"there is no {request.path[:80]}",
-                    hint="known: /v1/services, /v1/services/{service}, /v1/instances/{service}/{id}",
+                    hint="known: /v1/services[/{service}], /v1/instances/{service}/{id}; with a pilot, /v1/config",
                 )
 
     def _look(self, request: Request, name: str | None) -> Response:
@@ -81,6 +95,19 @@ class Api:
             return json_response(self._services())
         found = self._find(name)
         return json_response(found) if found else error_response(404, f"no service {name[:80]!r} is known")
+
+    async def _configured(self, request: Request, configuration: Configuration) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return not_allowed("GET, HEAD")
+        asked = dict(parse_qsl(request.query))
+        try:
+            after = int(asked["after"]) if "after" in asked else None
+            wait = milliseconds(asked.get("wait", "30s")) / 1000
+        except ValueError as error:
+            return error_response(400, str(error), hint="such as ?after=3&wait=30s")
+        if after is None:
+            return json_response(configuration.held)
+        return json_response(await configuration.changed(after, wait=min(wait, MAX_WAIT_SECONDS)))
 
     def _find(self, name: str) -> Cluster | None:
         return next((cluster for cluster in self._services().clusters if cluster.name == name), None)
