@@ -21,8 +21,9 @@ _CODES: Final = {
 }
 
 
-def destination(shares: Sequence[Share], settings: Mapping[str, Json]) -> Json:
-    """Where requests go. `settings` are those of filters, by service, that only hold for its share."""
+def destination(shares: Sequence[Share], settings: Mapping[str, Json], *, by_session: bool) -> Json:
+    """Where requests go. `settings` are those of filters, by service, that only hold for its share. `by_session`: each
+    session stays with one of them."""
     if len(shares) == 1 and not settings:
         return {"cluster": shares[0].cluster}
     clusters: list[Json] = []
@@ -31,7 +32,7 @@ def destination(shares: Sequence[Share], settings: Mapping[str, Json]) -> Json:
         if share.service in settings:
             one["typed_per_filter_config"] = settings[share.service]
         clusters.append(one)
-    return {"weighted_clusters": {"clusters": clusters}}
+    return {"weighted_clusters": {"clusters": clusters, **({"use_hash_policy": True} if by_session else {})}}
 
 
 def rewriting(rewrite: Rewrite | None, prefix: str | None, where: Path, found: Findings, *, is_open: bool) -> Json:

@@ -156,15 +156,16 @@ class _Entry:
         action = self._action()
         for said, (match, prefix, is_open) in matched:
             rewrite = actions.rewriting(route.rewrite, prefix, (*where, "rewrite"), found, is_open=is_open)
-            for condition, policy in self._retries(said.method):
+            for condition, trying in self._retries(said.method):
                 narrowed = match
                 if condition is not None:
                     narrowed = {**match, "headers": [*match.get("headers", ()), condition]}
                 yield {
                     "name": route.name,
                     "match": narrowed,
-                    "route": {**action, **rewrite, "retry_policy": policy},
+                    "route": {**action, **rewrite, "retry_policy": trying.policy},
                     **beside,
+                    **trying.kept,
                 }
 
     def _without_effect(self) -> None:
@@ -192,11 +193,16 @@ class _Entry:
         self._report_others()
         mirror, from_ = (route.mirror, where) if route.mirror is not None else (service.mirror, at)
         request = route.timeouts.request
-        split = len(self._shares) > 1
-        if split and service.affinity is not None:
-            found.add((*at, "affinity"), "that a session stays with its share of a split", "they draw anew each time")
+        by_session = len(self._shares) > 1 and service.affinity is not None
+        if by_session:
+            what, why = "that a session stays with its share of a split", "{} draws anew each time"
+            found.add((*at, "affinity"), what, why.format("gRPC"), "grpc")
+            if len(self._services) > 1:
+                found.add((*at, "affinity"), what, why.format("a route that is shared among services"), "envoy")
         return {
-            **actions.destination(self._shares, self._faults_of_shares()),
+            **actions.destination(
+                self._shares, self._faults_of_shares(), by_session=by_session and len(self._services) == 1
+            ),
             **actions.timing(policy.proxy.timeouts.request if request is None else request),
             **actions.hashing(service.affinity, (*at, "affinity"), found),
             **actions.mirroring(mirror, (*from_, "mirror"), found),
@@ -241,7 +247,7 @@ class _Entry:
         what = f"calls by route {self._route.name}, for which {self._service}'s holds"
         self._found.add(where, what, "a route that is shared among services has one there")
 
-    def _retries(self, method: str | None) -> Iterator[tuple[Json | None, Json]]:
+    def _retries(self, method: str | None) -> Iterator[tuple[Json | None, retries.Trying]]:
         limits = self._policy.limits(self._service)
         retry = None if limits is None else limits.retry
         attempts = 0
@@ -257,8 +263,8 @@ class _Entry:
                 where = of_service if own is None else (*self._where, "retries")
                 self._found.add(where, "all of it", "gRPC's calls are POST, which is never repeated", "grpc")
             retries.report(retry, attempts, of_service, self._found, has_attempt_timeout=timed)
-        for condition, policy in retries.by_method(method, retry, attempts):
+        for condition, trying in retries.by_method(method, retry, attempts):
             if timed and attempt is not None:
-                yield condition, {**policy, "per_try_timeout": duration(attempt)}
+                yield condition, trying._replace(policy={**trying.policy, "per_try_timeout": duration(attempt)})
             else:
-                yield condition, policy
+                yield condition, trying
