@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pannier.shared.duration import milliseconds
 from pannier.shared.toml_position import Path
+from pannier.sidecars.pilot.policy import Client
 from pannier.sidecars.pilot.xds.findings import Findings
 from pannier.sidecars.pilot.xds.shares import Share
 from pannier.sidecars.pilot.xds.words import Json, at_runtime, duration
@@ -104,10 +105,12 @@ def _option(name: str, value: str, action: str) -> Json:
     return option
 
 
-def timing(request: str) -> Json:
-    """How long a request may take, `0s` = as long as it likes. gRPC reads the second of the two alone; Envoy that one
-    only of a caller that has said how long it waits, in `grpc-timeout`."""
-    return {"timeout": duration(request), "max_stream_duration": {"grpc_timeout_header_max": duration(request)}}
+def timing(request: str, client: Client) -> Json:
+    """How long a request may take, `0s` = as long as it likes. gRPC does not know the one word, and Envoy does not heed
+    it where it finds the other."""
+    if client == "grpc":
+        return {"max_stream_duration": {"max_stream_duration": duration(request)}}
+    return {"timeout": duration(request)}
 
 
 def hashing(affinity: Affinity | None, where: Path, found: Findings) -> Json:
@@ -116,7 +119,7 @@ def hashing(affinity: Affinity | None, where: Path, found: Findings) -> Json:
         return {}
     if affinity.header is not None:
         return {"hash_policy": [{"header": {"header_name": affinity.header}}]}
-    found.add((*where, "cookie"), "all of it", "gRPC keeps no cookies", "grpc")
+    found.add(where, "a session that a cookie tells", "gRPC keeps no cookies", "grpc")
     ttl = "0s" if affinity.ttl is None else f"{-(-milliseconds(affinity.ttl) // 1000)}s"
     return {"hash_policy": [{"cookie": {"name": affinity.cookie, "ttl": ttl, "path": "/"}}]}
 
