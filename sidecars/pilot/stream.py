@@ -23,6 +23,7 @@ from pannier.shared.pilot_stream import (
     MAX_ASKED,
     SILENCE_SECONDS,
     UPGRADE,
+    About,
     Answer,
     Asked,
     Changed,
@@ -191,6 +192,10 @@ class _Session:
                 for service in message.services:
                     self.following.discard(service)
                     self._streams.fanout.leave(service, self)
+            case About():
+                keys = [(message.service, name) for name in message.ids]
+                change = Change(message.service, self._registry.view.revision, keys)
+                self._say(self._streams.change(change))
             case Register() | Leave():
                 self._say(frame(await self._change(message)))
 
@@ -204,7 +209,7 @@ class _Session:
             self._streams.fanout.join(service, self)
             names = view.services() if service == EVERY else [service]
             for name in names:
-                if not known or not self._registry.is_known(name, known):
+                if not self._registry.is_known(name, known):
                     self._say(self._streams.whole(name))
         self._say(self._current())
 

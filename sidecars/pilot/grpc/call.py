@@ -1,8 +1,8 @@
 """What a service over gRPC is written against: a call with its messages, and the status that it ends with.
 
 A handler is given one call of any of the four kinds; a unary one is a stream of one message each way. It returns, and
-the call has ended well; it raises `GrpcError`, alone or in a group, and the call ends with that status. Whatever else it
-raises is a fault of ours, which is logged, and of which the peer is told no more than INTERNAL.
+the call has ended well; it raises `GrpcError`, alone or in a group, and the call ends with that status. Whatever else
+it raises is a fault of ours, which is logged, and of which the peer is told no more than INTERNAL.
 """
 
 from __future__ import annotations

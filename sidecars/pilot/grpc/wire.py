@@ -1,7 +1,7 @@
 """gRPC over HTTP/2, as bytes and header fields: messages with their prefix, timeouts, statuses. Pure.
 
-Sources: the protocol as gRPC publishes it (PROTOCOL-HTTP2, compression). Nothing is compressed here: a peer that says so
-in `grpc-encoding` is told what is accepted once it really sends such a message.
+Sources: the protocol as gRPC publishes it (PROTOCOL-HTTP2, compression). Nothing is compressed here: a peer that says
+so in `grpc-encoding` is told what is accepted once it really sends such a message.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Deframer:
         if flag != 1:
             return GrpcError(Code.INTERNAL, f"a message begins with {flag}, which is no flag of gRPC")
         if self._encoding in {"", "identity"}:
-            return GrpcError(Code.INTERNAL, "a message is marked as compressed, and grpc-encoding says how to nobody")
+            return GrpcError(Code.INTERNAL, "a message is marked as compressed, and grpc-encoding does not say how")
         return GrpcError(Code.UNIMPLEMENTED, f"compression by {self._encoding[:40]} is not supported; send identity")
 
 
