@@ -97,7 +97,7 @@ class Messages:
         """The message that these bytes are. Raises google.protobuf.message.DecodeError."""
         return self[name].FromString(wire)
 
-    def from_json(self, name: str, body: Mapping[str, Any]) -> Any:
+    def from_json(self, name: str, body: dict[str, Any]) -> Any:
         """The message of its proto3 JSON form, `Any`s of known messages included. Raises json_format.ParseError for a
         field or a message that the table lacks."""
         return json_format.ParseDict(body, self[name](), descriptor_pool=self.pool)

@@ -2,9 +2,9 @@
 
 - A cluster and its endpoints are the same for all clients of a stage and a kind; listeners and routes for all of a
   `Shape`. Each is encoded when it is first asked for after a change, and then shared.
-- A service is there while it has instances, of whatever state. One that is gone is gone from the routes, and its cluster
-  with it; one that only lost its last instance is not (the registry's rules).
-- What cannot be told as it is meant is listed, never dropped silently: `unmapped`.
+- A service is there while it has instances, of whatever state. The last of them is gone only if that was meant (the
+  registry's rules); then the routes to it are gone, and its cluster with them.
+- What of a policy does not arrive is listed by `report.py`, which instances do not, by `left_out`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pannier.sidecars.pilot.xds.clusters import clusters
 from pannier.sidecars.pilot.xds.endpoints import Client, assignment
 from pannier.sidecars.pilot.xds.listeners import OUTBOUND, for_grpc, outbound
 from pannier.sidecars.pilot.xds.resources import GOOGLE, Resource, Type, encode
-from pannier.sidecars.pilot.xds.routes import route_configuration
+from pannier.sidecars.pilot.xds.routes import route_configuration, targets
 from pannier.sidecars.pilot.xds.schema import MESSAGES
 from pannier.sidecars.pilot.xds.words import Json, typed
 
@@ -68,15 +68,13 @@ class Shape:
 class Catalogue:
     """Is told what changes, and asked through the `Offering` of a shape."""
 
-    def __init__(self, instances: Instances, services: Collection[str], policies: Policies) -> None:
+    def __init__(self, instances: Instances, policies: Policies) -> None:
         self.instances = instances
         self.policies = policies
         self.services: dict[str, bool] = {}  # whether they take HTTP/2
         self.left_out: dict[str, Sequence[str]] = {}
-        self._shared: dict[str, dict[tuple[Type, str, Client, str], Resource | None]] = {}
+        self._shared: dict[str, dict[tuple[Type, str, Client, str], Resource | None]] = {}  # by service
         self._offerings: WeakValueDictionary[Shape, Offering] = WeakValueDictionary()
-        for service in services:
-            self.changed(service)
 
     def offering(self, shape: Shape) -> Offering:
         """What clients of that shape are told."""
@@ -110,6 +108,10 @@ class Catalogue:
         self._shared.clear()
         for offering in self._offerings.values():
             offering.forget()
+
+    def cluster_names(self, stage: str, service: str) -> Sequence[str]:
+        """The clusters that a service is, or would be."""
+        return (service, *(f"{service}/{subset}" for subset in self.policies.policy(stage).subsets(service)))
 
     def cluster(self, client: Client, stage: str, name: str) -> Resource | None:
         return self._share(Type.CLUSTER, client, stage, name)
@@ -196,12 +198,10 @@ class Offering:
             return [OUTBOUND] if self.shape.client is Client.ENVOY else self._services()
         if kind is not Type.CLUSTER:
             return ()
-        policy = self._catalogue.policies.policy(self.shape.stage)
-        return frozenset(
-            name
-            for service in self._services()
-            for name in (service, *(f"{service}/{subset}" for subset in policy.subsets(service)))
-        )
+        names = {name for one in self._services() for name in self._catalogue.cluster_names(self.shape.stage, one)}
+        if self.shape.services is not None:  # what its routes lead to besides
+            names |= targets(self._route_configuration(OUTBOUND, self._services()))
+        return names
 
     def _services(self) -> Sequence[str]:
         wanted = self.shape.services
@@ -222,14 +222,16 @@ class Offering:
             services = [name]
         else:
             return None
-        policy = self._catalogue.policies.policy(self.shape.stage)
-        told, _ = route_configuration(policy, services, name=name)
-        return converted(Type.ROUTES, told)
+        return converted(Type.ROUTES, self._route_configuration(name, services))
+
+    def _route_configuration(self, name: str, services: Sequence[str]) -> Json:
+        told, _ = route_configuration(self._catalogue.policies.policy(self.shape.stage), services, name=name)
+        return told
 
 
-def converted(kind: Type, told: Mapping[str, Any], *, endpoints: str = "") -> Resource | None:
-    """The resource that proto3's JSON says; None for one that our table lacks a word of, which is a fault of ours and is
-    told to nobody."""
+def converted(kind: Type, told: Json, *, endpoints: str = "") -> Resource | None:
+    """The resource that proto3's JSON says; None for one that our table lacks a word of: a fault of ours, which is
+    logged, and which nobody is told."""
     try:
         message = MESSAGES.from_json(kind.value, told)
     except json_format.ParseError as error:

@@ -1,9 +1,10 @@
 """The instances of a service as a ClusterLoadAssignment of xDS v3. Pure.
 
-- UP is healthy, whether its renewals are doubted or not; DRAINING is said to drain, which Envoy calls only when nobody else is
-  left; STARTING and DOWN are left out. gRPC knows no draining: it is told of those who drain when nobody else is left.
-- `weight` and `zone` are taken from an instance's metadata; a zone weighs what its instances do, since gRPC calls nobody
-  in a zone without a weight.
+- UP is healthy, whether its renewals are doubted or not; DRAINING is said to drain, which Envoy calls only when nobody
+  else is left; STARTING and DOWN are left out. gRPC knows no draining: it is told of those who drain when nobody else
+  is left.
+- `weight` and `zone` are taken from an instance's metadata; a zone weighs what its instances do, since gRPC calls
+  nobody in a zone without a weight.
 - An address is an IP and a port, once; for Envoy also a Unix socket. Neither client resolves names that come with
   endpoints: such an instance is left out, and named.
 
