@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
@@ -34,6 +34,8 @@ SEND_SECONDS: Final = 30.0
 REQUESTS_PER_SECOND: Final = 100.0
 REQUESTS_AT_ONCE: Final = 1000.0
 """An Envoy that begins asks for each cluster's endpoints, perhaps one by one."""
+
+_Error = TypeVar("_Error", bound=BaseException)
 
 _log = logging.getLogger("pannier.pilot")
 
@@ -160,14 +162,15 @@ class Xds:
         self._sessions[session] = None
         try:
             await session.run()
-        except Refused as refused:
+        except* Refused as group:
+            refused = _first(group)
             self._count("exhausted" if refused.exhausted else "asked")
             _log.warning("the xDS stream of %s ends: %s", session.name, refused)
             code = Code.RESOURCE_EXHAUSTED if refused.exhausted else Code.INVALID_ARGUMENT
             raise GrpcError(code, str(refused)) from None
-        except DecodeError as error:
+        except* DecodeError as errors:
             self._count("understood")
-            raise GrpcError(Code.INVALID_ARGUMENT, f"this is no such request: {error}") from None
+            raise GrpcError(Code.INVALID_ARGUMENT, f"this is no such request: {_first(errors)}") from None
         finally:
             del self._sessions[session]
             session.follow(())
@@ -204,7 +207,7 @@ class _Session:
         request = self._decode(wire)
         self._node = node_of(request.node)
         stream = self._stream = self._begin(self._node.shape)
-        async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, stream)
             while True:
                 self._receive(stream, request)
@@ -347,6 +350,12 @@ class _StateOfTheWorldSession(_Session):
 
     def _encode(self, response: Response) -> bytes:
         return response.as_state_of_the_world()
+
+
+def _first(group: BaseExceptionGroup[_Error]) -> _Error:
+    """One of them."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _type_status(topic: Topic, now: float) -> TypeStatus:
