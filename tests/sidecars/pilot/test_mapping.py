@@ -18,7 +18,9 @@ from msgspec import inspect
 from pannier.sidecars.pilot.policy import Client, Policy, Unmapped
 from pannier.sidecars.pilot.xds.clusters import clusters
 from pannier.sidecars.pilot.xds.report import unmapped
+from pannier.sidecars.pilot.xds.resources import Type
 from pannier.sidecars.pilot.xds.routes import route_configuration
+from pannier.sidecars.pilot.xds.schema import MESSAGES
 
 PAGE = Path(__file__).parents[3] / "docs" / "xds-mapping.md"
 Json = dict[str, Any]
@@ -235,11 +237,13 @@ def policy(said: Json) -> Policy:
     return msgspec.convert(whole, Policy)
 
 
-def served(policy: Policy, client: Client) -> object:
+def served(policy: Policy, client: Client) -> tuple[Json, list[Json]]:
     """All that a client is served of it."""
     services = ["orders", "stock"]
     routes, _ = route_configuration(policy, services, name="all", client=client)
-    return routes, [clusters(policy, name, subsets=list(policy.subsets(name)))[0] for name in services]
+    return routes, [
+        cluster for name in services for cluster in clusters(policy, name, subsets=list(policy.subsets(name)))[0]
+    ]
 
 
 def about(report: list[Unmapped], place: str, client: str) -> bool:
@@ -252,14 +256,8 @@ def about(report: list[Unmapped], place: str, client: str) -> bool:
     )
 
 
-def test_the_page_has_every_field_and_no_other() -> None:
-    fields = set(leaves(inspect.type_info(Policy)))
-    assert rows().keys() == fields
-    assert CASES.keys() == fields
-
-
-@pytest.mark.parametrize("field", CASES)
-def test_a_field_is_mapped_or_reported(field: str) -> None:
+def cases(field: str) -> tuple[Policy, Policy, str]:
+    """A policy before and after the change of a field, and where that is."""
     value, beside = CASES[field]
     place = field.replace("[]", ".0")
     place = (
@@ -271,7 +269,18 @@ def test_a_field_is_mapped_or_reported(field: str) -> None:
     if texts:  # one condition stands in place of another
         (at,) = texts
         changed = {**{path: text for path, text in others.items() if not at.startswith(path)}, place: value}
-    before, after = policy(others), policy(changed)
+    return policy(others), policy(changed), place
+
+
+def test_the_page_has_every_field_and_no_other() -> None:
+    fields = set(leaves(inspect.type_info(Policy)))
+    assert rows().keys() == fields
+    assert CASES.keys() == fields
+
+
+@pytest.mark.parametrize("field", CASES)
+def test_a_field_is_mapped_or_reported(field: str) -> None:
+    before, after, place = cases(field)
     clients: tuple[Client, Client] = "envoy", "grpc"
     for client, mark in zip(clients, rows()[field], strict=True):
         told = about(list(unmapped(after, ["orders"])), place.replace("enforcing_", ""), client)
@@ -279,3 +288,13 @@ def test_a_field_is_mapped_or_reported(field: str) -> None:
             assert told == (mark != "yes"), f"{client}: the page says {mark}"
         if mark in ("yes", "in part"):
             assert served(before, client) != served(after, client)
+
+
+@pytest.mark.parametrize("client", ["envoy", "grpc"])
+def test_whatever_is_said_can_be_encoded(client: Client) -> None:
+    for field in CASES:
+        _, after, _ = cases(field)
+        routes, of_services = served(after, client)
+        MESSAGES.from_json(Type.ROUTES.value, routes)
+        for told in of_services:
+            MESSAGES.from_json(Type.CLUSTER.value, told)
