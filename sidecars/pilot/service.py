@@ -24,9 +24,12 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import Limits, serve_http
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.documents import Documents
+from pannier.sidecars.pilot.documents_api import DocumentsApi
 from pannier.sidecars.pilot.etcd import EtcdStore
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.peers import Peers
+from pannier.sidecars.pilot.policies import Policies
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.store import Store
@@ -65,10 +68,13 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             fanout = Fanout(registry)
             nursery.start_soon(fanout.run)
             streams = Streams(registry, fanout)
+            documents = Documents(store)
+            await nursery.start(documents.follow)
+            about = DocumentsApi(documents, Policies(documents))
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
-            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams).handle)
+            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams, documents=about).handle)
             for listener in listeners:
-                nursery.start_soon(listen, listener, Api(registry, streams, token=token).handle)
+                nursery.start_soon(listen, listener, Api(registry, streams, token=token, documents=about).handle)
             places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
             ready(
                 f"the pilot is ready: {', '.join(places)}; {len(registry.view)} instances in {_shown(settings.store)}"
