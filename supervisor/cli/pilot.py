@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 from pannier.shared.runtime import private_dir, runtime_dir, state_dir
 from pannier.supervisor.cli.output import talk
+from pannier.supervisor.cli.pilot_client import FOLDER, SOCKET, TOKEN
 
-SOCKET = "pilot.sock"
-FOLDER = "pilot"
 ETCD = "etcd://"
 
 
@@ -28,7 +27,7 @@ def command(*, listen: Sequence[str], store: str | None, socket: Path | None) ->
     settings = Settings(
         socket=socket or runtime_dir() / SOCKET,
         store=_store(store) if store else folder / "store.sqlite",
-        token=folder / "token",
+        token=folder / TOKEN,
         listen=[split_address(address) for address in listen],
     )
     if listen:
