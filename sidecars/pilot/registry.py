@@ -27,12 +27,13 @@ from pannier.shared.backoff import full_jitter
 from pannier.shared.errors import Blame, PannierError, Unreachable
 from pannier.shared.instances import Key, State
 from pannier.shared.leases import WINDOW_SECONDS, Lease, Leases, Registration
+from pannier.shared.pilot_stream import Gone, Instance
 from pannier.shared.ticks import next_tick
 from pannier.sidecars.pilot import entries
 from pannier.sidecars.pilot.entries import PREFIX, Decision, Entry, Verdict, instance_of, key_of
 from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item, Store
-from pannier.sidecars.pilot.view import Instance, View
+from pannier.sidecars.pilot.view import View
 
 CAPACITY: Final = 100_000
 BURIED_SECONDS: Final = 7 * 86_400.0
@@ -99,13 +100,39 @@ class Registry:
         """The instances of a service, by id."""
         return [self._instance(key) for key in self.view.alive(service)]
 
+    def instance(self, key: Key) -> Instance | Gone:
+        """An instance, or what is left of it."""
+        entry, _ = self.view.get(key_of(key))
+        if entry is None or entry.gone:
+            return Gone(key[1], 0 if entry is None else entry.epoch, entry is not None and entry.final)
+        return self._instance(key_of(key))
+
+    async def wait_changed(self, after: int) -> None:
+        """Returns once the view is not at that revision, or has forgotten it."""
+        while self.view.revision == after and self.view.forgotten <= after:
+            await self._news.wait()
+
+    async def catch_up(self, revision: int, *, within: float) -> None:
+        """Returns once that revision is known, or when it was not within so many seconds."""
+        with trio.move_on_after(within):
+            while self.view.revision < revision:
+                await self._news.wait()
+
+    def is_known(self, service: str, revision: int) -> bool:
+        """Whether who knew a service at that revision knows it still."""
+        view = self.view
+        if not view.forgotten <= revision <= view.revision:
+            return False
+        return all(instance_of(key)[0] != service for key in view.changed(revision))
+
     async def changes(self, after: int, services: Collection[str], *, wait: float) -> tuple[int, Sequence[str]]:
         """The services (of those named, or any) that have changed after that revision, and the revision at which they
         have; none if none did within `wait` seconds. Raises Compacted if that is not known any more."""
         view, begun = self.view, self._clock()
         with trio.move_on_after(wait):
             while view.forgotten <= after:
-                changed = {name for name in view.changed(after) if not services or name in services}
+                names = {instance_of(key)[0] for key in view.changed(after)}
+                changed = {name for name in names if not services or name in services}
                 if changed:
                     return view.revision, sorted(changed)
                 if after > view.revision and self._clock() - begun >= CATCH_UP_SECONDS:

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
-from pannier.shared.instances import State
 from pannier.sidecars.pilot.entries import Entry, instance_of
 from pannier.sidecars.pilot.store import ABSENT, Item
 
@@ -25,19 +24,6 @@ KEPT: Final = 10_000
 
 _log = logging.getLogger("pannier.pilot")
 _decode = msgspec.msgpack.Decoder(Entry).decode
-
-
-class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An instance as it is told. `suspect`: its renewals are missed, and it is kept by the rules of `leases.py`."""
-
-    service: str
-    id: str
-    address: str
-    state: State
-    epoch: int
-    revision: int
-    metadata: dict[str, str] = {}
-    suspect: bool = False
 
 
 class View:
@@ -140,11 +126,11 @@ class View:
         return lost
 
     def changed(self, after: int) -> Iterator[str]:
-        """The services that have changed after that revision."""
+        """The keys that have changed after that revision; some more than once."""
         for revision, key in reversed(self._changes):
             if revision <= after:
                 return
-            yield instance_of(key)[0]
+            yield key
 
     def _lost(self, key: str, revision: int, *, backwards: bool) -> bool:
         """Whether what is known of a key ought to be in a store at that revision."""
