@@ -29,6 +29,7 @@ from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.status import Account
 from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
 
@@ -65,10 +66,13 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             fanout = Fanout(registry)
             nursery.start_soon(fanout.run)
             streams = Streams(registry, fanout)
+            account = Account(registry, store=_shown(settings.store), peers=peers)
+            account.parts["stream"] = streams.statistics
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
-            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams).handle)
+            api = partial(Api, registry, streams, account=account)
+            nursery.start_soon(listen, listen_unix(settings.socket), api().handle)
             for listener in listeners:
-                nursery.start_soon(listen, listener, Api(registry, streams, token=token).handle)
+                nursery.start_soon(listen, listener, api(token=token).handle)
             places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
             ready(
                 f"the pilot is ready: {', '.join(places)}; {len(registry.view)} instances in {_shown(settings.store)}"
