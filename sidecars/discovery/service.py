@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import trio
 from pannier import _native
 from pannier.shared.duration import seconds
+from pannier.shared.endpoints import Source, Sources
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import serve_http
 from pannier.shared.instances import Key
@@ -123,6 +125,8 @@ class Discovery:
         api = Api(
             self._catalogue.leases,
             self._services,
+            endpoints=lambda: self._catalogue.endpoints(self._catalogue.table()),
+            sources=self._sources,
             changed=self._publisher.changed,
             clock=trio.current_time,
             ttl=seconds(config.lease_ttl),
@@ -258,6 +262,21 @@ class Discovery:
 
     def _services(self) -> Services:
         return self._catalogue.services(self._catalogue.table())
+
+    def _sources(self) -> Sources:
+        found = Counter(one.source for one in self._catalogue.endpoints(self._catalogue.table()).endpoints)
+        config, voice = self._context.config, self._voice
+        rows = [
+            Source("lease", str(self._context.directory / API_SOCKET), found["lease"], voice.trouble("api")),
+            Source(
+                "registry", str(self._context.directory.parent / REGISTRY), found["registry"], voice.trouble("registry")
+            ),
+            Source("profile", "services of the profile", sum(map(len, config.services.values()))),
+        ]
+        if self._file is not None and config.file is not None:
+            named = sum(map(len, self._file.services.values()))
+            rows.append(Source("file", config.file, named, voice.trouble("file")))
+        return Sources(rows)
 
     async def _answer_services(self, _: Nothing) -> Services:
         await trio.lowlevel.checkpoint()

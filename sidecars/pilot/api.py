@@ -30,14 +30,17 @@ from pannier.shared.http_server import Request, Response, Upgrade, error_respons
 from pannier.shared.instances import Key, State
 from pannier.shared.pilot_stream import Instance
 from pannier.shared.registration import (
+    Drained,
     Registered,
     Registering,
     Removed,
     address_of,
+    draining,
     key_of,
     leaving,
     not_allowed,
     not_understood,
+    registering,
     ttl_of,
 )
 from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
@@ -63,12 +66,6 @@ _KNOWN: Final = (
 _READ_ONLY: Final = frozenset({("v1", "services"), ("v1", "watch"), ("v1", "status"), ("metrics",)})
 
 
-class Standing(Registering, frozen=True, forbid_unknown_fields=True):
-    """Body of PUT: an instance that is not UP yet, or no more, says so. Who says nothing stands where he stood."""
-
-    state: State | None = None
-
-
 class Service(msgspec.Struct, frozen=True):
     """A service at a revision, from which a watch can go on."""
 
@@ -82,18 +79,6 @@ class Everything(msgspec.Struct, frozen=True):
 
     revision: int
     services: dict[str, Sequence[Instance]]
-
-
-class Drained(msgspec.Struct, frozen=True):
-    """Answer to a drain."""
-
-    service: str
-    id: str
-    epoch: int
-    state: State
-
-
-_STANDING = msgspec.json.Decoder(Standing)
 
 
 class Api:
@@ -172,7 +157,7 @@ class Api:
         if (refused := self._refused(request)) is not None:
             return refused
         if request.method == "PUT":
-            return await self._register(key, _STANDING.decode(request.body))
+            return await self._register(key, registering(request))
         epoch = leaving(request).epoch
         outcome = await self._registry.leave(key, epoch)
         if outcome.verdict is Verdict.STALE:
@@ -181,7 +166,7 @@ class Api:
             return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered")
         return json_response(Removed(*key, True))
 
-    async def _register(self, key: Key, body: Standing) -> Response:
+    async def _register(self, key: Key, body: Registering) -> Response:
         ttl = TTL_SECONDS if body.ttl is None else ttl_of(body.ttl)
         address = address_of(body)
         asked = Entry(body.epoch or 0, address, State.UP, round(ttl * 1000), body.metadata)
@@ -197,9 +182,7 @@ class Api:
             return not_allowed("POST")
         if (refused := self._refused(request)) is not None:
             return refused
-        epoch = leaving(request).epoch
-        if epoch is None:
-            raise ValueError('which life drains? send its epoch, such as {"epoch": 1}')
+        epoch = draining(request)
         outcome = await self._registry.move(key, epoch, State.DRAINING)
         if outcome.verdict is Verdict.STALE:
             return _stale(key, epoch, outcome)
