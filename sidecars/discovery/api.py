@@ -7,6 +7,8 @@
     GET    /v1/endpoints
     GET    /v1/sources
 
+Whoever asks for a service that is not known makes it followed, where there is a pilot.
+
 `ttl` is a duration ("10s") or a number of seconds. Without `epoch` the server gives one: the epoch in force renews, a
 new instance or address gets the next. Every answer to PUT says the epoch and when to renew; 409 says which epoch would
 be accepted. Only the socket's owner gets this far (mode 0600), so there is no token.
@@ -14,15 +16,16 @@ be accepted. Only the socket's owner gets this far (mode 0600), so there is no t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 import msgspec
 from pannier.shared.endpoints import Endpoints, Sources
 from pannier.shared.http_server import Request, Response, error_response, json_response
-from pannier.shared.instances import Key, State
+from pannier.shared.instances import SERVICE_PATTERN, Key, State
 from pannier.shared.leases import Leases, Registration, Verdict
-from pannier.shared.messages import Services
+from pannier.shared.messages import Cluster, Services
 from pannier.shared.registration import (
     Drained,
     Registered,
@@ -51,6 +54,7 @@ class Api:
         changed: Callable[[], None],
         clock: Callable[[], float],
         ttl: float,
+        follow: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._leases = leases
         self._services = services
@@ -59,16 +63,19 @@ class Api:
         self._changed = changed
         self._clock = clock
         self._ttl = ttl
+        self._follow = follow
 
     async def handle(self, request: Request) -> Response:
         """The answer to one request; never raises for anything that a peer sends."""
         match request.segments:
-            case ("v1", "services", *names) if len(names) <= 1:
-                return self._look(request, names[0] if names else None)
-            case ("v1", "endpoints"):
-                return _shown(request, self._endpoints)
-            case ("v1", "sources"):
-                return _shown(request, self._sources)
+            case ("v1", "services"):
+                return self._look(request, None)
+            case ("v1", "services", name):
+                if self._follow is not None and re.match(SERVICE_PATTERN, name) and not self._find(name):
+                    await self._follow(name)
+                return self._look(request, name)
+            case ("v1", "endpoints" | "sources" as what):
+                return self._detailed(request, what)
             case ("v1", "instances", service, instance):
                 return self._instance(request, service, instance, {"PUT": self._register, "DELETE": self._deregister})
             case ("v1", "instances", service, instance, "drain"):
@@ -84,11 +91,18 @@ class Api:
     def _look(self, request: Request, name: str | None) -> Response:
         if request.method not in ("GET", "HEAD"):
             return not_allowed("GET, HEAD")
-        services = self._services()
         if name is None:
-            return json_response(services)
-        found = next((cluster for cluster in services.clusters if cluster.name == name), None)
+            return json_response(self._services())
+        found = self._find(name)
         return json_response(found) if found else error_response(404, f"no service {name[:80]!r} is known")
+
+    def _detailed(self, request: Request, what: str) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return not_allowed("GET, HEAD")
+        return json_response(self._endpoints() if what == "endpoints" else self._sources())
+
+    def _find(self, name: str) -> Cluster | None:
+        return next((cluster for cluster in self._services().clusters if cluster.name == name), None)
 
     def _instance(
         self,
@@ -158,7 +172,3 @@ class Api:
             f"epoch {epoch} of {key[0]}/{key[1]} is stale{owner}",
             hint=f"a new incarnation registers with epoch {self._leases.next_epoch(key)} or greater",
         )
-
-
-def _shown(request: Request, found: Callable[[], object]) -> Response:
-    return json_response(found()) if request.method in ("GET", "HEAD") else not_allowed("GET, HEAD")

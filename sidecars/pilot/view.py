@@ -36,6 +36,7 @@ class View:
         self._alive: dict[str, set[str]] = {}  # keys by service
         self._tended: dict[str, set[str]] = {}  # keys by the pilot that tends them
         self._states: Counter[State] = Counter()  # of the living
+        self._revisions: dict[str, int] = {}  # of the last write to a service
         self._told: dict[str, Entry] = {}  # as the watch had it last
         self._changes: deque[tuple[int, str]] = deque()
         self._begun = False
@@ -64,6 +65,10 @@ class View:
         """How many instances are in each state."""
         return {state: self._states[state] for state in State}
 
+    def revision_of(self, service: str) -> int:
+        """That of the last write to it, 0 if there is none."""
+        return self._revisions.get(service, 0)
+
     def pilots(self) -> Sequence[str]:
         """Who tends anybody."""
         return tuple(self._tended)
@@ -83,6 +88,8 @@ class View:
         """What the watch says, in its order; whether it was news."""
         news = self.learn(item)
         self.revision = max(self.revision, item.version)
+        service, _ = instance_of(item.key)
+        self._revisions[service] = max(item.version, self._revisions.get(service, 0))
         visible = _visible(_decoded(item))
         if self._told.get(item.key) != visible:
             if visible is None:
@@ -113,6 +120,7 @@ class View:
             _log.warning("the store is at revision %d, and was at %d: it was set back", revision, self.revision)
             self.revision = self.forgotten = revision
             self._changes.clear()
+            self._revisions.clear()
         lost = [key for key in self._known if self._lost(key, revision, backwards=backwards)]
         found = {item.key: item for item in items}
         for key in self._known.keys() - found.keys():
