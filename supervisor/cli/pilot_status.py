@@ -88,10 +88,19 @@ def _part(name: str, part: Any) -> Sequence[Table]:
 
 
 def _listed(title: str, rows: Sequence[Any]) -> Table:
-    described = [row if isinstance(row, dict) else {"value": row} for row in rows]
+    described = [each for row in rows for each in _spread(row if isinstance(row, dict) else {"value": row})]
     columns = list(dict.fromkeys(key for row in described for key in row))
     cells = [[_cell(row.get(column)) for column in columns] for row in described]
     return (title, [_heading(column) for column in columns], cells)
+
+
+def _spread(row: dict[str, Any]) -> Sequence[dict[str, Any]]:
+    """A row for each thing in it that has fields, each with the row's own: a client's types, say."""
+    nested = next((key for key, value in row.items() if isinstance(value, list) and _has_rows(value)), None)
+    if nested is None:
+        return [row]
+    own = {key: value for key, value in row.items() if key != nested}
+    return [own | each for each in row[nested]]
 
 
 def _has_rows(value: Any) -> bool:
@@ -112,5 +121,9 @@ def _cell(value: Any) -> Any:
     return round(value, 3) if isinstance(value, float) else value
 
 
-def _joined(counts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
+def _joined(found: Mapping[str, Any]) -> str:
+    """Counts before their names, anything else behind them."""
+    return ", ".join(
+        f"{value} {name}" if isinstance(value, (int, float)) else f"{name}: {_cell(value)}"
+        for name, value in found.items()
+    )

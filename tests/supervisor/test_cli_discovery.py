@@ -212,6 +212,7 @@ def test_a_service_of_whom_nobody_is_there_is_a_row() -> None:
 
 def test_a_status_of_another_version_is_shown_as_it_says() -> None:
     kinds = {"cds": {"acks": 3, "nacks": 0}, "eds": {"acks": 7, "nacks": 1, "error": "no such cluster"}}
+    clients = [{"node": "envoy-1", "left_out": {"db": ["unix:/s"]}, "types": [{"type": "cds", "acks": 3}]}]
     bridges = [{"name": "zk", "trouble": ""}, {"name": "dns", "trouble": "refused"}]
     status = Status(
         7,
@@ -222,7 +223,11 @@ def test_a_status_of_another_version_is_shown_as_it_says() -> None:
         blind=True,
         lag_s=1.25,
         peers=[Peer("p-1", True, 0.5, False), Peer("p-2", False, 12.0, True)],
-        parts={"xds": {"clients": 2, "nodes": ["e1", "e2"], "types": kinds}, "bridges": bridges, "new": 3},
+        parts={
+            "xds": {"sent": 2, "nodes": ["e1", "e2"], "types": kinds, "clients": clients},
+            "bridges": bridges,
+            "new": 3,
+        },
     )
     said = dict(overview(status))
     assert (said["trouble"], said["waiting"][:9]) == ("etcd is gone", "for 1.2 s")
@@ -233,4 +238,5 @@ def test_a_status_of_another_version_is_shown_as_it_says() -> None:
         ("new", [[3]]),
         ("xds", [[2, "e1, e2"]]),
         ("xds: types", [["cds", 3, 0, None], ["eds", 7, 1, "no such cluster"]]),
+        ("xds: clients", [["envoy-1", "db: unix:/s", "cds", 3]]),
     ]
