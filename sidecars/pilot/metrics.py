@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.entries import Verdict
 from pannier.sidecars.pilot.status import Account, Status
 from pannier.sidecars.pilot.stream import StreamStatus
-from pannier.sidecars.pilot.tally import ASKED, FULL, UNREACHABLE
+from pannier.sidecars.pilot.tally import ASKED
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
@@ -60,8 +59,8 @@ class _Collector(Collector):
             "Registrations, changes of state and ends, by what came of them.",
             labels=["action", "verdict"],
         )
-        for action in ASKED:
-            for verdict in (*Verdict, FULL, UNREACHABLE):
+        for action, verdicts in ASKED.items():
+            for verdict in verdicts:
                 asked.add_metric([action, verdict], self._account.registry.tally.decisions[action, verdict])
         yield asked
         yield _total("evictions", "Instances that were given up, since they did not renew.", status.evicted)
@@ -95,6 +94,7 @@ class _Collector(Collector):
 def _stream(status: StreamStatus) -> Iterator[Metric]:
     yield _gauge("stream_connections", "Sidecars that are connected.", status.connected)
     yield _gauge("stream_followed", "Services that they follow, each of theirs counted.", status.following)
+    yield _gauge("stream_behind", "Sidecars that read slowly, and will be told all anew.", status.behind)
     yield _total("stream_messages", "Messages that were written to them.", status.told)
     yield _total("stream_resyncs", "Times that all was told anew to one who reads slowly.", status.resynchronised)
     yield _total("stream_dropped", "Connections ended as they did not read, or made no sense.", status.dropped)

@@ -6,6 +6,7 @@ Bounded: nothing here is named by who asks.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -26,7 +27,12 @@ class Action(StrEnum):
     RESTORE = "restore"
 
 
-ASKED: Final = (Action.REGISTER, Action.MOVE, Action.LEAVE)
+ASKED: Final[Mapping[Action, Sequence[str]]] = {
+    Action.REGISTER: (Verdict.CREATED, Verdict.CHANGED, Verdict.RENEWED, Verdict.STALE, FULL, UNREACHABLE),
+    Action.MOVE: (Verdict.CHANGED, Verdict.RENEWED, Verdict.STALE, Verdict.UNKNOWN, UNREACHABLE),
+    Action.LEAVE: (Verdict.REMOVED, Verdict.STALE, Verdict.UNKNOWN, FULL, UNREACHABLE),
+}
+"""What may come of what others ask for; an end that comes before its beginning is kept, if there is room."""
 
 
 class Tally:
