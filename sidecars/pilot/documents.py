@@ -98,6 +98,17 @@ def revised(held: Document | None, content: Content | None, expected: int | None
     return after
 
 
+class Statistics(msgspec.Struct, frozen=True):
+    """`configurations` and `policies` are those in force; `changes` were made by this pilot, `refused` were not.
+    `trouble` is what the store said last, empty if it is well."""
+
+    configurations: int
+    policies: int
+    changes: int
+    refused: int
+    trouble: str
+
+
 class Documents:
     """The documents of a store. Nothing is known before `follow` has begun. `listeners` are told each document that has
     changed, once it is known here. `wall` is the time of day."""
@@ -109,6 +120,7 @@ class Documents:
         self._wall = wall
         self._capacity = capacity
         self._known: dict[Key, tuple[Document, int]] = {}
+        self._changes = self._refused = 0
         self._news = trio.Event()
 
     def get(self, key: Key) -> Document | None:
@@ -124,6 +136,11 @@ class Documents:
         """The documents of a kind that are in force, in order."""
         return sorted(key for key, (document, _) in self._known.items() if key.kind == kind and not document.deleted)
 
+    def statistics(self) -> Statistics:
+        """How many there are, and what became of changes."""
+        counts = len(self.keys("config")), len(self.keys("policy"))
+        return Statistics(*counts, self._changes, self._refused, self.trouble)
+
     async def changed(self, key: Key, after: int, *, wait: float) -> Document | None:
         """The last version once it is a later one than `after`, or as it is when `wait` seconds are over."""
         with trio.move_on_after(wait):
@@ -135,6 +152,15 @@ class Documents:
         self, key: Key, content: Content | None, *, expected: int | None = None, comment: str = ""
     ) -> Document:
         """Makes a version of that content (None deletes the document). Raises Stale, Unknown, TooMuch, Unreachable."""
+        try:
+            document = await self._put(key, content, expected, comment)
+        except PannierError:
+            self._refused += 1
+            raise
+        self._changes += 1
+        return document
+
+    async def _put(self, key: Key, content: Content | None, expected: int | None, comment: str) -> Document:
         if expected is not None and expected > self._version(key):
             await self._read(key)  # another pilot may have told of a version that is still on its way to us
         for _ in range(ATTEMPTS):

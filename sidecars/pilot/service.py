@@ -32,6 +32,7 @@ from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.policies import Policies
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.status import Account
 from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
 
@@ -70,11 +71,15 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             streams = Streams(registry, fanout)
             documents = Documents(store)
             await nursery.start(documents.follow)
-            about = DocumentsApi(documents, Policies(documents))
+            account = Account(registry, store=_shown(settings.store), peers=peers)
+            account.parts["stream"] = streams.statistics
+            account.parts["documents"] = documents.statistics
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
-            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams, documents=about).handle)
+            about = DocumentsApi(documents, Policies(documents))
+            api = partial(Api, registry, streams, account=account, documents=about)
+            nursery.start_soon(listen, listen_unix(settings.socket), api().handle)
             for listener in listeners:
-                nursery.start_soon(listen, listener, Api(registry, streams, token=token, documents=about).handle)
+                nursery.start_soon(listen, listener, api(token=token).handle)
             places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
             ready(
                 f"the pilot is ready: {', '.join(places)}; {len(registry.view)} instances in {_shown(settings.store)}"
