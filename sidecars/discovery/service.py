@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 from pannier import _native
 from pannier.shared.duration import seconds
+from pannier.shared.endpoints import Endpoints, Sources
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import serve_http
 from pannier.shared.instances import Key
@@ -35,6 +36,7 @@ from pannier.sidecars.discovery.probes import Probes, Target
 from pannier.sidecars.discovery.publisher import Publisher
 from pannier.sidecars.discovery.registry import Registry
 from pannier.sidecars.discovery.slots import Place
+from pannier.sidecars.discovery.sources import sources
 from pannier.sidecars.discovery.table import KIND, Table, TableReader, TableWriter, decode, drains
 from pannier.sidecars.discovery.voice import Voice
 
@@ -136,6 +138,8 @@ class Discovery:
         api = Api(
             self._catalogue.leases,
             self._services,
+            endpoints=self._endpoints,
+            sources=self._sources,
             changed=self._publisher.changed,
             clock=trio.current_time,
             ttl=seconds(config.lease_ttl),
@@ -317,6 +321,18 @@ class Discovery:
 
     def _services(self) -> Services:
         return self._catalogue.services(self._catalogue.table())
+
+    def _endpoints(self) -> Endpoints:
+        return self._catalogue.endpoints(self._catalogue.table())
+
+    def _sources(self) -> Sources:
+        return sources(
+            self._context.config,
+            self._context.directory / API_SOCKET,
+            self._endpoints().endpoints,
+            written=0 if self._file is None else sum(map(len, self._file.services.values())),
+            trouble=self._voice.trouble,
+        )
 
     async def _answer_services(self, _: Nothing) -> Services:
         await trio.lowlevel.checkpoint()
