@@ -77,6 +77,13 @@ class Unfollow(msgspec.Struct, frozen=True, tag="unfollow"):
     services: Annotated[list[_Name], Meta(max_length=10_000)]
 
 
+class About(msgspec.Struct, frozen=True, tag="about"):
+    """What has become of these instances of a service? The answer is a `Changed`."""
+
+    service: ServiceName
+    ids: Annotated[list[InstanceId], Meta(max_length=10_000)]
+
+
 class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag="register"):
     """A life says that it is there, for the first time or again; `epoch` 0 is given one."""
 
@@ -145,7 +152,7 @@ class Pong(msgspec.Struct, frozen=True, tag="pong"):
     revision: int
 
 
-Asked: TypeAlias = Follow | Unfollow | Register | Leave | Ping
+Asked: TypeAlias = Follow | Unfollow | About | Register | Leave | Ping
 Said: TypeAlias = Told | Changed | Current | Answer | Pong
 
 _encode = msgspec.msgpack.Encoder().encode

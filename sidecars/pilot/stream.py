@@ -23,6 +23,7 @@ from pannier.shared.pilot_stream import (
     MAX_ASKED,
     SILENCE_SECONDS,
     UPGRADE,
+    About,
     Answer,
     Asked,
     Changed,
@@ -55,10 +56,12 @@ _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
-    """`resynchronised`: times that somebody was told everything anew because he had read too slowly."""
+    """`behind`: who reads so slowly that he will be told everything anew; `resynchronised`: how often that was done.
+    `told`: messages to followers; `dropped`: connections that were ended."""
 
     connected: int
     following: int
+    behind: int
     told: int
     resynchronised: int
     dropped: int
@@ -78,8 +81,14 @@ class Streams:
 
     def statistics(self) -> StreamStatus:
         """Counts since this pilot has begun; those of connections and followed services are of now."""
-        following = sum(len(session.following) for session in self.sessions)
-        return StreamStatus(len(self.sessions), following, self.told, self.resynchronised, self.dropped)
+        return StreamStatus(
+            connected=len(self.sessions),
+            following=sum(len(session.following) for session in self.sessions),
+            behind=sum(session.behind for session in self.sessions),
+            told=self.told,
+            resynchronised=self.resynchronised,
+            dropped=self.dropped,
+        )
 
     def upgrade(self, request: Request, *, refused: Callable[[Request], Response | None]) -> Response | Upgrade:
         """The answer to `GET /v1/stream`. Who would be `refused` a change may follow all the same, and is told so when
@@ -120,12 +129,13 @@ class _Session:
 
     def __init__(self, streams: Streams, *, may_change: bool) -> None:
         self.following: set[str] = set()
+        self.behind = False
         self._streams = streams
         self._registry = streams.registry
         self._may_change = may_change
         self._waiting: list[bytes] = []
         self._size = 0
-        self._behind = self._ending = False
+        self._ending = False
         self._wake = trio.Event()
 
     async def converse(self, stream: trio.abc.Stream, early: bytes) -> None:
@@ -163,10 +173,10 @@ class _Session:
                 return
 
     async def _write(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
-        while not self._ending:
+        while self._waiting or not self._ending:
             await self._wake.wait()
             self._wake = trio.Event()
-            if self._behind:
+            if self.behind:
                 self._catch_up()
             parts, self._waiting, self._size = self._waiting, [], 0
             self._streams.told += len(parts)
@@ -191,6 +201,10 @@ class _Session:
                 for service in message.services:
                     self.following.discard(service)
                     self._streams.fanout.leave(service, self)
+            case About():
+                keys = [(message.service, name) for name in message.ids]
+                change = Change(message.service, self._registry.view.revision, keys)
+                self._say(self._streams.change(change))
             case Register() | Leave():
                 self._say(frame(await self._change(message)))
 
@@ -204,7 +218,7 @@ class _Session:
             self._streams.fanout.join(service, self)
             names = view.services() if service == EVERY else [service]
             for name in names:
-                if not known or not self._registry.is_known(name, known):
+                if not self._registry.is_known(name, known):
                     self._say(self._streams.whole(name))
         self._say(self._current())
 
@@ -230,7 +244,7 @@ class _Session:
             self._say(self._streams.change(change))
 
     def _say(self, encoded: bytes) -> None:
-        if self._behind:
+        if self.behind:
             return
         self._waiting.append(encoded)
         self._size += len(encoded)
@@ -239,12 +253,12 @@ class _Session:
             self._fall_behind()
 
     def _fall_behind(self) -> None:
-        self._behind = True
+        self.behind = True
         self._waiting = []
         self._wake.set()
 
     def _catch_up(self) -> None:
-        self._behind = False
+        self.behind = False
         self._streams.resynchronised += 1
         view = self._registry.view
         names = view.services() if EVERY in self.following else sorted(self.following)
