@@ -3,6 +3,8 @@
 Rules (`shared/pilot_stream.py` has the messages):
 
 - What all followers of a service are told is encoded once.
+- What one is told at once is sent at once, as far as his socket takes it, without waking anybody for it: a task is
+  there for who reads slowly alone. That, and not the encoding, was what a change cost.
 - Who reads slowly costs nobody else: what waits for him is bounded, and beyond that it is dropped, and all of what he
   follows is told anew when he reads again. Who does not read at all, or is not heard of, is let go.
 - Requests of one connection are carried out one after the other, so that what it says last holds.
@@ -10,7 +12,10 @@ Rules (`shared/pilot_stream.py` has the messages):
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -42,7 +47,7 @@ from pannier.shared.pilot_stream import (
     frame,
 )
 from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
-from pannier.sidecars.pilot.fanout import Change, Fanout
+from pannier.sidecars.pilot.fanout import SLICE_SECONDS, Change, Fanout
 from pannier.sidecars.pilot.registry import CATCH_UP_SECONDS, Outcome, Registry
 
 WAITING_BYTES: Final = 8 * 1024 * 1024
@@ -74,10 +79,12 @@ class Streams:
         self.registry = registry
         self.fanout = fanout
         self.sessions: set[_Session] = set()
+        self.unsent: dict[_Session, None] = {}
         self.told = self.resynchronised = self.dropped = 0
         self._whole: dict[str, bytes] = {}
         self._last: tuple[Change | None, bytes] = (None, b"")
         fanout.join(EVERY, self)
+        fanout.after_telling(self.send)
 
     def statistics(self) -> StreamStatus:
         """Counts since this pilot has begun; those of connections and followed services are of now."""
@@ -101,6 +108,16 @@ class Streams:
     def changed(self, change: Change) -> None:
         """Before any of its followers is told."""
         self._whole.pop(change.service, None)
+
+    async def send(self) -> None:
+        """Sends everybody what he was told."""
+        until = time.monotonic() + SLICE_SECONDS
+        while self.unsent:
+            session, _ = self.unsent.popitem()
+            session.send()
+            if time.monotonic() > until:
+                await trio.lowlevel.checkpoint()
+                until = time.monotonic() + SLICE_SECONDS
 
     def whole(self, service: str) -> bytes:
         """All of a service, as a frame."""
@@ -135,13 +152,16 @@ class _Session:
         self._may_change = may_change
         self._waiting: list[bytes] = []
         self._size = 0
+        self._rest = b""  # what the socket has not taken; nothing else is sent until it has
         self._ending = False
         self._wake = trio.Event()
+        self._socket: int | None = None
 
     async def converse(self, stream: trio.abc.Stream, early: bytes) -> None:
         """Until the peer leaves, falls silent, does not read, or says what cannot be understood."""
         streams = self._streams
         streams.sessions.add(self)
+        self._socket = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, stream, nursery.cancel_scope)
@@ -152,11 +172,15 @@ class _Session:
                     streams.dropped += 1
                     self._say(frame(Answer(0, error=str(error), hint="the connection ends")))
                     self._ending = True
+                    self.send()
+                    self._wake.set()
                     nursery.cancel_scope.deadline = trio.current_time() + LAST_WORD_SECONDS
                 except _GONE:
                     nursery.cancel_scope.cancel()
         finally:
+            self._socket = None  # which is closed next, and its number another one's
             streams.sessions.discard(self)
+            streams.unsent.pop(self, None)
             for service in self.following:
                 streams.fanout.leave(service, self)
 
@@ -166,23 +190,39 @@ class _Session:
         while True:
             for body in frames.feed(data):
                 await self._carry_out(asked(body))
+            self.send()
             data = b""
             with trio.move_on_after(SILENCE_SECONDS):
                 data = bytes(await stream.receive_some(_CHUNK))
             if not data:
                 return
 
+    def send(self) -> None:
+        """What waits, as much of it as the socket takes at once."""
+        self._streams.unsent.pop(self, None)
+        if self._rest:
+            return
+        if self.behind:
+            self._catch_up()
+        data = b"".join(self._waiting)
+        self._streams.told += len(self._waiting)
+        self._waiting, self._size = [], 0
+        sent = 0
+        if self._socket is not None and data:
+            with suppress(OSError):  # full, or gone: `_write` will see
+                sent = os.write(self._socket, data)
+        if sent < len(data):
+            self._rest = data[sent:]
+            self._wake.set()
+
     async def _write(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
-        while self._waiting or not self._ending:
+        """What the socket has not taken at once."""
+        while self._rest or not self._ending:
             await self._wake.wait()
             self._wake = trio.Event()
-            if self.behind:
-                self._catch_up()
-            parts, self._waiting, self._size = self._waiting, [], 0
-            self._streams.told += len(parts)
             with trio.move_on_after(WRITE_SECONDS) as deadline:
                 try:
-                    await stream.send_all(b"".join(parts))
+                    await stream.send_all(self._rest)
                 except _GONE:
                     scope.cancel()
                     return
@@ -190,6 +230,8 @@ class _Session:
                 self._streams.dropped += 1
                 scope.cancel()
                 return
+            self._rest = b""
+            self.send()
 
     async def _carry_out(self, message: Asked) -> None:
         match message:
@@ -206,7 +248,10 @@ class _Session:
                 change = Change(message.service, self._registry.view.revision, keys)
                 self._say(self._streams.change(change))
             case Register() | Leave():
-                self._say(frame(await self._change(message)))
+                answer = await self._change(message)
+                self._say(frame(answer))
+                if answer.verdict != Verdict.RENEWED:  # which has taken its time, and the next one will
+                    self.send()
 
     async def _follow(self, message: Follow) -> None:
         if len(self.following | message.services.keys()) > FOLLOWED:
@@ -248,14 +293,14 @@ class _Session:
             return
         self._waiting.append(encoded)
         self._size += len(encoded)
-        self._wake.set()
+        self._streams.unsent[self] = None
         if self._size > WAITING_BYTES and len(self._waiting) > 1:
             self._fall_behind()
 
     def _fall_behind(self) -> None:
         self.behind = True
         self._waiting = []
-        self._wake.set()
+        self._streams.unsent[self] = None
 
     def _catch_up(self) -> None:
         self.behind = False

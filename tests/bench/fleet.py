@@ -222,7 +222,9 @@ def main() -> None:
         raise SystemExit("etcd is not installed: make peers")
     bench = Bench(given.quick, given.over, etcd)
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    print(f"{given.store} over {given.over}, {cores} cores, load {load:.1f} before; times in ms, cpu in % of a core, rss in MB")
+    print(
+        f"{given.store} over {given.over}, {cores} cores, load {load:.1f} before; times in ms, cpu in % of a core, rss in MB"
+    )
     print(" ".join(f"{name:>{width}}" for name, width in COLUMNS), flush=True)
     rows: list[Row] = []
     try:
