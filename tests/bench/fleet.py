@@ -36,8 +36,8 @@ LEASE_MS: Final = 10_000
 
 
 class Row(msgspec.Struct, frozen=True):
-    """What a scenario has come to. Convergence in milliseconds; `cpu` in per cent of a core, `rss` in MB, those of the
-    store as well if it is a process of its own; rates a second; `more` is what only this scenario has."""
+    """What a scenario has come to. Convergence in milliseconds; `cpu` in per cent of a core, `rss` in MB, of the pilot
+    alone; rates a second; `more` is what only this scenario has."""
 
     scenario: str
     instances: int
@@ -53,7 +53,6 @@ class Row(msgspec.Struct, frozen=True):
     megabytes: float
     errors: int
     first_error: str
-    store_cpu: float = 0.0
     more: dict[str, float] = {}
 
 
@@ -87,33 +86,35 @@ def told(name: str, pilot: Pilot, client: Client, command: str, **more: float) -
     """One command of the client, and what the pilot has spent on it."""
     before, began = pilot.cpu_seconds(), time.monotonic()
     said = client.tell(command)
-    return row(name, pilot, client, said, pilot.cpu_seconds() - before, time.monotonic() - began, more)
+    spent = Spent(pilot.cpu_seconds() - before, time.monotonic() - began, pilot.resident_bytes())
+    return row(name, client.fleet, said, spent, more)
 
 
-def row(
-    name: str,
-    pilot: Pilot,
-    client: Client,
-    said: Mapping[str, object],
-    cpu: float,
-    seconds: float,
-    more: dict[str, float],
-) -> Row:
+@dataclass(frozen=True)
+class Spent:
+    """What the pilot has spent, within which time, and what it has of memory."""
+
+    cpu: float
+    seconds: float
+    resident: int
+
+
+def row(name: str, fleet: Fleet, said: Mapping[str, object], spent: Spent, more: dict[str, float]) -> Row:
     """A row of what the client says and the pilot has spent."""
     number = {key: float(value) for key, value in said.items() if isinstance(value, int | float)}
     return Row(
         scenario=name,
-        instances=client.fleet.instances,
-        hosts=client.fleet.hosts,
-        seconds=round(seconds, 2),
+        instances=fleet.instances,
+        hosts=fleet.hosts,
+        seconds=round(spent.seconds, 2),
         changes=int(number["changes"]),
         p50=number["p50_ms"],
         p99=number["p99_ms"],
         longest=number["max_ms"],
-        cpu=round(100 * cpu / seconds, 1),
-        rss=round(pilot.resident_bytes() / 1e6, 1),
-        renewals=round(number["renewals"] / seconds, 1),
-        megabytes=round(number["bytes"] / seconds / 1e6, 2),
+        cpu=round(100 * spent.cpu / spent.seconds, 1),
+        rss=round(spent.resident / 1e6, 1),
+        renewals=round(number["renewals"] / spent.seconds, 1),
+        megabytes=round(number["bytes"] / spent.seconds / 1e6, 2),
         errors=int(number["errors"]),
         first_error=str(said["first_error"]),
         more=more,
@@ -128,13 +129,13 @@ def restarted(name: str, pilot: Pilot, client: Client) -> Row:
     pilot.start()
     down = time.monotonic() - began
     said = client.answer()
-    seconds = time.monotonic() - began
+    spent = Spent(pilot.cpu_seconds(), time.monotonic() - began, pilot.resident_bytes())
     more = {
         "down_s": round(down, 2),
         "reconnects_a_second": float(str(said["opened_a_second"])),
-        "cpu_s": round(pilot.cpu_seconds(), 2),
+        "cpu_s": round(spent.cpu, 2),
     }
-    return row(name, pilot, client, said, pilot.cpu_seconds(), seconds, more)
+    return row(name, client.fleet, said, spent, more)
 
 
 def scale(bench: Bench) -> Iterator[Row]:
@@ -222,9 +223,8 @@ def main() -> None:
         raise SystemExit("etcd is not installed: make peers")
     bench = Bench(given.quick, given.over, etcd)
     load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
-    print(
-        f"{given.store} over {given.over}, {cores} cores, load {load:.1f} before; times in ms, cpu in % of a core, rss in MB"
-    )
+    print(f"{given.store} over {given.over}, {cores} cores, load {load:.1f} before")
+    print("convergence in ms, cpu in % of a core, rss in MB, renewals and megabytes a second")
     print(" ".join(f"{name:>{width}}" for name, width in COLUMNS), flush=True)
     rows: list[Row] = []
     try:

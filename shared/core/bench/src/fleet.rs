@@ -49,8 +49,8 @@ const SECOND: u64 = 1_000_000_000;
 const PING: u64 = 5 * SECOND;
 /// Everybody looks after so long, since comparing everything takes its time.
 const LOOK: u64 = SECOND / 10;
-/// A command that is not done by then says so, and what is missing.
-const PATIENCE: u64 = 180 * SECOND;
+/// Seconds: a command that is not done by then says so, and what is missing.
+const PATIENCE: u64 = 180;
 /// A second, doubled with each attempt in vain, up to this; `spread` is the least of the upper bound.
 const RETRY: f64 = 1.0;
 const RETRY_MOST: f64 = 30.0;
@@ -76,6 +76,7 @@ pub fn run(mut given: Arguments) -> Result<(), Box<dyn Error>> {
         token: given.text("token").unwrap_or_default(),
         ttl_ms: given.value("ttl-ms")?.unwrap_or(10_000),
         spread: given.value("spread")?.unwrap_or(10.0),
+        patience: SECOND * given.value("patience")?.unwrap_or(PATIENCE),
         open_rate: given.value("open-rate")?.unwrap_or(200),
         followers: Vec::new(),
         own: vec![Own::new(); plan.instances],
@@ -118,6 +119,7 @@ struct Fleet {
     ttl_ms: u64,
     spread: f64,
     open_rate: u64,
+    patience: u64,
     plan: Plan,
     followers: Vec<i64>,
     own: Vec<Own>,
@@ -267,7 +269,8 @@ impl Fleet {
     }
 
     fn advance(&mut self, now: u64) {
-        if let Some(missing) = (now > self.begun + PATIENCE && !matches!(self.task, Task::Idle)).then(|| self.missing())
+        if let Some(missing) =
+            (now > self.begun + self.patience && !matches!(self.task, Task::Idle)).then(|| self.missing())
         {
             self.tally.error(format!("not done in time: {missing}"));
             self.behind = 0;
