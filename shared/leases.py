@@ -9,7 +9,8 @@ Rules:
   - when more than 15 % of the leases vanish in one window, the fault is more likely ours or the network's, and eviction
     stops (Eureka's self-preservation). One lease a window may always go, or small registries would keep every corpse.
 - An instance that said it is DRAINING, DOWN or STARTING is evicted by time without ado.
-- Time that this process did not run does not count against a lease: nobody could renew.
+- Time that this process did not run does not count against a lease: nobody could renew. Who has renewed since has a
+  whole TTL, and no more.
 
 No clock, no I/O: `now` is in seconds of a monotonic clock. Refused: wall-clock expiry dates (they jump), and a
 heartbeat counter instead of epochs (it cannot tell a zombie from its successor).
@@ -199,7 +200,7 @@ class Leases:
         if gap <= PAUSE_SECONDS:
             return 0.0
         for key, lease in self._leases.items():
-            self._leases[key] = replace(lease, expires=lease.expires + gap)
+            self._leases[key] = replace(lease, expires=min(lease.expires + gap, now + lease.registration.ttl))
         return gap
 
     def _last_of_service(self, key: Key) -> bool:

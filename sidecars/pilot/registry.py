@@ -142,7 +142,7 @@ class Registry:
 
     async def move(self, key: Key, epoch: int, state: State) -> Outcome:
         """A life says where it stands. Raises Unreachable."""
-        return await self._decide(key, lambda held: entries.move(held, epoch, state))
+        return await self._decide(key, lambda held: entries.move(held, epoch, state), sure=True)
 
     async def leave(self, key: Key, epoch: int | None) -> Outcome:
         """A life says that it ends; None is whichever is in force. Raises Unreachable."""
@@ -152,7 +152,7 @@ class Registry:
                 return Decision(Verdict.UNKNOWN)
             return entries.leave(held, epoch if epoch is not None else held.epoch if held is not None else 0)
 
-        return await self._decide(key, decide)
+        return await self._decide(key, decide, sure=True)
 
     async def follow(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reads everything, then what changes, for ever; started once everything is known for the first time."""
@@ -247,8 +247,9 @@ class Registry:
                 if self.view.get(key)[1] == version:
                     self.view.correct(key, None)
 
-    async def _decide(self, key: Key, decide: Callable[[Entry | None], Decision]) -> Outcome:
-        """Asks what follows from the entry that is known, and swaps it in; of another one if somebody was quicker."""
+    async def _decide(self, key: Key, decide: Callable[[Entry | None], Decision], *, sure: bool = False) -> Outcome:
+        """Asks what follows from the entry that is known, and swaps it in; of another one if somebody was quicker. If
+        nothing follows, the store is asked first for `sure`: another pilot may have written what is not known yet."""
         name = key_of(key)
         for _ in range(ATTEMPTS):
             held, version = self.view.get(name)
@@ -256,6 +257,10 @@ class Registry:
             write = decision.write
             if write is None and decision.verdict is Verdict.RENEWED and version == ABSENT:
                 write = held  # which the store has lost
+            if write is None and sure:
+                sure = False
+                await self._look_up(name)
+                continue
             if write is None:
                 return Outcome(decision.verdict, held)
             self._make_room(held, write)
@@ -272,6 +277,12 @@ class Registry:
                 self._attend(name)
             return Outcome(decision.verdict, write)
         raise Unreachable(f"{name} is written by others all the time", hint="try again in a moment")
+
+    async def _look_up(self, name: str) -> None:
+        """Learns what the store has at a key, if it is news. Raises Unreachable."""
+        item = await self._store.get(name)
+        if item is not None and self.view.learn(item):
+            self._attend(name)
 
     def _make_room(self, held: Entry | None, write: Entry) -> None:
         """Raises Full."""
