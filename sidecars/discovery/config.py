@@ -8,10 +8,14 @@ from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
 from pannier.shared.instances import InstanceId, ServiceName
 from pannier.shared.messages import SERVICES
+from pannier.shared.pilot_stream import EVERY
 from pannier.shared.profile import Address, CheckPath, Metadata
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.rights import Needs
 
+FollowedName = Annotated[
+    str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9._-]{0,62})$(?!\n)", description='a service name such as "orders", or "*"')
+]
 Count = Annotated[int, Meta(ge=1, le=100)]
 
 
@@ -42,6 +46,23 @@ class HealthChecks(Struct, frozen=True, forbid_unknown_fields=True):
     successes: Count = 1
 
 
+class Pilot(Struct, frozen=True, forbid_unknown_fields=True):
+    """The pilot that services of several hosts share: where its equals listen, and the file with the token that lets
+    this sidecar register over TCP.
+
+    `advertise` is the host under which others reach this one; without it the own instance is not registered, unless its
+    address is one that others can use. `follow` names the services that are subscribed to, `*` is all; others follow
+    when they are asked for on `api.sock`.
+    """
+
+    addresses: Annotated[list[Address], Meta(min_length=1, max_length=16)]
+    token_file: Annotated[str, Meta(min_length=1)] | None = None
+    advertise: (
+        Annotated[str, Meta(pattern=r"^[0-9A-Za-z.:_-]{1,255}$(?!\n)", description="a host or IP address")] | None
+    ) = None
+    follow: Annotated[list[FollowedName], Meta(max_length=1000)] = field(default_factory=lambda: [EVERY])
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The part of a profile that configures this sidecar.
 
@@ -58,3 +79,4 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     app: Address | None = None
     health: HealthChecks = field(default_factory=HealthChecks)
     lease_ttl: Duration = "10s"
+    pilot: Pilot | None = None

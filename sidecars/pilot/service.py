@@ -25,10 +25,12 @@ from pannier.shared.http_server import Limits, serve_http
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.pilot.api import Api
 from pannier.sidecars.pilot.etcd import EtcdStore
+from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.store import Store
+from pannier.sidecars.pilot.stream import Streams
 
 CONNECTIONS: Final = 4096
 """Of one listener: a watcher holds one."""
@@ -60,10 +62,13 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
                 await peers.there.wait()
             await nursery.start(registry.follow)
             nursery.start_soon(registry.tend)
+            fanout = Fanout(registry)
+            nursery.start_soon(fanout.run)
+            streams = Streams(registry, fanout)
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
-            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry).handle)
+            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams).handle)
             for listener in listeners:
-                nursery.start_soon(listen, listener, Api(registry, token=token).handle)
+                nursery.start_soon(listen, listener, Api(registry, streams, token=token).handle)
             places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
             ready(
                 f"the pilot is ready: {', '.join(places)}; {len(registry.view)} instances in {_shown(settings.store)}"
