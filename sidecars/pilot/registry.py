@@ -6,7 +6,8 @@
   everybody a whole TTL.
 - Who does not renew is given up by the rules of `leases.py`: never the last of a service by time alone, never so many
   at once that the fault is more likely ours. Who is doubted by them and stays silent for `DOUBTED_TTLS` more goes as
-  well, one a window, where his service has others.
+  well, one a window, where his service has others. Where those are another pilot's, the doubt is written first, and
+  he goes a window later: else two pilots, each relying on the other's, would leave nobody.
 - A pilot that is blind (`peers.py`) takes no renewals: who renews has to find one that is not.
 - Tombstones are kept for `BURIED_SECONDS`: longer than any word of an old life may be under way.
 """
@@ -26,7 +27,7 @@ import trio
 from pannier.shared.backoff import full_jitter
 from pannier.shared.errors import Blame, PannierError, Unreachable
 from pannier.shared.instances import Key, State
-from pannier.shared.leases import WINDOW_SECONDS, Lease, Leases, Registration
+from pannier.shared.leases import WINDOW_SECONDS, Leases, Registration
 from pannier.shared.pilot_stream import Gone, Instance
 from pannier.shared.ticks import next_tick
 from pannier.sidecars.pilot import entries
@@ -89,6 +90,7 @@ class Registry:
         self._pilot = peers.pilot if peers is not None else ""
         self._leases = Leases(clock(), capacity=2 * capacity)
         self._missed: dict[Key, int] = {}  # epochs of those that are given up, until that is written
+        self._doubts: dict[Key, int] = {}  # likewise, of those that are doubted
         self._lost: set[str] = set()  # keys that the store has lost, until they are written again
         self._doubted_at = clock()
         self._news = trio.Event()
@@ -238,11 +240,21 @@ class Registry:
         if now - self._doubted_at >= WINDOW_SECONDS:
             for lease in self._leases.suspects():
                 registration = lease.registration
-                if now - lease.expires >= DOUBTED_TTLS * registration.ttl and self._has_others(registration.key):
+                if now - lease.expires >= DOUBTED_TTLS * registration.ttl and self._stop_waiting(registration.key):
                     self._doubted_at = now
-                    self._leases.confirm_gone(registration.key)
-                    self._miss(registration.key)
                     break
+
+    def _stop_waiting(self, key: Key) -> bool:
+        """Gives up who has been doubted for long, or has it written that he is; whether there was anything to do."""
+        entry, _ = self.view.get(key_of(key))
+        if entry is None or not (self._has_mine(key) or self._has_others(key)):
+            return False
+        if self._has_mine(key) or entry.doubted:
+            self._leases.confirm_gone(key)
+            self._miss(key)
+        else:
+            self._doubts[key] = entry.epoch
+        return True
 
     async def write_down(self) -> None:
         """What was decided and is not in the store yet, and whoever was tended by a pilot that has gone. Raises
@@ -254,6 +266,10 @@ class Registry:
             if self._missed.get(instance) == epoch:  # else it has renewed meanwhile
                 await self._decide(instance, partial(entries.give_up, epoch=epoch, pilot=self._pilot))
                 self._missed.pop(instance, None)
+        for instance, epoch in tuple(self._doubts.items()):
+            await self._decide(instance, partial(entries.doubt, epoch=epoch, pilot=self._pilot))
+            self._doubts.pop(instance, None)
+            self._doubted_at = self._clock()  # from when on the others may know
         if self._peers is not None:
             for pilot in filter(self._peers.gone, self.view.pilots()):
                 for key in self.view.tended(pilot):
@@ -332,11 +348,13 @@ class Registry:
         if entry is None or not self._is_mine(entry):
             self._leases.forget(key)
             self._missed.pop(key, None)
+            self._doubts.pop(key, None)
         elif lease is None or _registration(key, entry) != lease.registration:
             self._renew(key, entry, grace=grace)
 
     def _renew(self, key: Key, entry: Entry, *, grace: float = 0.0) -> None:
         self._missed.pop(key, None)
+        self._doubts.pop(key, None)
         self._leases.register(_registration(key, entry), self._clock() + grace)
 
     def _miss(self, key: Key) -> None:
@@ -347,11 +365,18 @@ class Registry:
     def _is_mine(self, entry: Entry | None) -> bool:
         return entry is not None and not entry.gone and entry.pilot == self._pilot
 
-    def _has_others(self, key: Key) -> bool:
-        """Whether the service has another instance that nobody doubts."""
+    def _has_mine(self, key: Key) -> bool:
+        """Whether the service has another instance that this pilot tends and does not doubt."""
         others = (instance_of(name) for name in self.view.alive(key[0]))
-        leases: list[Lease | None] = [self._leases.get(other) for other in others if other != key]
-        return any(lease is None or not lease.suspect for lease in leases)
+        leases = [self._leases.get(other) for other in others if other != key]
+        return any(lease is not None and not lease.suspect for lease in leases)
+
+    def _has_others(self, key: Key) -> bool:
+        """Whether the service has an instance that another pilot tends and has not said to doubt."""
+        if self._peers is None or self._peers.blind:
+            return False
+        others = (self.view.get(name)[0] for name in self.view.alive(key[0]))
+        return any(other is not None and other.pilot != self._pilot and not other.doubted for other in others)
 
     def _tell(self) -> None:
         self._news.set()
@@ -362,7 +387,7 @@ class Registry:
         assert entry is not None, "it is alive"
         key = instance_of(name)
         lease = self._leases.get(key)
-        suspect = lease is not None and lease.suspect
+        suspect = entry.doubted or (lease is not None and lease.suspect)
         return Instance(*key, entry.address, entry.state, entry.epoch, version, dict(entry.metadata), suspect)
 
 

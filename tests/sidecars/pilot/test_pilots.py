@@ -202,6 +202,51 @@ async def test_who_is_doubted_goes_in_the_end_where_others_are(world: World) -> 
     assert not one.registry.preserving
 
 
+async def test_pilots_that_rely_on_each_others_instances_do_not_leave_nobody(world: World) -> None:
+    one, two = world.pilots
+    await one.registry.register(A, entry())
+    await two.registry.register(B, entry())
+    for _ in range((DOUBTED_TTLS + 8) * TTL):
+        world.now += 1
+        for pilot in world.pilots:
+            pilot.beat()
+            pilot.registry.look()
+        for pilot in world.pilots:  # both decide before either hears of the other
+            await pilot.registry.write_down()
+        for pilot in world.pilots:
+            pilot.deliver()
+    assert [(i.id, i.suspect) for i in one.registry.instances("orders")] == [("a", True), ("b", True)]
+    assert (await two.registry.register(B, entry())).verdict is Verdict.CHANGED, "it is doubted no more"
+    await world.later(4 * TTL, renewing=[(two, B)])
+    assert two.ids() == ["b"], "now there is another one"
+
+
+async def test_who_is_given_up_but_still_in_the_store_is_nobody_to_rely_on(world: World) -> None:
+    one, _ = world.pilots
+    keys = [("orders", f"i{number}") for number in range(3)]
+    for key in keys:
+        await one.registry.register(key, entry())
+    one.deliver()
+    one.down = True  # and nothing that is decided can be written
+    for second in range((DOUBTED_TTLS + 20) * TTL):
+        world.now += 1
+        if second < TTL * (DOUBTED_TTLS + 4):
+            one.registry._renew(keys[0], one.registry.view.get(key_of(keys[0]))[0])  # type: ignore[arg-type]
+        one.registry.look()
+    one.down = False
+    await one.registry.write_down()
+    assert "i0" in one.ids()
+
+
+async def test_an_end_is_not_unknown_because_the_watch_is_late(world: World) -> None:
+    one, two = world.pilots
+    await one.registry.register(A, entry())
+    assert (await two.registry.move(A, 1, State.DRAINING)).verdict is Verdict.CHANGED
+    await one.registry.register(B, entry())
+    assert (await two.registry.leave(B, None)).verdict is Verdict.REMOVED
+    assert (await two.registry.leave(("orders", "c"), None)).verdict is Verdict.UNKNOWN
+
+
 async def test_a_first_epoch_after_a_burial_is_timed_like_any(world: World) -> None:
     one, _ = world.pilots
     await one.registry.register(A, entry(2))
