@@ -23,16 +23,16 @@ from tests.model.history import NEVER, Call, History, Telling, Told
 from tests.model.linear import unexplained
 
 
-def violations(history: History, *, lag: float, bound: float) -> list[str]:
-    """All that was not kept. `lag`: seconds for which pilots may not know of each other; `bound`: seconds after a TTL
-    within which somebody who is silent has to be gone."""
+def violations(history: History, *, lag: float, settled: float, bound: float) -> list[str]:
+    """All that was not kept. `lag`: seconds for which pilots may not know of each other; `settled`: seconds within which
+    everybody is told who has registered; `bound`: seconds after a TTL within which somebody who is silent is gone."""
     found = [f"{key}: no order explains what was answered" for key in unexplained(history, lag=lag)]
     found += fenced(history)
     found += onwards(history)
     found += kept(history, lag=lag)
     found += never_emptied(history)
     if history.quiet < NEVER:
-        found += told_in_the_end(history, bound=bound)
+        found += told_in_the_end(history, settled=settled)
         found += gone_in_the_end(history, bound=bound)
     return found
 
@@ -129,12 +129,12 @@ def never_emptied(history: History) -> list[str]:
     return found
 
 
-def told_in_the_end(history: History, *, bound: float) -> list[str]:
+def told_in_the_end(history: History, *, settled: float) -> list[str]:
     """All watchers agree in the end, and whoever has to be there is told as he said."""
     found = []
     for (watcher, service), telling in history.last().items():
         for key in (key for key in history.keys() if key[0] == service):
-            expected = _must_be_there(history, key, bound)
+            expected = _must_be_there(history, key, settled)
             told = telling.instances.get(key[1])
             if expected is None:
                 continue
@@ -226,7 +226,7 @@ def _was_silent(calls: Sequence[Call], epoch: int, since: float, at: float) -> b
     return last is None or at - last.began >= last.ttl
 
 
-def _must_be_there(history: History, key: Key, bound: float) -> Call | None:
+def _must_be_there(history: History, key: Key, settled: float) -> Call | None:
     """The registration in force in the end, if there is no doubt about it: the newest that was acknowledged, which went
     on renewing to the end and which nobody may have ended or replaced."""
     calls = history.of(key)
@@ -236,8 +236,8 @@ def _must_be_there(history: History, key: Key, bound: float) -> Call | None:
         return None
     last = renewals[-1]
     heard = history.ended - last.began < last.ttl
-    settled = any(call.ended <= history.ended - bound for call in renewals)
-    return last if heard and settled and last.ended > history.quiet else None
+    known = any(call.ended <= history.ended - settled for call in renewals)
+    return last if heard and known and last.ended > history.quiet else None
 
 
 def _drains(calls: Sequence[Call], epoch: int) -> bool:

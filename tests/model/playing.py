@@ -1,12 +1,13 @@
 """Histories of pilots in this process, whose time, store and luck are made up: a play is a list of steps.
 
-Each pilot has a watcher who goes on from the revision that he was told last. Time goes by in steps of a second, in which
-every pilot does what it does each second, unless it hangs, has crashed, or does not reach its store.
+Each pilot has a watcher who goes on from the revision that he was told last. Time goes by in steps of a second, in
+which every pilot does what it does each second, unless it hangs, has crashed, or does not reach its store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import TypeAlias
@@ -173,10 +174,8 @@ class Play:
             if not pilot.down and name not in self._late:
                 pilot.deliver()
             pilot.registry.look()
-            try:
+            with suppress(Unreachable):  # said again the next second
                 await pilot.registry.write_down()
-            except Unreachable:
-                pass  # said again the next second
 
     async def _renew(self, key: Key, pilot: Pilot) -> None:
         """The life in force, as its own client knows it, says what it has said."""

@@ -99,14 +99,14 @@ BROKEN: Mapping[Callable[[History], None], str] = {
 
 
 def test_a_history_that_is_well_is_found_so() -> None:
-    assert violations(well(), lag=0.0, bound=5.0) == []
+    assert violations(well(), lag=0.0, settled=3.0, bound=5.0) == []
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
 def test_what_is_broken_is_said(broken: Callable[[History], None]) -> None:
     history = well()
     broken(history)
-    found = violations(history, lag=0.0, bound=5.0)
+    found = violations(history, lag=0.0, settled=3.0, bound=5.0)
     assert any(BROKEN[broken] in each for each in found), found
 
 
@@ -116,11 +116,11 @@ def test_a_silent_one_may_be_given_up_replaced_or_doubted() -> None:
         falls_silent(history, KEY, 2.0)
         left = {} if instance is None else {"a": instance}
         history.tellings[1:] = [told(19.9, 12, b=B1, **left)]
-        assert violations(history, lag=0.0, bound=5.0) == []
+        assert violations(history, lag=0.0, settled=3.0, bound=5.0) == []
     history = well()
     second_life(history)
     history.tellings[1:] = [
         told(3, 12, a=replace(A1, epoch=2, revision=12, address="10.0.0.9:80"), b=B1),
         told(19.9, 13, b=B1),
     ]
-    assert violations(history, lag=0.0, bound=5.0) == []
+    assert violations(history, lag=0.0, settled=3.0, bound=5.0) == []

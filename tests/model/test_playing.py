@@ -42,7 +42,7 @@ steps: st.SearchStrategy[Step] = st.one_of(says, says, waits, happens, drains)
 @given(st.lists(steps, max_size=25))
 def test_several_pilots_keep_what_is_promised(played: list[Step]) -> None:
     history = trio.run(lambda: play(PILOTS, played, quiet=QUIET))
-    assert violations(history, lag=LAG, bound=BOUND) == []
+    assert violations(history, lag=LAG, settled=3.0, bound=BOUND) == []
 
 
 @settings(max_examples=PLAYS, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -50,7 +50,7 @@ def test_several_pilots_keep_what_is_promised(played: list[Step]) -> None:
 def test_a_single_pilot_answers_as_if_one_thing_happened_after_the_other(played: list[Step]) -> None:
     alone = [step for step in played if not isinstance(step, Happen) or step.what != "crashes"]
     history = trio.run(lambda: play(1, [_by_the_first(step) for step in alone], quiet=QUIET))
-    assert violations(history, lag=0.0, bound=BOUND) == []
+    assert violations(history, lag=0.0, settled=3.0, bound=BOUND) == []
 
 
 def _by_the_first(step: Step) -> Step:
