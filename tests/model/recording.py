@@ -10,7 +10,8 @@ Everything is one trio process with one clock, so that what was over before some
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -69,11 +70,31 @@ class Recorder:
                         fault.what(self.site)
             self.history.quiet = trio.current_time()
             await trio.sleep(quiet)
+            await self._all_told()
             nursery.cancel_scope.cancel()
-        for pilot in self.site.pilots:
-            await self._tell_all(f"of-{pilot}", pilot)
         self.history.ended = trio.current_time()
         return self.history
+
+    async def _all_told(self) -> None:
+        """Returns once the watchers have been told what the pilots know, or when that takes too long."""
+        with trio.move_on_after(PATIENCE_S):
+            while len({self._shown(watcher) for watcher in self._watchers()}) > 1:
+                await trio.sleep(AGAIN_S)
+                for pilot in self.site.pilots:
+                    with suppress(Lost, NotAsked):
+                        await self._tell_all(f"asks-{pilot}", pilot)
+
+    def _watchers(self) -> Collection[str]:
+        return {telling.watcher for telling in self.history.tellings}
+
+    def _shown(self, watcher: str) -> object:
+        """What a watcher knows."""
+        return frozenset(
+            (key[1], name, told.epoch, told.address, told.state)
+            for key, telling in self.history.last().items()
+            if key[0] == watcher
+            for name, told in telling.instances.items()
+        )
 
     async def _ready(self) -> None:
         with trio.move_on_after(PATIENCE_S):

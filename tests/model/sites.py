@@ -2,7 +2,7 @@
 pilot on a host of its own.
 
 What can be done to a process is done to one that was started here, by its own handle. The time of day of a pilot is
-what a file says (libfaketime): it jumps when that is written, while the clock that never jumps goes on.
+what a file says (`clocked.py`): it jumps when that is written, while the clock that never jumps goes on.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.system.host import PANNIER
 from tests.system.network import Network
 
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20.0
 MEMBERS = ("one", "two", "three")
 
@@ -46,7 +46,7 @@ class Site:
         words = self._pilot(name) if name in self.lives else self._member(name)
         with (self.folder / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
-                words, env=self._environment(name), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                words, env=self._environment(name), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         if name in self.lives:
             self.lives[name] += 1
@@ -65,7 +65,7 @@ class Site:
     def set_clock(self, pilot: str, hours: int) -> None:
         """The time of day of a pilot is so far from the right one."""
         new = self.folder / f"{pilot}.clock.new"
-        new.write_text(f"{hours:+d}h\n")
+        new.write_text(f"{hours * 3600}")
         os.replace(new, self.folder / f"{pilot}.clock")
 
     def said(self, name: str) -> str:
@@ -83,14 +83,6 @@ class Site:
             "PANNIER_RUNTIME_DIR": str(self.folder / name / "r"),
             "PANNIER_STATE_DIR": str(self.folder / name / "s"),
         }
-        if name in self.lives and Path(FAKETIME).exists():
-            self.set_clock(name, 0)
-            found |= {
-                "LD_PRELOAD": FAKETIME,
-                "FAKETIME_TIMESTAMP_FILE": str(self.folder / f"{name}.clock"),
-                "FAKETIME_CACHE_DURATION": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
         return found
 
     def _pilot(self, name: str) -> Sequence[str]:
@@ -99,7 +91,9 @@ class Site:
         if self.network is not None:
             inside = self.network.inside(MEMBERS[self.pilots.index(name)])
             store = f"etcd://{','.join(f'{self.network.address(member)}:2379' for member in self._nearest_first(name))}"
-        return [*inside, str(PANNIER), "pilot", "--socket", str(self.socket(name)), "--store", store]
+        self.set_clock(name, 0)
+        clocked = (sys.executable, "-m", "tests.model.clocked", str(self.folder / f"{name}.clock"))
+        return [*inside, *clocked, "pilot", "--socket", str(self.socket(name)), "--store", store]
 
     def _nearest_first(self, pilot: str) -> Sequence[str]:
         number = self.pilots.index(pilot)
