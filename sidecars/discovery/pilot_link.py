@@ -20,10 +20,9 @@ from typing import Final
 
 import h11
 import trio
-from pannier.shared.instances import Key
+from pannier.shared.instances import EVERY, Key
 from pannier.shared.leases import Registration
 from pannier.shared.pilot_stream import (
-    EVERY,
     MAX_TOLD,
     PATH,
     PING_SECONDS,

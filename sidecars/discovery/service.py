@@ -126,8 +126,9 @@ class Discovery:
         self._nursery.start_soon(self._publisher.run)
         self._nursery.start_soon(self._tick_forever)
         self._nursery.start_soon(self._follow_lifecycle)
-        if config.health.path is not None and config.app is not None:
-            self._own_probes.ask({"app": Target(config.app, config.health.path)})
+        if config.health.is_asked and config.app is not None:
+            health = config.health
+            self._own_probes.ask({"app": Target(config.app, health.path, health.grpc, health.command)})
         path = self._context.directory / API_SOCKET
         api = Api(
             self._catalogue.leases,

@@ -17,9 +17,8 @@ import msgspec
 import trio
 from pannier.shared.errors import PannierError
 from pannier.shared.http_server import Request, Response, Upgrade, error_response
-from pannier.shared.instances import State, check_address
+from pannier.shared.instances import EVERY, State, check_address
 from pannier.shared.pilot_stream import (
-    EVERY,
     MAX_ASKED,
     SILENCE_SECONDS,
     UPGRADE,

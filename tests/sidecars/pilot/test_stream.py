@@ -12,7 +12,7 @@ import pytest
 import trio
 from pannier.shared import pilot_stream as wire
 from pannier.shared.http_server import serve_http
-from pannier.shared.instances import State
+from pannier.shared.instances import EVERY, State
 from pannier.shared.leases import Registration
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.discovery.mirror import Mirror
@@ -133,7 +133,7 @@ async def test_who_follows_is_told_all_of_it_once_then_what_changes(pilot: Pilot
 async def test_who_follows_everything_hears_of_every_service(pilot: Pilot) -> None:
     await pilot.register("a")
     async with client(pilot) as follower:
-        await follower.say(wire.Follow({wire.EVERY: 0}))
+        await follower.say(wire.Follow({EVERY: 0}))
         told, current = await follower.hear_all(2)
         assert ids(told) == ["a"]
         assert isinstance(current, wire.Current) and list(current.services or ()) == ["orders"]
