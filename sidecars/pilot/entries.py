@@ -24,7 +24,7 @@ PREFIX: Final = "instances/"
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The value of an item: a life that is in force, which renews within `ttl_ms` with `pilot` (`doubted`: that pilot has
+    """The value of an item: a life that is in force, which renews within `ttl_ms` with `pilot` (`doubted`: that one has
     missed it for long), or what is left of the last one (`gone`, since `gone_ms` after the epoch of the clock; `final`:
     it was deliberate)."""
 
@@ -120,7 +120,7 @@ def take_over(held: Entry | None, before: str, pilot: str) -> Decision:
 
 
 def doubt(held: Entry | None, epoch: int, pilot: str) -> Decision:
-    """The pilot that tends a life has missed it for long, and says so to the others before it does anything about it."""
+    """The pilot that tends a life has missed it for long, and says so to the others before it does anything."""
     if held is None or held.gone or epoch != held.epoch or pilot != held.pilot:
         return Decision(Verdict.UNKNOWN)
     return Decision(Verdict.CHANGED, msgspec.structs.replace(held, doubted=True))

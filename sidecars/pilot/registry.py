@@ -197,8 +197,7 @@ class Registry:
                     async for batch in changes:
                         attempt = 0
                         for item in batch:
-                            if self.view.follow(item):
-                                self._attend(item.key)
+                            self._hear(item)
                         self._tell()
             except Compacted as error:
                 _log.warning("%s: everything is read anew", error.message)
@@ -339,6 +338,13 @@ class Registry:
             self._attend(key, grace=grace)
         self.trouble = ""
         self._tell()
+
+    def _hear(self, item: Item) -> None:
+        """What the watch says."""
+        if self.view.lacks(item) and self._is_mine(self.view.get(item.key)[0]):
+            self._lost.add(item.key)
+        if self.view.follow(item):
+            self._attend(item.key)
 
     def _attend(self, name: str, *, grace: float = 0.0) -> None:
         """Times whom this pilot tends, as it is known now, and nobody else."""

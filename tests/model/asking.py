@@ -1,6 +1,6 @@
-"""One question over HTTP on a Unix socket, answered or not within a second or two; what `recording.py` asks pilots with.
+"""One question over HTTP on a Unix socket, answered or not in time; what `recording.py` asks pilots with.
 
-Pathnames of sockets are the same in all network namespaces, so who asks here reaches a pilot whatever it is cut off from.
+Pathnames of sockets are the same in all network namespaces: who asks here reaches a pilot whatever it is cut off from.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`pannier` with a time of day that can be set: `python -m tests.model.clocked FILE words...`, FILE holding the seconds by
+"""`pannier` with a time of day that can be set: `python -m tests.model.clocked FILE words...`; FILE has the seconds by
 which it is wrong.
 
 Only what tells the time of day is replaced, before anything of ours is imported; the clocks that never jump are as they

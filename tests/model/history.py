@@ -100,7 +100,7 @@ class History:
         """The calls about one instance, in the order in which they began."""
         return sorted((call for call in self.calls if call.key == key), key=lambda call: call.began)
 
-    def keys(self) -> Sequence[Key]:
+    def instances(self) -> Sequence[Key]:
         return sorted({call.key for call in self.calls})
 
     def last(self) -> Mapping[tuple[str, str], Telling]:

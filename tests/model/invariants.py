@@ -7,10 +7,10 @@ Written from docs/pilot.md, ADR 20 and the rules of discovery, not from the code
 - *onwards*: whoever goes on from a revision is told greater (epoch, revision) of an instance, or the same.
 - *not lost*: who was acknowledged and renews in time is told to everybody, in the end and all the time after that, also
   when pilots or a minority of a store were killed or cut off meanwhile.
-- *not from some to none*: a service that was told with instances is told as empty only if somebody has left on purpose,
-  or stood where nobody calls him.
-- *given up in time*: who fell silent is told to nobody in the end, unless he is doubted: the last one of his service, or
-  one of too many at once.
+- *not from some to none*: a service that was told with instances is told as empty only if somebody has left on
+  purpose, or stood where nobody calls him.
+- *given up in time*: who fell silent is told to nobody in the end, unless he is doubted: the last one of his service,
+  or one of too many at once.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tests.model.linear import unexplained
 
 
 def violations(history: History, *, lag: float, settled: float, bound: float) -> list[str]:
-    """All that was not kept. `lag`: seconds for which pilots may not know of each other; `settled`: seconds within which
-    everybody is told who has registered; `bound`: seconds after a TTL within which somebody who is silent is gone."""
+    """All that was not kept. `lag`: seconds for which pilots may not know of each other; `settled`: those within which
+    everybody is told who has registered; `bound`: those after a TTL within which somebody who is silent is gone."""
     found = [f"{key}: no order explains what was answered" for key in unexplained(history, lag=lag)]
     found += fenced(history)
     found += onwards(history)
@@ -40,7 +40,7 @@ def violations(history: History, *, lag: float, settled: float, bound: float) ->
 def fenced(history: History) -> list[str]:
     """A newer life that was acknowledged before a word of an older one began has won; who has left does not return."""
     found = []
-    for key in history.keys():
+    for key in history.instances():
         calls = history.of(key)
         for call in calls:
             newer = [one for one in calls if one.accepted and one.ended < call.began and _epoch(one) > _epoch(call) > 0]
@@ -133,7 +133,7 @@ def told_in_the_end(history: History, *, settled: float) -> list[str]:
     """All watchers agree in the end, and whoever has to be there is told as he said."""
     found = []
     for (watcher, service), telling in history.last().items():
-        for key in (key for key in history.keys() if key[0] == service):
+        for key in (key for key in history.instances() if key[0] == service):
             expected = _must_be_there(history, key, settled)
             told = telling.instances.get(key[1])
             if expected is None:
@@ -214,8 +214,8 @@ def _renewals(calls: Sequence[Call], epoch: int) -> Iterator[Call]:
 
 
 def _was_silent(calls: Sequence[Call], epoch: int, since: float, at: float) -> bool:
-    """Whether there was a whole TTL, over between `since` and `at`, in which no renewal of that life was acknowledged. A
-    pilot has heard a renewal somewhen between its beginning and its end, so what may have been a TTL counts as one."""
+    """Whether there was a whole TTL, over between `since` and `at`, in which no renewal of that life was acknowledged.
+    A pilot has heard one somewhen between its beginning and its end, so what may have been a TTL counts as one."""
     last: Call | None = None
     for call in _renewals(calls, epoch):
         if call.began > at:

@@ -8,8 +8,8 @@ same state in force need not try again. A call without an answer may happen at a
 life may do, and what comes of it. Between any two calls a life may be given up, since time is not part of it; whether
 that was right is for `invariants.py` to say.
 
-`lag`: a registration that changes nothing (a renewal, a refusal) may be answered by what was so many seconds ago: pilots
-that share a store hear of each other by its watch, and ask it only before they write.
+`lag`: a registration that changes nothing (a renewal, a refusal) may be answered by what was so many seconds ago:
+pilots that share a store hear of each other by its watch, and ask it only before they write.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def explained(calls: Sequence[Call], *, lag: float = 0.0) -> bool:
 
 def unexplained(history: History, *, lag: float = 0.0) -> list[Key]:
     """The instances whose calls no order explains."""
-    return [key for key in history.keys() if not explained(history.of(key), lag=lag)]
+    return [key for key in history.instances() if not explained(history.of(key), lag=lag)]
 
 
 def _next(calls: Sequence[Call], began: Sequence[float], done: int) -> Iterator[int]:

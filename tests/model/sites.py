@@ -1,5 +1,5 @@
-"""Where real pilots run whose history is recorded: beside a SQLite file, or beside three members of an etcd, each with a
-pilot on a host of its own.
+"""Where real pilots run whose history is recorded: one beside a SQLite file, or three beside the members of an etcd, on
+hosts of their own.
 
 What can be done to a process is done to one that was started here, by its own handle. The time of day of a pilot is
 what a file says (`clocked.py`): it jumps when that is written, while the clock that never jumps goes on.
@@ -61,6 +61,11 @@ class Site:
 
     def go_on(self, name: str) -> None:
         self._running[name].send_signal(signal.SIGCONT)
+
+    def cut(self, *parts: Sequence[str]) -> None:
+        """Who is in one part reaches each other, and nobody else; without parts everybody reaches everybody."""
+        assert self.network is not None
+        self.network.cut(parts or [MEMBERS])
 
     def set_clock(self, pilot: str, hours: int) -> None:
         """The time of day of a pilot is so far from the right one."""
@@ -125,8 +130,8 @@ def beside_sqlite() -> Iterator[Site]:
 
 @contextmanager
 def beside_etcd(program: str) -> Iterator[Site]:
-    """Three pilots, and three members of an etcd; a pilot and a member share a host. Raises OSError where networks cannot
-    be made."""
+    """Three pilots, and three members of an etcd; a pilot and a member share a host. Raises OSError where networks
+    cannot be made."""
     with tempfile.TemporaryDirectory(prefix="model-") as folder, ExitStack() as stack:
         network = stack.enter_context(Network(*MEMBERS))
         site = Site(Path(folder), [f"pilot-{name}" for name in MEMBERS], network=network, etcd=program)

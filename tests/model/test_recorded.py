@@ -27,10 +27,10 @@ SQLITE: Sequence[Fault] = (
     Fault(4.8, lambda site: site.set_clock("pilot", -1)),
 )
 ETCD: Sequence[Fault] = (
-    Fault(0.5, lambda site: site.network and site.network.cut([MEMBERS[:1], MEMBERS[1:]])),
+    Fault(0.5, lambda site: site.cut(MEMBERS[:1], MEMBERS[1:])),
     Fault(1.5, lambda site: site.kill("pilot-two")),
     Fault(1.6, lambda site: site.start("pilot-two")),
-    Fault(3.0, lambda site: site.network and site.network.heal()),
+    Fault(3.0, lambda site: site.cut()),
     Fault(4.0, lambda site: site.kill("three")),
     Fault(4.5, lambda site: site.stop("pilot-three")),
     Fault(5.5, lambda site: site.start("three")),

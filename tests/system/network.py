@@ -3,10 +3,11 @@
     with Network("one", "two", "three") as network:
         subprocess.Popen([*network.inside("one"), "etcd", ...])
         network.cut([["one"], ["two", "three"]])     # packets between the parts vanish, as if a cable were out
-        network.cut([["one", "two", "three"]])
+        network.heal()
 
-The switch is a namespace as well, so that nothing is changed on this machine's own network. What is cut vanishes without
-a word (no reset, no ICMP), and connections that were open go on when it is whole again, if their ends have waited.
+The switch is a namespace as well, so that nothing is changed on this machine's own network. What is cut vanishes
+without a word (no reset, no ICMP), and connections that were open go on when it is whole again, if their ends have
+waited.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ class Pilot:
             self.told = item.version
             if item.key.startswith(PILOTS):
                 self.peers._hear(item)
-            elif self.registry.view.follow(item):
-                self.registry._attend(item.key)
+            else:
+                self.registry._hear(item)
         self.registry._tell()
 
     def beat(self) -> None:

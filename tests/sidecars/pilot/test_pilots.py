@@ -159,6 +159,26 @@ async def test_what_a_store_has_lost_is_told_on_and_written_again(world: World) 
     assert one.ids() == ["a"]
 
 
+@pytest.mark.parametrize(
+    "value", [None, b"nonsense", msgspec.msgpack.encode(entry(1, "10.0.0.9:80"))], ids=["deleted", "nonsense", "older"]
+)
+async def test_what_others_do_to_a_store_ends_nobody_and_is_mended(world: World, value: bytes | None) -> None:
+    one, two = world.pilots
+    await one.registry.register(A, entry(2))
+    for pilot in world.pilots:
+        pilot.deliver()
+    revision = one.registry.view.revision
+    world.paper.write(key_of(A), value)
+    for pilot in world.pilots:
+        pilot.deliver()
+        assert [(i.id, i.epoch) for i in pilot.registry.instances("orders")] == [("a", 2)]
+    assert (await two.registry.changes(revision, set(), wait=0))[1] == []
+    await one.registry.write_down()
+    assert msgspec.msgpack.decode(world.paper.items[key_of(A)].value or b"", type=Entry).epoch == 2
+    two.deliver()
+    assert (await two.registry.move(A, 2, State.DRAINING)).verdict is Verdict.CHANGED
+
+
 async def test_a_store_that_was_set_back_does_not_set_back_anybody(world: World) -> None:
     one, _ = world.pilots
     await world.begin()
