@@ -24,15 +24,24 @@ MEMBERS = ("one", "two", "three")
 
 
 class Site:
-    """Processes by name, of which those in `pilots` are pilots; each can be killed, started again, stopped."""
+    """Processes by name: members of an etcd on the first hosts of a network, and pilots, each on one of its hosts; or one
+    pilot and a file. Each can be killed, started again, stopped."""
 
-    def __init__(self, folder: Path, pilots: Sequence[str], *, network: Network | None = None, etcd: str = "") -> None:
+    def __init__(
+        self, folder: Path, pilots: Mapping[str, str], *, network: Network | None = None, etcd: str = "", members: int = 0
+    ) -> None:
         self.folder = folder
-        self.pilots = pilots
+        self.pilots = tuple(pilots)
         self.network = network
+        self.members = network.names[:members] if network is not None else ()
+        self.lives = dict.fromkeys(pilots, 0)
+        self._hosts = pilots
         self._etcd = etcd
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self.lives = dict.fromkeys(pilots, 0)
+
+    def start_all(self) -> None:
+        for name in (*self.members, *self.pilots):
+            self.start(name)
 
     def socket(self, pilot: str) -> Path:
         return self.folder / f"{pilot}.sock"
@@ -65,7 +74,7 @@ class Site:
     def cut(self, *parts: Sequence[str]) -> None:
         """Who is in one part reaches each other, and nobody else; without parts everybody reaches everybody."""
         assert self.network is not None
-        self.network.cut(parts or [MEMBERS])
+        self.network.cut(parts or [self.network.names])
 
     def set_clock(self, pilot: str, hours: int) -> None:
         """The time of day of a pilot is so far from the right one."""
@@ -94,20 +103,20 @@ class Site:
         store = str(self.folder / "store.sqlite")
         inside: Sequence[str] = ()
         if self.network is not None:
-            inside = self.network.inside(MEMBERS[self.pilots.index(name)])
+            inside = self.network.inside(self._hosts[name])
             store = f"etcd://{','.join(f'{self.network.address(member)}:2379' for member in self._nearest_first(name))}"
         self.set_clock(name, 0)
         clocked = (sys.executable, "-m", "tests.model.clocked", str(self.folder / f"{name}.clock"))
         return [*inside, *clocked, "pilot", "--socket", str(self.socket(name)), "--store", store]
 
     def _nearest_first(self, pilot: str) -> Sequence[str]:
-        number = self.pilots.index(pilot)
-        return (*MEMBERS[number:], *MEMBERS[:number])
+        number = self.pilots.index(pilot) % len(self.members)
+        return (*self.members[number:], *self.members[:number])
 
     def _member(self, name: str) -> Sequence[str]:
         assert self.network is not None
         client, peer = (f"http://{self.network.address(name)}:{port}" for port in (2379, 2380))
-        everybody = ",".join(f"{one}=http://{self.network.address(one)}:2380" for one in MEMBERS)
+        everybody = ",".join(f"{one}=http://{self.network.address(one)}:2380" for one in self.members)
         return [
             *self.network.inside(name),
             self._etcd,
@@ -122,9 +131,9 @@ class Site:
 def beside_sqlite() -> Iterator[Site]:
     """One pilot."""
     with tempfile.TemporaryDirectory(prefix="model-") as folder, ExitStack() as stack:
-        site = Site(Path(folder), ("pilot",))
+        site = Site(Path(folder), {"pilot": ""})
         stack.callback(site.close)
-        site.start("pilot")
+        site.start_all()
         yield site
 
 
@@ -134,8 +143,7 @@ def beside_etcd(program: str) -> Iterator[Site]:
     cannot be made."""
     with tempfile.TemporaryDirectory(prefix="model-") as folder, ExitStack() as stack:
         network = stack.enter_context(Network(*MEMBERS))
-        site = Site(Path(folder), [f"pilot-{name}" for name in MEMBERS], network=network, etcd=program)
+        site = Site(Path(folder), {f"pilot-{name}": name for name in MEMBERS}, network=network, etcd=program, members=3)
         stack.callback(site.close)
-        for name in (*MEMBERS, *site.pilots):
-            site.start(name)
+        site.start_all()
         yield site
