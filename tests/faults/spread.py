@@ -118,19 +118,25 @@ class Spread(Bed):
         match self.stage.store:
             case "etcd":
                 network = self._stack.enter_context(Network(STORE, APART))
-                site = Site(folder, {PILOT: APART}, network=network, etcd=_etcd(), members=1)
+                site = Site(folder, {PILOT: APART}, network=network, etcd=etcd_program(), members=1)
             case "etcds":
                 network = self._stack.enter_context(Network(*MEMBERS))
                 pilots = {f"{PILOT}-{name}": name for name in MEMBERS}
-                site = Site(folder, pilots, network=network, etcd=_etcd(), members=len(MEMBERS))
+                site = Site(folder, pilots, network=network, etcd=etcd_program(), members=len(MEMBERS))
             case _:
                 site = Site(folder, {PILOT: ""})
         self._stack.callback(site.close)
         return site
 
 
-def _etcd() -> str:
+def etcd_program() -> str:
     found = shutil.which("etcd")
     if found is None:
         raise OSError("etcd is not installed: `make peers` does it")
     return found
+
+
+def spread(bed: Bed) -> Spread:
+    """The bed, as one whose services are spread."""
+    assert isinstance(bed, Spread)
+    return bed

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -24,11 +24,17 @@ MEMBERS = ("one", "two", "three")
 
 
 class Site:
-    """Processes by name: members of an etcd on the first hosts of a network, and pilots, each on one of its hosts; or one
-    pilot and a file. Each can be killed, started again, stopped."""
+    """Processes by name: members of an etcd on the first hosts of a network, and pilots, each on one of its hosts; or
+    one pilot and a file. Each can be killed, started again, stopped."""
 
     def __init__(
-        self, folder: Path, pilots: Mapping[str, str], *, network: Network | None = None, etcd: str = "", members: int = 0
+        self,
+        folder: Path,
+        pilots: Mapping[str, str],
+        *,
+        network: Network | None = None,
+        etcd: str = "",
+        members: int = 0,
     ) -> None:
         self.folder = folder
         self.pilots = tuple(pilots)
@@ -138,12 +144,14 @@ def beside_sqlite() -> Iterator[Site]:
 
 
 @contextmanager
-def beside_etcd(program: str) -> Iterator[Site]:
+def beside_etcd(program: Callable[[], str]) -> Iterator[Site]:
     """Three pilots, and three members of an etcd; a pilot and a member share a host. Raises OSError where networks
     cannot be made."""
     with tempfile.TemporaryDirectory(prefix="model-") as folder, ExitStack() as stack:
         network = stack.enter_context(Network(*MEMBERS))
-        site = Site(Path(folder), {f"pilot-{name}": name for name in MEMBERS}, network=network, etcd=program, members=3)
+        site = Site(
+            Path(folder), {f"pilot-{name}": name for name in MEMBERS}, network=network, etcd=program(), members=3
+        )
         stack.callback(site.close)
         site.start_all()
         yield site

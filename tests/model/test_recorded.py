@@ -47,6 +47,7 @@ def test_a_pilot_that_is_killed_stopped_and_given_the_wrong_time_keeps_its_promi
 def test_pilots_on_an_etcd_that_is_cut_in_two_keep_their_promises(require_peer: Callable[[str], str]) -> None:
     if not may_make():
         pytest.skip("networks are root's to make")
-    with beside_etcd(require_peer("etcd")) as site:
+    program = require_peer("etcd")
+    with beside_etcd(lambda: program) as site:
         history = recorded(site, ETCD, seconds=6.5, quiet=3.0)
     assert violations(history, lag=LAG_S, settled=SETTLED_S, bound=BOUND_S) == []
