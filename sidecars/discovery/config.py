@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct, field
@@ -63,9 +64,9 @@ class Pilot(Struct, frozen=True, forbid_unknown_fields=True):
     """The pilot that services of several hosts share: where its equals listen, and the file with the token that lets
     this sidecar register over TCP.
 
-    `advertise` is the host under which others reach this one; without it the own instance is not registered, unless its
-    address is one that others can use. `follow` names the services that are subscribed to, `*` is all; others follow
-    when they are asked for on `api.sock`.
+    `advertise` is the host under which others reach this one; without it an instance whose address is the loopback's
+    or a socket's is not registered. `follow` names the services that are subscribed to, `*` is all; others follow when
+    they are asked for on `api.sock`.
     """
 
     addresses: Annotated[list[Address], Meta(min_length=1, max_length=16)]
@@ -74,6 +75,10 @@ class Pilot(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[str, Meta(pattern=r"^[0-9A-Za-z.:_-]{1,255}$(?!\n)", description="a host or IP address")] | None
     ) = None
     follow: Annotated[list[FollowedName], Meta(max_length=1000)] = field(default_factory=lambda: [EVERY])
+
+    def __post_init__(self) -> None:
+        if self.advertise is not None and ":" in self.advertise:
+            IPv6Address(self.advertise)  # raises ValueError: a host has no port
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
