@@ -234,7 +234,7 @@ class Delta(Stream):
             if resources and size > RESPONSE_BYTES:
                 break
             resources.append(one)
-        if not resources and not removed:
+        if not (resources or removed or difference.owed):
             return None
         return self._send(topic, resources, removed, removed, now)
 
@@ -280,7 +280,7 @@ class StateOfTheWorld(Stream):
 
     def _tell_whole(self, topic: Topic, difference: Difference, gone: Collection[str], now: float) -> Response | None:
         """All there is, and what is to be removed but is in use."""
-        if not (difference.told or difference.absent or gone):
+        if not (difference.told or difference.absent or difference.owed or gone):
             return None
         names = {*topic.names, *(self._offer.names(topic.kind) if topic.wildcard else ())}
         current = [self._offer.get(topic.kind, name) for name in sorted(names)]
