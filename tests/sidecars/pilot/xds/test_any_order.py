@@ -149,6 +149,11 @@ class Conversation(RuleBasedStateMachine):
     def server_reads(self) -> None:
         self.hear(self.said.popleft())
 
+    @rule(steps=st.integers(2, 30))
+    def all_goes_well_for_a_while(self, steps: int) -> None:
+        for _ in range(steps):
+            self.goes_on()
+
     @rule()
     def connection_ends(self) -> None:
         self.connect()
@@ -197,19 +202,25 @@ class Conversation(RuleBasedStateMachine):
             self.ask(kind, wants)
             self.asked[kind] = wants
 
+    def goes_on(self) -> bool:
+        """The next thing happens; whether there was one, time aside."""
+        response = self.stream.next(self.now)
+        if response is not None:
+            self.under_way.append(response)
+        elif self.under_way:
+            self.read(self.under_way.popleft())
+        elif self.said:
+            self.hear(self.said.popleft())
+        else:
+            return False
+        return True
+
     def settle(self) -> None:
         """Everything arrives."""
         for _ in range(500):
-            response = self.stream.next(self.now)
-            if response is not None:
-                self.under_way.append(response)
-            elif self.under_way:
-                self.read(self.under_way.popleft())
-            elif self.said:
-                self.hear(self.said.popleft())
-            elif self.stream.wake_at == math.inf:
-                return
-            else:
+            if not self.goes_on():
+                if self.stream.wake_at == math.inf:
+                    return
                 self.now = self.stream.wake_at
         raise AssertionError("they never come to an end")
 
