@@ -17,6 +17,7 @@ from pannier.sidecars.resilience.config import Service as Limits
 from pannier.sidecars.traffic.config import Config as Traffic
 from pannier.sidecars.traffic.config import Service
 
+Client: TypeAlias = Literal["envoy", "grpc"]
 Clients: TypeAlias = Literal["envoy", "grpc", "both"]
 PLAIN = Service()
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pannier.shared.duration import milliseconds
 from pannier.shared.toml_position import Path
+from pannier.sidecars.pilot.policy import Client
 from pannier.sidecars.pilot.xds.findings import Findings
 from pannier.sidecars.pilot.xds.shares import Share
 from pannier.sidecars.pilot.xds.words import Json, at_runtime, duration
@@ -21,8 +22,9 @@ _CODES: Final = {
 }
 
 
-def destination(shares: Sequence[Share], settings: Mapping[str, Json]) -> Json:
-    """Where requests go. `settings` are those of filters, by service, that only hold for its share."""
+def destination(shares: Sequence[Share], settings: Mapping[str, Json], *, by_session: bool) -> Json:
+    """Where requests go. `settings` are those of filters, by service, that only hold for its share. `by_session`: each
+    session stays with one of them."""
     if len(shares) == 1 and not settings:
         return {"cluster": shares[0].cluster}
     clusters: list[Json] = []
@@ -31,7 +33,7 @@ def destination(shares: Sequence[Share], settings: Mapping[str, Json]) -> Json:
         if share.service in settings:
             one["typed_per_filter_config"] = settings[share.service]
         clusters.append(one)
-    return {"weighted_clusters": {"clusters": clusters}}
+    return {"weighted_clusters": {"clusters": clusters, **({"use_hash_policy": True} if by_session else {})}}
 
 
 def rewriting(rewrite: Rewrite | None, prefix: str | None, where: Path, found: Findings, *, is_open: bool) -> Json:
@@ -103,10 +105,12 @@ def _option(name: str, value: str, action: str) -> Json:
     return option
 
 
-def timing(request: str) -> Json:
-    """How long a request may take, `0s` = as long as it likes. gRPC reads the second of the two alone; Envoy that one
-    only of a caller that has said how long it waits, in `grpc-timeout`."""
-    return {"timeout": duration(request), "max_stream_duration": {"grpc_timeout_header_max": duration(request)}}
+def timing(request: str, client: Client) -> Json:
+    """How long a request may take, `0s` = as long as it likes. gRPC does not know the one word, and Envoy does not heed
+    it where it finds the other."""
+    if client == "grpc":
+        return {"max_stream_duration": {"max_stream_duration": duration(request)}}
+    return {"timeout": duration(request)}
 
 
 def hashing(affinity: Affinity | None, where: Path, found: Findings) -> Json:
@@ -115,7 +119,7 @@ def hashing(affinity: Affinity | None, where: Path, found: Findings) -> Json:
         return {}
     if affinity.header is not None:
         return {"hash_policy": [{"header": {"header_name": affinity.header}}]}
-    found.add((*where, "cookie"), "all of it", "gRPC keeps no cookies", "grpc")
+    found.add(where, "a session that a cookie tells", "gRPC keeps no cookies", "grpc")
     ttl = "0s" if affinity.ttl is None else f"{-(-milliseconds(affinity.ttl) // 1000)}s"
     return {"hash_policy": [{"cookie": {"name": affinity.cookie, "ttl": ttl, "path": "/"}}]}
 

@@ -25,11 +25,13 @@ CROWDED_PERCENT: Final = 125
 def load_balancing_policy(service: Service, default: str, where: Path, found: Findings) -> Json:
     """The policies, the wanted one first. `where` is the service's settings, `default` what holds without one."""
     chosen = _chosen(service, default)
-    at = (*where, "balance") if service.balance is not None else ("proxy", "balance")
+    at: Path = (*where, "balance") if service.balance is not None else ("proxy", "balance")
+    if service.affinity is not None:
+        at = (*where, "affinity")
     if chosen == "p2c_ewma":
         found.add(at, "latency", "Envoy compares requests under way alone", "envoy")
-    if chosen not in ("round_robin", "ring_hash"):
-        found.add(at, "all of it", f"not every gRPC knows {chosen}: who does not takes round robin", "grpc")
+    if (instead := _INSTEAD.get(chosen)) is not None:
+        found.add(at, "all of it", f"not every gRPC knows {_MESSAGES[chosen][0]}: who does not takes {instead}", "grpc")
     fields: dict[str, Any] = {}
     if chosen in ("ring_hash", "maglev"):
         _report_hashed(service, where, found)
@@ -40,8 +42,8 @@ def load_balancing_policy(service: Service, default: str, where: Path, found: Fi
         _locality(service, where, found, fields)
         _slow_start(service, where, found, fields, knows=chosen != "random")
     policies = [_policy(chosen, fields)]
-    if chosen not in ("round_robin", "ring_hash"):
-        policies.append(_policy("round_robin", {}))
+    if instead is not None:
+        policies.append(_policy(instead, {}))
     return {"policies": policies}
 
 
@@ -82,6 +84,12 @@ def _slow_start(service: Service, where: Path, found: Findings, fields: dict[str
     }
 
 
+_INSTEAD: Final = {
+    "p2c_ewma": "round_robin",
+    "least_request": "round_robin",
+    "random": "round_robin",
+    "maglev": "ring_hash",
+}
 _MESSAGES: Final = {
     "p2c_ewma": ("least_request", "LeastRequest"),
     "least_request": ("least_request", "LeastRequest"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 from weakref import WeakValueDictionary
 
 from google.protobuf import json_format
@@ -225,7 +225,9 @@ class Offering:
         return converted(Type.ROUTES, self._route_configuration(name, services))
 
     def _route_configuration(self, name: str, services: Sequence[str]) -> Json:
-        told, _ = route_configuration(self._catalogue.policies.policy(self.shape.stage), services, name=name)
+        policy = self._catalogue.policies.policy(self.shape.stage)
+        client: Literal["envoy", "grpc"] = "grpc" if self.shape.client is Client.GRPC else "envoy"
+        told, _ = route_configuration(policy, services, name=name, client=client)
         return told
 
 

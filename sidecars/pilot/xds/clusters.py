@@ -57,7 +57,8 @@ def _named(name: str, plain: Json) -> Json:
 
 def _limited(limits: Limits, where: Path, found: Findings) -> Json:
     resources, retry, bulkhead = limits.resources, limits.retry, limits.bulkhead
-    found.add((*where, "resources"), "all but `requests`", "gRPC bounds requests under way alone", "grpc")
+    for field in ("connections", "pending", "retries"):
+        found.add((*where, "resources", field), "all of it", "gRPC bounds requests under way alone", "grpc")
     if not resources.pending:
         found.add((*where, "resources", "pending"), "0", "Envoy then refuses what needs a new connection", "envoy")
     requests = resources.requests

@@ -75,9 +75,17 @@ def _counts_apart(outlier: Outlier) -> bool:
 
 def _breaker(breaker: Breaker, where: Path, found: Findings) -> Json:
     rated = breaker.success_rate > 0
-    found.add(where, "the probe by one request, penalties that double, and their jitter", "Envoy ejects", "envoy")
-    if breaker.consecutive_failures:
-        found.add((*where, "consecutive_failures"), "all of it", "gRPC ejects by rates alone", "grpc")
+    policy = (*where[:-1], "failure_policy")
+    found.add(
+        policy, "the probe by one request alone", "Envoy has no breakers: it ejects, and takes back by time", "envoy"
+    )
+    found.add((*where, "penalty_min"), "that it doubles", "Envoy's grows by as much each time", "envoy")
+    if breaker.jitter:
+        found.add((*where, "jitter"), "all of it", "Envoy's ejections have none", "envoy")
+    if breaker.consecutive_failures or not rated:
+        at = (*where, "consecutive_failures") if rated else where
+        found.add(at, "all of it", "gRPC ejects by rates alone", "grpc")
+        found.add(policy, "failures in a row", "gRPC ejects by rates alone", "grpc")
     if rated:
         found.add((*where, "success_rate"), "that 429 is a failure", "both count 5xx, gRPC what is not OK")
         found.add((*where, "window"), "that it slides", "both judge one interval after the other")

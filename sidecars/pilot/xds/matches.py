@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from pannier.shared.toml_position import Path
+from pannier.sidecars.pilot.policy import Client
 from pannier.sidecars.pilot.xds.findings import Findings
 from pannier.sidecars.pilot.xds.words import Json
 from pannier.sidecars.traffic.config import Match, Text
 
+GRPC_METHOD: Final = "POST"
 USUAL_PORT: Final = 80
 MOST_REPETITIONS: Final = 1000
 """Of RE2; a greater count is an expression that Envoy and gRPC refuse."""
@@ -31,8 +33,10 @@ class Matched(NamedTuple):
     is_open: bool
 
 
-def matches(match: Match, where: Path, found: Findings) -> Iterator[Matched]:
-    """The matches that together say what `match` says; none if that cannot be said."""
+def matches(match: Match, where: Path, found: Findings, client: Client) -> Iterator[Matched]:
+    """The matches that together say what `match` says; none if that cannot be said, or never holds.
+
+    gRPC's calls are all POST, and it has no word for that."""
     if match.source is not None:
         found.add(
             (*where, "source"),
@@ -45,9 +49,10 @@ def matches(match: Match, where: Path, found: Findings) -> Iterator[Matched]:
             found.add((*where, *path), "the whole match", "the expression is none of RE2, which both use")
             return
     headers = [_text(name, text) for name, text in match.headers.items()]
-    if match.method is not None:
+    if match.method is not None and client == "grpc" and match.method != GRPC_METHOD:
+        return
+    if match.method is not None and client == "envoy":
         headers.append({"name": ":method", "string_match": {"exact": match.method}})
-        found.add((*where, "method"), "the whole match", "gRPC does not know the method of its calls", "grpc")
     if match.port is not None:
         headers.append({"name": ":authority", "string_match": {"safe_regex": {"regex": _authority(match.port)}}})
         found.add((*where, "port"), "the whole match", "gRPC does not know the port of its target", "grpc")

@@ -8,7 +8,7 @@ idempotent is never sent twice, so a route with retries becomes two; gRPC's call
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from pannier.shared.toml_position import Path
 from pannier.sidecars.pilot.xds.findings import Findings
@@ -31,12 +31,19 @@ _ELSEWHERE: Final[Json] = {
 }
 
 
-def dialling() -> Json:
+class Trying(NamedTuple):
+    """The retry policy of a route, and what the route says of the bodies that are kept for it."""
+
+    policy: Json
+    kept: Json
+
+
+def dialling() -> Trying:
     """Tried again is only what found no connection."""
-    return {"retry_on": "connect-failure", "num_retries": DIALS - 1, **_ELSEWHERE}
+    return Trying({"retry_on": "connect-failure", "num_retries": DIALS - 1, **_ELSEWHERE}, {})
 
 
-def repeating(retry: Retry, attempts: int) -> Json:
+def repeating(retry: Retry, attempts: int) -> Trying:
     """Tried again is what `retry` says, so often."""
     on, statuses = ["connect-failure"], []
     if "gateway-error" in retry.on:
@@ -61,10 +68,10 @@ def repeating(retry: Retry, attempts: int) -> Json:
         "reset_headers": [{"name": "Retry-After", "format": "SECONDS"}],
         "max_interval": f"{RETRY_AFTER_SECONDS}s",
     }
-    return policy
+    return Trying(policy, {"request_body_buffer_limit": retry.body_limit})
 
 
-def by_method(method: str | None, retry: Retry | None, attempts: int) -> Iterator[tuple[Json | None, Json]]:
+def by_method(method: str | None, retry: Retry | None, attempts: int) -> Iterator[tuple[Json | None, Trying]]:
     """Retry policies, each with the condition on the method under which it holds; the last one holds for the rest."""
     if retry is not None and attempts and (method is None or method in IDEMPOTENT):
         regex = {"safe_regex": {"regex": "|".join(IDEMPOTENT)}}

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 
 from pannier.shared.duration import milliseconds
 from pannier.shared.toml_position import Path
-from pannier.sidecars.pilot.policy import Policy, Unmapped
+from pannier.sidecars.pilot.policy import Client, Policy, Unmapped
 from pannier.sidecars.pilot.xds import actions, filters, retries
 from pannier.sidecars.pilot.xds.findings import Findings, limits_of, traffic_of
-from pannier.sidecars.pilot.xds.matches import Matched, matches
+from pannier.sidecars.pilot.xds.matches import GRPC_METHOD, Matched, matches
 from pannier.sidecars.pilot.xds.shares import shares
 from pannier.sidecars.pilot.xds.words import Json, duration
 from pannier.sidecars.traffic.config import Match, Route
@@ -34,14 +34,23 @@ class _Told(NamedTuple):
     matches: Sequence[tuple[Match, Matched]]
 
 
-def route_configuration(policy: Policy, services: Sequence[str], *, name: str) -> tuple[Json, Sequence[Unmapped]]:
-    """The routes of calls to `services` and to the hosts that routes lead from, and what does not arrive."""
+_REST: Final = _Told(
+    Route(name="default"), ("traffic", "routes"), [(Match(), Matched({"prefix": "/"}, "/", is_open=True))]
+)
+"""What matches no route."""
+
+
+def route_configuration(
+    policy: Policy, services: Sequence[str], *, name: str, client: Client = "envoy"
+) -> tuple[Json, Sequence[Unmapped]]:
+    """The routes of calls to `services` and to the hosts that routes lead from, for one kind of clients, and what does
+    not arrive at either."""
     found = Findings()
-    routes = [_Told(route, where, _matches(route, where, found)) for route, where in _outbound(policy)]
+    routes = [_Told(route, where, _matches(route, where, found, client)) for route, where in _outbound(policy)]
     known = frozenset(services)
     virtual_hosts = []
     for host in dict.fromkeys([*services, *_hosts(routes, found)]):
-        if entries := [*_entries(policy, host, routes, found, is_service=host in known)]:
+        if entries := [*_entries(policy, host, routes, found, client, is_service=host in known)]:
             virtual_hosts.append(_virtual_host(policy, host, entries, found, is_service=host in known))
     return {"name": name, "virtual_hosts": virtual_hosts}, found.all()
 
@@ -64,12 +73,12 @@ def _outbound(policy: Policy) -> Iterator[tuple[Route, Path]]:
             yield route, ("traffic", "routes", number)
 
 
-def _matches(route: Route, where: Path, found: Findings) -> Sequence[tuple[Match, Matched]]:
+def _matches(route: Route, where: Path, found: Findings, client: Client) -> Sequence[tuple[Match, Matched]]:
     wanted = route.matches or [_EVERYTHING]
     return [
         (match, one)
         for number, match in enumerate(wanted)
-        for one in matches(match, (*where, "matches", number), found)
+        for one in matches(match, (*where, "matches", number), found, client)
     ]
 
 
@@ -105,30 +114,30 @@ def _virtual_host(policy: Policy, host: str, entries: Sequence[Json], found: Fin
 
 
 def _entries(
-    policy: Policy, host: str, routes: Sequence[_Told], found: Findings, *, is_service: bool
+    policy: Policy, host: str, routes: Sequence[_Told], found: Findings, client: Client, *, is_service: bool
 ) -> Iterator[Json]:
-    for route, where, matched in routes:
+    for told in routes:
+        route = told.route
         if not any(_applies(one, host) for one in route.hosts):
             continue
         if route.to or route.redirect or is_service:
-            yield from _Entry(policy, host, route, where, found).entries(matched)
+            yield from _Entry(policy, host, told, found, client).entries()
         elif ANY not in route.hosts:
-            found.add((*where, "hosts"), host, "no service of that name is there, and the route says none")
+            found.add((*told.where, "hosts"), host, "no service of that name is there, and the route says none")
     if is_service:
-        every = [(_EVERYTHING, Matched({"prefix": "/"}, "/", is_open=True))]
-        yield from _Entry(policy, host, Route(name="default"), ("traffic", "routes"), found).entries(every)
+        yield from _Entry(policy, host, _REST, found, client).entries()
 
 
 class _Entry:
     """One route of ours, for one host."""
 
-    def __init__(self, policy: Policy, host: str, route: Route, where: Path, found: Findings) -> None:
+    def __init__(self, policy: Policy, host: str, told: _Told, found: Findings, client: Client) -> None:
         self._policy = policy
         self._host = host
-        self._route = route
-        self._where = where
+        self._route, self._where, self._matches = told
         self._found = found
-        self._shares = shares(policy, route.to or {host: 1})
+        self._client: Client = client
+        self._shares = shares(policy, told.route.to or {host: 1})
         by_service: dict[str, int] = {}
         for share in self._shares:
             by_service[share.service] = by_service.get(share.service, 0) + share.weight
@@ -136,7 +145,7 @@ class _Entry:
         self._service = self._services[0] if self._services else host
         """Whose retries, mirror and affinity hold: the one with the greatest share."""
 
-    def entries(self, matched: Sequence[tuple[Match, Matched]]) -> Iterator[Json]:
+    def entries(self) -> Iterator[Json]:
         route, where, found = self._route, self._where, self._found
         beside = {
             **actions.edits(route.request, "request", (*where, "request"), found),
@@ -146,7 +155,7 @@ class _Entry:
             beside["typed_per_filter_config"] = settings
         if route.redirect is not None:
             self._without_effect()
-            for _, (match, prefix, is_open) in matched:
+            for _, (match, prefix, is_open) in self._matches:
                 redirect = actions.redirecting(route.redirect, prefix, (*where, "redirect"), found, is_open=is_open)
                 yield {"name": route.name, "match": match, "redirect": redirect, **beside}
             return
@@ -154,17 +163,18 @@ class _Entry:
             found.add((*where, "to"), "the whole route", "all weights are 0")
             return
         action = self._action()
-        for said, (match, prefix, is_open) in matched:
+        for said, (match, prefix, is_open) in self._matches:
             rewrite = actions.rewriting(route.rewrite, prefix, (*where, "rewrite"), found, is_open=is_open)
-            for condition, policy in self._retries(said.method):
+            for condition, trying in self._retries(GRPC_METHOD if self._client == "grpc" else said.method):
                 narrowed = match
                 if condition is not None:
                     narrowed = {**match, "headers": [*match.get("headers", ()), condition]}
                 yield {
                     "name": route.name,
                     "match": narrowed,
-                    "route": {**action, **rewrite, "retry_policy": policy},
+                    "route": {**action, **rewrite, "retry_policy": trying.policy},
                     **beside,
+                    **trying.kept,
                 }
 
     def _without_effect(self) -> None:
@@ -192,12 +202,17 @@ class _Entry:
         self._report_others()
         mirror, from_ = (route.mirror, where) if route.mirror is not None else (service.mirror, at)
         request = route.timeouts.request
-        split = len(self._shares) > 1
-        if split and service.affinity is not None:
-            found.add((*at, "affinity"), "that a session stays with its share of a split", "they draw anew each time")
+        by_session = len(self._shares) > 1 and service.affinity is not None
+        if by_session:
+            what, why = "that a session stays with its share of a split", "{} draws anew each time"
+            found.add((*at, "affinity"), what, why.format("gRPC"), "grpc")
+            if len(self._services) > 1:
+                found.add((*at, "affinity"), what, why.format("a route that is shared among services"), "envoy")
         return {
-            **actions.destination(self._shares, self._faults_of_shares()),
-            **actions.timing(policy.proxy.timeouts.request if request is None else request),
+            **actions.destination(
+                self._shares, self._faults_of_shares(), by_session=by_session and len(self._services) == 1
+            ),
+            **actions.timing(policy.proxy.timeouts.request if request is None else request, self._client),
             **actions.hashing(service.affinity, (*at, "affinity"), found),
             **actions.mirroring(mirror, (*from_, "mirror"), found),
         }
@@ -241,7 +256,7 @@ class _Entry:
         what = f"calls by route {self._route.name}, for which {self._service}'s holds"
         self._found.add(where, what, "a route that is shared among services has one there")
 
-    def _retries(self, method: str | None) -> Iterator[tuple[Json | None, Json]]:
+    def _retries(self, method: str | None) -> Iterator[tuple[Json | None, retries.Trying]]:
         limits = self._policy.limits(self._service)
         retry = None if limits is None else limits.retry
         attempts = 0
@@ -257,8 +272,8 @@ class _Entry:
                 where = of_service if own is None else (*self._where, "retries")
                 self._found.add(where, "all of it", "gRPC's calls are POST, which is never repeated", "grpc")
             retries.report(retry, attempts, of_service, self._found, has_attempt_timeout=timed)
-        for condition, policy in retries.by_method(method, retry, attempts):
+        for condition, trying in retries.by_method(method, retry, attempts):
             if timed and attempt is not None:
-                yield condition, {**policy, "per_try_timeout": duration(attempt)}
+                yield condition, trying._replace(policy={**trying.policy, "per_try_timeout": duration(attempt)})
             else:
-                yield condition, policy
+                yield condition, trying

@@ -181,7 +181,8 @@ ENVOY: Final[Table] = {
             "response_headers_to_add config.core.v3.HeaderValueOption[] 10; "
             "response_headers_to_remove string[] 11; request_headers_to_remove string[] 12; "
             "typed_per_filter_config map<string,Any> 13; name string 14; "
-            "non_forwarding_action NonForwardingAction 18 in action; stat_prefix string 19"
+            "non_forwarding_action NonForwardingAction 18 in action; stat_prefix string 19; "
+            "request_body_buffer_limit UInt64Value 20"
         ),
         "RouteAction": (
             "cluster string 1 in cluster_specifier; cluster_header string 2 in cluster_specifier; "
@@ -239,7 +240,8 @@ ENVOY: Final[Table] = {
             "request_mirror_policies RouteAction.RequestMirrorPolicy[] 22"
         ),
         "WeightedCluster": (
-            "clusters ClusterWeight[] 1; total_weight UInt32Value 3; header_name string 4 in random_value_specifier"
+            "clusters ClusterWeight[] 1; total_weight UInt32Value 3; header_name string 4 in random_value_specifier; "
+            "use_hash_policy BoolValue 5 in random_value_specifier"
         ),
         "WeightedCluster.ClusterWeight": (
             "name string 1; weight UInt32Value 2; metadata_match config.core.v3.Metadata 3; "
