@@ -17,7 +17,6 @@ Who may change something has connected over a socket that only we can open, or s
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import parse_qs
@@ -26,37 +25,20 @@ import msgspec
 from pannier.shared.duration import milliseconds
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.shared.http_server import Request, Response, Upgrade, error_response, json_response
-from pannier.shared.instances import Key, State
+from pannier.shared.instances import Key
 from pannier.shared.pilot_stream import Instance
-from pannier.shared.registration import (
-    Registered,
-    Registering,
-    Removed,
-    address_of,
-    key_of,
-    leaving,
-    not_allowed,
-    not_understood,
-    ttl_of,
-)
-from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
-from pannier.sidecars.pilot.registry import Full, Outcome, Registry
+from pannier.shared.registration import key_of, leaving, not_allowed, not_understood
+from pannier.sidecars.pilot.changing import Stale, Standing, Unknown, drain, leave, register, shows_token
+from pannier.sidecars.pilot.registry import Full, Registry
 from pannier.sidecars.pilot.store import Compacted
 from pannier.sidecars.pilot.stream import Streams
 
-TTL_SECONDS: Final = 10.0
 WAIT_SECONDS: Final = 30.0
 """Of a watch that does not say how long; no watch waits for longer than twice that."""
 MAX_WATCHES: Final = 3000
 """Of one listener, below its connections: whoever registers has to find room."""
-_STATUS: Final = {Compacted: 410, Full: 503, Unreachable: 503}
+_STATUS: Final = {Stale: 409, Unknown: 404, Compacted: 410, Full: 503, Unreachable: 503}
 _KNOWN: Final = "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status"
-
-
-class Standing(Registering, frozen=True, forbid_unknown_fields=True):
-    """Body of PUT: an instance that is not UP yet, or no more, says so. Who says nothing stands where he stood."""
-
-    state: State | None = None
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -72,15 +54,6 @@ class Everything(msgspec.Struct, frozen=True):
 
     revision: int
     services: dict[str, Sequence[Instance]]
-
-
-class Drained(msgspec.Struct, frozen=True):
-    """Answer to a drain."""
-
-    service: str
-    id: str
-    epoch: int
-    state: State
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -164,47 +137,22 @@ class Api:
         if (refused := self._refused(request)) is not None:
             return refused
         if request.method == "PUT":
-            return await self._register(key, _STANDING.decode(request.body))
-        epoch = leaving(request).epoch
-        outcome = await self._registry.leave(key, epoch)
-        if outcome.verdict is Verdict.STALE:
-            return _stale(key, epoch or 0, outcome)
-        if outcome.verdict is Verdict.UNKNOWN:
-            return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered")
-        return json_response(Removed(*key, True))
-
-    async def _register(self, key: Key, body: Standing) -> Response:
-        ttl = TTL_SECONDS if body.ttl is None else ttl_of(body.ttl)
-        address = address_of(body)
-        asked = Entry(body.epoch or 0, address, State.UP, round(ttl * 1000), body.metadata)
-        outcome = await self._registry.register(key, asked, state=body.state)
-        if outcome.verdict is Verdict.STALE:
-            return _stale(key, body.epoch or 0, outcome)
-        epoch = outcome.entry.epoch if outcome.entry is not None else 0
-        answer = Registered(*key, address, epoch, ttl, ttl / 3)
-        return json_response(answer, status=201 if outcome.verdict is Verdict.CREATED else 200)
+            answer, created = await register(self._registry, key, _STANDING.decode(request.body))
+            return json_response(answer, status=201 if created else 200)
+        return json_response(await leave(self._registry, key, leaving(request).epoch))
 
     async def _drain(self, request: Request, key: Key) -> Response:
         if request.method != "POST":
             return not_allowed("POST")
         if (refused := self._refused(request)) is not None:
             return refused
-        epoch = leaving(request).epoch
-        if epoch is None:
-            raise ValueError('which life drains? send its epoch, such as {"epoch": 1}')
-        outcome = await self._registry.move(key, epoch, State.DRAINING)
-        if outcome.verdict is Verdict.STALE:
-            return _stale(key, epoch, outcome)
-        if outcome.verdict is Verdict.UNKNOWN:
-            return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered with epoch {epoch}")
-        return json_response(Drained(*key, epoch, State.DRAINING))
+        return json_response(await drain(self._registry, key, leaving(request).epoch))
 
     def _refused(self, request: Request) -> Response | None:
         kind = request.header("content-type", "application/json").partition(";")[0].strip().lower()
         if request.body and kind != "application/json":
             return error_response(415, f"the body is {kind[:80]}", hint="send application/json")
-        shown = request.header("authorization").removeprefix("Bearer ")
-        if self._token and not hmac.compare_digest(shown.encode(), self._token.encode()):
+        if not shows_token(request.header("authorization"), self._token):
             return error_response(
                 401,
                 "changes need the pilot's token",
@@ -216,15 +164,3 @@ class Api:
     def _status(self) -> Status:
         registry, view = self._registry, self._registry.view
         return Status(view.revision, len(view.services()), len(view), registry.preserving, registry.trouble)
-
-
-def _stale(key: Key, epoch: int, outcome: Outcome) -> Response:
-    held = outcome.entry
-    owner = ""
-    if held is not None:
-        owner = f"; epoch {held.epoch} has left" if held.gone else f"; epoch {held.epoch} at {held.address} is in force"
-    return error_response(
-        409,
-        f"epoch {epoch} of {key[0]}/{key[1]} is stale{owner}",
-        hint=f"a new incarnation registers with epoch {next_epoch(held)} or greater",
-    )

@@ -16,9 +16,10 @@ ETCD = "etcd://"
 
 @click.command()
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="Serve over TCP, too; changes need the token then.")
+@click.option("--grpc", multiple=True, metavar="HOST:PORT", help="Serve gRPC over TCP, too, by the same token.")
 @click.option("--store", metavar="PLACE", help="A SQLite file (default: in the state folder), or etcd://HOST:PORT,...")
 @click.option("--socket", type=click.Path(path_type=Path), help="The Unix socket (default: in the runtime folder).")
-def command(*, listen: Sequence[str], store: str | None, socket: Path | None) -> None:
+def command(*, listen: Sequence[str], grpc: Sequence[str], store: str | None, socket: Path | None) -> None:
     """Run the pilot in the foreground: services register with it, and read and watch who else is there."""
     import trio
     from pannier.sidecars.pilot.service import Settings, serve
@@ -30,8 +31,9 @@ def command(*, listen: Sequence[str], store: str | None, socket: Path | None) ->
         store=_store(store) if store else folder / "store.sqlite",
         token=folder / "token",
         listen=[split_address(address) for address in listen],
+        grpc=[split_address(address) for address in grpc],
     )
-    if listen:
+    if listen or grpc:
         talk(f"the token is in {settings.token}")
     trio.run(serve, settings, talk)
 
