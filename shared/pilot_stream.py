@@ -26,8 +26,6 @@ from pannier.shared.profile import Address, Metadata
 
 PATH: Final = "/v1/stream"
 UPGRADE: Final = "pannier-pilot"
-EVERY: Final = "*"
-"""In the place of a service's name: all of them."""
 PING_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 15.0
 """Who has not been heard of for so long is not there any more."""

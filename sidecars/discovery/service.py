@@ -126,8 +126,9 @@ class Discovery:
         self._nursery.start_soon(self._publisher.run)
         self._nursery.start_soon(self._tick_forever)
         self._nursery.start_soon(self._follow_lifecycle)
-        if config.health.path is not None and config.app is not None:
-            self._own_probes.ask({"app": Target(config.app, config.health.path)})
+        if config.health.is_asked and config.app is not None:
+            health = config.health
+            self._own_probes.ask({"app": Target(config.app, health.path, health.grpc, health.command)})
         path = self._context.directory / API_SOCKET
         api = Api(
             self._catalogue.leases,
@@ -135,6 +136,7 @@ class Discovery:
             changed=self._publisher.changed,
             clock=trio.current_time,
             ttl=seconds(config.lease_ttl),
+            follow=self._pilot.follow if self._pilot is not None else None,
         )
         listener = await self._listen(path)
         inode = path.stat().st_ino
@@ -225,6 +227,7 @@ class Discovery:
             self._expire(now)
             if self._pilot is not None:
                 self._pilot.look()
+            await self._publisher.tell()
             if now >= self._heartbeat_due:
                 self._heartbeat_due = now + BEAT_SECONDS
                 self._publisher.heartbeat()

@@ -17,9 +17,8 @@ import msgspec
 import trio
 from pannier.shared.errors import PannierError
 from pannier.shared.http_server import Request, Response, Upgrade, error_response
-from pannier.shared.instances import State, check_address
+from pannier.shared.instances import EVERY, State, check_address
 from pannier.shared.pilot_stream import (
-    EVERY,
     MAX_ASKED,
     SILENCE_SECONDS,
     UPGRADE,
@@ -56,10 +55,12 @@ _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
-    """`resynchronised`: times that somebody was told everything anew because he had read too slowly."""
+    """`behind`: who reads so slowly that he will be told everything anew; `resynchronised`: how often that was done.
+    `told`: messages to followers; `dropped`: connections that were ended."""
 
     connected: int
     following: int
+    behind: int
     told: int
     resynchronised: int
     dropped: int
@@ -79,8 +80,14 @@ class Streams:
 
     def statistics(self) -> StreamStatus:
         """Counts since this pilot has begun; those of connections and followed services are of now."""
-        following = sum(len(session.following) for session in self.sessions)
-        return StreamStatus(len(self.sessions), following, self.told, self.resynchronised, self.dropped)
+        return StreamStatus(
+            connected=len(self.sessions),
+            following=sum(len(session.following) for session in self.sessions),
+            behind=sum(session.behind for session in self.sessions),
+            told=self.told,
+            resynchronised=self.resynchronised,
+            dropped=self.dropped,
+        )
 
     def upgrade(self, request: Request, *, refused: Callable[[Request], Response | None]) -> Response | Upgrade:
         """The answer to `GET /v1/stream`. Who would be `refused` a change may follow all the same, and is told so when
@@ -121,12 +128,13 @@ class _Session:
 
     def __init__(self, streams: Streams, *, may_change: bool) -> None:
         self.following: set[str] = set()
+        self.behind = False
         self._streams = streams
         self._registry = streams.registry
         self._may_change = may_change
         self._waiting: list[bytes] = []
         self._size = 0
-        self._behind = self._ending = False
+        self._ending = False
         self._wake = trio.Event()
 
     async def converse(self, stream: trio.abc.Stream, early: bytes) -> None:
@@ -164,10 +172,10 @@ class _Session:
                 return
 
     async def _write(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
-        while not self._ending:
+        while self._waiting or not self._ending:
             await self._wake.wait()
             self._wake = trio.Event()
-            if self._behind:
+            if self.behind:
                 self._catch_up()
             parts, self._waiting, self._size = self._waiting, [], 0
             self._streams.told += len(parts)
@@ -235,7 +243,7 @@ class _Session:
             self._say(self._streams.change(change))
 
     def _say(self, encoded: bytes) -> None:
-        if self._behind:
+        if self.behind:
             return
         self._waiting.append(encoded)
         self._size += len(encoded)
@@ -244,12 +252,12 @@ class _Session:
             self._fall_behind()
 
     def _fall_behind(self) -> None:
-        self._behind = True
+        self.behind = True
         self._waiting = []
         self._wake.set()
 
     def _catch_up(self) -> None:
-        self._behind = False
+        self.behind = False
         self._streams.resynchronised += 1
         view = self._registry.view
         names = view.services() if EVERY in self.following else sorted(self.following)
