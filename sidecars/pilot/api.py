@@ -7,6 +7,7 @@
     GET    /v1/watch?after=N[&service=NAME...][&wait=30s]
     GET    /v1/stream, with Upgrade: pannier-pilot: `stream.py`
     GET    /v1/status
+    GET    /v1/xds: who follows by xDS, and how far he is
 
 A PUT again renews. Its answer says the epoch and when to renew; 409 says which epoch would be accepted. A watch answers
 as soon as something has changed after revision N, with the revision to go on from, or with 410: then everything is read
@@ -17,7 +18,7 @@ Who may change something has connected over a socket that only we can open, or s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -32,13 +33,16 @@ from pannier.sidecars.pilot.changing import Stale, Standing, Unknown, drain, lea
 from pannier.sidecars.pilot.registry import Full, Registry
 from pannier.sidecars.pilot.store import Compacted
 from pannier.sidecars.pilot.stream import Streams
+from pannier.sidecars.pilot.xds.service import XdsStatus
 
 WAIT_SECONDS: Final = 30.0
 """Of a watch that does not say how long; no watch waits for longer than twice that."""
 MAX_WATCHES: Final = 3000
 """Of one listener, below its connections: whoever registers has to find room."""
 _STATUS: Final = {Stale: 409, Unknown: 404, Compacted: 410, Full: 503, Unreachable: 503}
-_KNOWN: Final = "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status"
+_KNOWN: Final = (
+    "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status, /v1/xds"
+)
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -73,10 +77,13 @@ _STANDING = msgspec.json.Decoder(Standing)
 class Api:
     """Answers requests from a registry. With a `token`, who changes something has to show it."""
 
-    def __init__(self, registry: Registry, streams: Streams, *, token: str = "") -> None:
+    def __init__(
+        self, registry: Registry, streams: Streams, *, token: str = "", xds: Callable[[], XdsStatus] | None = None
+    ) -> None:
         self._registry = registry
         self._streams = streams
         self._token = token
+        self._xds = xds
         self._watches = 0
 
     async def handle(self, request: Request) -> Response | Upgrade:
@@ -111,7 +118,9 @@ class Api:
                     body = await self._watch(request)
                 case ("v1", "status"):
                     body = self._status()
-        elif request.segments[1:2] in {("services",), ("watch",), ("status",)}:
+                case ("v1", "xds") if self._xds is not None:
+                    body = self._xds()
+        elif request.segments[1:2] in {("services",), ("watch",), ("status",), ("xds",)}:
             return not_allowed("GET, HEAD")
         if body is None:
             return error_response(404, f"there is no {request.path[:80]}", hint=f"known: {_KNOWN}")

@@ -33,6 +33,7 @@ from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
+from pannier.sidecars.pilot.xds.service import Xds
 
 CONNECTIONS: Final = 4096
 """Of one listener: a watcher holds one."""
@@ -73,14 +74,15 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             nursery.start_soon(registry.tend)
             fanout = Fanout(registry)
             nursery.start_soon(fanout.run)
-            streams = Streams(registry, fanout)
+            streams, xds = Streams(registry, fanout), Xds(registry, fanout)
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
-            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams).handle)
+            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams, xds=xds.status).handle)
             for listener in listeners:
-                nursery.start_soon(listen, listener, Api(registry, streams, token=token).handle)
-            nursery.start_soon(serve_grpc, listen_unix(settings.grpc_socket), registry_handlers(registry))
+                nursery.start_soon(listen, listener, Api(registry, streams, token=token, xds=xds.status).handle)
+            handlers = registry_handlers(registry) | xds.handlers()
+            nursery.start_soon(serve_grpc, listen_unix(settings.grpc_socket), handlers)
             for listener in grpc_listeners:
-                nursery.start_soon(serve_grpc, listener, registry_handlers(registry, token=token))
+                nursery.start_soon(serve_grpc, listener, registry_handlers(registry, token=token) | xds.handlers())
             places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
             places += [f"grpc://{_address(listener)}" for listener in grpc_listeners]
             ready(

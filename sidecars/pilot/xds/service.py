@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import trio
 from google.protobuf.message import DecodeError
-from pannier.shared.pilot_stream import EVERY
+from pannier.shared.instances import EVERY
 from pannier.sidecars.pilot.fanout import Change, Fanout
 from pannier.sidecars.pilot.grpc.call import Call, Code, GrpcError, Handler
 from pannier.sidecars.pilot.registry import Registry
@@ -102,7 +102,7 @@ class Xds:
         self._begun = False
         fanout.join(EVERY, self)
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> dict[str, Handler]:
         """Calls, by their path."""
         return {
             f"{SERVICE}DeltaAggregatedResources": self._delta,

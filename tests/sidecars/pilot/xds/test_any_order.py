@@ -1,8 +1,8 @@
 """Both forms of the protocol against a client that does what the specification says, in any order of things.
 
-The client is like Envoy: it wants all clusters and listeners, the endpoints of the clusters it has, and the routes of its
-listeners. What it is sent and what it says is under way for as long as hypothesis likes, connections end at any time, and
-some of what it is sent it rejects. Whatever happens:
+The client is like Envoy: it wants all clusters and listeners, the endpoints of the clusters it has, and the routes of
+its listeners. What it is sent and what it says is under way for as long as hypothesis likes, connections end at any
+time, and some of what it is sent it rejects. Whatever happens:
 
 - routes never lead to a cluster whose endpoints are not there, and no cluster goes that routes still lead to;
 - once nothing is under way any more, it has exactly what the server has, less what it rejects.
@@ -11,6 +11,7 @@ some of what it is sent it rejects. Whatever happens:
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Collection, Iterable
 from typing import ClassVar
@@ -21,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pannier.sidecars.pilot.xds.ads import Asked, AskedAll, Delta, StateOfTheWorld
 from pannier.sidecars.pilot.xds.resources import Resource, Response, Type
 
+MANY = int(os.environ.get("PANNIER_FUZZ", "60"))
 SERVICES = ("orders", "stock", "users")
 ONLY = "outbound"
 
@@ -304,6 +306,6 @@ class Whole(Conversation):
 
 
 TestIncremental = Incremental.TestCase
-TestIncremental.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestIncremental.settings = settings(max_examples=MANY, stateful_step_count=40, deadline=None)
 TestWhole = Whole.TestCase
-TestWhole.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestWhole.settings = settings(max_examples=MANY, stateful_step_count=40, deadline=None)
