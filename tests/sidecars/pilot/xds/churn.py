@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import socket
 import sys
@@ -184,15 +185,15 @@ def unexplained(calls: Sequence[Called], log: Sequence[Change]) -> Sequence[Call
     """Calls that failed although nothing that was done is a reason: that a service was not there, or that an instance
     of it was killed and nobody could know yet."""
     killed: dict[str, list[tuple[float, float]]] = {}
-    absent: dict[str, list[tuple[float, float]]] = {name: [(0.0, float("inf"))] for name in PASSING}
+    absent: dict[str, list[tuple[float, float]]] = {name: [(0.0, math.inf)] for name in PASSING}
     for change in log:
         match change.what:
             case "kill":
                 killed.setdefault(change.service, []).append((change.at, change.at + GRACE_S + 2 * TOLD_S))
-            case "add" if change.service in absent and absent[change.service][-1][1] == float("inf"):
+            case "add" if change.service in absent and absent[change.service][-1][1] == math.inf:
                 absent[change.service][-1] = (absent[change.service][-1][0], change.at + TOLD_S)
             case "go":
-                absent[change.service].append((change.at, float("inf")))
+                absent[change.service].append((change.at, math.inf))
 
     def overlaps(call: Called, spans: Mapping[str, Sequence[tuple[float, float]]]) -> bool:
         return any(begin <= call.ended and call.begun <= end for begin, end in spans.get(call.service, ()))
@@ -262,6 +263,7 @@ async def _client(tower: Pilot, node: str, calls: Calls, log: Sequence[Change], 
         "calls": len(calls.made),
         "failed": dict(Counter(call.status for call in failed)),
         "unexplained": len(strange),
+        "too_late": len(too_late(calls.made, log)),
         "examples": [f"{call.service} {call.begun:.3f} {call.status} {call.details}" for call in strange[:5]],
         "pushes": {kind.type: [kind.sent, kind.accepted, kind.rejected] for kind in client.types},
         "unanswered": sum(kind.sent - kind.accepted - kind.rejected for kind in client.types),
@@ -288,17 +290,17 @@ async def differences(tower: Pilot, one: Envoy) -> Sequence[str]:
         found += [f"warming: {cluster['cluster']['name']}" for cluster in part.get("dynamic_warming_clusters", ())]
         for routes in part.get("dynamic_route_configs", ()):
             hosts |= {host["name"] for host in routes["route_config"].get("virtual_hosts", ())}
-        for told in part.get("dynamic_endpoint_configs", ()):
-            assignment = told["endpoint_config"]
-            endpoints[assignment["cluster_name"]] = {
-                (
-                    endpoint["endpoint"]["address"]["socket_address"]["port_value"],
-                    endpoint["health_status"],
-                    endpoint["load_balancing_weight"],
-                )
-                for zone in assignment.get("endpoints", ())
-                for endpoint in zone["lb_endpoints"]
-            }
+    for cluster in json.loads(await one.get("/clusters?format=json"))["cluster_statuses"]:
+        if cluster["name"] == "pilot":
+            continue
+        endpoints[cluster["name"]] = {
+            (
+                host["address"]["socket_address"]["port_value"],
+                host["health_status"]["eds_health_status"],
+                host["weight"],
+            )
+            for host in cluster.get("host_statuses", ())
+        }
     for service in services:
         wanted = {
             (
@@ -317,9 +319,15 @@ async def differences(tower: Pilot, one: Envoy) -> Sequence[str]:
     return found
 
 
+def too_late(calls: Sequence[Called], log: Sequence[Change]) -> Sequence[Called]:
+    """Calls that an instance was given although it had been draining for some time, and others were there."""
+    since = {change.instance: change.at + TOLD_S for change in log if change.what == "drain"}
+    return [one for one in calls if one.well and one.begun > since.get(one.answer, math.inf)]
+
+
 def is_well(summary: Mapping[str, Any]) -> bool:
     """Whether everything was accepted, agrees in the end, and cost no call."""
-    bad = ("unexplained", "unanswered", "rejected", "reconnected", "update_rejected", "differs")
+    bad = ("unexplained", "too_late", "unanswered", "rejected", "reconnected", "update_rejected", "differs")
     return not any(client.get(one) for client in summary["clients"].values() for one in bad)
 
 

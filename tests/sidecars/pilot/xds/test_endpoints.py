@@ -50,7 +50,7 @@ def told(instances: Sequence[Instance], client: Client = Client.ENVOY) -> Sequen
         (
             [instance("10.0.0.1:80", DRAINING), instance("10.0.0.2:80")],
             Client.ENVOY,
-            [("", 2, [("10.0.0.2", 1, 1), ("10.0.0.1", 4, 1)])],
+            [("", 2, [("10.0.0.2", 1, 1), ("10.0.0.1", 3, 1)])],
         ),
         ([instance("10.0.0.1:80", DRAINING), instance("10.0.0.2:80")], Client.GRPC, [("", 1, [("10.0.0.2", 1, 1)])]),
         ([instance("10.0.0.1:80", DRAINING)], Client.GRPC, [("", 1, [("10.0.0.1", 1, 1)])]),
