@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,14 +36,12 @@ class Called:
 
 @dataclass
 class Calls:
-    """`asked` chooses what is called next."""
+    """`asked` chooses what is called next. Nothing is, once it is `over`; `ended`: everything has come back."""
 
     asked: Callable[[], str]
     made: list[Called] = field(default_factory=list)
     over: bool = False
-
-    def since(self, begun: float, service: str | None = None) -> Sequence[Called]:
-        return [one for one in self.made if one.begun >= begun and service in (None, one.service)]
+    ended: bool = False
 
 
 async def through(port: int, calls: Calls, *, rate: float, connections: int = 8) -> None:
@@ -51,6 +49,7 @@ async def through(port: int, calls: Calls, *, rate: float, connections: int = 8)
     async with trio.open_nursery() as nursery:
         for number in range(connections):
             nursery.start_soon(_connection, port, calls, connections / rate, number / rate)
+    calls.ended = True
 
 
 async def _connection(port: int, calls: Calls, pace: float, begin: float) -> None:

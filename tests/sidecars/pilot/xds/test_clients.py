@@ -51,7 +51,7 @@ FORMS = ("DELTA_GRPC", "GRPC")
 
 
 async def test_a_fleet_that_changes_under_load() -> None:
-    summary = await run(40, 6, rate=60, pace=0.05)
+    summary = await run(40, 6, rate=60, pace=0.05, told_s=5.0)
     assert is_well(summary), json.dumps(summary)
     assert all(client["calls"] for client in summary["clients"].values())
 
@@ -101,6 +101,7 @@ async def test_a_pilot_that_comes_back_costs_nothing(short_path: Path, form: For
                 await wait_until(lambda: any(call.answer == "b" for call in calls.made))
                 await wait_until(lambda: tower.settled("envoy"))
                 calls.over = True
+                await wait_until(lambda: calls.ended)
                 assert await one.rejected() == {}
                 assert await differences(tower, one) == []
         nursery.cancel_scope.cancel()
