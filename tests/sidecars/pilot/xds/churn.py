@@ -276,7 +276,7 @@ def _told(tower: Pilot, node: str, calls: Calls, fleet: Fleet) -> dict[str, Any]
         "failed": dict(Counter(call.status for call in calls.made if not call.well)),
         "unexplained": len(strange),
         "examples": [f"{call.service} {call.begun:.3f} {call.status} {call.details}" for call in strange[:5]],
-        "too_late": len(too_late(calls.made, fleet.log, fleet.told_s)),
+        "too_late": too_late(calls.made, fleet.log, fleet.told_s),
         "pushes": {kind.type: [kind.sent, kind.accepted, kind.rejected] for kind in client.types},
         "unanswered": sum(kind.sent - kind.accepted - kind.rejected for kind in client.types),
         "rejected": sum(kind.rejected for kind in client.types),
@@ -336,10 +336,11 @@ async def differences(tower: Pilot, one: Envoy) -> Sequence[str]:
     return found
 
 
-def too_late(calls: Sequence[Called], log: Sequence[Change], told_s: float) -> Sequence[Called]:
+def too_late(calls: Sequence[Called], log: Sequence[Change], told_s: float) -> Sequence[str]:
     """Calls that an instance was given although it had been draining for some time, and others were there."""
-    since = {change.instance: change.at + told_s for change in log if change.what == "drain"}
-    return [one for one in calls if one.well and one.begun > since.get(one.answer, math.inf)]
+    since = {change.instance: change.at for change in log if change.what == "drain"}
+    late = [(one.begun - since.get(one.answer, math.inf), one) for one in calls if one.well]
+    return [f"{one.answer} {one.begun:.3f}, {by:.3f} s after it drained" for by, one in late if by > told_s]
 
 
 def is_well(summary: Mapping[str, Any]) -> bool:
