@@ -22,6 +22,7 @@ from pannier.sidecars.pilot.grpc.call import Call, Code, GrpcError, Handler
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.xds.ads import Asked, AskedAll, Delta, Refused, StateOfTheWorld, Stream
 from pannier.sidecars.pilot.xds.catalogue import Catalogue, NoPolicies, Policies, Shape
+from pannier.sidecars.pilot.xds.listeners import OUTBOUND
 from pannier.sidecars.pilot.xds.node import Node, node_of
 from pannier.sidecars.pilot.xds.resources import Response, Type
 from pannier.sidecars.pilot.xds.schema import MESSAGES
@@ -221,12 +222,15 @@ class _Session:
 
     def services_changed(self, service: str) -> None:
         """It has come or gone, or is spoken to in another way."""
-        stream = self._stream
+        stream, catalogue = self._stream, self._xds.catalogue
         if stream is None:
             return
-        stream.changed(Type.CLUSTER, self._xds.catalogue.cluster_names(self._node.shape.stage, service))
-        for kind in (Type.LISTENER, Type.ROUTES):
-            stream.changed(kind, None)
+        stream.changed(Type.CLUSTER, catalogue.cluster_names(self._node.shape.stage, service))
+        if catalogue.offering(self._node.shape).concerns(service):
+            listeners = stream.topics.get(Type.LISTENER)
+            names = () if listeners is None else listeners.names
+            stream.changed(Type.LISTENER, [name for name in names if name.partition(":")[0] == service])
+            stream.changed(Type.ROUTES, [service, OUTBOUND])
         self._wake.set()
 
     def endpoints_changed(self, service: str) -> None:
