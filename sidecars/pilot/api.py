@@ -8,6 +8,7 @@
     GET    /v1/stream, with Upgrade: pannier-pilot: `stream.py`
     GET    /v1/status
     GET    /metrics
+    /v1/config, /v1/policy: `documents_api.py`
 
 A PUT again renews. Its answer says the epoch and when to renew; 409 says which epoch would be accepted. A watch answers
 as soon as something has changed after revision N, with the revision to go on from, or with 410: then everything is read
@@ -43,6 +44,7 @@ from pannier.shared.registration import (
     registering,
     ttl_of,
 )
+from pannier.sidecars.pilot.documents_api import DocumentsApi
 from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
 from pannier.sidecars.pilot.registry import Full, Outcome, Registry
 from pannier.sidecars.pilot.status import Account
@@ -86,17 +88,29 @@ class Api:
     all listeners of a pilot."""
 
     def __init__(
-        self, registry: Registry, streams: Streams, *, token: str = "", account: Account | None = None
+        self,
+        registry: Registry,
+        streams: Streams,
+        *,
+        token: str = "",
+        account: Account | None = None,
+        documents: DocumentsApi | None = None,
     ) -> None:
         self._registry = registry
         self._account = account or Account(registry)
         self._exposition: Exposition | None = None
         self._streams = streams
         self._token = token
+        self._documents = documents
         self._watches = 0
 
     async def handle(self, request: Request) -> Response | Upgrade:
         """The answer to one request; never raises for anything that a peer sends."""
+        if self._documents is not None and self._documents.owns(request):
+            return await self._documents.handle(request, self._refused)
+        return await self._about_instances(request)
+
+    async def _about_instances(self, request: Request) -> Response | Upgrade:
         try:
             match request.segments:
                 case ("v1", "instances", service, instance):

@@ -24,9 +24,12 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import Limits, serve_http
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.documents import Documents
+from pannier.sidecars.pilot.documents_api import DocumentsApi
 from pannier.sidecars.pilot.etcd import EtcdStore
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.peers import Peers
+from pannier.sidecars.pilot.policies import Policies
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.status import Account
@@ -66,10 +69,14 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             fanout = Fanout(registry)
             nursery.start_soon(fanout.run)
             streams = Streams(registry, fanout)
+            documents = Documents(store)
+            await nursery.start(documents.follow)
             account = Account(registry, store=_shown(settings.store), peers=peers)
             account.parts["stream"] = streams.statistics
+            account.parts["documents"] = documents.statistics
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
-            api = partial(Api, registry, streams, account=account)
+            about = DocumentsApi(documents, Policies(documents))
+            api = partial(Api, registry, streams, account=account, documents=about)
             nursery.start_soon(listen, listen_unix(settings.socket), api().handle)
             for listener in listeners:
                 nursery.start_soon(listen, listener, api(token=token).handle)
