@@ -112,7 +112,7 @@ class Xds:
         self._begun = False
         fanout.join(EVERY, self)
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> dict[str, Handler]:
         """Calls, by their path."""
         return {
             f"{SERVICE}DeltaAggregatedResources": self._delta,
