@@ -9,30 +9,13 @@ from __future__ import annotations
 import hmac
 from typing import Final
 
-import msgspec
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.instances import Key, State
-from pannier.shared.registration import Registered, Registering, Removed, address_of, ttl_of
+from pannier.shared.registration import Drained, Registered, Registering, Removed, address_of, ttl_of
 from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
 from pannier.sidecars.pilot.registry import Outcome, Registry
 
 TTL_SECONDS: Final = 10.0
-
-
-class Standing(Registering, frozen=True, forbid_unknown_fields=True):
-    """Who registers or renews: an instance that is not UP yet, or no more, says so. Who says nothing stands where he
-    stood."""
-
-    state: State | None = None
-
-
-class Drained(msgspec.Struct, frozen=True):
-    """Answer to a drain."""
-
-    service: str
-    id: str
-    epoch: int
-    state: State
 
 
 class Stale(PannierError):
@@ -47,7 +30,7 @@ class Unknown(PannierError):
     blame = Blame.PEER
 
 
-async def register(registry: Registry, key: Key, body: Standing) -> tuple[Registered, bool]:
+async def register(registry: Registry, key: Key, body: Registering) -> tuple[Registered, bool]:
     """Registers or renews; the answer, and whether the instance was not there before. Raises ValueError for an address
     or a TTL, Stale, Full, Unreachable."""
     ttl = TTL_SECONDS if body.ttl is None else ttl_of(body.ttl)

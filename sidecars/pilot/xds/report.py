@@ -12,8 +12,8 @@ from pannier.sidecars.resilience.config import EVERY
 
 
 def unmapped(policy: Policy, services: Sequence[str] = ()) -> Sequence[Unmapped]:
-    """What does not arrive of the policy, for these services and those that it names."""
-    names = dict.fromkeys([*services, *_named(policy)])
+    """What does not arrive of the policy, for these services, those that it names, and any other (`*`)."""
+    names = dict.fromkeys([*services, *_named(policy), EVERY])
     found = dict.fromkeys(_nobodys(policy))
     found |= dict.fromkeys(route_configuration(policy, list(names), name="report")[1])
     for name in names:

@@ -70,8 +70,16 @@ class ClientStatus(msgspec.Struct, frozen=True):
     types: Sequence[TypeStatus]
 
 
+class Answers(msgspec.Struct, frozen=True):
+    """How many responses of a type were accepted, and how many rejected."""
+
+    accepted: int = 0
+    rejected: int = 0
+
+
 class XdsStatus(msgspec.Struct, frozen=True):
-    """Counts are of this pilot since it has begun; `left_out` are addresses that no client could call, by service."""
+    """Counts are of this pilot since it has begun; `left_out` are addresses that no client could call, by service;
+    `answers` are by type, of all clients that there have been."""
 
     clients: Sequence[ClientStatus]
     streams: int
@@ -80,6 +88,7 @@ class XdsStatus(msgspec.Struct, frozen=True):
     rejected: int
     refused: Mapping[str, int]
     left_out: Mapping[str, Sequence[str]]
+    answers: Mapping[str, Answers] = {}
 
 
 class Xds:
@@ -96,6 +105,7 @@ class Xds:
         self.catalogue = Catalogue(registry, policies or NoPolicies())
         self.clock = clock
         self.streams = self.sent = self.accepted = self.rejected = 0
+        self.answers = {kind: Answers() for kind in Type}
         self.refused: dict[str, int] = {}
         self.followers: dict[str, dict[_Session, None]] = {}  # by service, of its endpoints
         self._registry = registry
@@ -143,6 +153,7 @@ class Xds:
             self.rejected,
             dict(self.refused),
             dict(self.catalogue.left_out),
+            {kind.name.lower(): answers for kind, answers in self.answers.items()},
         )
 
     async def _delta(self, call: Call) -> None:
@@ -294,8 +305,12 @@ class _Session:
         self._ask(stream, request)
         for kind, topic in stream.topics.items():
             acked, nacked = before.get(kind, (0, 0))
-            self._xds.accepted += topic.acked - acked
-            self._xds.rejected += topic.nacked - nacked
+            accepted, rejected = topic.acked - acked, topic.nacked - nacked
+            self._xds.accepted += accepted
+            self._xds.rejected += rejected
+            if accepted or rejected:
+                counted = self._xds.answers[kind]
+                self._xds.answers[kind] = Answers(counted.accepted + accepted, counted.rejected + rejected)
             if topic.nacked > nacked:
                 _log.warning("%s rejects %s: %s", self.name, kind.name.lower(), topic.error)
         if (endpoints := stream.topics.get(Type.ENDPOINTS)) is not None:
