@@ -98,6 +98,7 @@ class Catalogue:
         if now is None:
             del self.services[service]
             self.left_out.pop(service, None)
+            self.hosts.drop(service)
         else:
             self.services[service] = now
         self._forget(service, Type.ENDPOINTS)
@@ -107,12 +108,19 @@ class Catalogue:
                 offering.forget(service)
         return True
 
-    def policies_changed(self) -> None:
-        """Of any stage; everything but endpoints may have changed, and the subsets of those."""
-        self._shared.clear()
-        self.hosts.clear()
+    def policy_changed(self, stage: str) -> None:
+        """Everything of a stage may have changed but who its instances are."""
+        self.forget_stage(stage)
         for offering in self._offerings.values():
-            offering.forget_all()
+            if offering.shape.stage == stage:
+                offering.forget_all()
+
+    def forget_stage(self, stage: str) -> None:
+        """Nobody is there who is told of it, or it is another now."""
+        self.hosts.forget(stage)
+        for shared in self._shared.values():
+            for key in [key for key in shared if key[1] == stage]:
+                del shared[key]
 
     def cluster_names(self, stage: str, service: str) -> Sequence[str]:
         """The clusters that a service is, or would be."""

@@ -37,10 +37,16 @@ class Hosts:
         self._services: dict[_Whose, dict[str, Host]] = {}
         self._others: dict[_Whose, Mapping[str, Host]] = {}
 
-    def clear(self) -> None:
-        """The policies are others."""
-        self._services.clear()
-        self._others.clear()
+    def forget(self, stage: str) -> None:
+        """Its policy is another, or nobody needs it."""
+        for client in Client:
+            self._services.pop((stage, client), None)
+            self._others.pop((stage, client), None)
+
+    def drop(self, service: str) -> None:
+        """It is no more."""
+        for made in self._services.values():
+            made.pop(service, None)
 
     def of(self, policy: Policy, stage: str, client: Client, services: Sequence[str]) -> Mapping[str, Host]:
         """Those of these services, and of what else routes lead from."""
@@ -60,7 +66,7 @@ def routes(name: str, hosts: Mapping[str, Host]) -> Resource:
 
 
 def _made(policy: Policy, client: Client, services: Sequence[str]) -> Mapping[str, Host]:
-    """None for a host that our table lacks a word for: a fault of ours, which is logged, and which nobody is told."""
+    """Without a host that our table lacks a word for: a fault of ours, which is logged, and which nobody is told."""
     told, _ = route_configuration(policy, services, name="", client=client.value)
     found: dict[str, Host] = {}
     for host in told["virtual_hosts"]:

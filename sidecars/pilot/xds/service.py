@@ -133,11 +133,12 @@ class Xds:
             for session in tuple(self.followers.get(service, ())):
                 session.endpoints_changed(service)
 
-    def policies_changed(self) -> None:
-        """The policy of any stage is another."""
-        self.catalogue.policies_changed()
+    def policy_changed(self, stage: str) -> None:
+        """The policy of that stage is another."""
+        self.catalogue.policy_changed(stage)
         for session in tuple(self._sessions):
-            session.everything_changed()
+            if session.stage == stage:
+                session.everything_changed()
 
     def statistics(self) -> Sequence[ClientStatus]:
         """Who is connected, by node."""
@@ -186,6 +187,8 @@ class Xds:
         finally:
             del self._sessions[session]
             session.follow(())
+            if all(other.stage != session.stage for other in self._sessions):
+                self.catalogue.forget_stage(session.stage)
 
     def _count(self, why: str) -> None:
         self.refused[why] = self.refused.get(why, 0) + 1
@@ -210,6 +213,10 @@ class _Session:
     @property
     def name(self) -> str:
         return f"{self._node.id or 'a client without an id'} ({self._call.peer})"
+
+    @property
+    def stage(self) -> str:
+        return self._node.shape.stage
 
     async def run(self) -> None:
         """Until the client sends no more."""
@@ -236,7 +243,7 @@ class _Session:
         stream, catalogue = self._stream, self._xds.catalogue
         if stream is None:
             return
-        stream.changed(Type.CLUSTER, catalogue.cluster_names(self._node.shape.stage, service))
+        stream.changed(Type.CLUSTER, catalogue.cluster_names(self.stage, service))
         if catalogue.offering(self._node.shape).concerns(service):
             listeners = stream.topics.get(Type.LISTENER)
             names = () if listeners is None else listeners.names

@@ -182,7 +182,7 @@ class Fleet:
     async def _policy(self) -> bool:
         self.note("policy", "*")
         self.pilot.stages.of["production"] = self.rng.choice(POLICIES)
-        self.pilot.xds.policies_changed()
+        self.pilot.xds.policy_changed("production")
         return True
 
     async def _switch_off(self, origin: Origin) -> None:

@@ -103,7 +103,7 @@ def test_grpc_asks_for_a_listener_by_the_name_of_its_target(town: Town, name: st
 
 def test_a_subset_is_a_cluster_with_the_instances_of_its_metadata(town: Town) -> None:
     town.stages["staging"] = Policy(traffic=Config(services={"orders": VERSIONED}))
-    town.catalogue.policies_changed()
+    town.catalogue.policy_changed("staging")
     offering = town.catalogue.offering(Shape(stage="staging"))
     assert set(offering.names(CDS)) == {"orders", "orders/v2", "stock"}
     ((zone,),) = (message(EDS, offering.get(EDS, "orders/v2")).endpoints,)
