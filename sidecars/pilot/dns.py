@@ -102,7 +102,7 @@ class Zone:
             self.name = dns.name.from_text(name)
         except dns.exception.DNSException as error:
             raise PannierError(f"{name!r} is no DNS name: {error}", blame=Blame.USAGE) from error
-        self._wire = self.name.to_wire()
+        self._wire = _name(self.name)
         self._instances = instances
         self._revision = revision
         self._kept: dict[str, Sequence[_Place] | None] = {}
@@ -239,7 +239,7 @@ def _addresses(places: Sequence[_Place], kind: dns.rdatatype.RdataType) -> Seque
 def _services(name: dns.name.Name, skipped: int, places: Sequence[_Place]) -> _Found:
     """SRV records, with the addresses of their targets beside them. A target is below the service's own name, which
     is the end of the name that was asked for; in the record itself it has to be whole (RFC 2782)."""
-    service = dns.name.Name(name.labels[skipped:]).to_wire()
+    service = _name(dns.name.Name(name.labels[skipped:]))
     pointer = struct.pack("!H", _POINTER | _ASKED + sum(len(label) + 1 for label in name.labels[:skipped]))
     answer, additional = [], []
     for place in places:
@@ -247,6 +247,10 @@ def _services(name: dns.name.Name, skipped: int, places: Sequence[_Place]) -> _F
         answer.append(_OWN + _record(dns.rdatatype.SRV, place.srv + label + service))
         additional.append(label + pointer + _record(place.kind, place.address))
     return _Found(answer, additional)
+
+
+def _name(name: dns.name.Name) -> bytes:
+    return b"".join(bytes((len(label),)) + label for label in name.labels)
 
 
 def _record(kind: int, data: bytes) -> bytes:
@@ -264,7 +268,7 @@ def _packed(
     flags: int = 0,
 ) -> bytes:
     flags |= _RESPONSE | query.flags & _ECHOED | rcode & 0xF
-    asked = [name.name.to_wire() + struct.pack("!HH", name.rdtype, name.rdclass) for name in query.question[:1]]
+    asked = [_name(name.name) + struct.pack("!HH", name.rdtype, name.rdclass) for name in query.question[:1]]
     options: Sequence[bytes] = ()
     if query.edns >= 0:
         options = (b"\0" + _RECORD.pack(dns.rdatatype.OPT, UDP_BYTES, rcode >> 4 << 24, 0),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,15 @@ import trio
 import trio.testing
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.sidecars.pilot import sqlite
+from pannier.sidecars.pilot import zookeeper as zookeeper_module
 from pannier.sidecars.pilot.etcd import EtcdStore
 from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, Conflict, Item, Store
+from pannier.sidecars.pilot.zookeeper import ZooKeeperStore
+from pannier.sidecars.pilot.zookeeper_session import open_session
 
 from tests.sidecars.pilot.real_etcd import running_etcd
+from tests.sidecars.pilot.real_zookeeper import running_zookeeper
 
 Open = Callable[[], AbstractAsyncContextManager[Store]]
 
@@ -35,11 +39,36 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], i
         yield port
 
 
-@pytest.fixture(params=["sqlite", "etcd"])
+@pytest.fixture(scope="module")
+def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], int]]:
+    """The port of a ZooKeeper, once its program is known."""
+    with ExitStack() as stack:
+        started: dict[str, int] = {}
+
+        def port(java: str) -> int:
+            if java not in started:
+                server = stack.enter_context(running_zookeeper(java, tmp_path_factory.mktemp("zookeeper")))
+                started[java] = server.port
+            return started[java]
+
+        yield port
+
+
+@asynccontextmanager
+async def opened_zookeeper(port: int, root: str) -> AsyncIterator[Store]:
+    async with open_session([("127.0.0.1", port)]) as session:
+        yield ZooKeeperStore(session, root=root)
+
+
+@pytest.fixture(params=["sqlite", "etcd", "zookeeper"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens the store, and the same one again."""
     if request.param == "sqlite":
         return lambda: open_sqlite(tmp_path / "store")
+    if request.param == "zookeeper":
+        java = request.getfixturevalue("require_zookeeper")
+        port = request.getfixturevalue("zookeeper")(java)
+        return lambda: opened_zookeeper(port, str(tmp_path))
     program = request.getfixturevalue("require_peer")("etcd")
     member = ("127.0.0.1", request.getfixturevalue("etcd")(program))
     return lambda: nullcontext(EtcdStore([member], root=f"{tmp_path}/"))
@@ -150,6 +179,8 @@ async def test_a_watch_from_where_the_store_has_never_been_says_so(opened: Open)
 
 async def test_a_watch_that_comes_back_too_late_says_so(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "KEPT", 3)
+    monkeypatch.setattr(zookeeper_module, "KEPT", 3)
+    monkeypatch.setattr(zookeeper_module, "TRIMMED_EVERY", 1)
     async with opened() as store:
         version = ABSENT
         versions = [version := await store.swap("a", b"%d" % number, version) for number in range(6)]
