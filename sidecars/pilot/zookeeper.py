@@ -62,7 +62,7 @@ class ZooKeeperStore:
         self._items, self._log, self._head, self._graves = (
             f"{root}/{name}" for name in ("items", "log", "head", "graves")
         )
-        self._made = False
+        self._made_in = -1
 
     async def get(self, key: str) -> Item | None:
         return await self._session.call(self._get, key)
@@ -107,15 +107,13 @@ class ZooKeeperStore:
     def _scan(self, prefix: str) -> tuple[int, Sequence[Item]]:
         self._make()
         self._client.sync_async(self._head)
-        revision = got(self._client.exists_async(self._head)).mzxid
+        revision = self._revised()
         names = got(self._client.get_children_async(self._items))
         keys = [key for key in map(unquote, names) if key.startswith(prefix)]
         found: dict[str, Item] = {}
-        for item in self._read([self._path(key) for key in keys]):
-            if item is not None:
-                value, stat, path = item
-                key = unquote(path.rpartition("/")[2])
-                found[key] = Item(key, value, stat.mzxid)
+        for key, node in zip(keys, self._read([self._path(key) for key in keys]), strict=True):
+            if node is not None:
+                found[key] = Item(key, node[0], node[1].mzxid)
         written, _ = self._written(revision, "", None)
         for item in written:
             revision = item.version
@@ -132,6 +130,9 @@ class ZooKeeperStore:
             buried = self._client.exists_async(self._graves)  # before the node itself, see above
             item = self._client.exists_async(path)
             buried, item = got(buried), got(item)
+            if buried is None:
+                self._made_in = -1
+                raise Unreachable(f"ZooKeeper has lost {self._graves}")
             if (item.mzxid if item else ABSENT) != version:
                 if looked_again:
                     raise Conflict(f"{key} does not have version {version}")
@@ -167,7 +168,7 @@ class ZooKeeperStore:
         """The writes after a revision, and the node of the last one, to be shown the next time."""
         self._make()
         ring = None if bell is None else bell.ring
-        head = got(self._client.exists_async(self._head)).mzxid
+        head = self._revised()
         if after > head:
             raise Compacted(f"changes are known up to {head}; not after {after}")
         names = sorted(got(self._client.get_children_async(self._log, watch=ring)))
@@ -179,11 +180,11 @@ class ZooKeeperStore:
             begin = bisect_right(names, last) if last else bisect_right(names, after, key=self._revision)
             new = names[begin:]
             found = []
-            for item in self._read([f"{self._log}/{name}" for name in new]):
-                if item is None:
+            for node in self._read([f"{self._log}/{name}" for name in new]):
+                if node is None:
                     raise NoNodeError
-                write = _WRITE.decode(item[0])
-                found.append(Item(write.key, write.value, item[1].czxid))
+                write = _WRITE.decode(node[0])
+                found.append(Item(write.key, write.value, node[1].czxid))
         except NoNodeError:
             raise Compacted(f"changes after {after} were forgotten while they were read") from None
         except msgspec.MsgspecError as error:
@@ -197,14 +198,13 @@ class ZooKeeperStore:
             raise NoNodeError
         return int(stat.czxid)
 
-    def _read(self, paths: Sequence[str]) -> list[tuple[bytes, Any, str] | None]:
+    def _read(self, paths: Sequence[str]) -> list[tuple[bytes, Any] | None]:
         """The nodes, many at a time; None for one that is not there."""
-        found: list[tuple[bytes, Any, str] | None] = []
+        found: list[tuple[bytes, Any] | None] = []
         for begin in range(0, len(paths), _BATCH):
-            asked = [(self._client.get_async(path), path) for path in paths[begin : begin + _BATCH]]
-            for answer, path in asked:
+            for answer in [self._client.get_async(path) for path in paths[begin : begin + _BATCH]]:
                 try:
-                    found.append((*got(answer), path))
+                    found.append(got(answer))
                 except NoNodeError:
                     found.append(None)
         return found
@@ -229,12 +229,20 @@ class ZooKeeperStore:
 
     def _make(self) -> None:
         """The nodes that are always there; the log first, so that the first revision is one that it knows."""
-        if self._made:
+        if self._made_in == self._session.id:
             return
         for path in (self._items, self._graves, self._log, self._head):
             with suppress(NodeExistsError):
                 got(self._client.create_async(path, b"", makepath=True))
-        self._made = True
+        self._made_in = self._session.id
+
+    def _revised(self) -> int:
+        """The newest revision."""
+        stat = got(self._client.exists_async(self._head))
+        if stat is None:
+            self._made_in = -1
+            raise Unreachable(f"ZooKeeper has lost {self._head}")
+        return int(stat.mzxid)
 
     def _path(self, key: str) -> str:
         return f"{self._items}/{quote(key, safe='').replace('.', '%2E')}"

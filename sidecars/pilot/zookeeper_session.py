@@ -5,6 +5,8 @@
 - News comes the other way, through the loop's token (`Bell`). It only says that something may have changed: a
   connection that was lost rings every bell, since its watches are lost with it.
 - A session that has expired is followed by another one, whose reads may be older: `steady` finds out.
+- A server that was set back refuses whoever has seen more than it has. So who is refused for as long as his session
+  could have lasted begins anew, as one who has seen nothing.
 """
 
 from __future__ import annotations
@@ -126,11 +128,26 @@ async def open_session(hosts: Sequence[tuple[str, int]]) -> AsyncIterator[Sessio
     try:
         with trio.move_on_after(CALL_SECONDS):
             await anyio.to_thread.run_sync(connected.wait, CALL_SECONDS, abandon_on_cancel=True)
-        yield session
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_begin_anew, session)
+            yield session
+            nursery.cancel_scope.cancel()
     finally:
         client.remove_listener(session.moved)
         with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_SECONDS):
             await anyio.to_thread.run_sync(_close, client, abandon_on_cancel=True)
+
+
+async def _begin_anew(session: Session) -> None:
+    """Ends sessions that cannot be alive any more, and looks for another one; runs until cancelled."""
+    alive_at = trio.current_time()
+    while True:
+        await trio.sleep(SESSION_SECONDS / 4)
+        if session.connected:
+            alive_at = trio.current_time()
+        elif trio.current_time() - alive_at >= 2 * SESSION_SECONDS:
+            await anyio.to_thread.run_sync(_restart, session.client)
+            alive_at = trio.current_time()
 
 
 def got(result: Any) -> Any:
@@ -144,6 +161,12 @@ def _translated() -> Iterator[None]:
         yield
     except (KazooException, KazooTimeoutError) as error:
         raise Unreachable(f"ZooKeeper: {error or type(error).__name__}") from error
+
+
+def _restart(client: KazooClient) -> None:
+    with suppress(KazooException, KazooTimeoutError):
+        client.stop()
+        client.start_async()
 
 
 def _close(client: KazooClient) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -19,44 +19,12 @@ from pannier.sidecars.pilot.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, 
 from pannier.sidecars.pilot.zookeeper import ZooKeeperStore
 from pannier.sidecars.pilot.zookeeper_session import open_session
 
-from tests.sidecars.pilot.real_etcd import running_etcd
-from tests.sidecars.pilot.real_zookeeper import running_zookeeper
-
 Open = Callable[[], AbstractAsyncContextManager[Store]]
 
 
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], int]]:
-    """The port of an etcd with one member, once its program is known."""
-    with ExitStack() as stack:
-        started: dict[str, int] = {}
-
-        def port(program: str) -> int:
-            if program not in started:
-                started[program] = stack.enter_context(running_etcd(program, tmp_path_factory.mktemp("etcd")))
-            return started[program]
-
-        yield port
-
-
-@pytest.fixture(scope="module")
-def zookeeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], int]]:
-    """The port of a ZooKeeper, once its program is known."""
-    with ExitStack() as stack:
-        started: dict[str, int] = {}
-
-        def port(java: str) -> int:
-            if java not in started:
-                server = stack.enter_context(running_zookeeper(java, tmp_path_factory.mktemp("zookeeper")))
-                started[java] = server.port
-            return started[java]
-
-        yield port
-
-
 @asynccontextmanager
-async def opened_zookeeper(port: int, root: str) -> AsyncIterator[Store]:
-    async with open_session([("127.0.0.1", port)]) as session:
+async def opened_zookeeper(member: tuple[str, int], root: str) -> AsyncIterator[Store]:
+    async with open_session([member]) as session:
         yield ZooKeeperStore(session, root=root)
 
 
@@ -65,12 +33,9 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens the store, and the same one again."""
     if request.param == "sqlite":
         return lambda: open_sqlite(tmp_path / "store")
+    member = request.getfixturevalue(request.param)
     if request.param == "zookeeper":
-        java = request.getfixturevalue("require_zookeeper")
-        port = request.getfixturevalue("zookeeper")(java)
-        return lambda: opened_zookeeper(port, str(tmp_path))
-    program = request.getfixturevalue("require_peer")("etcd")
-    member = ("127.0.0.1", request.getfixturevalue("etcd")(program))
+        return lambda: opened_zookeeper(member, str(tmp_path))
     return lambda: nullcontext(EtcdStore([member], root=f"{tmp_path}/"))
 
 
