@@ -33,7 +33,7 @@ class ZooKeeper:
         configuration = self._folder / "zoo.cfg"
         configuration.write_text(
             f"dataDir={self._folder}/data{self._data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
-            "tickTime=500\nadmin.enableServer=false\n4lw.commands.whitelist=ruok\nmaxClientCnxns=0\n"
+            "tickTime=500\nadmin.enableServer=false\n4lw.commands.whitelist=srvr\nmaxClientCnxns=0\n"
             "minSessionTimeout=1000\nforceSync=no\n"
         )
         words = [self._java, *_JAVA, "-cp", str(JAR), "org.apache.zookeeper.server.quorum.QuorumPeerMain"]
@@ -53,8 +53,8 @@ class ZooKeeper:
     def _healthy(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as asking:
-                asking.sendall(b"ruok")
-                return asking.recv(4) == b"imok"
+                asking.sendall(b"srvr")
+                return b"Mode: standalone" in b"".join(iter(lambda: asking.recv(4096), b""))
         except OSError:
             return False
 
