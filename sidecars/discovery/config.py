@@ -6,19 +6,13 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
-from pannier.shared.instances import InstanceId, ServiceName
+from pannier.shared.instances import InstanceId
 from pannier.shared.messages import SERVICES
 from pannier.shared.profile import Address, CheckPath, Metadata
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.rights import Needs
 
 Count = Annotated[int, Meta(ge=1, le=100)]
-
-
-class StaticFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `file` holds: the same `services` as a profile, in TOML or JSON."""
-
-    services: dict[ServiceName, tuple[StaticEndpoint, ...]]
 
 
 class Instance(Struct, frozen=True, forbid_unknown_fields=True):

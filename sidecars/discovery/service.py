@@ -39,7 +39,7 @@ from pannier.sidecars.discovery.table import KIND, Table, TableReader, TableWrit
 from pannier.sidecars.discovery.voice import Voice
 
 if TYPE_CHECKING:
-    from pannier.sidecars.discovery.statics import StaticSource
+    from pannier.shared.statics import StaticSource
 
 TICK_SECONDS = 0.5
 FILE_SECONDS = 1.0
@@ -140,7 +140,7 @@ class Discovery:
 
     def _static_source(self, file: str, restored: Table) -> StaticSource:
         # What explains a broken file is a tenth of this process; most services have no such file.
-        from pannier.sidecars.discovery.statics import StaticSource
+        from pannier.shared.statics import StaticSource
 
         return StaticSource(Path(file), self._catalogue.file_rows(restored))
 

@@ -20,12 +20,18 @@ import msgspec
 from pannier.shared.check import check
 from pannier.shared.explain import UNREADABLE, ConfigError, Problem, problem
 from pannier.shared.explain import Place as TextPlace
+from pannier.shared.instances import ServiceName
 from pannier.shared.layers import Document, parse_toml, syntax_error
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.toml_position import Positions
-from pannier.sidecars.discovery.config import StaticFile
 
 SIZE_LIMIT = 1 << 20
+
+
+class StaticFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The same `services` as a profile, in TOML or JSON."""
+
+    services: dict[ServiceName, tuple[StaticEndpoint, ...]]
 
 
 def parse(name: str, text: str) -> dict[str, tuple[StaticEndpoint, ...]]:
