@@ -35,11 +35,12 @@ class DnsSource:
         domain: str,
         service: str,
         *,
+        name: str,
         port: int | None = None,
         server: tuple[str, int] | None = None,
         every: float = EVERY_SECONDS,
     ) -> None:
-        self.name = f"dns:{domain}:{port}" if port else f"dns:{domain}"
+        self.name = name
         self.every = every
         self._domain = dns.name.from_text(domain)
         self._service = service

@@ -15,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import trio
+from dns.exception import DNSException
+from dns.name import from_text
 from pannier.shared.duration import milliseconds
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.registration import key_of
@@ -74,7 +76,7 @@ class Bridge:
 
             server = place.hosts[0] if place.hosts else None
             every = place.every or EVERY_SECONDS
-            source = DnsSource(place.path, place.service, port=place.port, server=server, every=every)
+            source = DnsSource(place.path, place.service, name=self.name, port=place.port, server=server, every=every)
             inward = Inward(registry, source)
         self._statistics = lambda: Status(self.name, inward.statistics())
         await inward.run()
@@ -104,7 +106,7 @@ def named(place: Place) -> str:
         return f"zookeeper://{hosts}{place.path}"[:256]
     if place.scheme == "file":
         return f"file:{place.path}"[-256:]
-    return f"dns:{place.path}:{place.port}"[:256] if place.port else f"dns:{place.path}"[:256]
+    return f"dns:{place.service}={place.path}:{place.port or 'SRV'}"[:256]
 
 
 def understood(url: str) -> Place:
@@ -121,8 +123,9 @@ def understood(url: str) -> Place:
             service, _ = key_of(options["service"], "any")
             hosts = hosts_of(options["server"], _DNS_PORT) if "server" in options else ()
             every = milliseconds(options["every"]) / 1000 if "every" in options else 0.0
+            from_text(parts.hostname)
             return Place("dns", parts.hostname, hosts, service, parts.port, every)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, DNSException) as error:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise _not_understood(url, reason) from error
     raise _not_understood(url, "no such kind, or an option that it does not have")

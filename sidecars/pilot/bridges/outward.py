@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ from pannier.sidecars.pilot.bridges.inward import ORIGIN
 from pannier.sidecars.pilot.entries import Entry, instance_of, key_of
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.store import Compacted
-from pannier.sidecars.pilot.zookeeper_session import Session, got
+from pannier.sidecars.pilot.zookeeper_session import Bell, Session, got
 
 GUARD: Final = "/pannier-bridge"
 CHECK_SECONDS: Final = 15.0
@@ -82,31 +82,43 @@ class Outward:
     async def run(self) -> None:
         """Until cancelled; in the end its nodes end with the session."""
         attempt, revision, session = 0, -1, 0
-        while True:
-            try:
-                begun = trio.current_time()
-                if session != self._session.id or not self._reachable:
-                    session, revision = self._session.id, -1
-                if revision < 0:
-                    revision = self._registry.view.revision
-                    services: Sequence[str] = sorted({*self._registry.view.services(), *self._written})
-                else:
-                    wait = CHECK_SECONDS
-                    revision, services = await self._registry.changes(revision, (), wait=wait)
-                for service in services:
-                    await self.write(service)
-                if not services and trio.current_time() - begun >= CHECK_SECONDS:
-                    revision = -1
-                attempt, self._reachable = 0, True
-                await trio.lowlevel.checkpoint()
-            except Compacted:
-                revision = -1
-            except PannierError as error:
-                if self._reachable or not attempt:
-                    _log.warning("%s: %s; what was written there stays", self._name, error.message)
-                self._reachable = False
-                await trio.sleep(full_jitter(attempt, base=0.2, cap=5.0, random=random.random()))
-                attempt += 1
+        with self._session.bell() as bell:
+            while True:
+                try:
+                    if session != self._session.id or not self._reachable:
+                        session, revision = self._session.id, -1
+                    if revision < 0:
+                        revision = self._registry.view.revision
+                        services: Collection[str] = {*self._registry.view.services(), *self._written}
+                    else:
+                        revision, services = await self._changes(revision, bell)
+                    for service in sorted(services):
+                        await self.write(service)
+                    attempt, self._reachable = 0, True
+                    await trio.lowlevel.checkpoint()
+                except PannierError as error:
+                    if self._reachable or not attempt:
+                        _log.warning("%s: %s; what was written there stays", self._name, error.message)
+                    self._reachable = False
+                    await trio.sleep(full_jitter(attempt, base=0.2, cap=5.0, random=random.random()))
+                    attempt += 1
+
+    async def _changes(self, after: int, bell: Bell) -> tuple[int, Collection[str]]:
+        """The services that have changed and the revision at which they have; -1: all of them are to be looked at,
+        since the connection is another one, or a while has passed."""
+        found: tuple[int, Collection[str]] = (-1, ())
+
+        async def wake() -> None:
+            await bell.heard(CHECK_SECONDS)
+            waiting.cancel()
+
+        async with trio.open_nursery() as nursery:
+            waiting = nursery.cancel_scope
+            nursery.start_soon(wake)
+            with suppress(Compacted):
+                found = await self._registry.changes(after, (), wait=2 * CHECK_SECONDS)
+            waiting.cancel()
+        return found
 
     async def write(self, service: str) -> None:
         """Brings the nodes of a service up to date. Raises Unreachable."""
@@ -151,41 +163,50 @@ class Outward:
         """Makes a node what it is to be. True: there is one of that life; False: there is none of ours that is to be;
         None: it is to be, and somebody else's is there."""
         path = f"{self._base}/{service}/{name}"
+        wanted = None if wish is None else wish.entry
         for _ in range(_ATTEMPTS):
             guard = self._guard()  # looked at before the node: see above
-            try:
-                data, stat = got(self._client.get_async(path))
-            except NoNodeError:
-                node, data, stat = None, b"", None
-            else:
-                node = _read(data)
+            data, stat = self._get(path)
+            node = _read(data)
             mine = stat is not None and stat.ephemeralOwner == self._session.id
-            if wish is None or wish.entry is None:
+            change = self._client.transaction()
+            if wish is None or wanted is None:
                 if node is None or not node.ours or not mine or not self._over(service, name, node.epoch, wish):
                     return False
-                change = self._client.transaction()
-                change.delete(path, stat.version)
             else:
                 if stat is not None and (node is None or not node.ours or node.epoch > wish.epoch):
                     return None
-                wished = write(service, name, wish.entry, now_ms=stat.ctime if stat else round(time.time() * 1000))
+                wished = write(service, name, wanted, now_ms=stat.ctime if stat else round(time.time() * 1000))
                 if mine and _same(data, wished):
                     return True
-                change = self._client.transaction()
-                if stat is not None:
-                    change.delete(path, stat.version)
-                else:
-                    with suppress(NodeExistsError):
-                        got(self._client.create_async(f"{self._base}/{service}", b"", makepath=True))
+            if stat is not None:
+                change.delete(path, stat.version)
+            if wanted is not None:
+                self._make(f"{self._base}/{service}")
                 change.create(path, wished, ephemeral=True)
             change.set_data(GUARD, b"", guard)
-            answers = got(change.commit_async())
-            if not any(isinstance(answer, Exception) for answer in answers):
-                return wish is not None and wish.entry is not None
-            for answer in answers:
-                if isinstance(answer, Exception) and not isinstance(answer, _QUICKER):
-                    raise answer
+            if self._committed(change):
+                return wanted is not None
         raise Unreachable(f"{path} is written by others all the time")
+
+    def _get(self, path: str) -> tuple[bytes, Any]:
+        try:
+            data, stat = got(self._client.get_async(path))
+        except NoNodeError:
+            return b"", None
+        return data, stat
+
+    def _make(self, path: str) -> None:
+        with suppress(NodeExistsError):
+            got(self._client.create_async(path, b"", makepath=True))
+
+    def _committed(self, change: Any) -> bool:
+        """False: somebody was quicker, and nothing has happened."""
+        errors = [answer for answer in got(change.commit_async()) if isinstance(answer, Exception)]
+        for error in errors:
+            if not isinstance(error, _QUICKER):
+                raise error
+        return not errors
 
     def _over(self, service: str, name: str, epoch: int, wish: Wish | None) -> bool:
         """Whether the life in a node has ended, or is not to be told any more."""
@@ -197,8 +218,7 @@ class Outward:
     def _guard(self) -> int:
         stat = got(self._client.exists_async(GUARD))
         if stat is None:
-            with suppress(NodeExistsError):
-                got(self._client.create_async(GUARD, b"", makepath=True))
+            self._make(GUARD)
             stat = got(self._client.exists_async(GUARD))
         if stat is None:
             raise Unreachable(f"ZooKeeper has lost {GUARD}")
@@ -208,7 +228,7 @@ class Outward:
 def _read(data: bytes) -> Node | None:
     try:
         return read(data, 0)
-    except ValueError:  # and msgspec's
+    except (ValueError, RecursionError):  # ValueError is msgspec's, too
         return None
 
 

@@ -107,7 +107,7 @@ class ZooKeeperSource:
                 self._tree[service][name] = read(data, stat.czxid)
             except NoNodeError:
                 self._tree[service].pop(name, None)
-            except ValueError:  # and msgspec's
+            except (ValueError, RecursionError):  # ValueError is msgspec's, too
                 self._tree[service][name] = None
 
     def _children(self, path: str, pattern: str) -> tuple[list[str], int]:
