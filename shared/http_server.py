@@ -84,7 +84,19 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+Conversation: TypeAlias = Callable[[trio.abc.Stream, bytes], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Upgrade:
+    """An answer 101: from now on the connection is another protocol's. `converse` is given it, with the bytes that have
+    come already; when it returns, the connection ends."""
+
+    protocol: str
+    converse: Conversation
+
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response | Upgrade]]
 
 
 def json_response(body: object, *, status: int = 200) -> Response:
@@ -160,7 +172,11 @@ class _Server:
         try:
             while await self._wait_bytes(peer):
                 request = await peer.read_request()
-                if not await peer.send(request.method, await self._answer(request)):
+                answer = await self._answer(request)
+                if isinstance(answer, Upgrade):
+                    await peer.upgrade(answer)
+                    return
+                if not await peer.send(request.method, answer):
                     return
         except _Refused as refused:
             await peer.refuse(error_response(refused.status, str(refused)))
@@ -177,7 +193,7 @@ class _Server:
                 self._idle.pop(id(scope), None)
         return False
 
-    async def _answer(self, request: Request) -> Response:
+    async def _answer(self, request: Request) -> Response | Upgrade:
         try:
             return await self._handler(request)
         except Exception:
@@ -276,6 +292,14 @@ class _Peer:
             return False
         self._h11.start_next_cycle()
         return True
+
+    async def upgrade(self, answer: Upgrade) -> None:
+        """Agrees to speak another protocol, and hands the connection over until that ends. Only for a request that has
+        asked for it."""
+        headers = [("connection", "upgrade"), ("upgrade", answer.protocol)]
+        if await self._write(self._h11.send(h11.InformationalResponse(status_code=101, headers=headers))):
+            early, _ = self._h11.trailing_data
+            await answer.converse(self._stream, early)
 
     async def refuse(self, response: Response) -> None:
         """Says why, then reads what still comes for a moment: closing over unread bytes would reset the answer away."""

@@ -9,6 +9,8 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta
 from pannier.shared.runtime import SOCKET_NAME_LIMIT
 
+EVERY = "*"
+"""In the place of a service's name: all of them."""
 SERVICE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)"
 INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
 

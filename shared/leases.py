@@ -60,7 +60,7 @@ class Registration:
     ttl: float
     state: State = State.UP
     metadata: Mapping[str, str] = field(default_factory=dict)
-    source: Literal["lease", "registry"] = "lease"
+    source: Literal["lease", "registry", "pilot"] = "lease"
 
     @property
     def key(self) -> Key:

@@ -20,7 +20,7 @@ import trio
 from pannier.shared.duration import milliseconds, seconds
 from pannier.shared.errors import PannierError
 from pannier.shared.instances import Key, State
-from pannier.shared.leases import Leases, Verdict
+from pannier.shared.leases import Leases, Registration, Verdict
 from pannier.shared.messages import Lifecycle
 from pannier.sidecars.discovery.config import Config
 from pannier.sidecars.discovery.epochs import Epochs
@@ -46,6 +46,7 @@ class Announcer:
         epochs: Epochs,
         changed: Callable[[], None],
         voice: Voice,
+        pilot: Callable[[Registration], None] | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
@@ -55,10 +56,11 @@ class Announcer:
         self._epochs = epochs
         self._changed = changed
         self._voice = voice
+        self._pilot = pilot
         self._wall_clock = wall_clock
         self._thresholds = Thresholds(config.health.failures, config.health.successes)
         self._ttl_ms = milliseconds(config.lease_ttl)
-        self._epoch = 0
+        self._epoch = self._at_least = 0
         self._due = 0.0
         self._stood_since = 0.0
         self._lifecycle: Lifecycle | None = None
@@ -69,7 +71,7 @@ class Announcer:
 
     @property
     def _is_checked(self) -> bool:
-        return self._config.health.path is not None and self._config.app is not None
+        return self._config.health.is_asked and self._config.app is not None
 
     def is_own(self, key: Key) -> bool:
         """Whether this process speaks for `key`, and not the file that an older life left in the registry."""
@@ -99,10 +101,10 @@ class Announcer:
         if not self._epoch or self._state is None:
             return
         leaving = State.DRAINING if self._state is State.UP else self._state
-        if ending or is_leaving(self._lifecycle):
+        if self.is_ending(ending):
             if leaving is not self._state:
                 self._announce(leaving, now)
-            if self._registry.has_others(self._key):
+            if self._pilot is not None or self._registry.has_others(self._key):
                 with trio.CancelScope(shield=True):
                     await trio.sleep(max(0.0, self._stood_since + SHOWN_SECONDS - now))
             self._registry.remove(self._key, self._epoch)
@@ -110,6 +112,10 @@ class Announcer:
             ttl_ms = min(self._ttl_ms, round(HANDOVER_SECONDS * 1000))
             with contextlib.suppress(PannierError):
                 self._registry.write(self._record(address, leaving, ttl_ms))
+
+    def is_ending(self, ending: bool) -> bool:
+        """Whether the whole service ends, by what is seen or what was said."""
+        return ending or is_leaving(self._lifecycle)
 
     def _step(self, now: float) -> None:
         state = own_state(self._state, self._lifecycle, self._health)
@@ -132,7 +138,10 @@ class Announcer:
         except PannierError as error:
             self._voice.say("registry.own", f"other services cannot find this one: {error.message}")
             self._epoch = self._epoch or self._local_epoch()
-        verdict = self._leases.register(self._record(address, state, self._ttl_ms).registration(), now)
+        own = self._record(address, state, self._ttl_ms).registration()
+        if self._pilot is not None:
+            self._pilot(own)
+        verdict = self._leases.register(own, now)
         if verdict is Verdict.STALE:
             self._voice.say("own", f"{'/'.join(self._key)} is registered elsewhere, by a newer epoch", severity="error")
         else:
@@ -143,8 +152,15 @@ class Announcer:
     def _record(self, address: str, state: State, ttl_ms: int) -> Record:
         return Record(*self._key, address, self._epoch, state, ttl_ms, self._config.instance.metadata)
 
+    def renumber(self, at_least: int, now: float) -> None:
+        """Others know a life of this instance with a greater epoch, from before the counter was lost."""
+        if self._state is not None:
+            self._epoch = 0
+            self._at_least = at_least
+            self._announce(self._state, now)
+
     def _next_epoch(self) -> int:
-        at_least = max(self._registry.last_epoch(self._key) + 1, self._local_epoch())
+        at_least = max(self._registry.last_epoch(self._key) + 1, self._local_epoch(), self._at_least)
         return self._epochs.next(self._key, at_least)
 
     def _local_epoch(self) -> int:

@@ -4,6 +4,8 @@
     DELETE /v1/instances/{service}/{id}   {"epoch"}, or ?epoch=N
     GET    /v1/services[/{service}]
 
+Whoever asks for a service that is not known makes it followed, where there is a pilot.
+
 `ttl` is a duration ("10s") or a number of seconds. Without `epoch` the server gives one: the epoch in force renews, a
 new instance or address gets the next. Every answer to PUT says the epoch and when to renew; 409 says which epoch would
 be accepted. Only the socket's owner gets this far (mode 0600), so there is no token.
@@ -11,13 +13,14 @@ be accepted. Only the socket's owner gets this far (mode 0600), so there is no t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from pannier.shared.http_server import Request, Response, error_response, json_response
-from pannier.shared.instances import Key
+from pannier.shared.instances import SERVICE_PATTERN, Key
 from pannier.shared.leases import Leases, Registration, Verdict
-from pannier.shared.messages import Services
+from pannier.shared.messages import Cluster, Services
 from pannier.shared.registration import (
     Leaving,
     Registered,
@@ -44,12 +47,14 @@ class Api:
         changed: Callable[[], None],
         clock: Callable[[], float],
         ttl: float,
+        follow: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._leases = leases
         self._services = services
         self._changed = changed
         self._clock = clock
         self._ttl = ttl
+        self._follow = follow
 
     async def handle(self, request: Request) -> Response:
         """The answer to one request; never raises for anything that a peer sends."""
@@ -57,6 +62,8 @@ class Api:
             case ("v1", "services"):
                 return self._look(request, None)
             case ("v1", "services", name):
+                if self._follow is not None and re.match(SERVICE_PATTERN, name) and not self._find(name):
+                    await self._follow(name)
                 return self._look(request, name)
             case ("v1", "instances", service, instance):
                 return self._instance(request, service, instance)
@@ -70,11 +77,13 @@ class Api:
     def _look(self, request: Request, name: str | None) -> Response:
         if request.method not in ("GET", "HEAD"):
             return not_allowed("GET, HEAD")
-        services = self._services()
         if name is None:
-            return json_response(services)
-        found = next((cluster for cluster in services.clusters if cluster.name == name), None)
+            return json_response(self._services())
+        found = self._find(name)
         return json_response(found) if found else error_response(404, f"no service {name[:80]!r} is known")
+
+    def _find(self, name: str) -> Cluster | None:
+        return next((cluster for cluster in self._services().clusters if cluster.name == name), None)
 
     def _instance(self, request: Request, service: str, instance: str) -> Response:
         if request.method not in ("PUT", "DELETE"):

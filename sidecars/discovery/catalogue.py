@@ -1,13 +1,15 @@
 """Everything that is known about endpoints, and the table that follows from it. No clock, no I/O.
 
-The shells put in what they learn (files, leases, registry, checks); `table` is what the proxy gets, `services` is what
+The shells put in what they learn (files, leases, registry, a pilot, checks); an instance that this host knows itself is
+taken at this host's word, whatever a pilot says of it. `table` is what the proxy gets, `services` is what
 people and other sidecars get. After a restart the catalogue begins with the table in force: slots stay, leases get
 one fresh TTL, and a static endpoint is as healthy as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from pannier.shared import messages
 from pannier.shared.instances import State
@@ -17,6 +19,9 @@ from pannier.sidecars.discovery.health import Condition, Health, Thresholds
 from pannier.sidecars.discovery.merge import join_statics, merge
 from pannier.sidecars.discovery.slots import Place, Slot, Slots
 from pannier.sidecars.discovery.table import Table
+
+if TYPE_CHECKING:
+    from pannier.sidecars.discovery.mirror import Mirror
 
 KNOWN_LIMIT = 1024
 
@@ -30,6 +35,8 @@ class Catalogue:
         thresholds: Thresholds,
         restored: Table,
         now: float,
+        *,
+        mirror: Mirror | None = None,
     ) -> None:
         self._configured = join_statics(configured)
         self._thresholds = thresholds
@@ -38,6 +45,7 @@ class Catalogue:
         self._known: dict[str, None] = {}
         self._slots = Slots()
         self.leases = Leases(now)
+        self._mirror = mirror
         self._restore(restored, now)
 
     def _restore(self, table: Table, now: float) -> None:
@@ -54,10 +62,12 @@ class Catalogue:
                 self._health[(name, row.address)] = Health(condition)
             else:
                 state = State.UP if row.healthy else State.DRAINING
-                ttl = max(row.ttl_ms, 1) / 1000
-                self.leases.register(
-                    Registration(name, row.id, row.address, row.epoch, ttl, state, row.metadata, row.source), now
-                )
+                ttl = row.ttl_ms / 1000
+                one = Registration(name, row.id, row.address, row.epoch, ttl, state, row.metadata, row.source)
+                if row.source != "pilot":
+                    self.leases.register(one, now)
+                elif self._mirror is not None:
+                    self._mirror.restore([one], now)
 
     def file_rows(self, table: Table) -> dict[str, tuple[StaticEndpoint, ...]]:
         """The static endpoints of `table` that the profile does not have: the file's last word before a restart."""
@@ -100,13 +110,14 @@ class Catalogue:
 
     def table(self) -> Table:
         """The table to be in force now."""
-        for lease in self.leases:
-            self._known[lease.registration.service] = None
+        registrations = list(self._registrations())
+        for registration in registrations:
+            self._known[registration.service] = None
         while len(self._known) > KNOWN_LIMIT:
             del self._known[next(iter(self._known))]
         clusters = merge(
             self._statics,
-            (lease.registration for lease in self.leases),
+            registrations,
             known=self._known,
             healthy=self._is_healthy,
             assign=self._slots.assign,
@@ -123,15 +134,23 @@ class Catalogue:
                 )
                 for row in cluster.endpoints
             ]
-        for lease in self.leases:
-            one = lease.registration
+        for one in self._registrations():
             rows = listed.setdefault(one.service, [])
             if one.state in (State.STARTING, State.DOWN):
                 rows.append(messages.ServiceEndpoint(one.id, one.address, one.state, one.source))
         return messages.Services([messages.Cluster(name, listed[name]) for name in sorted(listed)])
 
+    def _registrations(self) -> Iterator[Registration]:
+        for lease in self.leases:
+            yield lease.registration
+        for lease in () if self._mirror is None else self._mirror.leases:
+            if self.leases.get(lease.registration.key) is None:
+                yield lease.registration
+
     def _state(self, service: str, instance: str, healthy: bool) -> str:
         if lease := self.leases.get((service, instance)):
+            return lease.registration.state
+        if self._mirror is not None and (lease := self._mirror.leases.get((service, instance))):
             return lease.registration.state
         return State.UP if healthy else State.DOWN
 

@@ -40,6 +40,9 @@ from pannier.sidecars.discovery.voice import Voice
 
 if TYPE_CHECKING:
     from pannier.shared.statics import StaticSource
+    from pannier.sidecars.discovery.config import Pilot as PilotSettings
+    from pannier.sidecars.discovery.mirror import Mirror
+    from pannier.sidecars.discovery.pilot import Pilot
 
 TICK_SECONDS = 0.5
 FILE_SECONDS = 1.0
@@ -72,15 +75,18 @@ class Discovery:
         self._context = context
         self._nursery = nursery
         self._voice = Voice()
+        mirror = self._mirror() if config.pilot is not None else None
         self._catalogue = Catalogue(
             config.services,
             Thresholds(config.health.failures, config.health.successes),
             restored,
             trio.current_time(),
+            mirror=mirror,
         )
         self._publisher = Publisher(self._catalogue, writer, context.bus, self._voice, validate=_validate)
         self._registry = Registry(context.directory.parent / REGISTRY)
         self._file = self._static_source(config.file, restored) if config.file else None
+        self._pilot = self._with_pilot(config.pilot, mirror) if config.pilot and mirror else None
         self._announcer = Announcer(
             config,
             context.service,
@@ -90,6 +96,7 @@ class Discovery:
             epochs=Epochs(state_dir() / "epochs"),
             changed=self._publisher.changed,
             voice=self._voice,
+            pilot=self._pilot.announce if self._pilot is not None else None,
         )
         self._static_probes: Probes[Place] = Probes(
             nursery, self._static_checked, interval=seconds(config.health.interval), timeout=timeout
@@ -113,12 +120,15 @@ class Discovery:
         bus.serve(SERVICES, Nothing, self._answer_services)
         self._look_at_file()
         self._look_at_registry(trio.current_time())
+        if self._pilot is not None:
+            self._pilot.recall(trio.current_time())
         await self._publisher.publish()
         self._nursery.start_soon(self._publisher.run)
         self._nursery.start_soon(self._tick_forever)
         self._nursery.start_soon(self._follow_lifecycle)
-        if config.health.path is not None and config.app is not None:
-            self._own_probes.ask({"app": Target(config.app, config.health.path)})
+        if config.health.is_asked and config.app is not None:
+            health = config.health
+            self._own_probes.ask({"app": Target(config.app, health.path, health.grpc, health.command)})
         path = self._context.directory / API_SOCKET
         api = Api(
             self._catalogue.leases,
@@ -126,17 +136,49 @@ class Discovery:
             changed=self._publisher.changed,
             clock=trio.current_time,
             ttl=seconds(config.lease_ttl),
+            follow=self._pilot.follow if self._pilot is not None else None,
         )
         listener = await self._listen(path)
         inode = path.stat().st_ino
         try:
+            if self._pilot is not None:
+                self._pilot.start()
             self._nursery.start_soon(serve_http, listener, api.handle)
             await bus.ready()
             await trio.sleep_forever()
         finally:
             _unlink_own(path, inode)
-            ending = self._data_path_drains() or self._supervisor_is_dead()
+            await self._take_leave()
+
+    async def _take_leave(self) -> None:
+        ending = self._data_path_drains() or self._supervisor_is_dead()
+        try:
             await self._announcer.leave(trio.current_time(), ending=ending)
+            if self._pilot is not None and self._announcer.is_ending(ending):
+                await self._pilot.leave()
+        finally:
+            if self._pilot is not None:
+                self._pilot.end()
+
+    def _mirror(self) -> Mirror:
+        # Most hosts have no pilot, and nothing of it in their memory.
+        from pannier.sidecars.discovery.mirror import Mirror
+
+        return Mirror(trio.current_time())
+
+    def _with_pilot(self, settings: PilotSettings, mirror: Mirror) -> Pilot:
+        from pannier.sidecars.discovery.pilot import Pilot
+
+        return Pilot(
+            settings,
+            mirror,
+            state_dir() / "endpoints" / self._context.service,
+            changed=self._publisher.changed,
+            renumber=lambda at_least: self._announcer.renumber(at_least, trio.current_time()),
+            voice=self._voice,
+            nursery=self._nursery,
+            timeout=seconds(self._context.config.health.timeout),
+        )
 
     def _static_source(self, file: str, restored: Table) -> StaticSource:
         # What explains a broken file is a tenth of this process; most services have no such file.
@@ -183,6 +225,9 @@ class Discovery:
                 self._look_at_file()
             self._announcer.tick(now)
             self._expire(now)
+            if self._pilot is not None:
+                self._pilot.look()
+            await self._publisher.tell()
             if now >= self._heartbeat_due:
                 self._heartbeat_due = now + BEAT_SECONDS
                 self._publisher.heartbeat()

@@ -14,7 +14,7 @@ import msgspec
 
 KIND = "endpoints"
 
-Source: TypeAlias = Literal["file", "lease", "registry"]
+Source: TypeAlias = Literal["file", "lease", "registry", "pilot"]
 
 
 class Endpoint(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@
     DELETE /v1/instances/{service}/{id}          {"epoch"}, or ?epoch=N
     GET    /v1/services[/{service}]
     GET    /v1/watch?after=N[&service=NAME...][&wait=30s]
+    GET    /v1/stream, with Upgrade: pannier-pilot: `stream.py`
     GET    /v1/status
 
 A PUT again renews. Its answer says the epoch and when to renew; 409 says which epoch would be accepted. A watch answers
@@ -24,8 +25,9 @@ from urllib.parse import parse_qs
 import msgspec
 from pannier.shared.duration import milliseconds
 from pannier.shared.errors import PannierError, Unreachable
-from pannier.shared.http_server import Request, Response, error_response, json_response
+from pannier.shared.http_server import Request, Response, Upgrade, error_response, json_response
 from pannier.shared.instances import Key, State
+from pannier.shared.pilot_stream import Instance
 from pannier.shared.registration import (
     Registered,
     Registering,
@@ -40,7 +42,7 @@ from pannier.shared.registration import (
 from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
 from pannier.sidecars.pilot.registry import Full, Outcome, Registry
 from pannier.sidecars.pilot.store import Compacted
-from pannier.sidecars.pilot.view import Instance
+from pannier.sidecars.pilot.stream import Streams
 
 TTL_SECONDS: Final = 10.0
 WAIT_SECONDS: Final = 30.0
@@ -48,7 +50,7 @@ WAIT_SECONDS: Final = 30.0
 MAX_WATCHES: Final = 3000
 """Of one listener, below its connections: whoever registers has to find room."""
 _STATUS: Final = {Compacted: 410, Full: 503, Unreachable: 503}
-_KNOWN: Final = "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/status"
+_KNOWN: Final = "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status"
 
 
 class Standing(Registering, frozen=True, forbid_unknown_fields=True):
@@ -98,12 +100,13 @@ _STANDING = msgspec.json.Decoder(Standing)
 class Api:
     """Answers requests from a registry. With a `token`, who changes something has to show it."""
 
-    def __init__(self, registry: Registry, *, token: str = "") -> None:
+    def __init__(self, registry: Registry, streams: Streams, *, token: str = "") -> None:
         self._registry = registry
+        self._streams = streams
         self._token = token
         self._watches = 0
 
-    async def handle(self, request: Request) -> Response:
+    async def handle(self, request: Request) -> Response | Upgrade:
         """The answer to one request; never raises for anything that a peer sends."""
         try:
             match request.segments:
@@ -119,8 +122,10 @@ class Api:
         except PannierError as error:
             return error_response(_STATUS.get(type(error), 500), error.message, hint=error.hint)
 
-    async def _read(self, request: Request) -> Response:
+    async def _read(self, request: Request) -> Response | Upgrade:
         registry, view = self._registry, self._registry.view
+        if request.method == "GET" and request.segments == ("v1", "stream"):
+            return self._streams.upgrade(request, refused=self._refused)
         body: object = None
         if request.method in {"GET", "HEAD"}:
             match request.segments:

@@ -20,11 +20,10 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import random
 import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import dns.exception
 import dns.flags
@@ -37,7 +36,7 @@ import dns.rdatatype
 import msgspec
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.view import Instance
+from pannier.shared.pilot_stream import Instance
 
 ZONE: Final = "pannier."
 TTL: Final = 5
@@ -80,6 +79,9 @@ class _Place(msgspec.Struct, frozen=True):
     srv: bytes
 
 
+Sample: TypeAlias = Callable[[Sequence[_Place], int], Sequence[_Place]]
+
+
 class _Found(msgspec.Struct):
     """The records of an answer, beginning with the owner's name; `exists`: there is such a name."""
 
@@ -93,10 +95,15 @@ _DENIED: Final = _Found(exists=False)
 
 class Zone:
     """Answers for one zone. `instances` are those of a service (none: there is no such service), `revision` grows when
-    they change. Raises PannierError for a zone that is no name."""
+    they change; `sample` is `random.sample`. Raises PannierError for a zone that is no name."""
 
     def __init__(
-        self, instances: Callable[[str], Sequence[Instance]], revision: Callable[[], int], *, name: str = ZONE
+        self,
+        instances: Callable[[str], Sequence[Instance]],
+        revision: Callable[[], int],
+        *,
+        sample: Sample,
+        name: str = ZONE,
     ) -> None:
         try:
             self.name = dns.name.from_text(name)
@@ -104,6 +111,7 @@ class Zone:
             raise PannierError(f"{name!r} is no DNS name: {error}", blame=Blame.USAGE) from error
         self._wire = _name(self.name)
         self._instances = instances
+        self._sample = sample
         self._revision = revision
         self._kept: dict[str, Sequence[_Place] | None] = {}
         self._kept_at = -1
@@ -167,9 +175,9 @@ class Zone:
                 continue
             match before:
                 case []:
-                    chosen = _chosen(places)
+                    chosen = _chosen(places, self._sample)
                 case [protocol, "_tcp"] if protocol.startswith("_"):
-                    chosen = _chosen(places, protocol[1:]) if kind == dns.rdatatype.SRV else ()
+                    chosen = _chosen(places, self._sample, protocol[1:]) if kind == dns.rdatatype.SRV else ()
                 case ["_tcp"]:
                     chosen = ()
                 case [label] if any(place.label.lower() == label for place in places):
@@ -196,12 +204,12 @@ class Zone:
         return b"\x02ns" + self._wire + b"\x0ahostmaster" + self._wire + _NUMBERS.pack(serial, TTL, TTL, 60, TTL)
 
 
-def _chosen(places: Sequence[_Place], protocol: str = "") -> Sequence[_Place]:
+def _chosen(places: Sequence[_Place], sample: Sample, protocol: str = "") -> Sequence[_Place]:
     """Whom a service's name means, in random order."""
     for state in (State.UP, State.DRAINING):
         found = [place for place in places if place.state is state and protocol in {"", place.protocol}]
         if found:
-            return random.sample(found, min(len(found), ANSWERS))
+            return sample(found, min(len(found), ANSWERS))
     return ()
 
 

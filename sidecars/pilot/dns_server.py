@@ -44,6 +44,7 @@ class DnsServer:
         self._answered = self._refused = self._malformed = self._dropped = self._cut = 0
         self._second = 0
         self._taken = 0
+        self.host = host
         self.port: int = self._listener.socket.getsockname()[1]
 
     def statistics(self) -> Statistics:

@@ -27,18 +27,21 @@ from pannier.shared.backoff import full_jitter
 from pannier.shared.errors import Blame, PannierError, Unreachable
 from pannier.shared.instances import Key, State
 from pannier.shared.leases import WINDOW_SECONDS, Lease, Leases, Registration
+from pannier.shared.pilot_stream import Gone, Instance
 from pannier.shared.ticks import next_tick
 from pannier.sidecars.pilot import entries
 from pannier.sidecars.pilot.entries import PREFIX, Decision, Entry, Verdict, instance_of, key_of
 from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item, Store
-from pannier.sidecars.pilot.view import Instance, View
+from pannier.sidecars.pilot.view import View
 
 CAPACITY: Final = 100_000
 BURIED_SECONDS: Final = 7 * 86_400.0
 LOOK_SECONDS: Final = 1.0
 BURIAL_SECONDS: Final = 3600.0
 DOUBTED_TTLS: Final = 3
+GRACE_SECONDS: Final = 10.0
+"""That everybody gets beside his TTL from a pilot that has just begun: so long those take who have lost another one."""
 CATCH_UP_SECONDS: Final = 2.0
 """How far behind another pilot, whose revision a watcher brings along, this one may be."""
 ATTEMPTS: Final = 10
@@ -104,13 +107,36 @@ class Registry:
         """The instances of a service, by id."""
         return [self._instance(key) for key in self.view.alive(service)]
 
+    def instance(self, key: Key) -> Instance | Gone:
+        """An instance, or what is left of it."""
+        entry, _ = self.view.get(key_of(key))
+        if entry is None or entry.gone:
+            return Gone(key[1], 0 if entry is None else entry.epoch, entry is not None and entry.final)
+        return self._instance(key_of(key))
+
+    async def wait_changed(self, after: int) -> None:
+        """Returns once the view is not at that revision, or has forgotten it."""
+        while self.view.revision == after and self.view.forgotten <= after:
+            await self._news.wait()
+
+    async def catch_up(self, revision: int, *, within: float) -> None:
+        """Returns once that revision is known, or when it was not within so many seconds."""
+        with trio.move_on_after(within):
+            while self.view.revision < revision:
+                await self._news.wait()
+
+    def is_known(self, service: str, revision: int) -> bool:
+        """Whether who knew a service at that revision knows it still."""
+        return 0 < revision <= self.view.revision and self.view.revision_of(service) <= revision
+
     async def changes(self, after: int, services: Collection[str], *, wait: float) -> tuple[int, Sequence[str]]:
         """The services (of those named, or any) that have changed after that revision, and the revision at which they
         have; none if none did within `wait` seconds. Raises Compacted if that is not known any more."""
         view, begun = self.view, self._clock()
         with trio.move_on_after(wait):
             while view.forgotten <= after:
-                changed = {name for name in view.changed(after) if not services or name in services}
+                names = {instance_of(key)[0] for key in view.changed(after)}
+                changed = {name for name in names if not services or name in services}
                 if changed:
                     return view.revision, sorted(changed)
                 if after > view.revision and self._clock() - begun >= CATCH_UP_SECONDS:
@@ -139,10 +165,10 @@ class Registry:
             return entries.register(held, wished)
 
         outcome = await self._decide(key, decide)
-        if outcome.verdict is Verdict.RENEWED and outcome.entry is not None:
+        if outcome.verdict.accepted and outcome.entry is not None:
             self._renew(key, outcome.entry)
-            if self._peers is not None and self._peers.blind:
-                raise Unreachable("this pilot does not hear its store", hint="renew with another one")
+        if outcome.verdict is Verdict.RENEWED and self._peers is not None and self._peers.blind:
+            raise Unreachable("this pilot does not hear its store", hint="renew with another one")
         return outcome
 
     async def move(self, key: Key, epoch: int, state: State) -> Outcome:
@@ -166,7 +192,7 @@ class Registry:
         while True:
             try:
                 revision, items = await self._store.scan(PREFIX)
-                self._read(revision, items)
+                self._read(revision, items, grace=0.0 if begun else GRACE_SECONDS)
                 if not begun:
                     task_status.started()
                     begun = True
@@ -285,14 +311,14 @@ class Registry:
         if held is None and len(self.view.names()) >= 2 * self._capacity:
             raise Full("as many instances have come and gone as this pilot remembers")
 
-    def _read(self, revision: int, items: Sequence[Item]) -> None:
+    def _read(self, revision: int, items: Sequence[Item], *, grace: float = 0.0) -> None:
         self._lost |= {key for key in self.view.scanned(revision, items) if self._is_mine(self.view.get(key)[0])}
         for key in self.view.names():
-            self._attend(key)
+            self._attend(key, grace=grace)
         self.trouble = ""
         self._tell()
 
-    def _attend(self, name: str) -> None:
+    def _attend(self, name: str, *, grace: float = 0.0) -> None:
         """Times whom this pilot tends, as it is known now, and nobody else."""
         entry, _ = self.view.get(name)
         key = instance_of(name)
@@ -301,11 +327,11 @@ class Registry:
             self._leases.forget(key)
             self._missed.pop(key, None)
         elif lease is None or _registration(key, entry) != lease.registration:
-            self._renew(key, entry)
+            self._renew(key, entry, grace=grace)
 
-    def _renew(self, key: Key, entry: Entry) -> None:
+    def _renew(self, key: Key, entry: Entry, *, grace: float = 0.0) -> None:
         self._missed.pop(key, None)
-        self._leases.register(_registration(key, entry), self._clock())
+        self._leases.register(_registration(key, entry), self._clock() + grace)
 
     def _miss(self, key: Key) -> None:
         entry, _ = self.view.get(key_of(key))

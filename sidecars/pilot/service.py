@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import signal
 import socket
@@ -16,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 import trio
@@ -25,24 +26,43 @@ from pannier.shared.http_server import Limits, serve_http
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.pilot.api import Api
 from pannier.sidecars.pilot.etcd import EtcdStore
+from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.store import Store
+from pannier.sidecars.pilot.stream import Streams
+
+if TYPE_CHECKING:
+    from pannier.sidecars.pilot.bridges.opening import Bridge
+    from pannier.sidecars.pilot.dns_server import DnsServer
 
 CONNECTIONS: Final = 4096
 """Of one listener: a watcher holds one."""
 TOKEN_BYTES: Final = 32
 
 
+class InZooKeeper(msgspec.Struct, frozen=True):
+    """A store below the node `root` of a ZooKeeper with these members, (host, port)."""
+
+    members: Sequence[tuple[str, int]]
+    root: str
+
+
+Kept: TypeAlias = Path | Sequence[tuple[str, int]] | InZooKeeper
+"""A SQLite file, the members of an etcd as (host, port), or nodes of a ZooKeeper."""
+
+
 class Settings(msgspec.Struct, frozen=True):
-    """`listen` are (host, port) to bind; port 0 is any free one. `store` is a SQLite file, or the members of an etcd as
-    (host, port)."""
+    """`listen` and `dns` are (host, port) to bind; port 0 is any. `bridges` are URLs (`bridges/opening.py`)."""
 
     socket: Path
-    store: Path | Sequence[tuple[str, int]]
+    store: Kept
     token: Path
     listen: Sequence[tuple[str, int]] = ()
+    dns: Sequence[tuple[str, int]] = ()
+    dns_zone: str = "pannier."
+    bridges: Sequence[str] = ()
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -51,6 +71,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     token = load_token(settings.token) if settings.listen else ""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         listeners = await _bind(settings.listen)
+        bridges = _bridges(settings.bridges)
         async with _opened(settings.store) as (store, peers), trio.open_nursery() as nursery:
             nursery.start_soon(_end_when_told, signals, nursery.cancel_scope)
             registry = Registry(store, peers=peers)
@@ -60,11 +81,20 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
                 await peers.there.wait()
             await nursery.start(registry.follow)
             nursery.start_soon(registry.tend)
+            fanout = Fanout(registry)
+            nursery.start_soon(fanout.run)
+            streams = Streams(registry, fanout)
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
-            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry).handle)
+            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams).handle)
             for listener in listeners:
-                nursery.start_soon(listen, listener, Api(registry, token=token).handle)
+                nursery.start_soon(listen, listener, Api(registry, streams, token=token).handle)
+            dns_servers = _dns_servers(settings, registry)
+            for server in dns_servers:
+                nursery.start_soon(server.serve)
+            for bridge in bridges:
+                nursery.start_soon(bridge.run, registry)
             places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
+            places += [f"dns://{server.host}:{server.port}" for server in dns_servers]
             ready(
                 f"the pilot is ready: {', '.join(places)}; {len(registry.view)} instances in {_shown(settings.store)}"
             )
@@ -77,18 +107,48 @@ async def _end_when_told(signals: AsyncIterator[int], scope: trio.CancelScope) -
 
 
 @asynccontextmanager
-async def _opened(store: Path | Sequence[tuple[str, int]]) -> AsyncIterator[tuple[Store, Peers | None]]:
+async def _opened(store: Kept) -> AsyncIterator[tuple[Store, Peers | None]]:
     """The store, and the pilots that share it if several can."""
     if isinstance(store, Path):
         async with open_sqlite(store) as opened:
             yield opened, None
+        return
+    pilot = f"{socket.gethostname()}-{secrets.token_hex(8)}"
+    if isinstance(store, InZooKeeper):
+        from pannier.sidecars.pilot.zookeeper import ZooKeeperStore
+        from pannier.sidecars.pilot.zookeeper_session import open_session
+
+        async with open_session(store.members) as session:
+            zookeeper = ZooKeeperStore(session, root=store.root)
+            yield zookeeper, Peers(zookeeper, pilot)
     else:
         etcd = EtcdStore(store)
-        yield etcd, Peers(etcd, f"{socket.gethostname()}-{secrets.token_hex(8)}")
+        yield etcd, Peers(etcd, pilot)
 
 
-def _shown(store: Path | Sequence[tuple[str, int]]) -> str:
-    return str(store) if isinstance(store, Path) else f"etcd at {', '.join(f'{host}:{port}' for host, port in store)}"
+def _shown(store: Kept) -> str:
+    if isinstance(store, Path):
+        return str(store)
+    kind, members = ("ZooKeeper", store.members) if isinstance(store, InZooKeeper) else ("etcd", store)
+    return f"{kind} at {', '.join(f'{host}:{port}' for host, port in members)}"
+
+
+def _dns_servers(settings: Settings, registry: Registry) -> Sequence[DnsServer]:
+    if not settings.dns:
+        return ()
+    from pannier.sidecars.pilot.dns import Zone
+    from pannier.sidecars.pilot.dns_server import DnsServer
+
+    zone = Zone(registry.instances, lambda: registry.view.revision, sample=random.sample, name=settings.dns_zone)
+    return [DnsServer(zone, host, port) for host, port in settings.dns]
+
+
+def _bridges(urls: Sequence[str]) -> Sequence[Bridge]:
+    if not urls:
+        return ()
+    from pannier.sidecars.pilot.bridges.opening import Bridge, understood
+
+    return [Bridge(understood(url)) for url in urls]
 
 
 def load_token(path: Path) -> str:

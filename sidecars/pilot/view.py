@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
-from pannier.shared.instances import State
 from pannier.sidecars.pilot.entries import Entry, instance_of
 from pannier.sidecars.pilot.store import ABSENT, Item
 
@@ -27,19 +26,6 @@ _log = logging.getLogger("pannier.pilot")
 _decode = msgspec.msgpack.Decoder(Entry).decode
 
 
-class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An instance as it is told. `suspect`: its renewals are missed, and it is kept by the rules of `leases.py`."""
-
-    service: str
-    id: str
-    address: str
-    state: State
-    epoch: int
-    revision: int
-    metadata: dict[str, str] = {}
-    suspect: bool = False
-
-
 class View:
     """`revision` is that of the last change; changes after `forgotten` are known."""
 
@@ -48,6 +34,7 @@ class View:
         self._known: dict[str, tuple[Entry, int]] = {}
         self._alive: dict[str, set[str]] = {}  # keys by service
         self._tended: dict[str, set[str]] = {}  # keys by the pilot that tends them
+        self._revisions: dict[str, int] = {}  # of the last write to a service
         self._told: dict[str, Entry] = {}  # as the watch had it last
         self._changes: deque[tuple[int, str]] = deque()
         self._begun = False
@@ -72,6 +59,10 @@ class View:
         """The keys of a service's instances, by id."""
         return sorted(self._alive.get(service, ()))
 
+    def revision_of(self, service: str) -> int:
+        """That of the last write to it, 0 if there is none."""
+        return self._revisions.get(service, 0)
+
     def pilots(self) -> Sequence[str]:
         """Who tends anybody."""
         return tuple(self._tended)
@@ -91,6 +82,8 @@ class View:
         """What the watch says, in its order; whether it was news."""
         news = self.learn(item)
         self.revision = max(self.revision, item.version)
+        service, _ = instance_of(item.key)
+        self._revisions[service] = max(item.version, self._revisions.get(service, 0))
         visible = _visible(_decoded(item))
         if self._told.get(item.key) != visible:
             if visible is None:
@@ -121,6 +114,7 @@ class View:
             _log.warning("the store is at revision %d, and was at %d: it was set back", revision, self.revision)
             self.revision = self.forgotten = revision
             self._changes.clear()
+            self._revisions.clear()
         lost = [key for key in self._known if self._lost(key, revision, backwards=backwards)]
         found = {item.key: item for item in items}
         for key in self._known.keys() - found.keys():
@@ -140,11 +134,11 @@ class View:
         return lost
 
     def changed(self, after: int) -> Iterator[str]:
-        """The services that have changed after that revision."""
+        """The keys that have changed after that revision; some more than once."""
         for revision, key in reversed(self._changes):
             if revision <= after:
                 return
-            yield instance_of(key)[0]
+            yield key
 
     def _lost(self, key: str, revision: int, *, backwards: bool) -> bool:
         """Whether what is known of a key ought to be in a store at that revision."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from pannier.shared.runtime import private_dir, runtime_dir, state_dir
@@ -12,13 +13,37 @@ from pannier.supervisor.cli.output import talk
 SOCKET = "pilot.sock"
 FOLDER = "pilot"
 ETCD = "etcd://"
+ZOOKEEPER = "zookeeper://"
+
+if TYPE_CHECKING:
+    from pannier.sidecars.pilot.service import Kept
 
 
 @click.command()
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="Serve over TCP, too; changes need the token then.")
-@click.option("--store", metavar="PLACE", help="A SQLite file (default: in the state folder), or etcd://HOST:PORT,...")
+@click.option(
+    "--store",
+    metavar="PLACE",
+    help="A SQLite file (default: in the state folder), etcd://HOST:PORT,... or zookeeper://HOST:PORT,...[/NODE].",
+)
+@click.option("--dns", multiple=True, metavar="HOST:PORT", help="Answer DNS about the services, over UDP and TCP.")
+@click.option("--dns-zone", default="pannier.", show_default=True, help="The zone that is answered.")
+@click.option(
+    "--bridge",
+    multiple=True,
+    metavar="URL",
+    help="Another registry: zookeeper://HOST:PORT,.../NODE, file:/PATH, dns://NAME[:PORT]?service=SERVICE.",
+)
 @click.option("--socket", type=click.Path(path_type=Path), help="The Unix socket (default: in the runtime folder).")
-def command(*, listen: Sequence[str], store: str | None, socket: Path | None) -> None:
+def command(
+    *,
+    listen: Sequence[str],
+    store: str | None,
+    dns: Sequence[str],
+    dns_zone: str,
+    bridge: Sequence[str],
+    socket: Path | None,
+) -> None:
     """Run the pilot in the foreground: services register with it, and read and watch who else is there."""
     import trio
     from pannier.sidecars.pilot.service import Settings, serve
@@ -30,15 +55,22 @@ def command(*, listen: Sequence[str], store: str | None, socket: Path | None) ->
         store=_store(store) if store else folder / "store.sqlite",
         token=folder / "token",
         listen=[split_address(address) for address in listen],
+        dns=[split_address(address) for address in dns],
+        dns_zone=dns_zone,
+        bridges=bridge,
     )
     if listen:
         talk(f"the token is in {settings.token}")
     trio.run(serve, settings, talk)
 
 
-def _store(text: str) -> Path | Sequence[tuple[str, int]]:
+def _store(text: str) -> Kept:
+    from pannier.sidecars.pilot.service import InZooKeeper
     from pannier.supervisor.ports import split_address
 
+    if text.startswith(ZOOKEEPER):
+        members, _, root = text.removeprefix(ZOOKEEPER).partition("/")
+        return InZooKeeper([split_address(member) for member in members.split(",")], f"/{root.strip('/') or 'pannier'}")
     if text.startswith(ETCD):
         return [split_address(member) for member in text.removeprefix(ETCD).split(",")]
     return Path(text)

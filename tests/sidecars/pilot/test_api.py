@@ -11,10 +11,12 @@ import pytest
 import trio
 import trio.testing
 from pannier.shared.errors import Unreachable
-from pannier.shared.http_server import Request
+from pannier.shared.http_server import Request, Response
 from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.registry import Full, Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.stream import Streams
 
 A = "/v1/instances/orders/a"
 HERE = {"address": "10.0.0.1", "port": 80}
@@ -23,7 +25,8 @@ HERE = {"address": "10.0.0.1", "port": 80}
 class Pilot:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self.api = Api(registry)
+        self.streams = Streams(registry, Fanout(registry))
+        self.api = Api(registry, self.streams)
 
     async def ask(
         self, method: str, target: str, body: object = None, *, api: Api | None = None, **headers: str
@@ -32,6 +35,7 @@ class Pilot:
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = tuple((name.replace("_", "-"), value) for name, value in headers.items())
         response = await (api or self.api).handle(Request(method, target, sent, data))
+        assert isinstance(response, Response)
         return response.status, json.loads(response.body)
 
 
@@ -169,7 +173,7 @@ async def test_another_kind_of_body_is_415(pilot: Pilot) -> None:
 
 @pytest.mark.parametrize("shown", ["", "Bearer wrong", "Bearer s3cre", "s3cret ", "Basic s3cret"])
 async def test_over_tcp_a_change_needs_the_token_and_reading_does_not(pilot: Pilot, shown: str) -> None:
-    api = Api(pilot.registry, token="s3cret")
+    api = Api(pilot.registry, pilot.streams, token="s3cret")
     for method, target, body in (("PUT", A, HERE), ("POST", f"{A}/drain", {"epoch": 1}), ("DELETE", A, None)):
         status, said = await pilot.ask(method, target, body, api=api, authorization=shown)
         assert (status, "token" in said["error"]) == (401, True)

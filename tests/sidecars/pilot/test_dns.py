@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -19,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pannier.shared.errors import PannierError
 from pannier.shared.instances import State
+from pannier.shared.pilot_stream import Instance
 from pannier.sidecars.pilot.dns import ANSWERS, TCP_BYTES, TTL, UDP_BYTES, Zone, label_of
 from pannier.sidecars.pilot.dns_server import CONNECTIONS, RATE, DnsServer
-from pannier.sidecars.pilot.view import Instance
 
 from tests.system.host import PATIENCE
 
@@ -53,7 +54,7 @@ def of_service(name: str) -> Sequence[Instance]:
 
 
 def zone(name: str = "pannier.") -> Zone:
-    return Zone(of_service, lambda: (7 << 32) + 5, name=name)
+    return Zone(of_service, lambda: (7 << 32) + 5, sample=random.sample, name=name)
 
 
 def ask(name: str, kind: str, *, most: int = TCP_BYTES) -> dns.message.Message:

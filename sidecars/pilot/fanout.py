@@ -1,0 +1,77 @@
+"""Tells many of what has changed: who follows which service, and at what pace they are told.
+
+What changes within `PACE_SECONDS` is one `Change` a service, made once for all who follow it: a service that changes a
+thousand times a second costs its followers ten messages a second, and an instance that changed twice is told once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import trio
+from pannier.shared.instances import EVERY, Key
+from pannier.sidecars.pilot.entries import instance_of
+from pannier.sidecars.pilot.registry import Registry
+
+PACE_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Change:
+    """What has changed of a service up to a revision: these instances, or perhaps everything (None)."""
+
+    service: str
+    revision: int
+    instances: Collection[Key] | None
+
+
+class Subscriber(Protocol):
+    """Is told at most once each `PACE_SECONDS` of a service; must return at once."""
+
+    def changed(self, change: Change) -> None: ...
+
+
+class Fanout:
+    """Who follows what. A subscriber reads a service after it has joined, and misses nothing from then on."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._subscribers: dict[str, dict[Subscriber, None]] = {}
+
+    def join(self, service: str, subscriber: Subscriber) -> None:
+        """Tells it of that service from now on, or of `EVERY`."""
+        self._subscribers.setdefault(service, {})[subscriber] = None
+
+    def leave(self, service: str, subscriber: Subscriber) -> None:
+        """Tells it of that service no more."""
+        found = self._subscribers.get(service, {})
+        found.pop(subscriber, None)
+        if not found:
+            self._subscribers.pop(service, None)
+
+    async def run(self) -> None:
+        """Tells until cancelled."""
+        view = self._registry.view
+        after = view.revision
+        while True:
+            await self._registry.wait_changed(after)
+            whole = not view.forgotten <= after <= view.revision
+            changed: dict[str, dict[Key, None]] = {}
+            if whole:  # everybody may have missed something
+                changed = {name: {} for name in {*view.services(), *self._subscribers} - {EVERY}}
+            else:
+                for key in view.changed(after):
+                    instance = instance_of(key)
+                    changed.setdefault(instance[0], {})[instance] = None
+            after = view.revision
+            for service, instances in changed.items():
+                self._tell(Change(service, after, None if whole else instances))
+                await trio.lowlevel.checkpoint()
+            await trio.sleep(PACE_SECONDS)
+
+    def _tell(self, change: Change) -> None:
+        for name in (EVERY, change.service):
+            for subscriber in tuple(self._subscribers.get(name, ())):
+                subscriber.changed(change)

@@ -1,0 +1,275 @@
+"""Our own protocol, the pilot's side: one connection a sidecar, over which it registers, follows services and is told.
+
+Rules (`shared/pilot_stream.py` has the messages):
+
+- What all followers of a service are told is encoded once.
+- Who reads slowly costs nobody else: what waits for him is bounded, and beyond that it is dropped, and all of what he
+  follows is told anew when he reads again. Who does not read at all, or is not heard of, is let go.
+- Requests of one connection are carried out one after the other, so that what it says last holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import trio
+from pannier.shared.errors import PannierError
+from pannier.shared.http_server import Request, Response, Upgrade, error_response
+from pannier.shared.instances import EVERY, State, check_address
+from pannier.shared.pilot_stream import (
+    MAX_ASKED,
+    SILENCE_SECONDS,
+    UPGRADE,
+    About,
+    Answer,
+    Asked,
+    Changed,
+    Current,
+    Follow,
+    Frames,
+    Gone,
+    Leave,
+    Ping,
+    Pong,
+    Register,
+    StreamError,
+    Told,
+    Unfollow,
+    asked,
+    frame,
+)
+from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
+from pannier.sidecars.pilot.fanout import Change, Fanout
+from pannier.sidecars.pilot.registry import CATCH_UP_SECONDS, Outcome, Registry
+
+WAITING_BYTES: Final = 8 * 1024 * 1024
+"""That wait for one who reads slowly; a service of many instances, told for the first time, may be more."""
+WRITE_SECONDS: Final = 10.0
+LAST_WORD_SECONDS: Final = 1.0
+FOLLOWED: Final = 10_000
+"""Services that one connection follows."""
+_CHUNK: Final = 65_536
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class StreamStatus(msgspec.Struct, frozen=True):
+    """`behind`: who reads so slowly that he will be told everything anew; `resynchronised`: how often that was done.
+    `told`: messages to followers; `dropped`: connections that were ended."""
+
+    connected: int
+    following: int
+    behind: int
+    told: int
+    resynchronised: int
+    dropped: int
+
+
+class Streams:
+    """All connections of one pilot, and what they share: frames that are encoded once."""
+
+    def __init__(self, registry: Registry, fanout: Fanout) -> None:
+        self.registry = registry
+        self.fanout = fanout
+        self.sessions: set[_Session] = set()
+        self.told = self.resynchronised = self.dropped = 0
+        self._whole: dict[str, bytes] = {}
+        self._last: tuple[Change | None, bytes] = (None, b"")
+        fanout.join(EVERY, self)
+
+    def statistics(self) -> StreamStatus:
+        """Counts since this pilot has begun; those of connections and followed services are of now."""
+        return StreamStatus(
+            connected=len(self.sessions),
+            following=sum(len(session.following) for session in self.sessions),
+            behind=sum(session.behind for session in self.sessions),
+            told=self.told,
+            resynchronised=self.resynchronised,
+            dropped=self.dropped,
+        )
+
+    def upgrade(self, request: Request, *, refused: Callable[[Request], Response | None]) -> Response | Upgrade:
+        """The answer to `GET /v1/stream`. Who would be `refused` a change may follow all the same, and is told so when
+        he asks for one."""
+        if request.header("upgrade").lower() != UPGRADE or "upgrade" not in request.header("connection").lower():
+            hint = f"send Connection: upgrade and Upgrade: {UPGRADE}; over plain HTTP there is /v1/watch"
+            return error_response(426, "this is no plain HTTP", hint=hint, headers=(("upgrade", UPGRADE),))
+        return Upgrade(UPGRADE, _Session(self, may_change=refused(request) is None).converse)
+
+    def changed(self, change: Change) -> None:
+        """Before any of its followers is told."""
+        self._whole.pop(change.service, None)
+
+    def whole(self, service: str) -> bytes:
+        """All of a service, as a frame."""
+        found = self._whole.get(service)
+        if found is None:
+            told = Told(service, self.registry.view.revision, self.registry.instances(service))
+            found = self._whole[service] = frame(told)
+        return found
+
+    def change(self, change: Change) -> bytes:
+        """A change as a frame."""
+        if change.instances is None:
+            return self.whole(change.service)
+        last, encoded = self._last
+        if last is not change:
+            found = [self.registry.instance(key) for key in change.instances]
+            there = [one for one in found if not isinstance(one, Gone)]
+            gone = [one for one in found if isinstance(one, Gone)]
+            encoded = frame(Changed(change.service, change.revision, there, gone))
+            self._last = (change, encoded)
+        return encoded
+
+
+class _Session:
+    """One connection."""
+
+    def __init__(self, streams: Streams, *, may_change: bool) -> None:
+        self.following: set[str] = set()
+        self.behind = False
+        self._streams = streams
+        self._registry = streams.registry
+        self._may_change = may_change
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._ending = False
+        self._wake = trio.Event()
+
+    async def converse(self, stream: trio.abc.Stream, early: bytes) -> None:
+        """Until the peer leaves, falls silent, does not read, or says what cannot be understood."""
+        streams = self._streams
+        streams.sessions.add(self)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, stream, nursery.cancel_scope)
+                try:
+                    await self._read(stream, early)
+                    nursery.cancel_scope.cancel()
+                except StreamError as error:
+                    streams.dropped += 1
+                    self._say(frame(Answer(0, error=str(error), hint="the connection ends")))
+                    self._ending = True
+                    nursery.cancel_scope.deadline = trio.current_time() + LAST_WORD_SECONDS
+                except _GONE:
+                    nursery.cancel_scope.cancel()
+        finally:
+            streams.sessions.discard(self)
+            for service in self.following:
+                streams.fanout.leave(service, self)
+
+    async def _read(self, stream: trio.abc.Stream, early: bytes) -> None:
+        frames = Frames(MAX_ASKED)
+        data = early
+        while True:
+            for body in frames.feed(data):
+                await self._carry_out(asked(body))
+            data = b""
+            with trio.move_on_after(SILENCE_SECONDS):
+                data = bytes(await stream.receive_some(_CHUNK))
+            if not data:
+                return
+
+    async def _write(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
+        while self._waiting or not self._ending:
+            await self._wake.wait()
+            self._wake = trio.Event()
+            if self.behind:
+                self._catch_up()
+            parts, self._waiting, self._size = self._waiting, [], 0
+            self._streams.told += len(parts)
+            with trio.move_on_after(WRITE_SECONDS) as deadline:
+                try:
+                    await stream.send_all(b"".join(parts))
+                except _GONE:
+                    scope.cancel()
+                    return
+            if deadline.cancelled_caught:
+                self._streams.dropped += 1
+                scope.cancel()
+                return
+
+    async def _carry_out(self, message: Asked) -> None:
+        match message:
+            case Ping():
+                self._say(frame(Pong(self._registry.view.revision)))
+            case Follow():
+                await self._follow(message)
+            case Unfollow():
+                for service in message.services:
+                    self.following.discard(service)
+                    self._streams.fanout.leave(service, self)
+            case About():
+                keys = [(message.service, name) for name in message.ids]
+                change = Change(message.service, self._registry.view.revision, keys)
+                self._say(self._streams.change(change))
+            case Register() | Leave():
+                self._say(frame(await self._change(message)))
+
+    async def _follow(self, message: Follow) -> None:
+        if len(self.following | message.services.keys()) > FOLLOWED:
+            raise StreamError(f"more than {FOLLOWED} services on one connection; follow {EVERY!r} for all of them")
+        view = self._registry.view
+        await self._registry.catch_up(max(message.services.values(), default=0), within=CATCH_UP_SECONDS)
+        for service, known in message.services.items():
+            self.following.add(service)
+            self._streams.fanout.join(service, self)
+            names = view.services() if service == EVERY else [service]
+            for name in names:
+                if not self._registry.is_known(name, known):
+                    self._say(self._streams.whole(name))
+        self._say(self._current())
+
+    async def _change(self, message: Register | Leave) -> Answer:
+        if not self._may_change:
+            return Answer(message.n, error="changes need the pilot's token", hint="send it with the upgrade")
+        key = (message.service, message.id)
+        try:
+            if isinstance(message, Leave):
+                return _answer(message.n, await self._registry.leave(key, message.epoch or None))
+            entry = Entry(message.epoch, check_address(message.address), State.UP, message.ttl_ms, message.metadata)
+            return _answer(message.n, await self._registry.register(key, entry, state=message.state))
+        except PannierError as error:
+            return Answer(message.n, error=error.message, hint=error.hint)
+        except ValueError as error:
+            return Answer(message.n, error=str(error), hint="register with another address")
+
+    def changed(self, change: Change) -> None:
+        """A `fanout.Subscriber`."""
+        if change.instances is None and EVERY in self.following:  # services may be gone of which nothing is left
+            self._fall_behind()
+        else:
+            self._say(self._streams.change(change))
+
+    def _say(self, encoded: bytes) -> None:
+        if self.behind:
+            return
+        self._waiting.append(encoded)
+        self._size += len(encoded)
+        self._wake.set()
+        if self._size > WAITING_BYTES and len(self._waiting) > 1:
+            self._fall_behind()
+
+    def _fall_behind(self) -> None:
+        self.behind = True
+        self._waiting = []
+        self._wake.set()
+
+    def _catch_up(self) -> None:
+        self.behind = False
+        self._streams.resynchronised += 1
+        view = self._registry.view
+        names = view.services() if EVERY in self.following else sorted(self.following)
+        self._waiting = [*map(self._streams.whole, names), self._current()]
+
+    def _current(self) -> bytes:
+        view = self._registry.view
+        return frame(Current(view.revision, view.services() if EVERY in self.following else None))
+
+
+def _answer(n: int, outcome: Outcome) -> Answer:
+    held = outcome.entry
+    if outcome.verdict is Verdict.STALE:
+        return Answer(n, outcome.verdict, next_epoch(held))
+    return Answer(n, outcome.verdict, 0 if held is None else held.epoch)
