@@ -38,7 +38,6 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance
 
-ZONE: Final = "pannier."
 TTL: Final = 5
 ANSWERS: Final = 128
 UDP_BYTES: Final = 1232
@@ -93,9 +92,17 @@ class _Found(msgspec.Struct):
 _DENIED: Final = _Found(exists=False)
 
 
+def zone_name(text: str) -> dns.name.Name:
+    """Raises PannierError for what is no name."""
+    try:
+        return dns.name.from_text(text)
+    except (dns.exception.DNSException, ValueError) as error:
+        raise PannierError(f"{text!r} is no DNS name: {error}", hint="such as pannier.", blame=Blame.USAGE) from error
+
+
 class Zone:
     """Answers for one zone. `instances` are those of a service (none: there is no such service), `revision` grows when
-    they change; `sample` is `random.sample`. Raises PannierError for a zone that is no name."""
+    they change; `sample` is `random.sample`."""
 
     def __init__(
         self,
@@ -103,12 +110,9 @@ class Zone:
         revision: Callable[[], int],
         *,
         sample: Sample,
-        name: str = ZONE,
+        name: dns.name.Name,
     ) -> None:
-        try:
-            self.name = dns.name.from_text(name)
-        except dns.exception.DNSException as error:
-            raise PannierError(f"{name!r} is no DNS name: {error}", blame=Blame.USAGE) from error
+        self.name = name
         self._wire = _name(self.name)
         self._instances = instances
         self._sample = sample

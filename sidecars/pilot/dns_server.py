@@ -38,8 +38,7 @@ class Statistics(msgspec.Struct, frozen=True):
 class DnsServer:
     """One place, (host, port); port 0 is any. Bound when it is made: raises PannierError."""
 
-    def __init__(self, zone: Zone, host: str, port: int) -> None:
-        self._zone = zone
+    def __init__(self, host: str, port: int) -> None:
         self._listener, self._datagrams = _bound(host, port)
         self._answered = self._refused = self._malformed = self._dropped = self._cut = 0
         self._second = 0
@@ -50,8 +49,8 @@ class DnsServer:
     def statistics(self) -> Statistics:
         return Statistics(self._answered, self._refused, self._malformed, self._dropped, self._cut)
 
-    async def serve(self) -> None:
-        """Until cancelled."""
+    async def serve(self, zone: Zone) -> None:
+        """Answers what that zone says, until cancelled."""
         limiter = trio.CapacityLimiter(CONNECTIONS)
 
         async def take(stream: trio.SocketStream) -> None:
@@ -63,26 +62,26 @@ class DnsServer:
             try:
                 async with stream:
                     with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
-                        await self._converse(stream)
+                        await self._converse(zone, stream)
             finally:
                 limiter.release()
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._take_datagrams)
+            nursery.start_soon(self._take_datagrams, zone)
             nursery.start_soon(trio.serve_listeners, take, [self._listener])
 
-    async def _take_datagrams(self) -> None:
+    async def _take_datagrams(self, zone: Zone) -> None:
         with self._datagrams:
             while True:
                 try:
                     packet, place = await self._datagrams.recvfrom(_QUESTION_BYTES)
-                    answer = self._answer(packet, UDP_BYTES)
+                    answer = self._answer(zone, packet, UDP_BYTES)
                     if answer is not None:
                         await self._datagrams.sendto(answer, place)
                 except OSError:  # of an earlier answer that nobody took, or of one that cannot be sent there
                     await trio.lowlevel.checkpoint()
 
-    async def _converse(self, stream: trio.SocketStream) -> None:
+    async def _converse(self, zone: Zone, stream: trio.SocketStream) -> None:
         waiting = b""
         while True:
             with trio.fail_after(IDLE_SECONDS):
@@ -92,13 +91,13 @@ class DnsServer:
                         return
                     waiting += part
             packet, waiting = waiting[2:length], waiting[length:]
-            answer = self._answer(packet, TCP_BYTES)
+            answer = self._answer(zone, packet, TCP_BYTES)
             if answer is None:
                 return
             with trio.fail_after(IDLE_SECONDS):
                 await stream.send_all(len(answer).to_bytes(2, "big") + answer)
 
-    def _answer(self, packet: bytes, most: int) -> bytes | None:
+    def _answer(self, zone: Zone, packet: bytes, most: int) -> bytes | None:
         second = int(trio.current_time())
         if second != self._second:
             self._second, self._taken = second, 0
@@ -106,7 +105,7 @@ class DnsServer:
         if self._taken > RATE:
             self._dropped += 1
             return None
-        found = self._zone.answer(packet, most=most)
+        found = zone.answer(packet, most=most)
         if found.packet is None:
             self._dropped += 1
         elif found.rcode == dns.rcode.FORMERR:

@@ -25,16 +25,21 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import Limits, serve_http
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.documents import Documents
+from pannier.sidecars.pilot.documents_api import DocumentsApi
 from pannier.sidecars.pilot.etcd import EtcdStore
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.peers import Peers
+from pannier.sidecars.pilot.policies import Policies
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.status import Account
 from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
 
 if TYPE_CHECKING:
     from pannier.sidecars.pilot.bridges.opening import Bridge
+    from pannier.sidecars.pilot.dns import Zone
     from pannier.sidecars.pilot.dns_server import DnsServer
 
 CONNECTIONS: Final = 4096
@@ -71,6 +76,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     token = load_token(settings.token) if settings.listen else ""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         listeners = await _bind(settings.listen)
+        dns_servers = _dns_servers(settings)
         bridges = _bridges(settings.bridges)
         async with _opened(settings.store) as (store, peers), trio.open_nursery() as nursery:
             nursery.start_soon(_end_when_told, signals, nursery.cancel_scope)
@@ -84,14 +90,22 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             fanout = Fanout(registry)
             nursery.start_soon(fanout.run)
             streams = Streams(registry, fanout)
+            documents = Documents(store)
+            await nursery.start(documents.follow)
+            account = Account(registry, store=_shown(settings.store), peers=peers)
+            account.parts["stream"] = streams.statistics
+            account.parts["documents"] = documents.statistics
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
-            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams).handle)
+            about = DocumentsApi(documents, Policies(documents))
+            api = partial(Api, registry, streams, account=account, documents=about)
+            nursery.start_soon(listen, listen_unix(settings.socket), api().handle)
             for listener in listeners:
-                nursery.start_soon(listen, listener, Api(registry, streams, token=token).handle)
-            dns_servers = _dns_servers(settings, registry)
+                nursery.start_soon(listen, listener, api(token=token).handle)
             for server in dns_servers:
-                nursery.start_soon(server.serve)
+                account.parts[f"dns {server.host}:{server.port}"] = server.statistics
+                nursery.start_soon(server.serve, _zone(settings, registry))
             for bridge in bridges:
+                account.parts[f"bridge {bridge.name}"] = bridge.statistics
                 nursery.start_soon(bridge.run, registry)
             places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
             places += [f"dns://{server.host}:{server.port}" for server in dns_servers]
@@ -133,14 +147,21 @@ def _shown(store: Kept) -> str:
     return f"{kind} at {', '.join(f'{host}:{port}' for host, port in members)}"
 
 
-def _dns_servers(settings: Settings, registry: Registry) -> Sequence[DnsServer]:
+def _dns_servers(settings: Settings) -> Sequence[DnsServer]:
     if not settings.dns:
         return ()
-    from pannier.sidecars.pilot.dns import Zone
+    from pannier.sidecars.pilot.dns import zone_name
     from pannier.sidecars.pilot.dns_server import DnsServer
 
-    zone = Zone(registry.instances, lambda: registry.view.revision, sample=random.sample, name=settings.dns_zone)
-    return [DnsServer(zone, host, port) for host, port in settings.dns]
+    zone_name(settings.dns_zone)
+    return [DnsServer(host, port) for host, port in settings.dns]
+
+
+def _zone(settings: Settings, registry: Registry) -> Zone:
+    from pannier.sidecars.pilot.dns import Zone, zone_name
+
+    name = zone_name(settings.dns_zone)
+    return Zone(registry.instances, lambda: registry.view.revision, sample=random.sample, name=name)
 
 
 def _bridges(urls: Sequence[str]) -> Sequence[Bridge]:

@@ -167,6 +167,16 @@ async def test_what_is_wrong_is_said_and_changes_nothing(
     assert (await pilot.ask("GET", "/v1/status"))[1]["instances"] == 0
 
 
+async def test_status_and_metrics_are_there_to_be_read(pilot: Pilot) -> None:
+    await pilot.ask("PUT", A, HERE)
+    status, said = await pilot.ask("GET", "/v1/status")
+    assert (status, said["states"]["UP"], said["requests"]) == (200, 1, {"register": {"created": 1}})
+    answer = await pilot.api.handle(Request("GET", "/metrics", (("accept", "text/plain"),)))
+    assert isinstance(answer, Response)
+    assert b'pannier_pilot_instances{state="UP"} 1.0' in answer.body
+    assert (await pilot.ask("POST", "/metrics"))[0] == 405
+
+
 async def test_another_kind_of_body_is_415(pilot: Pilot) -> None:
     assert (await pilot.ask("PUT", A, HERE, content_type="text/plain"))[0] == 415
 

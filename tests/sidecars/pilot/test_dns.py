@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pannier.shared.errors import PannierError
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance
-from pannier.sidecars.pilot.dns import ANSWERS, TCP_BYTES, TTL, UDP_BYTES, Zone, label_of
+from pannier.sidecars.pilot.dns import ANSWERS, TCP_BYTES, TTL, UDP_BYTES, Zone, label_of, zone_name
 from pannier.sidecars.pilot.dns_server import CONNECTIONS, RATE, DnsServer
 
 from tests.system.host import PATIENCE
@@ -54,7 +54,7 @@ def of_service(name: str) -> Sequence[Instance]:
 
 
 def zone(name: str = "pannier.") -> Zone:
-    return Zone(of_service, lambda: (7 << 32) + 5, sample=random.sample, name=name)
+    return Zone(of_service, lambda: (7 << 32) + 5, sample=random.sample, name=zone_name(name))
 
 
 def ask(name: str, kind: str, *, most: int = TCP_BYTES) -> dns.message.Message:
@@ -207,9 +207,9 @@ def test_a_zone_that_is_no_name_is_refused() -> None:
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[DnsServer]:
-    server = DnsServer(zone(), "127.0.0.1", 0)
+    server = DnsServer("127.0.0.1", 0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve)
+        nursery.start_soon(server.serve, zone())
         yield server
         nursery.cancel_scope.cancel()
 
@@ -270,14 +270,14 @@ async def test_who_holds_connections_does_not_keep_datagrams_from_being_answered
 
 async def test_a_flood_is_answered_up_to_the_rate_and_counted(autojump_clock: trio.testing.MockClock) -> None:
     async with serving() as server:
-        wire = dns.message.make_query("nobody.pannier.", "A").to_wire()
-        answers = [server._answer(wire, UDP_BYTES) for _ in range(RATE + 10)]
+        wire, known = dns.message.make_query("nobody.pannier.", "A").to_wire(), zone()
+        answers = [server._answer(known, wire, UDP_BYTES) for _ in range(RATE + 10)]
         assert (answers.count(None), server.statistics().dropped) == (10, 10)
         await trio.sleep(1)
-        assert server._answer(wire, UDP_BYTES) is not None
+        assert server._answer(known, wire, UDP_BYTES) is not None
 
 
 async def test_a_port_that_is_taken_is_said() -> None:
     async with serving() as server:
         with pytest.raises(PannierError, match="cannot answer DNS"):
-            DnsServer(zone(), "127.0.0.1", server.port)
+            DnsServer("127.0.0.1", server.port)
