@@ -32,6 +32,10 @@ class Patience:
         self._since[what] = (begun, looks + 1)
         return looks + 1 >= LOOKS and now - begun >= SECONDS
 
+    def forget(self, what: Hashable) -> None:
+        """It is not so any more."""
+        self._since.pop(what, None)
+
     def keep(self, those: Collection[Hashable]) -> None:
         """All but those are not so any more."""
         self._since = {what: since for what, since in self._since.items() if what in those}

@@ -3,10 +3,12 @@
 Rules:
 - Written is who did not come over this very bridge, by the pilot that tends him: those that are UP; where nobody is,
   those that drain. They are ephemeral: a pilot that is gone takes none along for longer than its session.
-- A node says the epoch of its life. One with a greater epoch, or one that is not ours, is left alone.
-- A node is replaced, or deleted, as it was seen: with its version, and with the version of a guard that every such
-  write of ours counts up. For a node that was made anew begins to count anew, and a late write would take it for its
-  predecessor: so the end of an old session, of an old life or of an old bridge never touches what came after it.
+- Beside each node of ours is a mark that says the epoch of its life (`curator.py`), and stays when the node goes. A
+  lesser epoch writes nothing there, unless nobody is there for as long as a bridge needs to believe what is odd: then
+  the registry has lost its own epochs. A node that is not ours is left alone.
+- A node is made, replaced or deleted with its mark in one transaction, if both are as they were seen. The mark is what
+  makes that safe: a node that is made anew counts its versions anew, and a late write would take it for what it has
+  meant. So the end of an old session, of an old life or of an old bridge never touches what came after it.
 - Who is tended by another pilot now is left to that one, which takes his node over.
 """
 
@@ -31,14 +33,14 @@ from kazoo.exceptions import (
 from pannier.shared.backoff import full_jitter
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.bridges.curator import Node, read, write
+from pannier.sidecars.pilot.bridges.belief import Patience
+from pannier.sidecars.pilot.bridges.curator import MARKS, is_ours, read_mark, same, write, write_mark
 from pannier.sidecars.pilot.bridges.inward import ORIGIN
 from pannier.sidecars.pilot.entries import Entry, instance_of, key_of
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.store import Compacted
 from pannier.sidecars.pilot.zookeeper_session import Bell, Session, got
 
-GUARD: Final = "/pannier-bridge"
 CHECK_SECONDS: Final = 15.0
 """Everything is looked at again so often, and after another session has begun."""
 _ATTEMPTS: Final = 10
@@ -75,6 +77,8 @@ class Outward:
         self._reachable = False
         self._written: dict[str, int] = {}  # by service
         self._taken = 0
+        self._patience = Patience()
+        self._settled: dict[str, tuple[int, Mapping[str, Wish], frozenset[str]]] = {}  # as it was left
 
     def statistics(self) -> Outwards:
         return Outwards(self._reachable, sum(self._written.values()), self._taken)
@@ -153,11 +157,20 @@ class Outward:
 
     def _write(self, service: str, wishes: Mapping[str, Wish]) -> tuple[int, int]:
         """How many nodes are as they are to be, and how many belong to somebody else."""
-        names = set(wishes)
-        with suppress(NoNodeError):
-            names |= set(got(self._client.get_children_async(f"{self._base}/{service}")))
-        done = [self._settle(service, name, wishes.get(name)) for name in sorted(names)]
+        session, there = self._session.id, self._names(service)
+        if self._settled.get(service) == (session, wishes, there):
+            return len([wish for wish in wishes.values() if wish.entry is not None]), 0
+        done = [self._settle(service, name, wishes.get(name)) for name in sorted(there | wishes.keys())]
+        self._settled.pop(service, None)
+        if None not in done and wishes:
+            self._settled[service] = (session, wishes, self._names(service))
         return done.count(True), done.count(None)
+
+    def _names(self, service: str) -> frozenset[str]:
+        try:
+            return frozenset(got(self._client.get_children_async(f"{self._base}/{service}")))
+        except NoNodeError:
+            return frozenset()
 
     def _settle(self, service: str, name: str, wish: Wish | None) -> bool | None:
         """Makes a node what it is to be. True: there is one of that life; False: there is none of ours that is to be;
@@ -165,29 +178,45 @@ class Outward:
         path = f"{self._base}/{service}/{name}"
         wanted = None if wish is None else wish.entry
         for _ in range(_ATTEMPTS):
-            guard = self._guard()  # looked at before the node: see above
-            data, stat = self._get(path)
-            node = _read(data)
-            mine = stat is not None and stat.ephemeralOwner == self._session.id
-            change = self._client.transaction()
+            before = self._mark(path, make=wanted is not None)
+            data, node = self._get(path)
+            said, mark = self._get(MARKS + path)
+            if before is None or mark is None or mark.version != before.version:
+                if before is None and mark is None:
+                    return False
+                continue
+            epoch = read_mark(said).epoch
+            mine = node is not None and node.ephemeralOwner == self._session.id and is_ours(mark, node)
             if wish is None or wanted is None:
-                if node is None or not node.ours or not mine or not self._over(service, name, node.epoch, wish):
+                if not mine or not self._over(service, name, epoch, wish):
                     return False
             else:
-                if stat is not None and (node is None or not node.ours or node.epoch > wish.epoch):
+                if node is not None and not is_ours(mark, node):
                     return None
-                wished = write(service, name, wanted, now_ms=stat.ctime if stat else round(time.time() * 1000))
-                if mine and _same(data, wished):
+                if epoch > wish.epoch and (node is not None or not self._patience.spent(path, time.monotonic())):
+                    return None
+                self._patience.forget(path)
+                wished = write(service, name, wanted, now_ms=node.ctime if node else round(time.time() * 1000))
+                if mine and epoch == wish.epoch and same(data, wished):
                     return True
-            if stat is not None:
-                change.delete(path, stat.version)
+            change = self._client.transaction()
+            change.set_data(MARKS + path, write_mark(wish.epoch if wish else epoch), mark.version)
+            if node is not None:
+                change.delete(path, node.version)
             if wanted is not None:
                 self._make(f"{self._base}/{service}")
                 change.create(path, wished, ephemeral=True)
-            change.set_data(GUARD, b"", guard)
             if self._committed(change):
                 return wanted is not None
         raise Unreachable(f"{path} is written by others all the time")
+
+    def _mark(self, path: str, *, make: bool) -> Any:
+        """The stat of a mark; None if it is not there and is not to be made."""
+        stat = got(self._client.exists_async(MARKS + path))
+        if stat is None and make:
+            self._make(MARKS + path)
+            stat = got(self._client.exists_async(MARKS + path))
+        return stat
 
     def _get(self, path: str) -> tuple[bytes, Any]:
         try:
@@ -214,30 +243,3 @@ class Outward:
             return epoch <= wish.epoch
         held, _ = self._registry.view.get(key_of((service, name)))
         return held is None or (held.gone and epoch <= held.epoch)
-
-    def _guard(self) -> int:
-        stat = got(self._client.exists_async(GUARD))
-        if stat is None:
-            self._make(GUARD)
-            stat = got(self._client.exists_async(GUARD))
-        if stat is None:
-            raise Unreachable(f"ZooKeeper has lost {GUARD}")
-        return int(stat.version)
-
-
-def _read(data: bytes) -> Node | None:
-    try:
-        return read(data, 0)
-    except (ValueError, RecursionError):  # ValueError is msgspec's, too
-        return None
-
-
-def _same(data: bytes, wished: bytes) -> bool:
-    """Whether a node says the same, whenever it was registered."""
-    return _timeless(data) == _timeless(wished)
-
-
-def _timeless(data: bytes) -> object:
-    found = msgspec.json.decode(data)
-    found.pop("registrationTimeUTC", None)
-    return found

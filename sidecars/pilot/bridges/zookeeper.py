@@ -7,13 +7,14 @@ a look also reads everything anew when that has changed, and every `REREAD_SECON
 from __future__ import annotations
 
 import re
+from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import trio
 from kazoo.exceptions import NoNodeError
 from pannier.shared.instances import INSTANCE_PATTERN, SERVICE_PATTERN, Key
-from pannier.sidecars.pilot.bridges.curator import Node, read
+from pannier.sidecars.pilot.bridges.curator import MARKS, is_ours, read
 from pannier.sidecars.pilot.bridges.source import Found, Look
 from pannier.sidecars.pilot.zookeeper_session import Bell, Session, got
 
@@ -21,6 +22,13 @@ EVERY_SECONDS: Final = 10.0
 REREAD_SECONDS: Final = 60.0
 _BATCH: Final = 256
 _EVERYTHING: Final = ""
+
+
+class _Not(Enum):
+    """What a node may be instead of an instance: not understood; one of ours, or one that takes no calls."""
+
+    CLEAR = "clear"
+    TO_BE_REGISTERED = "to be registered"
 
 
 class ZooKeeperSource:
@@ -32,7 +40,7 @@ class ZooKeeperSource:
         self._session = session
         self._client: Any = session.client
         self._base = base
-        self._tree: dict[str, dict[str, Node | None]] = {}  # None: it cannot be understood
+        self._tree: dict[str, dict[str, Found | _Not]] = {}
         self._changed: SimpleQueue[str] = SimpleQueue()
         self._bell: Bell | None = None
         self._reread_at = 0.0
@@ -53,10 +61,10 @@ class ZooKeeperSource:
         unclear: set[Key] = set()
         for service, nodes in self._tree.items():
             for name, node in nodes.items():
-                if node is None:
+                if node is _Not.CLEAR:
                     unclear.add((service, name))
-                elif node.found is not None:
-                    instances[service, name] = node.found
+                elif isinstance(node, Found):
+                    instances[service, name] = node
         return Look(instances, unclear, refused=refused)
 
     async def news(self) -> None:
@@ -100,15 +108,20 @@ class ZooKeeperSource:
         return refused
 
     def _read_nodes(self, nodes: list[tuple[str, str]]) -> None:
-        asked = [self._client.get_async(f"{self._base}/{service}/{name}", self._changes) for service, name in nodes]
-        for (service, name), answer in zip(nodes, asked, strict=True):
+        asked: list[tuple[str, str, Any, Any]] = []
+        for service, name in nodes:
+            path = f"{self._base}/{service}/{name}"
+            node = self._client.get_async(path, self._changes)
+            asked.append((service, name, node, self._client.exists_async(MARKS + path)))  # behind the node
+        for service, name, node, mark in asked:
             try:
-                data, stat = got(answer)
-                self._tree[service][name] = read(data, stat.czxid)
+                data, stat = got(node)
+                found = None if is_ours(got(mark), stat) else read(data, stat.czxid)
+                self._tree[service][name] = found or _Not.TO_BE_REGISTERED
             except NoNodeError:
                 self._tree[service].pop(name, None)
             except (ValueError, RecursionError):  # ValueError is msgspec's, too
-                self._tree[service][name] = None
+                self._tree[service][name] = _Not.CLEAR
 
     def _children(self, path: str, pattern: str) -> tuple[list[str], int]:
         """The names below a node, and how many are none; nobody, if it is not there."""

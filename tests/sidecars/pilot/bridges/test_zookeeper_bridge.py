@@ -13,7 +13,8 @@ import msgspec
 import pytest
 import trio
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.bridges.curator import read
+from pannier.sidecars.pilot.bridges.belief import LOOKS, SECONDS
+from pannier.sidecars.pilot.bridges.curator import MARKS, read
 from pannier.sidecars.pilot.bridges.inward import ORIGIN, Inward
 from pannier.sidecars.pilot.bridges.outward import Outward, Wish
 from pannier.sidecars.pilot.bridges.zookeeper import ZooKeeperSource
@@ -46,6 +47,9 @@ class Rig:
         data, _ = self.foreign.client.get(f"{self.foreign.base}/{service}/{name}")
         found: dict[str, Any] = msgspec.json.decode(data)
         return found
+
+    def mark(self, name: str = "a") -> object:
+        return msgspec.json.decode(self.foreign.client.get(f"{MARKS}{self.foreign.base}/orders/{name}")[0])
 
     def owner(self, name: str = "a") -> int:
         return int(self.foreign.client.exists(f"{self.foreign.base}/orders/{name}").ephemeralOwner)
@@ -90,11 +94,11 @@ async def test_who_registers_is_written_as_curator_has_it_and_goes_when_he_leave
         "address": "10.0.0.1",
         "port": 80,
         "sslPort": None,
-        "payload": {"pannier": {"epoch": 3}, "metadata": {"version": "2"}},
+        "payload": None,
         "serviceType": "DYNAMIC",
         "uriSpec": None,
-        "enabled": True,
     }
+    assert rig.mark() == {"epoch": 3}
     assert rig.owner() == rig.session.id
     await rig.registry.leave(A, 3)
     await rig.outward.write("orders")
@@ -109,7 +113,7 @@ async def test_a_change_is_written_once_and_no_change_is_not(rig: Rig) -> None:
     assert rig.foreign.client.exists(f"{rig.foreign.base}/orders/a").czxid == before
     await rig.registry.register(A, entry(2, "10.0.0.2:80"))
     await rig.outward.write("orders")
-    assert (rig.there()["address"], rig.there()["payload"]["pannier"]) == ("10.0.0.2", {"epoch": 2})
+    assert (rig.there()["address"], rig.mark()) == ("10.0.0.2", {"epoch": 2})
 
 
 async def test_who_drains_is_taken_out_unless_there_is_nobody_else(rig: Rig) -> None:
@@ -189,6 +193,36 @@ async def test_a_late_deletion_does_not_take_the_successor_of_its_node_for_it(
         assert (rig.there()["address"], rig.owner()) == ("10.0.0.2", newer.session.id)
 
 
+async def test_somebody_elses_node_in_the_place_of_one_of_ours_is_theirs(rig: Rig) -> None:
+    await rig.registry.register(A, entry(1))
+    await rig.outward.write("orders")
+    await rig.registry.leave(A, 1)
+    await rig.outward.write("orders")
+    rig.foreign.register("a", "10.9.0.1:80")
+    await rig.inward.look()
+    assert [i.address for i in rig.registry.instances("orders")] == ["10.9.0.1:80"]
+    await rig.outward.write("orders")
+    assert (rig.there()["address"], rig.owner()) == ("10.9.0.1", rig.foreign.client.client_id[0])
+
+
+async def test_a_registry_that_has_lost_its_epochs_is_believed_in_the_end(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.registry.register(A, entry(9))
+    await rig.outward.write("orders")
+    await trio.to_thread.run_sync(rig.session.client.restart)  # its nodes are gone with its session
+    lost = {"a": Wish(1, entry(1, "10.0.0.2:80"))}
+    monkeypatch.setattr(rig.outward, "wishes", lambda _: lost)
+    for _ in range(LOOKS):
+        await rig.outward.write("orders")
+    assert rig.foreign.names() == [] and rig.outward.statistics().taken == LOOKS
+    rig.outward._patience._since = {
+        what: (-SECONDS, looks) for what, (_, looks) in rig.outward._patience._since.items()
+    }
+    await rig.outward.write("orders")
+    assert (rig.there()["address"], rig.mark()) == ("10.0.0.2", {"epoch": 1})
+
+
 async def test_both_ways_follow_by_themselves_and_outlast_the_end_of_a_session(rig: Rig) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rig.inward.run)
@@ -227,9 +261,13 @@ async def test_both_ways_follow_by_themselves_and_outlast_the_end_of_a_session(r
     ],
 )
 def test_nodes_that_can_be_read(data: bytes, address: str, metadata: dict[str, str]) -> None:
-    node = read(data, 7)
-    assert node.found is not None
-    assert (node.found.address, node.found.metadata, node.found.incarnation) == (address, metadata, 7)
+    found = read(data, 7)
+    assert found is not None
+    assert (found.address, found.metadata, found.incarnation) == (address, metadata, 7)
+
+
+def test_a_node_that_is_not_enabled_takes_no_calls() -> None:
+    assert read(b'{"address":"10.0.0.1","port":80,"enabled":false}', 7) is None
 
 
 @pytest.mark.parametrize(
