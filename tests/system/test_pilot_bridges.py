@@ -45,18 +45,11 @@ def follow(host: Host, store: int, static: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--bridge", "consul://x"], "is no bridge: no such kind"),
-        (["--bridge", "dns://orders.example"], "it lacks 'service'"),
-        (["--bridge", "dns://orders..example?service=orders"], "is no bridge"),
-        (["--bridge", "zookeeper://:x/services"], "is no bridge"),
-        (["--bridge", "file:relative"], "is no bridge"),
-        (["--dns", "127.0.0.1:0", "--dns-zone", "a..b"], "is no DNS name"),
+        (["--bridge", "consul://x"], "'consul://x' is no bridge"),
         (["--dns", "192.0.2.1:5353"], "cannot answer DNS on 192.0.2.1:5353"),
     ],
 )
-def test_what_cannot_be_bridged_or_answered_is_said_and_nothing_starts(
-    host: Host, words: list[str], complaint: str
-) -> None:
+def test_what_cannot_be_done_is_said_and_nothing_starts(host: Host, words: list[str], complaint: str) -> None:
     done = host.run("pilot", *words)
     assert done.returncode not in {0, 75} and complaint in done.stderr
     assert "Traceback" not in done.stderr and "is ready" not in done.stderr

@@ -19,6 +19,8 @@ from pannier.sidecars.pilot.bridges.inward import ORIGIN, Inward
 from pannier.sidecars.pilot.bridges.outward import Outward, Wish
 from pannier.sidecars.pilot.bridges.zookeeper import ZooKeeperSource
 from pannier.sidecars.pilot.entries import Entry
+from pannier.sidecars.pilot.etcd import EtcdStore
+from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.zookeeper_session import Session, open_session
@@ -240,6 +242,56 @@ async def test_both_ways_follow_by_themselves_and_outlast_the_end_of_a_session(r
         rig.foreign.register("more", "10.9.0.2:80", service="stock")
         await until(lambda: [i.metadata.get("zone") for i in rig.registry.instances("stock")] == [None, "b"])
         await until(lambda: (rig.outward.statistics().instances, rig.inward.statistics().instances) == (1, 2))
+        nursery.cancel_scope.cancel()
+
+
+async def test_two_pilots_on_one_etcd_have_one_entry_and_one_node_of_each_and_write_nothing_more(
+    etcd: tuple[str, int], zookeeper: tuple[str, int]
+) -> None:
+    store, base = EtcdStore([etcd], root=f"{secrets.token_hex(8)}/"), f"/{secrets.token_hex(8)}/services"
+    name = f"zookeeper://x{base}"
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        bridges: list[tuple[Inward, Outward]] = []
+        registries: list[Registry] = []
+        for pilot in ("one", "two"):
+            session = await stack.enter_async_context(open_session([zookeeper]))
+            peers = Peers(store, pilot)
+            nursery.start_soon(peers.follow)
+            nursery.start_soon(peers.beat)
+            await peers.there.wait()
+            registry = Registry(store, peers=peers)
+            await nursery.start(registry.follow)
+            registries.append(registry)
+            source = ZooKeeperSource(session, base, name=name)
+            bridges.append((Inward(registry, source), Outward(registry, session, base, name=name)))
+        foreign = ForeignZooKeeper(zookeeper, session, base)
+        foreign.register("theirs", "10.9.0.1:80")
+        await registries[0].register(A, entry(1))
+
+        async def everything() -> None:
+            async with trio.open_nursery() as at_once:
+                for inward, outward in bridges:
+                    at_once.start_soon(inward.look)
+                    at_once.start_soon(inward.renew)
+                    at_once.start_soon(outward.write, "orders")
+
+        def settled() -> bool:
+            return all([i.id for i in registry.instances("orders")] == ["a", "theirs"] for registry in registries)
+
+        await everything()
+        await until(settled)
+        await everything()
+        items = list((await store.scan("instances/"))[1])
+        nodes = [foreign.client.exists(f"{base}/orders/{node}").czxid for node in foreign.names()]
+        for _ in range(5):
+            await everything()
+        assert (await store.scan("instances/"))[1] == items
+        assert [foreign.client.exists(f"{base}/orders/{node}").czxid for node in foreign.names()] == nodes
+        assert foreign.names() == ["a", "theirs"]
+        assert sum(inward.statistics().instances for inward, _ in bridges) == 1
+        assert sum(outward.statistics().instances for _, outward in bridges) == 1
+        foreign.close()
         nursery.cancel_scope.cancel()
 
 
