@@ -14,7 +14,7 @@ from pannier.sidecars.pilot.bridges.source import MAX_INSTANCES, Found, Look
 from pannier.sidecars.pilot.entries import Entry, key_of
 from pannier.sidecars.pilot.peers import GONE_SECONDS
 
-from tests.sidecars.pilot.test_pilots import Pilot, World
+from tests.sidecars.pilot.paper import Pilot, World
 
 A, B, C, D = (("orders", name) for name in "abcd")
 
