@@ -20,10 +20,9 @@ from typing import Final
 
 import h11
 import trio
-from pannier.shared.instances import Key
+from pannier.shared.instances import EVERY, Key
 from pannier.shared.leases import Registration
 from pannier.shared.pilot_stream import (
-    EVERY,
     MAX_TOLD,
     PATH,
     PING_SECONDS,
@@ -45,6 +44,8 @@ from pannier.shared.pilot_stream import (
     frame,
     said,
 )
+from pannier.shared.pilot_stream import Configuration as Configured
+from pannier.sidecars.discovery.configuration import Configuration
 from pannier.sidecars.discovery.mirror import Heard, Mirror
 from pannier.sidecars.discovery.voice import Voice
 
@@ -53,6 +54,8 @@ CONNECT_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 5.0
 """After which a pilot that was behind is asked again, and so is one that could not carry out a registration."""
 FAREWELL_SECONDS: Final = 1.0
+KNOWN_SECONDS: Final = 1.0
+"""That one who asks for a service waits for a pilot to tell of it."""
 _CHUNK: Final = 65_536
 _SWITCHED: Final = 101
 _LOST: Final = (
@@ -80,6 +83,7 @@ class PilotLink:
         token: Path | None,
         heard: Callable[[], None],
         renumber: Callable[[int], None],
+        configuration: Configuration,
         voice: Voice,
     ) -> None:
         self._addresses = random.sample(addresses, len(addresses))
@@ -88,6 +92,7 @@ class PilotLink:
         self._token = token
         self._heard = heard
         self._renumber = renumber
+        self._configuration = configuration
         self._voice = voice
         self._scope = trio.CancelScope(shield=True)
         self._stream: trio.abc.Stream | None = None
@@ -98,6 +103,7 @@ class PilotLink:
         self._number = 0
         self._answers: dict[int, Answer | None] = {}
         self._answered = trio.Event()
+        self._news = trio.Event()
 
     @property
     def connected(self) -> bool:
@@ -111,11 +117,13 @@ class PilotLink:
             self._own_changed.set()
 
     async def follow(self, service: str) -> None:
-        """Follows one more service from now on."""
+        """Follows one more service from now on; returns when it is known, or cannot be soon."""
         if service not in self._followed and EVERY not in self._followed:
             self._followed[service] = None
-            with suppress(*_LOST):
+            with suppress(*_LOST), trio.move_on_after(KNOWN_SECONDS):
                 await self._send(Follow(self._mirror.known([service])))
+                while self._stream is not None and not self._mirror.known([service])[service]:
+                    await self._news.wait()
 
     async def run(self) -> None:
         """Connects, again and again, until `end`; a cancellation from outside leaves it, for what is said last."""
@@ -153,6 +161,8 @@ class PilotLink:
             self._stream = stream
             self._voice.settled("pilot", f"the pilot at {address} answers")
             await self._send(Follow(self._mirror.known(tuple(self._followed))))
+            if (configuration := self._configuration.asked()) is not None:
+                await self._send(configuration)
             nursery.start_soon(self._ping)
             nursery.start_soon(self._stand)
             await self._listen(stream, early, nursery)
@@ -169,6 +179,8 @@ class PilotLink:
                         self._take(self._mirror.changed(message, trio.current_time()), message.service, nursery)
                     case Current():
                         self._take(self._mirror.current(message), "", nursery)
+                    case Configured():
+                        self._configuration.take(message)
                     case Answer(n=0):
                         raise StreamError(f"it says: {message.error}")
                     case Answer() if message.n in self._answers:
@@ -194,6 +206,8 @@ class PilotLink:
         if heard.behind:
             nursery.start_soon(self._follow_again, service)
         if heard.changed:
+            self._news.set()
+            self._news = trio.Event()
             self._heard()
 
     async def _ask_about(self, missing: Sequence[Key]) -> None:

@@ -9,30 +9,13 @@ from __future__ import annotations
 import hmac
 from typing import Final
 
-import msgspec
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.instances import Key, State
-from pannier.shared.registration import Registered, Registering, Removed, address_of, ttl_of
+from pannier.shared.registration import Drained, Registered, Registering, Removed, address_of, ttl_of
 from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
 from pannier.sidecars.pilot.registry import Outcome, Registry
 
 TTL_SECONDS: Final = 10.0
-
-
-class Standing(Registering, frozen=True, forbid_unknown_fields=True):
-    """Who registers or renews: an instance that is not UP yet, or no more, says so. Who says nothing stands where he
-    stood."""
-
-    state: State | None = None
-
-
-class Drained(msgspec.Struct, frozen=True):
-    """Answer to a drain."""
-
-    service: str
-    id: str
-    epoch: int
-    state: State
 
 
 class Stale(PannierError):
@@ -47,7 +30,7 @@ class Unknown(PannierError):
     blame = Blame.PEER
 
 
-async def register(registry: Registry, key: Key, body: Standing) -> tuple[Registered, bool]:
+async def register(registry: Registry, key: Key, body: Registering) -> tuple[Registered, bool]:
     """Registers or renews; the answer, and whether the instance was not there before. Raises ValueError for an address
     or a TTL, Stale, Full, Unreachable."""
     ttl = TTL_SECONDS if body.ttl is None else ttl_of(body.ttl)
@@ -60,10 +43,8 @@ async def register(registry: Registry, key: Key, body: Standing) -> tuple[Regist
     return Registered(*key, address, epoch, ttl, ttl / 3), outcome.verdict is Verdict.CREATED
 
 
-async def drain(registry: Registry, key: Key, epoch: int | None) -> Drained:
-    """The life of that epoch takes no new calls. Raises ValueError without one, Stale, Unknown, Unreachable."""
-    if epoch is None:
-        raise ValueError('which life drains? send its epoch, such as {"epoch": 1}')
+async def drain(registry: Registry, key: Key, epoch: int) -> Drained:
+    """The life of that epoch takes no new calls. Raises Stale, Unknown, Unreachable."""
     outcome = await registry.move(key, epoch, State.DRAINING)
     if outcome.verdict is Verdict.STALE:
         raise _stale(key, epoch, outcome)

@@ -97,7 +97,7 @@ class Messages:
         """The message that these bytes are. Raises google.protobuf.message.DecodeError."""
         return self[name].FromString(wire)
 
-    def from_json(self, name: str, body: Mapping[str, Any]) -> Any:
+    def from_json(self, name: str, body: dict[str, Any]) -> Any:
         """The message of its proto3 JSON form, `Any`s of known messages included. Raises json_format.ParseError for a
         field or a message that the table lacks."""
         return json_format.ParseDict(body, self[name](), descriptor_pool=self.pool)
@@ -120,11 +120,24 @@ class Messages:
             self.pool.AddSerializedFile(files[package].SerializeToString())
 
 
-def pack(message: Message) -> bytes:
-    """The message as a serialized `google.protobuf.Any`, always the same bytes for the same content."""
-    value = message.SerializeToString(deterministic=True)
-    packed = any_pb2.Any(type_url=f"type.googleapis.com/{message.DESCRIPTOR.full_name}", value=value)
-    return packed.SerializeToString(deterministic=True)
+def delimited(number: int, payload: bytes) -> bytes:
+    """A field on the wire: a message that is serialized already, or bytes. Put behind one another such fields, and what
+    `SerializeToString` returns, are a message: what is encoded once need not be encoded again."""
+    return b"".join((_varint(number << 3 | 2), _varint(len(payload)), payload))
+
+
+def _varint(value: int) -> bytes:
+    wire = bytearray()
+    while value > 0x7F:
+        wire.append(value & 0x7F | 0x80)
+        value >>= 7
+    wire.append(value)
+    return bytes(wire)
+
+
+def pack(url: str, body: bytes) -> bytes:
+    """A serialized `google.protobuf.Any` of a serialized message."""
+    return delimited(1, url.encode()) + delimited(2, body)
 
 
 def _known(*tables: Table) -> Iterator[tuple[str, tuple[str, bool]]]:

@@ -24,13 +24,17 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import Limits, serve_http
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.documents import Documents
+from pannier.sidecars.pilot.documents_api import DocumentsApi
 from pannier.sidecars.pilot.etcd import EtcdStore
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.grpc.registry import registry_handlers
 from pannier.sidecars.pilot.grpc.server import serve_grpc
 from pannier.sidecars.pilot.peers import Peers
+from pannier.sidecars.pilot.policies import Policies
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.status import Account
 from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
 
@@ -73,11 +77,18 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             nursery.start_soon(registry.tend)
             fanout = Fanout(registry)
             nursery.start_soon(fanout.run)
-            streams = Streams(registry, fanout)
+            documents = Documents(store)
+            await nursery.start(documents.follow)
+            streams = Streams(registry, fanout, documents)
+            account = Account(registry, store=_shown(settings.store), peers=peers)
+            account.parts["stream"] = streams.statistics
+            account.parts["documents"] = documents.statistics
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
-            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams).handle)
+            about = DocumentsApi(documents, Policies(documents))
+            api = partial(Api, registry, streams, account=account, documents=about)
+            nursery.start_soon(listen, listen_unix(settings.socket), api().handle)
             for listener in listeners:
-                nursery.start_soon(listen, listener, Api(registry, streams, token=token).handle)
+                nursery.start_soon(listen, listener, api(token=token).handle)
             nursery.start_soon(serve_grpc, listen_unix(settings.grpc_socket), registry_handlers(registry))
             for listener in grpc_listeners:
                 nursery.start_soon(serve_grpc, listener, registry_handlers(registry, token=token))

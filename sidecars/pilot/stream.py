@@ -17,9 +17,8 @@ import msgspec
 import trio
 from pannier.shared.errors import PannierError
 from pannier.shared.http_server import Request, Response, Upgrade, error_response
-from pannier.shared.instances import State, check_address
+from pannier.shared.instances import EVERY, State, check_address
 from pannier.shared.pilot_stream import (
-    EVERY,
     MAX_ASKED,
     SILENCE_SECONDS,
     UPGRADE,
@@ -27,8 +26,10 @@ from pannier.shared.pilot_stream import (
     Answer,
     Asked,
     Changed,
+    Configuration,
     Current,
     Follow,
+    FollowConfiguration,
     Frames,
     Gone,
     Leave,
@@ -41,6 +42,7 @@ from pannier.shared.pilot_stream import (
     asked,
     frame,
 )
+from pannier.sidecars.pilot.documents import CONFIG, Documents, Key
 from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
 from pannier.sidecars.pilot.fanout import Change, Fanout
 from pannier.sidecars.pilot.registry import CATCH_UP_SECONDS, Outcome, Registry
@@ -56,10 +58,12 @@ _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class StreamStatus(msgspec.Struct, frozen=True):
-    """`resynchronised`: times that somebody was told everything anew because he had read too slowly."""
+    """`behind`: who reads so slowly that he will be told everything anew; `resynchronised`: how often that was done.
+    `told`: messages to followers; `dropped`: connections that were ended."""
 
     connected: int
     following: int
+    behind: int
     told: int
     resynchronised: int
     dropped: int
@@ -68,9 +72,12 @@ class StreamStatus(msgspec.Struct, frozen=True):
 class Streams:
     """All connections of one pilot, and what they share: frames that are encoded once."""
 
-    def __init__(self, registry: Registry, fanout: Fanout) -> None:
+    def __init__(self, registry: Registry, fanout: Fanout, documents: Documents) -> None:
         self.registry = registry
         self.fanout = fanout
+        self.configured: dict[Key, set[_Session]] = {}
+        self._documents = documents
+        documents.listeners.append(self._document_changed)
         self.sessions: set[_Session] = set()
         self.told = self.resynchronised = self.dropped = 0
         self._whole: dict[str, bytes] = {}
@@ -79,8 +86,14 @@ class Streams:
 
     def statistics(self) -> StreamStatus:
         """Counts since this pilot has begun; those of connections and followed services are of now."""
-        following = sum(len(session.following) for session in self.sessions)
-        return StreamStatus(len(self.sessions), following, self.told, self.resynchronised, self.dropped)
+        return StreamStatus(
+            connected=len(self.sessions),
+            following=sum(len(session.following) for session in self.sessions),
+            behind=sum(session.behind for session in self.sessions),
+            told=self.told,
+            resynchronised=self.resynchronised,
+            dropped=self.dropped,
+        )
 
     def upgrade(self, request: Request, *, refused: Callable[[Request], Response | None]) -> Response | Upgrade:
         """The answer to `GET /v1/stream`. Who would be `refused` a change may follow all the same, and is told so when
@@ -93,6 +106,18 @@ class Streams:
     def changed(self, change: Change) -> None:
         """Before any of its followers is told."""
         self._whole.pop(change.service, None)
+
+    def configuration(self, key: Key) -> bytes:
+        """That of a service on a stage, as a frame."""
+        last = self._documents.last(key)
+        if last is None:
+            return frame(Configuration(key.stage, key.service, 0, 0.0, None))
+        values = None if last.deleted else last.content.get("values")
+        return frame(Configuration(key.stage, key.service, last.version, last.when, values))
+
+    def _document_changed(self, key: Key) -> None:
+        for session in self.configured.get(key, ()):
+            session.tell(self.configuration(key))
 
     def whole(self, service: str) -> bytes:
         """All of a service, as a frame."""
@@ -121,12 +146,14 @@ class _Session:
 
     def __init__(self, streams: Streams, *, may_change: bool) -> None:
         self.following: set[str] = set()
+        self.configuration: Key | None = None
+        self.behind = False
         self._streams = streams
         self._registry = streams.registry
         self._may_change = may_change
         self._waiting: list[bytes] = []
         self._size = 0
-        self._behind = self._ending = False
+        self._ending = False
         self._wake = trio.Event()
 
     async def converse(self, stream: trio.abc.Stream, early: bytes) -> None:
@@ -150,6 +177,7 @@ class _Session:
             streams.sessions.discard(self)
             for service in self.following:
                 streams.fanout.leave(service, self)
+            self._follow_configuration(None)
 
     async def _read(self, stream: trio.abc.Stream, early: bytes) -> None:
         frames = Frames(MAX_ASKED)
@@ -164,10 +192,10 @@ class _Session:
                 return
 
     async def _write(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
-        while not self._ending:
+        while self._waiting or not self._ending:
             await self._wake.wait()
             self._wake = trio.Event()
-            if self._behind:
+            if self.behind:
                 self._catch_up()
             parts, self._waiting, self._size = self._waiting, [], 0
             self._streams.told += len(parts)
@@ -192,6 +220,10 @@ class _Session:
                 for service in message.services:
                     self.following.discard(service)
                     self._streams.fanout.leave(service, self)
+            case FollowConfiguration():
+                key = Key(CONFIG, message.stage, message.service)
+                self._follow_configuration(key)
+                self._say(self._streams.configuration(key))
             case About():
                 keys = [(message.service, name) for name in message.ids]
                 change = Change(message.service, self._registry.view.revision, keys)
@@ -212,6 +244,16 @@ class _Session:
                 if not self._registry.is_known(name, known):
                     self._say(self._streams.whole(name))
         self._say(self._current())
+
+    def _follow_configuration(self, key: Key | None) -> None:
+        configured = self._streams.configured
+        if (before := self.configuration) is not None:
+            configured[before].discard(self)
+            if not configured[before]:
+                del configured[before]
+        if key is not None:
+            configured.setdefault(key, set()).add(self)
+        self.configuration = key
 
     async def _change(self, message: Register | Leave) -> Answer:
         if not self._may_change:
@@ -234,8 +276,12 @@ class _Session:
         else:
             self._say(self._streams.change(change))
 
+    def tell(self, encoded: bytes) -> None:
+        """What he hears beside his services."""
+        self._say(encoded)
+
     def _say(self, encoded: bytes) -> None:
-        if self._behind:
+        if self.behind:
             return
         self._waiting.append(encoded)
         self._size += len(encoded)
@@ -244,16 +290,18 @@ class _Session:
             self._fall_behind()
 
     def _fall_behind(self) -> None:
-        self._behind = True
+        self.behind = True
         self._waiting = []
         self._wake.set()
 
     def _catch_up(self) -> None:
-        self._behind = False
+        self.behind = False
         self._streams.resynchronised += 1
         view = self._registry.view
         names = view.services() if EVERY in self.following else sorted(self.following)
         self._waiting = [*map(self._streams.whole, names), self._current()]
+        if self.configuration is not None:
+            self._waiting.append(self._streams.configuration(self.configuration))
 
     def _current(self) -> bytes:
         view = self._registry.view

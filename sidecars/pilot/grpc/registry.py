@@ -17,9 +17,9 @@ from google.protobuf.message import DecodeError
 from pannier.shared.errors import Unreachable
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance
-from pannier.shared.registration import key_of
+from pannier.shared.registration import Registering, key_of
 from pannier.sidecars.pilot import changing
-from pannier.sidecars.pilot.changing import Stale, Standing, Unknown, shows_token
+from pannier.sidecars.pilot.changing import Stale, Unknown, shows_token
 from pannier.sidecars.pilot.grpc.call import Call, Code, GrpcError, Handler
 from pannier.sidecars.pilot.grpc.schema import MESSAGES, PACKAGE, SERVICE, STATE_OF, STATES
 from pannier.sidecars.pilot.registry import Full, Registry
@@ -77,7 +77,7 @@ class _Service:
             "state": _state(asked.state),
         }
         key = key_of(asked.service, asked.id)
-        answer, created = await changing.register(self._registry, key, msgspec.convert(said, Standing))
+        answer, created = await changing.register(self._registry, key, msgspec.convert(said, Registering))
         return MESSAGES[f"{PACKAGE}.RegisterResponse"](
             epoch=answer.epoch,
             address=answer.address,
@@ -87,7 +87,10 @@ class _Service:
         )
 
     async def drain(self, asked: Any) -> Any:
-        drained = await changing.drain(self._registry, key_of(asked.service, asked.id), _epoch(asked.epoch))
+        key, epoch = key_of(asked.service, asked.id), _epoch(asked.epoch)
+        if epoch is None:
+            raise ValueError("which life drains? send its epoch")
+        drained = await changing.drain(self._registry, key, epoch)
         return MESSAGES[f"{PACKAGE}.DrainResponse"](epoch=drained.epoch, state=STATES[drained.state])
 
     async def deregister(self, asked: Any) -> Any:

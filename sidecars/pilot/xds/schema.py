@@ -10,9 +10,6 @@ from typing import Final
 from pannier.sidecars.pilot.protobuf import RPC, Messages, Table
 
 ENVOY: Final[Table] = {
-    "envoy.config.accesslog.v3": {
-        "AccessLog": "name string 1; typed_config Any 4 in config_type",
-    },
     "envoy.config.cluster.v3": {
         "CircuitBreakers": "thresholds Thresholds[] 1; per_host_thresholds Thresholds[] 2",
         "CircuitBreakers.Thresholds": (
@@ -26,25 +23,20 @@ ENVOY: Final[Table] = {
         "Cluster": (
             "name string 1; type DiscoveryType 2 in cluster_discovery_type; eds_cluster_config EdsClusterConfig 3; "
             "connect_timeout Duration 4; per_connection_buffer_limit_bytes UInt32Value 5; lb_policy LbPolicy 6; "
-            "health_checks config.core.v3.HealthCheck[] 8; max_requests_per_connection UInt32Value 9; "
-            "circuit_breakers CircuitBreakers 10; outlier_detection OutlierDetection 19; "
-            "lb_subset_config LbSubsetConfig 22; ring_hash_lb_config RingHashLbConfig 23 in lb_config; "
-            "transport_socket config.core.v3.TransportSocket 24; metadata config.core.v3.Metadata 25; "
+            "max_requests_per_connection UInt32Value 9; circuit_breakers CircuitBreakers 10; "
+            "outlier_detection OutlierDetection 19; metadata config.core.v3.Metadata 25; "
             "common_lb_config CommonLbConfig 27; alt_stat_name string 28; "
             "close_connections_on_host_health_failure bool 31; ignore_health_on_host_removal bool 32; "
             "load_assignment config.endpoint.v3.ClusterLoadAssignment 33; "
-            "typed_extension_protocol_options map<string,Any> 36; "
-            "least_request_lb_config LeastRequestLbConfig 37 in lb_config; "
-            "load_balancing_policy LoadBalancingPolicy 41; track_timeout_budgets bool 47; "
-            "connection_pool_per_downstream_connection bool 51; maglev_lb_config MaglevLbConfig 52 in lb_config; "
-            "round_robin_lb_config RoundRobinLbConfig 56 in lb_config"
+            "typed_extension_protocol_options map<string,Any> 36; load_balancing_policy LoadBalancingPolicy 41; "
+            "track_timeout_budgets bool 47; connection_pool_per_downstream_connection bool 51"
         ),
         "Cluster.CommonLbConfig": (
             "healthy_panic_threshold type.v3.Percent 1; "
             "zone_aware_lb_config ZoneAwareLbConfig 2 in locality_config_specifier; "
             "locality_weighted_lb_config LocalityWeightedLbConfig 3 in locality_config_specifier; "
             "update_merge_window Duration 4; ignore_new_hosts_until_first_hc bool 5; "
-            "close_connections_on_host_set_change bool 6; override_host_status config.core.v3.HealthStatusSet 8"
+            "close_connections_on_host_set_change bool 6"
         ),
         "Cluster.CommonLbConfig.LocalityWeightedLbConfig": "",
         "Cluster.CommonLbConfig.ZoneAwareLbConfig": (
@@ -55,25 +47,6 @@ ENVOY: Final[Table] = {
         "Cluster.LbPolicy": (
             "enum ROUND_ROBIN 0; LEAST_REQUEST 1; RING_HASH 2; RANDOM 3; MAGLEV 5; CLUSTER_PROVIDED 6; "
             "LOAD_BALANCING_POLICY_CONFIG 7"
-        ),
-        "Cluster.LbSubsetConfig": (
-            "fallback_policy LbSubsetFallbackPolicy 1; default_subset Struct 2; subset_selectors LbSubsetSelector[] 3"
-        ),
-        "Cluster.LbSubsetConfig.LbSubsetFallbackPolicy": "enum NO_FALLBACK 0; ANY_ENDPOINT 1; DEFAULT_SUBSET 2",
-        "Cluster.LbSubsetConfig.LbSubsetSelector": "keys string[] 1",
-        "Cluster.LeastRequestLbConfig": (
-            "choice_count UInt32Value 1; active_request_bias config.core.v3.RuntimeDouble 2; "
-            "slow_start_config Cluster.SlowStartConfig 3"
-        ),
-        "Cluster.MaglevLbConfig": "table_size UInt64Value 1",
-        "Cluster.RingHashLbConfig": (
-            "minimum_ring_size UInt64Value 1; hash_function HashFunction 3; maximum_ring_size UInt64Value 4"
-        ),
-        "Cluster.RingHashLbConfig.HashFunction": "enum XX_HASH 0; MURMUR_HASH_2 1",
-        "Cluster.RoundRobinLbConfig": "slow_start_config Cluster.SlowStartConfig 1",
-        "Cluster.SlowStartConfig": (
-            "slow_start_window Duration 1; aggression config.core.v3.RuntimeDouble 2; "
-            "min_weight_percent type.v3.Percent 3"
         ),
         "LoadBalancingPolicy": "policies Policy[] 1",
         "LoadBalancingPolicy.Policy": "typed_extension_config config.core.v3.TypedExtensionConfig 4",
@@ -98,11 +71,10 @@ ENVOY: Final[Table] = {
         "Address": "socket_address SocketAddress 1 in address; pipe Pipe 2 in address",
         "AggregatedConfigSource": "",
         "ApiVersion": "enum AUTO 0; V3 2",
-        "BackoffStrategy": "base_interval Duration 1; max_interval Duration 2",
         "CidrRange": "address_prefix string 1; prefix_len UInt32Value 2",
         "ConfigSource": (
             "ads AggregatedConfigSource 3 in config_source_specifier; initial_fetch_timeout Duration 4; "
-            "self SelfConfigSource 5 in config_source_specifier; resource_api_version ApiVersion 6"
+            "resource_api_version ApiVersion 6"
         ),
         "ControlPlane": "identifier string 1",
         "DataSource": "inline_bytes bytes 2 in specifier; inline_string string 3 in specifier",
@@ -111,24 +83,16 @@ ENVOY: Final[Table] = {
         "HeaderValueOption.HeaderAppendAction": (
             "enum APPEND_IF_EXISTS_OR_ADD 0; ADD_IF_ABSENT 1; OVERWRITE_IF_EXISTS_OR_ADD 2; OVERWRITE_IF_EXISTS 3"
         ),
-        "HealthCheck": (
-            "timeout Duration 1; interval Duration 2; unhealthy_threshold UInt32Value 4; "
-            "healthy_threshold UInt32Value 5; http_health_check HttpHealthCheck 8 in health_checker; "
-            "no_traffic_interval Duration 12; initial_jitter Duration 20"
-        ),
-        "HealthCheck.HttpHealthCheck": "host string 1; path string 2; expected_statuses type.v3.Int64Range[] 9",
         "HealthStatus": "enum UNKNOWN 0; HEALTHY 1; UNHEALTHY 2; DRAINING 3; TIMEOUT 4; DEGRADED 5",
-        "HealthStatusSet": "statuses HealthStatus[] 1",
         "Http1ProtocolOptions": "accept_http_10 bool 2",
         "Http2ProtocolOptions": (
             "max_concurrent_streams UInt32Value 2; initial_stream_window_size UInt32Value 3; "
-            "initial_connection_window_size UInt32Value 4; connection_keepalive KeepaliveSettings 15"
+            "initial_connection_window_size UInt32Value 4"
         ),
         "HttpProtocolOptions": (
             "idle_timeout Duration 1; max_headers_count UInt32Value 2; max_connection_duration Duration 3; "
             "max_stream_duration Duration 4; max_requests_per_connection UInt32Value 6"
         ),
-        "KeepaliveSettings": "interval Duration 1; timeout Duration 2",
         "Locality": "region string 1; zone string 2; sub_zone string 3",
         "Metadata": "filter_metadata map<string,Struct> 1; typed_filter_metadata map<string,Any> 2",
         "Node": (
@@ -136,30 +100,19 @@ ENVOY: Final[Table] = {
             "user_agent_version string 7 in user_agent_version_type; client_features string[] 10"
         ),
         "Pipe": "path string 1; mode uint32 2",
-        "RequestMethod": (
-            "enum METHOD_UNSPECIFIED 0; GET 1; HEAD 2; POST 3; PUT 4; DELETE 5; CONNECT 6; OPTIONS 7; TRACE 8; PATCH 9"
-        ),
         "RoutingPriority": "enum DEFAULT 0; HIGH 1",
-        "RuntimeDouble": "default_value double 1; runtime_key string 2",
-        "RuntimeFeatureFlag": "default_value BoolValue 1; runtime_key string 2",
         "RuntimeFractionalPercent": "default_value type.v3.FractionalPercent 1; runtime_key string 2",
-        "RuntimePercent": "default_value type.v3.Percent 1; runtime_key string 2",
-        "RuntimeUInt32": "default_value uint32 2; runtime_key string 3",
-        "SelfConfigSource": "transport_api_version ApiVersion 1",
         "SocketAddress": "protocol Protocol 1; address string 2; port_value uint32 3 in port_specifier",
         "SocketAddress.Protocol": "enum TCP 0; UDP 1",
         "TrafficDirection": "enum UNSPECIFIED 0; INBOUND 1; OUTBOUND 2",
-        "TransportSocket": "name string 1; typed_config Any 3 in config_type",
         "TypedExtensionConfig": "name string 1; typed_config Any 2",
-        "UpstreamHttpProtocolOptions": "auto_sni bool 1; auto_san_validation bool 2",
     },
     "envoy.config.endpoint.v3": {
         "ClusterLoadAssignment": "cluster_name string 1; endpoints LocalityLbEndpoints[] 2; policy Policy 4",
         "ClusterLoadAssignment.Policy": (
             "overprovisioning_factor UInt32Value 3; endpoint_stale_after Duration 4; weighted_priority_health bool 6"
         ),
-        "Endpoint": "address config.core.v3.Address 1; health_check_config HealthCheckConfig 2; hostname string 3",
-        "Endpoint.HealthCheckConfig": "port_value uint32 1; hostname string 2",
+        "Endpoint": "address config.core.v3.Address 1; hostname string 3",
         "LbEndpoint": (
             "endpoint Endpoint 1 in host_identifier; health_status config.core.v3.HealthStatus 2; "
             "metadata config.core.v3.Metadata 3; load_balancing_weight UInt32Value 4"
@@ -175,12 +128,11 @@ ENVOY: Final[Table] = {
         "FilterChain": "filters Filter[] 3; name string 7",
         "Listener": (
             "name string 1; address config.core.v3.Address 2; filter_chains FilterChain[] 3; "
-            "per_connection_buffer_limit_bytes UInt32Value 5; listener_filters ListenerFilter[] 9; "
+            "per_connection_buffer_limit_bytes UInt32Value 5; "
             "traffic_direction config.core.v3.TrafficDirection 16; api_listener ApiListener 19; "
             "default_filter_chain FilterChain 25; bind_to_port BoolValue 26; stat_prefix string 28; "
             "enable_reuse_port BoolValue 29"
         ),
-        "ListenerFilter": "name string 1; typed_config Any 3 in config_type",
     },
     "envoy.config.route.v3": {
         "DirectResponseAction": "status uint32 1; body config.core.v3.DataSource 2",
@@ -212,18 +164,16 @@ ENVOY: Final[Table] = {
         ),
         "RetryPolicy": (
             "retry_on string 1; num_retries UInt32Value 2; per_try_timeout Duration 3; "
-            "retry_priority RetryPriority 4; retry_host_predicate RetryHostPredicate[] 5; "
-            "host_selection_retry_max_attempts int64 6; retriable_status_codes uint32[] 7; "
-            "retry_back_off RetryBackOff 8; retriable_headers HeaderMatcher[] 9; "
-            "retriable_request_headers HeaderMatcher[] 10; rate_limited_retry_back_off RateLimitedRetryBackOff 11; "
-            "per_try_idle_timeout Duration 13"
+            "retry_host_predicate RetryHostPredicate[] 5; host_selection_retry_max_attempts int64 6; "
+            "retriable_status_codes uint32[] 7; retry_back_off RetryBackOff 8; "
+            "retriable_headers HeaderMatcher[] 9; retriable_request_headers HeaderMatcher[] 10; "
+            "rate_limited_retry_back_off RateLimitedRetryBackOff 11; per_try_idle_timeout Duration 13"
         ),
         "RetryPolicy.RateLimitedRetryBackOff": "reset_headers RetryPolicy.ResetHeader[] 1; max_interval Duration 2",
         "RetryPolicy.ResetHeader": "name string 1; format RetryPolicy.ResetHeaderFormat 2",
         "RetryPolicy.ResetHeaderFormat": "enum SECONDS 0; UNIX_TIMESTAMP 1",
         "RetryPolicy.RetryBackOff": "base_interval Duration 1; max_interval Duration 2",
         "RetryPolicy.RetryHostPredicate": "name string 1; typed_config Any 3 in config_type",
-        "RetryPolicy.RetryPriority": "name string 1; typed_config Any 3 in config_type",
         "Route": (
             "match RouteMatch 1; route RouteAction 2 in action; redirect RedirectAction 3 in action; "
             "metadata config.core.v3.Metadata 4; direct_response DirectResponseAction 7 in action; "
@@ -231,7 +181,8 @@ ENVOY: Final[Table] = {
             "response_headers_to_add config.core.v3.HeaderValueOption[] 10; "
             "response_headers_to_remove string[] 11; request_headers_to_remove string[] 12; "
             "typed_per_filter_config map<string,Any> 13; name string 14; "
-            "non_forwarding_action NonForwardingAction 18 in action; stat_prefix string 19"
+            "non_forwarding_action NonForwardingAction 18 in action; stat_prefix string 19; "
+            "request_body_buffer_limit UInt64Value 20"
         ),
         "RouteAction": (
             "cluster string 1 in cluster_specifier; cluster_header string 2 in cluster_specifier; "
@@ -248,11 +199,10 @@ ENVOY: Final[Table] = {
         "RouteAction.HashPolicy": (
             "header Header 1 in policy_specifier; cookie Cookie 2 in policy_specifier; "
             "connection_properties ConnectionProperties 3 in policy_specifier; terminal bool 4; "
-            "query_parameter QueryParameter 5 in policy_specifier; filter_state FilterState 6 in policy_specifier"
+            "query_parameter QueryParameter 5 in policy_specifier"
         ),
         "RouteAction.HashPolicy.ConnectionProperties": "source_ip bool 1",
         "RouteAction.HashPolicy.Cookie": "name string 1; ttl Duration 2; path string 3",
-        "RouteAction.HashPolicy.FilterState": "key string 1",
         "RouteAction.HashPolicy.Header": (
             "header_name string 1; regex_rewrite type.matcher.v3.RegexMatchAndSubstitute 2"
         ),
@@ -290,7 +240,8 @@ ENVOY: Final[Table] = {
             "request_mirror_policies RouteAction.RequestMirrorPolicy[] 22"
         ),
         "WeightedCluster": (
-            "clusters ClusterWeight[] 1; total_weight UInt32Value 3; header_name string 4 in random_value_specifier"
+            "clusters ClusterWeight[] 1; total_weight UInt32Value 3; header_name string 4 in random_value_specifier; "
+            "use_hash_policy BoolValue 5 in random_value_specifier"
         ),
         "WeightedCluster.ClusterWeight": (
             "name string 1; weight UInt32Value 2; metadata_match config.core.v3.Metadata 3; "
@@ -300,36 +251,35 @@ ENVOY: Final[Table] = {
             "host_rewrite_literal string 11 in host_rewrite_specifier"
         ),
     },
-    "envoy.extensions.filters.common.fault.v3": {
-        "FaultDelay": (
-            "fixed_delay Duration 3 in fault_delay_secifier; percentage type.v3.FractionalPercent 4; "
-            "header_delay HeaderDelay 5 in fault_delay_secifier"
-        ),
-        "FaultDelay.HeaderDelay": "",
-        "FaultRateLimit": "fixed_limit FixedLimit 1 in limit_type; percentage type.v3.FractionalPercent 2",
-        "FaultRateLimit.FixedLimit": "limit_kbps uint64 1",
+    "envoy.extensions.common.ratelimit.v3": {
+        "XRateLimitHeadersRFCVersion": "enum OFF 0; DRAFT_VERSION_03 1",
     },
-    "envoy.extensions.filters.http.buffer.v3": {
-        "Buffer": "max_request_bytes UInt32Value 1",
-        "BufferPerRoute": "disabled bool 1 in override; buffer Buffer 2 in override",
+    "envoy.extensions.filters.common.fault.v3": {
+        "FaultDelay": "fixed_delay Duration 3 in fault_delay_secifier; percentage type.v3.FractionalPercent 4",
+    },
+    "envoy.extensions.filters.http.cors.v3": {
+        "Cors": "",
+        "CorsPolicy": (
+            "allow_origin_string_match type.matcher.v3.StringMatcher[] 1; allow_methods string 2; "
+            "allow_headers string 3; expose_headers string 4; max_age string 5; allow_credentials BoolValue 6"
+        ),
     },
     "envoy.extensions.filters.http.fault.v3": {
         "FaultAbort": (
             "http_status uint32 2 in error_type; percentage type.v3.FractionalPercent 3; "
-            "header_abort HeaderAbort 4 in error_type; grpc_status uint32 5 in error_type"
+            "grpc_status uint32 5 in error_type"
         ),
-        "FaultAbort.HeaderAbort": "",
         "HTTPFault": (
             "delay extensions.filters.common.fault.v3.FaultDelay 1; abort FaultAbort 2; upstream_cluster string 3; "
-            "headers config.route.v3.HeaderMatcher[] 4; max_active_faults UInt32Value 6; "
-            "response_rate_limit extensions.filters.common.fault.v3.FaultRateLimit 7"
+            "headers config.route.v3.HeaderMatcher[] 4; max_active_faults UInt32Value 6"
         ),
     },
     "envoy.extensions.filters.http.local_ratelimit.v3": {
         "LocalRateLimit": (
             "stat_prefix string 1; status type.v3.HttpStatus 2; token_bucket type.v3.TokenBucket 3; "
             "filter_enabled config.core.v3.RuntimeFractionalPercent 4; "
-            "filter_enforced config.core.v3.RuntimeFractionalPercent 5"
+            "filter_enforced config.core.v3.RuntimeFractionalPercent 5; "
+            "enable_x_ratelimit_headers extensions.common.ratelimit.v3.XRateLimitHeadersRFCVersion 12"
         ),
     },
     "envoy.extensions.filters.http.router.v3": {
@@ -341,9 +291,8 @@ ENVOY: Final[Table] = {
             "route_config config.route.v3.RouteConfiguration 4 in route_specifier; http_filters HttpFilter[] 5; "
             "add_user_agent BoolValue 6; http_protocol_options config.core.v3.Http1ProtocolOptions 8; "
             "http2_protocol_options config.core.v3.Http2ProtocolOptions 9; server_name string 10; "
-            "drain_timeout Duration 12; access_log config.accesslog.v3.AccessLog[] 13; "
-            "use_remote_address BoolValue 14; generate_request_id BoolValue 15; xff_num_trusted_hops uint32 19; "
-            "upgrade_configs UpgradeConfig[] 23; stream_idle_timeout Duration 24; "
+            "drain_timeout Duration 12; use_remote_address BoolValue 14; generate_request_id BoolValue 15; "
+            "xff_num_trusted_hops uint32 19; upgrade_configs UpgradeConfig[] 23; stream_idle_timeout Duration 24; "
             "internal_address_config InternalAddressConfig 25; request_timeout Duration 28; "
             "normalize_path BoolValue 30; preserve_external_request_id bool 32; merge_slashes bool 33; "
             "server_header_transformation ServerHeaderTransformation 34; "
@@ -358,21 +307,43 @@ ENVOY: Final[Table] = {
         "Rds": "config_source config.core.v3.ConfigSource 1; route_config_name string 2",
     },
     "envoy.extensions.load_balancing_policies.common.v3": {
+        "ConsistentHashingLbConfig": "use_hostname_for_hashing bool 1; hash_balance_factor UInt32Value 2",
         "LocalityLbConfig": (
             "zone_aware_lb_config ZoneAwareLbConfig 1 in locality_config_specifier; "
             "locality_weighted_lb_config LocalityWeightedLbConfig 2 in locality_config_specifier"
         ),
         "LocalityLbConfig.LocalityWeightedLbConfig": "",
         "LocalityLbConfig.ZoneAwareLbConfig": "routing_enabled type.v3.Percent 1; min_cluster_size UInt64Value 2",
+        "SlowStartConfig": "slow_start_window Duration 1; min_weight_percent type.v3.Percent 3",
     },
     "envoy.extensions.load_balancing_policies.least_request.v3": {
         "LeastRequest": (
             "choice_count UInt32Value 1; "
+            "slow_start_config extensions.load_balancing_policies.common.v3.SlowStartConfig 3; "
             "locality_lb_config extensions.load_balancing_policies.common.v3.LocalityLbConfig 4"
         ),
     },
+    "envoy.extensions.load_balancing_policies.maglev.v3": {
+        "Maglev": (
+            "table_size UInt64Value 1; "
+            "consistent_hashing_lb_config extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig 2"
+        ),
+    },
+    "envoy.extensions.load_balancing_policies.random.v3": {
+        "Random": "locality_lb_config extensions.load_balancing_policies.common.v3.LocalityLbConfig 1",
+    },
+    "envoy.extensions.load_balancing_policies.ring_hash.v3": {
+        "RingHash": (
+            "hash_function HashFunction 1; minimum_ring_size UInt64Value 2; maximum_ring_size UInt64Value 3; "
+            "consistent_hashing_lb_config extensions.load_balancing_policies.common.v3.ConsistentHashingLbConfig 6"
+        ),
+        "RingHash.HashFunction": "enum DEFAULT_HASH 0; XX_HASH 1; MURMUR_HASH_2 2",
+    },
     "envoy.extensions.load_balancing_policies.round_robin.v3": {
-        "RoundRobin": "locality_lb_config extensions.load_balancing_policies.common.v3.LocalityLbConfig 2",
+        "RoundRobin": (
+            "slow_start_config extensions.load_balancing_policies.common.v3.SlowStartConfig 1; "
+            "locality_lb_config extensions.load_balancing_policies.common.v3.LocalityLbConfig 2"
+        ),
     },
     "envoy.extensions.retry.host.previous_hosts.v3": {
         "PreviousHostsPredicate": "",
@@ -380,7 +351,6 @@ ENVOY: Final[Table] = {
     "envoy.extensions.upstreams.http.v3": {
         "HttpProtocolOptions": (
             "common_http_protocol_options config.core.v3.HttpProtocolOptions 1; "
-            "upstream_http_protocol_options config.core.v3.UpstreamHttpProtocolOptions 2; "
             "explicit_http_config ExplicitHttpConfig 3 in upstream_protocol_options"
         ),
         "HttpProtocolOptions.ExplicitHttpConfig": (
@@ -392,8 +362,7 @@ ENVOY: Final[Table] = {
         "DeltaDiscoveryRequest": (
             "node config.core.v3.Node 1; type_url string 2; resource_names_subscribe string[] 3; "
             "resource_names_unsubscribe string[] 4; initial_resource_versions map<string,string> 5; "
-            "response_nonce string 6; error_detail google.rpc.Status 7; "
-            "resource_locators_subscribe ResourceLocator[] 8"
+            "response_nonce string 6; error_detail google.rpc.Status 7"
         ),
         "DeltaDiscoveryResponse": (
             "system_version_info string 1; resources Resource[] 2; type_url string 4; nonce string 5; "
@@ -401,17 +370,15 @@ ENVOY: Final[Table] = {
         ),
         "DiscoveryRequest": (
             "version_info string 1; node config.core.v3.Node 2; resource_names string[] 3; type_url string 4; "
-            "response_nonce string 5; error_detail google.rpc.Status 6; resource_locators ResourceLocator[] 7"
+            "response_nonce string 5; error_detail google.rpc.Status 6"
         ),
         "DiscoveryResponse": (
             "version_info string 1; resources Any[] 2; type_url string 4; nonce string 5; "
             "control_plane config.core.v3.ControlPlane 6"
         ),
         "Resource": "version string 1; resource Any 2; name string 3; aliases string[] 4",
-        "ResourceLocator": "name string 1",
     },
     "envoy.type.matcher.v3": {
-        "ListStringMatcher": "patterns StringMatcher[] 1",
         "RegexMatchAndSubstitute": "pattern RegexMatcher 1; substitution string 2",
         "RegexMatcher": "regex string 2",
         "StringMatcher": (
@@ -420,11 +387,9 @@ ENVOY: Final[Table] = {
         ),
     },
     "envoy.type.v3": {
-        "DoubleRange": "start double 1; end double 2",
         "FractionalPercent": "numerator uint32 1; denominator DenominatorType 2",
         "FractionalPercent.DenominatorType": "enum HUNDRED 0; TEN_THOUSAND 1; MILLION 2",
         "HttpStatus": "code StatusCode 1",
-        "Int32Range": "start int32 1; end int32 2",
         "Int64Range": "start int64 1; end int64 2",
         "Percent": "value double 1",
         "StatusCode": "enum Empty 0; TooManyRequests 429; ServiceUnavailable 503",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf import descriptor_pool, json_format
-from pannier.sidecars.pilot.protobuf import RPC, Messages, Table, pack
+from pannier.sidecars.pilot.protobuf import RPC, Messages, Table, delimited, pack
 
 SHAPES: Table = {
     "test.base": {"Point": "x double 1; y sint64 2", "Colour": "enum RED 0; BLUE 2"},
@@ -53,9 +53,16 @@ def test_json_with_messages_inside_any(messages: Messages) -> None:
     status = messages["google.rpc.Status"]()
     assert shape.extra.Unpack(status) and status.message == "gone"
     assert messages.to_json(shape) == told
-    assert pack(status) == shape.extra.SerializeToString().replace(b"x/", b"type.googleapis.com/").replace(
-        bytes([len("x/google.rpc.Status")]), bytes([len("type.googleapis.com/google.rpc.Status")]), 1
-    )
+    assert pack("x/google.rpc.Status", status.SerializeToString()) == shape.extra.SerializeToString()
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 16_383, 16_384, 3_000_000])
+@pytest.mark.parametrize("number", [1, 15, 16, 3000])
+def test_a_message_put_together_from_parts(number: int, length: int) -> None:
+    part: Table = {"test.part": {"M": f"text bytes {number}; name string {number + 1}"}}
+    made = Messages(part)["test.part.M"]
+    whole = made(text=b"x" * length, name="n")
+    assert made.FromString(delimited(number, b"x" * length) + made(name="n").SerializeToString()) == whole
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,399 @@
+"""Our own protocol: the pilot's side against a client that says what it likes, and against the one of discovery."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from pannier.shared import pilot_stream as wire
+from pannier.shared.http_server import serve_http
+from pannier.shared.instances import EVERY, State
+from pannier.shared.leases import Registration
+from pannier.shared.unix import listen_unix
+from pannier.sidecars.discovery.configuration import Configuration
+from pannier.sidecars.discovery.mirror import Mirror
+from pannier.sidecars.discovery.pilot_link import PilotLink
+from pannier.sidecars.discovery.voice import Voice
+from pannier.sidecars.pilot import stream
+from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.documents import CONFIG, Documents, Key
+from pannier.sidecars.pilot.entries import Entry, key_of
+from pannier.sidecars.pilot.fanout import Fanout
+from pannier.sidecars.pilot.registry import Registry
+from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.stream import Streams
+
+ASK = b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: pannier-pilot\r\n%s\r\n"
+TTL_MS = 10_000
+
+
+class Pilot:
+    """A registry behind a real socket; `token` is asked for if there is one."""
+
+    def __init__(self, registry: Registry, documents: Documents, path: Path, token: str = "") -> None:
+        self.registry = registry
+        self.documents = documents
+        self.path = path
+        self.fanout = Fanout(registry)
+        self.streams = Streams(registry, self.fanout, documents)
+        self.api = Api(registry, self.streams, token=token)
+
+    async def register(self, name: str, *, service: str = "orders", **more: Any) -> None:
+        entry = Entry(more.pop("epoch", 0), f"10.0.0.1:{8000 + ord(name[0])}", State.UP, TTL_MS, more)
+        outcome = await self.registry.register((service, name), entry)
+        assert outcome.verdict.accepted
+        await self.registry.catch_up(self.registry.view.get(key_of((service, name)))[1], within=10.0)
+
+
+class Client:
+    def __init__(self, connection: trio.SocketStream) -> None:
+        self.connection = connection
+        self._frames = wire.Frames(wire.MAX_TOLD)
+        self._bodies: list[bytes] = []
+
+    async def say(self, *messages: wire.Asked) -> None:
+        await self.connection.send_all(b"".join(map(wire.frame, messages)))
+
+    async def hear(self) -> wire.Said:
+        while not self._bodies:
+            data = await self.connection.receive_some(65536)
+            if not data:
+                raise EOFError
+            self._bodies = self._frames.feed(data)
+        return wire.said(self._bodies.pop(0))
+
+    async def hear_all(self, count: int) -> list[wire.Said]:
+        return [await self.hear() for _ in range(count)]
+
+
+@asynccontextmanager
+async def served(folder: Path, token: str = "") -> AsyncIterator[Pilot]:
+    async with open_sqlite(folder / "store") as store, trio.open_nursery() as nursery:
+        registry = Registry(store)
+        await nursery.start(registry.follow)
+        documents = Documents(store)
+        await nursery.start(documents.follow)
+        pilot = Pilot(registry, documents, folder / "pilot.sock", token)
+        nursery.start_soon(pilot.fanout.run)
+        nursery.start_soon(serve_http, listen_unix(pilot.path), pilot.api.handle)
+        yield pilot
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def pilot(tmp_path: Path) -> AsyncIterator[Pilot]:
+    with trio.fail_after(30):
+        async with served(tmp_path) as found:
+            yield found
+
+
+@asynccontextmanager
+async def client(pilot: Pilot, headers: bytes = b"") -> AsyncIterator[Client]:
+    async with await trio.open_unix_socket(str(pilot.path)) as connection:
+        await connection.send_all(ASK % headers)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += await connection.receive_some(1)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        yield Client(connection)
+
+
+def ids(message: wire.Said) -> list[str]:
+    assert isinstance(message, wire.Told | wire.Changed)
+    return [instance.id for instance in message.instances]
+
+
+async def wait_for(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 - what is waited for is behind a socket
+        await trio.sleep(0.01)
+
+
+async def test_who_follows_is_told_all_of_it_once_then_what_changes(pilot: Pilot) -> None:
+    await pilot.register("a", version="1")
+    async with client(pilot) as follower:
+        await follower.say(wire.Follow({"orders": 0, "nobody": 0}))
+        orders, nobody, current = await follower.hear_all(3)
+        assert (ids(orders), ids(nobody)) == (["a"], [])
+        assert isinstance(current, wire.Current) and current.services is None
+        await pilot.register("elsewhere", service="payments")
+        await pilot.register("b")
+        while ids(change := await follower.hear()) != ["b"]:
+            assert ids(change) == ["a"], "may be told twice, if it has just changed"
+        await pilot.registry.leave(("orders", "a"), None)
+        change = await follower.hear()
+        assert isinstance(change, wire.Changed)
+        assert change.gone == [wire.Gone("a", 1, True)]
+        await follower.say(wire.Unfollow(["orders"]), wire.Ping())
+        assert isinstance(await follower.hear(), wire.Pong)
+        await pilot.register("c")
+        await follower.say(wire.Ping())
+        assert isinstance(await follower.hear(), wire.Pong)
+
+
+async def test_who_follows_everything_hears_of_every_service(pilot: Pilot) -> None:
+    await pilot.register("a")
+    async with client(pilot) as follower:
+        await follower.say(wire.Follow({EVERY: 0}))
+        told, current = await follower.hear_all(2)
+        assert ids(told) == ["a"]
+        assert isinstance(current, wire.Current) and list(current.services or ()) == ["orders"]
+        await pilot.register("new", service="payments")
+        while ids(change := await follower.hear()) != ["new"]:
+            pass
+        assert isinstance(change, wire.Changed) and change.service == "payments"
+
+
+async def test_what_is_known_is_not_told_again(pilot: Pilot) -> None:
+    await pilot.register("a")
+    async with client(pilot) as follower:
+        await follower.say(wire.Follow({"orders": 0}))
+        told, _ = await follower.hear_all(2)
+        assert isinstance(told, wire.Told)
+    await pilot.register("b", service="payments")
+    async with client(pilot) as follower:
+        await follower.say(wire.Follow({"orders": told.revision}))
+        assert isinstance(await follower.hear(), wire.Current)
+    await pilot.register("c")
+    async with client(pilot) as follower:
+        await follower.say(wire.Follow({"orders": told.revision}))
+        known: set[str] = set()
+        while known != {"a", "c"}:
+            message = await follower.hear()
+            known |= set() if isinstance(message, wire.Current) else set(ids(message))
+
+
+async def test_a_lease_is_held_over_the_stream_and_outlives_it(pilot: Pilot) -> None:
+    async with client(pilot) as one:
+        await one.say(
+            wire.Register(1, "orders", "a", "10.0.0.1:80", TTL_MS, 5),
+            wire.Register(2, "orders", "a", "10.0.0.1:80", TTL_MS, 5),
+            wire.Register(3, "orders", "a", "10.0.0.2:80", TTL_MS, 4),
+            wire.Register(4, "orders", "a", "10.0.0.1:80", TTL_MS, 5, State.DRAINING),
+            wire.Register(5, "orders", "a", "10.0.0.1:99999", TTL_MS, 6),
+        )
+        answers = await one.hear_all(5)
+        assert [(one.verdict, one.epoch) for one in answers if isinstance(one, wire.Answer)] == [
+            ("created", 5),
+            ("renewed", 5),
+            ("stale", 6),
+            ("changed", 5),
+            ("", 0),
+        ]
+    async with client(pilot) as two:
+        await two.say(
+            wire.About("orders", ["a", "never"]), wire.Leave(1, "orders", "a", 4), wire.Leave(2, "orders", "a", 5)
+        )
+        about, late, left = await two.hear_all(3)
+        assert isinstance(about, wire.Changed) and ids(about) == ["a"]
+        assert about.instances[0].state is State.DRAINING
+        assert about.gone == [wire.Gone("never", 0)]
+        assert isinstance(late, wire.Answer) and late.verdict == "stale"
+        assert isinstance(left, wire.Answer) and left.verdict == "removed"
+
+
+async def test_without_the_token_one_may_follow_and_not_change(tmp_path: Path) -> None:
+    async with served(tmp_path, token="s3cret") as pilot:
+        for header, verdict in [(b"", ""), (b"Authorization: Bearer s3cret\r\n", "created")]:
+            async with client(pilot, header) as one:
+                await one.say(wire.Follow({"orders": 0}), wire.Register(1, "orders", "a", "10.0.0.1:80", TTL_MS))
+                told, current, answer = await one.hear_all(3)
+                assert isinstance(told, wire.Told) and isinstance(current, wire.Current)
+                assert isinstance(answer, wire.Answer) and answer.verdict == verdict
+                assert ("token" in answer.error) == (not verdict)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"\0\0\0\0", "a frame of 0 bytes"),
+        (b"\xff\xff\xff\xff", "a frame of 4294967295 bytes"),
+        (b"\0\0\0\x01\xc1", "not a message"),
+        (b"\0\0\0\x02\x81\xa4", "not a message"),
+        (wire.frame(wire.Ping()).replace(b"ping", b"pong"), "not a message"),
+        (wire.frame(wire.Unfollow(["orders"])).replace(b"orders", b"Orders"), "not a message"),
+        (b"\0\0\x04\0" + b"\x91" * 1024, "not a message"),
+        (wire.frame(wire.Follow({f"s{n}": 0 for n in range(9000)})) * 2, None),
+    ],
+)
+async def test_nonsense_ends_its_own_connection_and_nobody_elses(pilot: Pilot, sent: bytes, reason: str | None) -> None:
+    async with client(pilot) as bystander, client(pilot) as hostile:
+        await bystander.say(wire.Follow({"orders": 0}))
+        await bystander.hear_all(2)
+        await hostile.connection.send_all(sent)
+        if reason is not None:
+            last = await hostile.hear()
+            assert isinstance(last, wire.Answer) and reason in last.error
+            with pytest.raises(EOFError):
+                await hostile.hear()
+            assert pilot.streams.statistics().dropped == 1
+        await pilot.register("a")
+        assert ids(await bystander.hear()) == ["a"]
+
+
+async def test_more_services_than_one_connection_may_follow(pilot: Pilot) -> None:
+    async with client(pilot) as greedy:
+        await greedy.say(*(wire.Follow({f"s{n}-{part}": 0 for n in range(6000)}) for part in (1, 2)))
+        with pytest.raises(EOFError):
+            while True:
+                last = await greedy.hear()
+        assert isinstance(last, wire.Answer) and "more than 10000 services" in last.error
+
+
+async def test_who_does_not_read_is_let_go_and_costs_nobody_else(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "WAITING_BYTES", 100_000)
+    monkeypatch.setattr(stream, "WRITE_SECONDS", 0.5)
+    async with client(pilot) as deaf, client(pilot) as reader:
+        for one in (deaf, reader):
+            await one.say(wire.Follow({"orders": 0}))
+        await reader.hear_all(2)
+        assert pilot.streams.statistics().connected == 2
+        for number in count(1):
+            await grow(pilot, number)
+            if pilot.streams.statistics().connected < 2:
+                break
+            while max(epochs(await reader.hear()).values(), default=0) < number:
+                pass
+        assert pilot.streams.statistics().dropped == 1
+        assert pilot.streams.statistics().following == 1
+
+
+async def test_who_reads_again_is_told_everything_anew(pilot: Pilot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "WAITING_BYTES", 20_000)
+    async with client(pilot) as slow:
+        await slow.say(wire.Follow({"orders": 0}))
+        await slow.hear_all(2)
+        number = 0
+        while not pilot.streams.statistics().behind:
+            number += 1
+            await grow(pilot, number)
+        known: dict[str, int] = {}
+        while set(known.values()) != {number}:
+            known |= epochs(await slow.hear())
+        assert sorted(known) == list("abcdefgh")
+        assert pilot.streams.statistics().resynchronised == 1
+
+
+async def grow(pilot: Pilot, epoch: int) -> None:
+    """A new life of each of eight instances, 32 KiB in all."""
+    for name in "abcdefgh":
+        await pilot.register(name, epoch=epoch, **{f"key{n}": "x" * 250 for n in range(16)})
+
+
+def epochs(message: wire.Said) -> dict[str, int]:
+    if isinstance(message, wire.Told | wire.Changed):
+        return {instance.id: instance.epoch for instance in message.instances}
+    return {}
+
+
+def link(pilot: Pilot, mirror: Mirror, *, epochs: list[int] | None = None, follow: str = "orders") -> PilotLink:
+    return PilotLink(
+        [f"unix:{pilot.path}"],
+        mirror,
+        follow=[follow],
+        token=None,
+        heard=lambda: None,
+        renumber=(epochs if epochs is not None else []).append,
+        configuration=Configuration(
+            "dev", "web", file=pilot.path.with_name("config.json"), kept=pilot.path.with_name("kept"), voice=Voice()
+        ),
+        voice=Voice(),
+    )
+
+
+def own(epoch: int, state: State = State.UP) -> Registration:
+    return Registration("web", "w", "10.0.0.9:80", epoch, 10.0, state, {}, "pilot")
+
+
+@asynccontextmanager
+async def linked(found: PilotLink) -> AsyncIterator[PilotLink]:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(found.run)
+        await wait_for(lambda: found.connected)
+        yield found
+        found.end()
+
+
+async def test_a_sidecar_follows_registers_drains_and_leaves(pilot: Pilot) -> None:
+    mirror = Mirror(trio.current_time())
+    await pilot.register("a")
+    async with linked(link(pilot, mirror)) as sidecar:
+        await wait_for(lambda: mirror.leases.get(("orders", "a")))
+        sidecar.announce(own(7))
+        await wait_for(lambda: pilot.registry.instances("web"))
+        sidecar.announce(own(7, State.DRAINING))
+        await wait_for(lambda: pilot.registry.instances("web")[0].state is State.DRAINING)
+        await sidecar.leave()
+        assert not pilot.registry.instances("web")
+        await pilot.register("p", service="payments")
+        assert mirror.leases.get(("payments", "p")) is None, "nobody uses it"
+        await sidecar.follow("payments")
+        assert mirror.leases.get(("payments", "p"))
+
+
+async def test_a_sidecar_is_told_of_its_configuration(pilot: Pilot, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    key = Key(CONFIG, "dev", "web")
+    await pilot.documents.put(Key(CONFIG, "dev", "other"), {"values": {"limit": "9"}})
+    async with linked(link(pilot, Mirror(0.0))):
+        await pilot.documents.put(key, {"values": {"limit": "5"}})
+        await wait_for(file.exists)
+        assert json.loads(file.read_text())["values"] == {"limit": "5"}
+        await pilot.documents.put(key, None)
+        await wait_for(lambda: json.loads(file.read_text())["version"] == 2)
+        assert json.loads(file.read_text())["values"] == {}
+    await wait_for(lambda: not pilot.streams.configured)
+    await pilot.documents.put(key, {"values": {"limit": "6"}})
+    async with linked(link(pilot, Mirror(0.0))):
+        await wait_for(lambda: json.loads(file.read_text())["values"] == {"limit": "6"})
+
+
+async def test_a_life_that_has_lost_its_counter_takes_the_next_and_one_that_was_replaced_is_silent(
+    pilot: Pilot,
+) -> None:
+    epochs: list[int] = []
+    await pilot.registry.register(("web", "w"), Entry(40, "10.0.0.9:80", State.UP, TTL_MS))
+    async with linked(link(pilot, Mirror(0.0), epochs=epochs)) as sidecar:
+        sidecar.announce(own(3))
+        await wait_for(lambda: epochs)
+        assert epochs == [41]
+        sidecar.announce(own(41))
+        await wait_for(lambda: pilot.registry.instances("web")[0].epoch == 41)
+        await pilot.registry.register(("web", "w"), Entry(42, "10.0.0.8:80", State.UP, TTL_MS))
+        sidecar.announce(own(41, State.DRAINING))
+        sidecar.announce(own(41))
+        await sidecar.leave()
+        assert [one.epoch for one in pilot.registry.instances("web")] == [42]
+        assert epochs == [41]
+
+
+async def test_a_pilot_that_falls_silent_is_left(pilot: Pilot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pannier.sidecars.discovery import pilot_link
+
+    monkeypatch.setattr(pilot_link, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(pilot_link, "SPREAD_SECONDS", 0.1)
+    silent = tmp_path / "silent.sock"
+    async with trio.open_nursery() as nursery:
+        accepted: list[trio.abc.Stream] = []
+
+        async def mute(connection: trio.SocketStream) -> None:
+            accepted.append(connection)
+            await connection.receive_some(1000)
+            await connection.send_all(b"HTTP/1.1 101 \r\nconnection: upgrade\r\nupgrade: pannier-pilot\r\n\r\n")
+            await trio.sleep_forever()
+
+        nursery.start_soon(trio.serve_listeners, mute, [listen_unix(silent)])
+        mirror = Mirror(0.0)
+        sidecar = link(pilot, mirror)
+        sidecar._addresses = [f"unix:{silent}", f"unix:{pilot.path}"]
+        await pilot.register("a")
+        nursery.start_soon(sidecar.run)
+        await wait_for(lambda: mirror.leases.get(("orders", "a")))
+        assert len(accepted) == 1
+        sidecar.end()
+        nursery.cancel_scope.cancel()
