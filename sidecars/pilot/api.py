@@ -7,6 +7,7 @@
     GET    /v1/watch?after=N[&service=NAME...][&wait=30s]
     GET    /v1/stream, with Upgrade: pannier-pilot: `stream.py`
     GET    /v1/status
+    GET    /v1/openapi.json
     GET    /metrics
     /v1/config, /v1/policy: `documents_api.py`
 
@@ -19,7 +20,6 @@ Who may change something has connected over a socket that only we can open, or s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
@@ -28,8 +28,8 @@ from pannier.shared.duration import milliseconds
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.shared.http_server import Request, Response, Upgrade, error_response, json_response
 from pannier.shared.instances import Key
-from pannier.shared.pilot_stream import Instance
 from pannier.shared.registration import draining, key_of, leaving, not_allowed, not_understood, registering
+from pannier.sidecars.pilot.answers import Everything, Service
 from pannier.sidecars.pilot.changing import Stale, Unknown, drain, leave, register, shows_token
 from pannier.sidecars.pilot.documents_api import DocumentsApi
 from pannier.sidecars.pilot.registry import Full, Registry
@@ -50,22 +50,9 @@ _KNOWN: Final = (
 )
 
 
-_READ_ONLY: Final = frozenset({("v1", "services"), ("v1", "watch"), ("v1", "status"), ("metrics",)})
-
-
-class Service(msgspec.Struct, frozen=True):
-    """A service at a revision, from which a watch can go on."""
-
-    revision: int
-    service: str
-    instances: Sequence[Instance]
-
-
-class Everything(msgspec.Struct, frozen=True):
-    """All services at a revision."""
-
-    revision: int
-    services: dict[str, Sequence[Instance]]
+_READ_ONLY: Final = frozenset(
+    {("v1", "services"), ("v1", "watch"), ("v1", "status"), ("v1", "openapi.json"), ("metrics",)}
+)
 
 
 class Api:
@@ -126,6 +113,10 @@ class Api:
                     body = await self._watch(request)
                 case ("v1", "status"):
                     body = self._account.status()
+                case ("v1", "openapi.json"):
+                    from pannier.sidecars.pilot.openapi import document
+
+                    body = document()
                 case ("metrics",):
                     return self._metrics(request)
         elif request.segments[:2] in _READ_ONLY:
