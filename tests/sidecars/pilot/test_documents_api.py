@@ -21,6 +21,8 @@ from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
 
+from tests.sidecars.pilot.described import conforms
+
 ORDERS = "/v1/config/staging/orders"
 STAGING = "/v1/policy/staging"
 SPLIT = {"services": {"orders": {"subsets": {"v1": {"version": "1"}}, "split": {"v1": 100}}}}
@@ -42,7 +44,9 @@ class Pilot:
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         response = await (api or self.api).handle(Request(method, target, tuple(headers.items()), data))
         assert isinstance(response, Response)
-        return response.status, json.loads(response.body)
+        said = json.loads(response.body)
+        conforms(method, target, response.status, said)
+        return response.status, said
 
 
 @pytest.fixture
