@@ -114,8 +114,9 @@ class Session:
 
 
 @asynccontextmanager
-async def open_session(hosts: Sequence[tuple[str, int]]) -> AsyncIterator[Session]:
-    """A session with any of these (host, port), which is looked for as long as it takes."""
+async def open_session(hosts: Sequence[tuple[str, int]], *, lingers: bool = False) -> AsyncIterator[Session]:
+    """A session with any of these (host, port), which is looked for as long as it takes. One that `lingers` is not
+    ended here, but by ZooKeeper, `SESSION_SECONDS` after the process: who comes back in time finds its nodes there."""
     client = KazooClient(
         hosts=",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts),
         timeout=SESSION_SECONDS,
@@ -134,8 +135,9 @@ async def open_session(hosts: Sequence[tuple[str, int]]) -> AsyncIterator[Sessio
             nursery.cancel_scope.cancel()
     finally:
         client.remove_listener(session.moved)
-        with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_SECONDS):
-            await anyio.to_thread.run_sync(_close, client, abandon_on_cancel=True)
+        if not lingers:
+            with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_SECONDS):
+                await anyio.to_thread.run_sync(_close, client, abandon_on_cancel=True)
 
 
 async def _begin_anew(session: Session) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dns.message
 import dns.query
 import pytest
+from kazoo.client import KazooClient
 
 from tests.sidecars.pilot.real_zookeeper import running_zookeeper
 from tests.system.host import PATIENCE, Host, until
@@ -36,10 +39,37 @@ def follow(host: Host, store: int, static: Path) -> None:
 
     until(lambda: addresses("orders") == ["10.0.0.1"] and addresses("stock") == ["10.9.0.1"])
     parts = ask(over_unix(host), "GET", "/v1/status")[1]["parts"]
-    assert parts[f"bridge file:{static}"]["inward"]["instances"] == 1
+    assert parts[f"bridge file:{static}"]["instances"] == 1
     assert parts[f"dns 127.0.0.1:{port}"]["answered"] >= 2
     pilot.terminate()
     assert pilot.wait(PATIENCE) == 0
+
+
+def test_a_pilot_that_is_started_again_takes_none_of_its_instances_out_of_a_zookeeper(
+    host: Host, require_zookeeper: str, tmp_path: Path
+) -> None:
+    with running_zookeeper(require_zookeeper, tmp_path) as server, closing_client(server.port) as client:
+        words = ["--bridge", f"zookeeper://127.0.0.1:{server.port}/services"]
+        pilot, _ = start(host, *words)
+        assert ask(over_unix(host), "PUT", A, HERE | {"ttl": 600})[0] == 201
+        until(lambda: client.exists("/services/orders/a") is not None)
+        owner = client.exists("/services/orders/a").ephemeralOwner
+        gone: list[object] = []
+        client.get_children("/services/orders", watch=gone.append)
+        pilot.terminate()
+        assert pilot.wait(PATIENCE) == 0
+        assert client.exists("/services/orders/a") is not None and gone == []
+        start(host, *words)
+        until(lambda: client.exists("/services/orders/a").ephemeralOwner not in {0, owner})
+
+
+@contextmanager
+def closing_client(port: int) -> Iterator[KazooClient]:
+    client = KazooClient(f"127.0.0.1:{port}")
+    client.start()
+    yield client
+    client.stop()
+    client.close()
 
 
 @pytest.mark.parametrize(

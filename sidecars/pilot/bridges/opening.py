@@ -41,11 +41,10 @@ class Place(msgspec.Struct, frozen=True):
     every: float = 0.0
 
 
-class Status(msgspec.Struct, frozen=True):
-    """A bridge: `written` are the instances that it has told the other side of, `taken` those it could not."""
+class Status(Inwards, frozen=True):
+    """A bridge: `written` are the instances that the other side has of us, `taken` counts those that it could not be
+    told of."""
 
-    name: str
-    inward: Inwards
     written: int = 0
     taken: int = 0
 
@@ -56,7 +55,7 @@ class Bridge:
     def __init__(self, place: Place) -> None:
         self.place = place
         self.name = named(place)
-        self._statistics: Callable[[], Status] = lambda: Status(self.name, Inwards(False, 0, 0, 0, 0))
+        self._statistics: Callable[[], Status] = lambda: Status(False, 0, 0, 0, 0)
 
     def statistics(self) -> Status:
         return self._statistics()
@@ -78,7 +77,7 @@ class Bridge:
             every = place.every or EVERY_SECONDS
             source = DnsSource(place.path, place.service, name=self.name, port=place.port, server=server, every=every)
             inward = Inward(registry, source)
-        self._statistics = lambda: Status(self.name, inward.statistics())
+        self._statistics = lambda: Status(**msgspec.structs.asdict(inward.statistics()))
         await inward.run()
 
     async def _run_zookeeper(self, registry: Registry) -> None:
@@ -86,13 +85,13 @@ class Bridge:
         from pannier.sidecars.pilot.bridges.zookeeper import ZooKeeperSource
         from pannier.sidecars.pilot.zookeeper_session import open_session
 
-        async with open_session(self.place.hosts) as session, trio.open_nursery() as nursery:
+        async with open_session(self.place.hosts, lingers=True) as session, trio.open_nursery() as nursery:
             inward = Inward(registry, ZooKeeperSource(session, self.place.path, name=self.name))
             outward = Outward(registry, session, self.place.path, name=self.name)
 
             def statistics() -> Status:
                 out = outward.statistics()
-                return Status(self.name, inward.statistics(), out.instances, out.taken)
+                return Status(**msgspec.structs.asdict(inward.statistics()), written=out.instances, taken=out.taken)
 
             self._statistics = statistics
             nursery.start_soon(inward.run)

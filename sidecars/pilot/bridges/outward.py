@@ -2,7 +2,8 @@
 
 Rules:
 - Written is who did not come over this very bridge, by the pilot that tends him: those that are UP; where nobody is,
-  those that drain. They are ephemeral: a pilot that is gone takes none along for longer than its session.
+  those that drain. They are ephemeral, and outlast a pilot by its session: one that is started again takes its nodes
+  over, and nobody has missed them.
 - Beside each node of ours is a mark that says the epoch of its life (`curator.py`), and stays when the node goes. A
   lesser epoch writes nothing there, unless nobody is there for as long as a bridge needs to believe what is odd: then
   the registry has lost its own epochs. A node that is not ours is left alone.
@@ -84,7 +85,7 @@ class Outward:
         return Outwards(self._reachable, sum(self._written.values()), self._taken)
 
     async def run(self) -> None:
-        """Until cancelled; in the end its nodes end with the session."""
+        """Until cancelled; its nodes go with the session."""
         attempt, revision, session = 0, -1, 0
         with self._session.bell() as bell:
             while True:

@@ -34,7 +34,7 @@ def test_a_bridge_is_understood_and_has_one_name_everywhere(url: str, place: Pla
     assert understood(url) == place
     bridge = Bridge(place)
     assert bridge.name == name
-    assert not bridge.statistics().inward.reachable, "it does not run yet"
+    assert not bridge.statistics().reachable, "it does not run yet"
 
 
 @pytest.mark.parametrize(
