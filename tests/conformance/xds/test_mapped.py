@@ -14,9 +14,9 @@ from pannier.sidecars.traffic import config as traffic
 from pannier.sidecars.traffic.config import Headers, Match, Redirect, Rewrite, Route, Text
 
 from tests.conformance.conversations import hang, hang_up
-from tests.conformance.xds.mapped import start_mapped
 from tests.conformance.sides import CALLEE, Instance, Side, Sides
 from tests.conformance.test_splitting import SUBSETS, V1, V2, ask_many, assert_share
+from tests.conformance.xds.mapped import start_mapped
 from tests.proxy.wire import answer
 
 UNAVAILABLE = "503 Service Unavailable"
