@@ -48,9 +48,10 @@ def route_configuration(
     found = Findings()
     routes = [_Told(route, where, _matches(route, where, found, client)) for route, where in _outbound(policy)]
     known = frozenset(services)
+    told = _Hosts(policy, routes, found, client)
     virtual_hosts = []
     for host in dict.fromkeys([*services, *_hosts(routes, found)]):
-        if entries := [*_entries(policy, host, routes, found, client, is_service=host in known)]:
+        if entries := [*told.entries(host, is_service=host in known)]:
             virtual_hosts.append(_virtual_host(policy, host, entries, found, is_service=host in known))
     return {"name": name, "virtual_hosts": virtual_hosts}, found.all()
 
@@ -113,19 +114,35 @@ def _virtual_host(policy: Policy, host: str, entries: Sequence[Json], found: Fin
     return described
 
 
-def _entries(
-    policy: Policy, host: str, routes: Sequence[_Told], found: Findings, client: Client, *, is_service: bool
-) -> Iterator[Json]:
-    for told in routes:
-        route = told.route
-        if not any(_applies(one, host) for one in route.hosts):
-            continue
-        if route.to or route.redirect or is_service:
-            yield from _Entry(policy, host, told, found, client).entries()
-        elif ANY not in route.hosts:
-            found.add((*told.where, "hosts"), host, "no service of that name is there, and the route says none")
-    if is_service:
-        yield from _Entry(policy, host, _REST, found, client).entries()
+class _Hosts:
+    """The entries of each host. Those of a route that says where it leads are the same for all."""
+
+    def __init__(self, policy: Policy, routes: Sequence[_Told], found: Findings, client: Client) -> None:
+        self._policy = policy
+        self._routes = routes
+        self._found = found
+        self._client = client
+        self._shared: dict[Path, Sequence[Json]] = {}  # by where the route is said
+
+    def entries(self, host: str, *, is_service: bool) -> Iterator[Json]:
+        for told in self._routes:
+            route = told.route
+            if not any(_applies(one, host) for one in route.hosts):
+                continue
+            if route.to or route.redirect:
+                if told.where not in self._shared:
+                    self._shared[told.where] = self._of(host, told)
+                yield from self._shared[told.where]
+            elif is_service:
+                yield from self._of(host, told)
+            elif ANY not in route.hosts:
+                where = (*told.where, "hosts")
+                self._found.add(where, host, "no service of that name is there, and the route says none")
+        if is_service:
+            yield from self._of(host, _REST)
+
+    def _of(self, host: str, told: _Told) -> Sequence[Json]:
+        return [*_Entry(self._policy, host, told, self._found, self._client).entries()]
 
 
 class _Entry:
@@ -133,7 +150,6 @@ class _Entry:
 
     def __init__(self, policy: Policy, host: str, told: _Told, found: Findings, client: Client) -> None:
         self._policy = policy
-        self._host = host
         self._route, self._where, self._matches = told
         self._found = found
         self._client: Client = client
@@ -247,9 +263,9 @@ class _Entry:
                 self._one_for_all((*limits_of(policy, other), "retry"))
         for name in self._services:
             limits = policy.limits(name)
-            if limits is not None and limits.rate_limit is not None and name != self._host:
+            if limits is not None and limits.rate_limit is not None and self._route.to and self._route.hosts != [name]:
                 where = (*limits_of(policy, name), "rate_limit")
-                what = f"calls by route {self._route.name} from {self._host}"
+                what = f"calls by route {self._route.name} from other hosts"
                 self._found.add(where, what, "a bucket is that of the host that is asked for")
 
     def _one_for_all(self, where: Path) -> None:
