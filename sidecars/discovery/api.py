@@ -4,9 +4,11 @@
     POST   /v1/instances/{service}/{id}/drain    {"epoch"}
     DELETE /v1/instances/{service}/{id}          {"epoch"}, or ?epoch=N
     GET    /v1/services[/{service}]
+    GET    /v1/config[?after=VERSION&wait=30s]
     GET    /v1/endpoints
     GET    /v1/sources
 
+A configuration is answered at once, or as soon as its version is not `after`, or when `wait` is over.
 Whoever asks for a service that is not known makes it followed, where there is a pilot.
 
 `ttl` is a duration ("10s") or a number of seconds. Without `epoch` the server gives one: the epoch in force renews, a
@@ -19,8 +21,11 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl
 
 import msgspec
+from pannier.shared.duration import milliseconds
 from pannier.shared.endpoints import Endpoints, Sources
 from pannier.shared.http_server import Request, Response, error_response, json_response
 from pannier.shared.instances import SERVICE_PATTERN, Key, State
@@ -40,6 +45,11 @@ from pannier.shared.registration import (
     ttl_of,
 )
 
+if TYPE_CHECKING:
+    from pannier.sidecars.discovery.configuration import Configuration
+
+MAX_WAIT_SECONDS: Final = 60.0
+
 
 class Api:
     """Answers requests from `leases` and `services`; calls `changed` when what is published may differ."""
@@ -55,6 +65,7 @@ class Api:
         clock: Callable[[], float],
         ttl: float,
         follow: Callable[[str], Awaitable[None]] | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
         self._leases = leases
         self._services = services
@@ -64,42 +75,58 @@ class Api:
         self._clock = clock
         self._ttl = ttl
         self._follow = follow
+        self._configuration = configuration
 
     async def handle(self, request: Request) -> Response:
         """The answer to one request; never raises for anything that a peer sends."""
         match request.segments:
-            case ("v1", "services"):
-                return self._look(request, None)
-            case ("v1", "services", name):
-                if self._follow is not None and re.match(SERVICE_PATTERN, name) and not self._find(name):
-                    await self._follow(name)
-                return self._look(request, name)
-            case ("v1", "endpoints" | "sources" as what):
-                return self._detailed(request, what)
             case ("v1", "instances", service, instance):
                 return self._instance(request, service, instance, {"PUT": self._register, "DELETE": self._deregister})
             case ("v1", "instances", service, instance, "drain"):
                 return self._instance(request, service, instance, {"POST": self._drain})
-            case _:
-                return error_response(
-                    404,
-                    f"there is no {request.path[:80]}",
-                    hint="known: /v1/services[/{service}], /v1/endpoints, /v1/sources, "
-                    "/v1/instances/{service}/{id}[/drain]",
-                )
+            case ("v1", "services" | "config" | "endpoints" | "sources", *more) if len(more) <= 1:
+                if request.method not in ("GET", "HEAD"):
+                    return not_allowed("GET, HEAD")
+        return await self._read(request)
 
-    def _look(self, request: Request, name: str | None) -> Response:
-        if request.method not in ("GET", "HEAD"):
-            return not_allowed("GET, HEAD")
-        if name is None:
-            return json_response(self._services())
+    async def _read(self, request: Request) -> Response:
+        body: object = None
+        match request.segments:
+            case ("v1", "services"):
+                body = self._services()
+            case ("v1", "services", name):
+                return await self._service(name)
+            case ("v1", "endpoints"):
+                body = self._endpoints()
+            case ("v1", "sources"):
+                body = self._sources()
+            case ("v1", "config") if self._configuration is not None:
+                return await self._configured(request, self._configuration)
+        if body is None:
+            return error_response(
+                404,
+                f"there is no {request.path[:80]}",
+                hint="known: /v1/services[/{service}], /v1/endpoints, /v1/sources, "
+                "/v1/instances/{service}/{id}[/drain]; with a pilot, /v1/config",
+            )
+        return json_response(body)
+
+    async def _service(self, name: str) -> Response:
+        if self._follow is not None and re.match(SERVICE_PATTERN, name) and not self._find(name):
+            await self._follow(name)
         found = self._find(name)
         return json_response(found) if found else error_response(404, f"no service {name[:80]!r} is known")
 
-    def _detailed(self, request: Request, what: str) -> Response:
-        if request.method not in ("GET", "HEAD"):
-            return not_allowed("GET, HEAD")
-        return json_response(self._endpoints() if what == "endpoints" else self._sources())
+    async def _configured(self, request: Request, configuration: Configuration) -> Response:
+        asked = dict(parse_qsl(request.query))
+        try:
+            after = int(asked["after"]) if "after" in asked else None
+            wait = milliseconds(asked.get("wait", "30s")) / 1000
+        except ValueError as error:
+            return error_response(400, str(error), hint="such as ?after=3&wait=30s")
+        if after is None:
+            return json_response(configuration.held)
+        return json_response(await configuration.changed(after, wait=min(wait, MAX_WAIT_SECONDS)))
 
     def _find(self, name: str) -> Cluster | None:
         return next((cluster for cluster in self._services().clusters if cluster.name == name), None)

@@ -42,6 +42,7 @@ from pannier.sidecars.discovery.voice import Voice
 
 if TYPE_CHECKING:
     from pannier.sidecars.discovery.config import Pilot as PilotSettings
+    from pannier.sidecars.discovery.configuration import Configuration
     from pannier.sidecars.discovery.mirror import Mirror
     from pannier.sidecars.discovery.pilot import Pilot
     from pannier.sidecars.discovery.statics import StaticSource
@@ -54,6 +55,7 @@ SUSPECT_THRESHOLDS = Thresholds(failures=3)
 TABLE = f"table.{KIND}"
 BASE = "table.base"
 API_SOCKET = "api.sock"
+CONFIGURATION = "config.json"
 BUS_SOCKET = "bus.sock"
 
 
@@ -88,6 +90,7 @@ class Discovery:
         self._publisher = Publisher(self._catalogue, writer, context.bus, self._voice, validate=_validate)
         self._registry = Registry(context.directory.parent / REGISTRY)
         self._file = self._static_source(config.file, restored) if config.file else None
+        self._configuration: Configuration | None = None
         self._pilot = self._with_pilot(config.pilot, mirror) if config.pilot and mirror else None
         self._announcer = Announcer(
             config,
@@ -141,6 +144,7 @@ class Discovery:
             clock=trio.current_time,
             ttl=seconds(config.lease_ttl),
             follow=self._pilot.follow if self._pilot is not None else None,
+            configuration=self._configuration,
         )
         listener = await self._listen(path)
         inode = path.stat().st_ino
@@ -171,17 +175,27 @@ class Discovery:
         return Mirror(trio.current_time())
 
     def _with_pilot(self, settings: PilotSettings, mirror: Mirror) -> Pilot:
+        from pannier.sidecars.discovery.configuration import Configuration
         from pannier.sidecars.discovery.pilot import Pilot
 
+        context = self._context
+        self._configuration = Configuration(
+            context.config.stage,
+            context.service,
+            file=context.directory / CONFIGURATION,
+            kept=state_dir() / "configuration" / context.service,
+            voice=self._voice,
+        )
         return Pilot(
             settings,
             mirror,
-            state_dir() / "endpoints" / self._context.service,
+            self._configuration,
+            state_dir() / "endpoints" / context.service,
             changed=self._publisher.changed,
             renumber=lambda at_least: self._announcer.renumber(at_least, trio.current_time()),
             voice=self._voice,
             nursery=self._nursery,
-            timeout=seconds(self._context.config.health.timeout),
+            timeout=seconds(context.config.health.timeout),
         )
 
     def _static_source(self, file: str, restored: Table) -> StaticSource:

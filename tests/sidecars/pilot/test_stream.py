@@ -15,6 +15,7 @@ from pannier.shared.http_server import serve_http
 from pannier.shared.instances import EVERY, State
 from pannier.shared.leases import Registration
 from pannier.shared.unix import listen_unix
+from pannier.sidecars.discovery.configuration import Configuration
 from pannier.sidecars.discovery.mirror import Mirror
 from pannier.sidecars.discovery.pilot_link import PilotLink
 from pannier.sidecars.discovery.voice import Voice
@@ -293,6 +294,9 @@ def link(pilot: Pilot, mirror: Mirror, *, epochs: list[int] | None = None, follo
         token=None,
         heard=lambda: None,
         renumber=(epochs if epochs is not None else []).append,
+        configuration=Configuration(
+            "dev", "web", file=pilot.path.with_name("config.json"), kept=pilot.path.with_name("kept"), voice=Voice()
+        ),
         voice=Voice(),
     )
 
