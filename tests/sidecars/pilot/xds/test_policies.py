@@ -7,22 +7,25 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from pannier.sidecars.pilot.documents import Documents, Key
 from pannier.sidecars.pilot.grpc.call import Call
 from pannier.sidecars.pilot.grpc.server import serve_grpc
-from pannier.sidecars.pilot.policy import Policy, Proxy
+from pannier.sidecars.pilot.policies import Policies
+from pannier.sidecars.pilot.policy import Policy
+from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.resilience import config as resilience
 from pannier.sidecars.traffic import config as traffic
 from pannier.sidecars.traffic.config import Match, Route
 
 from tests.sidecars.pilot.xds import grpc_asks
-from tests.sidecars.pilot.xds.real_envoy import envoy
+from tests.sidecars.pilot.xds.real_envoy import Envoy, envoy
 from tests.sidecars.pilot.xds.rig import ECHO, PATIENCE_S, Pilot, pilot, wait_until
 from tests.system.host import free_port
 
@@ -145,8 +148,50 @@ async def test_envoy_takes_all_of_it(short_path: Path, form: Any) -> None:
         assert [one.rejected for one in client.types] == [0] * len(client.types)
         told = json.dumps(await started.dump())
         assert all(f'"{name}"' in told for name in ("orders/v1", "hashed/v1", "api.example.com", "balance-5"))
-        running.stages.of["production"] = Policy(proxy=Proxy(balance="round_robin"))
-        running.xds.catalogue.policies_changed()
+
+
+async def test_a_policy_that_is_put_reaches_who_is_connected(short_path: Path, nursery: trio.Nursery) -> None:
+    """With the documents of a pilot, as they are kept in its store."""
+    (short_path / "documents").mkdir()
+    async with (
+        open_sqlite(short_path / "documents" / "store") as store,
+        serving(short_path) as running,
+        envoy(short_path, str(running.port), "DELTA_GRPC", port=free_port()) as started,
+    ):
+        documents = Documents(store)
+        await nursery.start(documents.follow)
+        running.xds.catalogue.policies = policies = Policies(documents)
+        policies.listeners.append(lambda stage: running.xds.policies_changed())
+        running.xds.policies_changed()
+        await started.wait_until_listening()
+        for split in ({"v1": 40, "v2": 60}, {"v1": 100}):
+            said = {"traffic": {"services": {"orders": {"subsets": SUBSETS, "split": split}}}}
+            await documents.put(Key("policy", "production"), said)
+            await until_told(started, lambda dump, split=split: told_split(dump) == split)
+        await documents.put(Key("policy", "production"), None)
+        await until_told(started, lambda dump: "orders/v1" not in json.dumps(dump))
+        await wait_until(lambda: running.settled("envoy"))
+        assert await started.rejected() == {}
+        nursery.cancel_scope.cancel()
+
+
+async def until_told(started: Envoy, holds: Callable[[Any], bool]) -> None:
+    """Waits for what an Envoy has been told."""
+    with trio.fail_after(PATIENCE_S):
+        while not holds(await started.dump()):  # noqa: ASYNC110 what is waited for is another process
+            await trio.sleep(0.05)
+
+
+def told_split(dump: Any) -> Mapping[str, int]:
+    """The subsets of orders in Envoy's routes, with their weights."""
+    configurations = [one for part in dump["configs"] for one in part.get("dynamic_route_configs", ())]
+    for host in (host for one in configurations for host in one["route_config"].get("virtual_hosts", ())):
+        if host["name"] == "orders":
+            action = host["routes"][-1]["route"]
+            only = [{"name": action.get("cluster", ""), "weight": 100}]
+            clusters = action.get("weighted_clusters", {"clusters": only})["clusters"]
+            return {one["name"].removeprefix("orders/"): one["weight"] for one in clusters}
+    return {}
 
 
 async def test_grpc_takes_all_of_it_and_keeps_to_what_it_knows(short_path: Path) -> None:
