@@ -150,13 +150,14 @@ async def test_envoy_takes_all_of_it(short_path: Path, form: Any) -> None:
         assert all(f'"{name}"' in told for name in ("orders/v1", "hashed/v1", "api.example.com", "balance-5"))
 
 
-async def test_a_policy_that_is_put_reaches_who_is_connected(short_path: Path, nursery: trio.Nursery) -> None:
+async def test_a_policy_that_is_put_reaches_who_is_connected(short_path: Path) -> None:
     """With the documents of a pilot, as they are kept in its store."""
     (short_path / "documents").mkdir()
     async with (
         open_sqlite(short_path / "documents" / "store") as store,
         serving(short_path) as running,
         envoy(short_path, str(running.port), "DELTA_GRPC", port=free_port()) as started,
+        trio.open_nursery() as nursery,
     ):
         documents = Documents(store)
         await nursery.start(documents.follow)
