@@ -9,11 +9,13 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import trio
+from pannier.shared.instances import STAGE_PATTERN
 from pannier.shared.pilot_stream import Configuration as Told
 from pannier.shared.pilot_stream import FollowConfiguration
 from pannier.sidecars.discovery.files import read_own, replace
@@ -53,8 +55,12 @@ class Configuration:
             return
         self._hand_over()
 
-    def asked(self) -> FollowConfiguration:
-        """What to ask a pilot for."""
+    def asked(self) -> FollowConfiguration | None:
+        """What to ask a pilot for; None where the stage has a name that no pilot knows."""
+        if re.match(STAGE_PATTERN, self._stage) is None:
+            said = f"no pilot has a configuration for a stage called {self._stage[:80]!r}"
+            self._voice.say("configuration.stage", f"{said}: use up to 63 of a-z, 0-9, '-', '.' and '_'")
+            return None
         return FollowConfiguration(self._stage, self._service, self.held.version)
 
     def take(self, told: Told) -> None:

@@ -161,7 +161,8 @@ class PilotLink:
             self._stream = stream
             self._voice.settled("pilot", f"the pilot at {address} answers")
             await self._send(Follow(self._mirror.known(tuple(self._followed))))
-            await self._send(self._configuration.asked())
+            if (configuration := self._configuration.asked()) is not None:
+                await self._send(configuration)
             nursery.start_soon(self._ping)
             nursery.start_soon(self._stand)
             await self._listen(stream, early, nursery)

@@ -23,6 +23,8 @@ from pannier.shared.errors import Blame, PannierError, Unreachable
 from pannier.sidecars.pilot.store import ABSENT, MAX_VALUE, Compacted, Conflict, Item, Store
 
 PREFIX: Final = "documents/"
+CONFIG: Final = "config"
+"""The kind of the configurations of services."""
 HISTORY: Final = "history/"
 KEPT: Final = 50
 CAPACITY: Final = 10_000

@@ -28,12 +28,11 @@ from pannier.shared.http_server import Request, Response, error_response, json_r
 from pannier.shared.instances import ServiceName
 from pannier.shared.registration import not_allowed
 from pannier.sidecars.pilot import policies
-from pannier.sidecars.pilot.documents import Document, Documents, Key, Stale, TooMuch, Unknown
+from pannier.sidecars.pilot.documents import CONFIG, Document, Documents, Key, Stale, TooMuch, Unknown
 from pannier.sidecars.pilot.policies import Policies, findings
 from pannier.sidecars.pilot.policy import Unmapped
 from pannier.sidecars.pilot.xds.report import unmapped
 
-CONFIG: Final = "config"
 POLICY: Final = policies.KIND
 MAX_KEYS: Final = 256
 MAX_TOTAL: Final = 48 * 1024

@@ -68,9 +68,9 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             nursery.start_soon(registry.tend)
             fanout = Fanout(registry)
             nursery.start_soon(fanout.run)
-            streams = Streams(registry, fanout)
             documents = Documents(store)
             await nursery.start(documents.follow)
+            streams = Streams(registry, fanout, documents)
             account = Account(registry, store=_shown(settings.store), peers=peers)
             account.parts["stream"] = streams.statistics
             account.parts["documents"] = documents.statistics

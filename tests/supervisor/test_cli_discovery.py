@@ -19,6 +19,7 @@ from pannier.sidecars.discovery.catalogue import Catalogue
 from pannier.sidecars.discovery.health import Thresholds
 from pannier.sidecars.discovery.table import Table
 from pannier.sidecars.pilot.api import Api as PilotApi
+from pannier.sidecars.pilot.documents import Documents
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.peers import Peer
 from pannier.sidecars.pilot.registry import Registry
@@ -86,7 +87,7 @@ async def running_pilot(short_path: Path) -> AsyncIterator[int]:
         registry = Registry(store)
         await nursery.start(registry.follow)
         fanout = Fanout(registry)
-        streams = Streams(registry, fanout)
+        streams = Streams(registry, fanout, Documents(store))
         account = Account(registry, store="a file")
         account.parts["stream"] = streams.statistics
         api = partial(PilotApi, registry, streams, account=account)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 from pannier.shared.pilot_stream import Configuration as Told
+from pannier.shared.pilot_stream import FollowConfiguration
 from pannier.sidecars.discovery.configuration import Configuration, Held
 from pannier.sidecars.discovery.voice import Voice
 
@@ -39,7 +40,7 @@ def test_the_app_finds_it_in_a_file_and_a_restart_without_a_pilot_as_well(found:
     again.recall()
     assert again.held == Held(1, 1.0, {"limit": "5"})
     assert json.loads(file.read_text())["version"] == 1
-    assert again.asked().version == 1
+    assert again.asked() == FollowConfiguration("production", "web", 1)
 
 
 @pytest.mark.parametrize(

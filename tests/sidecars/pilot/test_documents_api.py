@@ -31,7 +31,7 @@ class Pilot:
         self.documents = Documents(store)
         self.policies = Policies(self.documents)
         registry = Registry(store)
-        streams = Streams(registry, Fanout(registry))
+        streams = Streams(registry, Fanout(registry), self.documents)
         self.api = Api(registry, streams, documents=DocumentsApi(self.documents, self.policies))
         self.guarded = Api(registry, streams, token="secret", documents=DocumentsApi(self.documents, self.policies))
 

@@ -11,6 +11,7 @@ import pytest
 import trio
 from pannier.shared.errors import Unreachable
 from pannier.shared.instances import State
+from pannier.sidecars.pilot.documents import Documents
 from pannier.sidecars.pilot.entries import Verdict
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.metrics import Exposition
@@ -31,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 
 def account_of(rig: Rig) -> Account:
     account = Account(rig.registry, store="a file")
-    account.parts["stream"] = Streams(rig.registry, Fanout(rig.registry)).statistics
+    account.parts["stream"] = Streams(rig.registry, Fanout(rig.registry), Documents(rig.store)).statistics
     return account
 
 
