@@ -90,6 +90,8 @@ def _hosts(routes: Sequence[_Told], found: Findings) -> Sequence[str]:
         for host in map(str.lower, told.route.hosts):
             if _HOST.fullmatch(host):
                 hosts[host] = None
+                if host.startswith("*") and host != ANY:
+                    found.add((*told.where, "hosts"), f"{host} with a port", "a pattern of theirs has no end")
             else:
                 found.add((*told.where, "hosts"), host, "no name of a host")
     return sorted(hosts, key=lambda host: (host == ANY, host.startswith("*"), -len(host), host))
