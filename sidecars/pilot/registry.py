@@ -181,6 +181,26 @@ class Registry:
             raise Unreachable("this pilot does not hear its store", hint="renew with another one")
         return outcome
 
+    def renewed(self, key: Key, asked: Entry, *, state: State | None = None) -> Outcome | None:
+        """What `register` says to a renewal that changes nothing, which needs no store; None if it is none. Raises
+        Unreachable."""
+        held, version = self.view.get(key_of(key))
+        if held is None or version == ABSENT or held.pilot != self._pilot or asked.epoch != held.epoch or held.gone:
+            return None
+        if asked.address != held.address or (state or held.state) is not held.state:
+            return None
+        if asked.ttl_ms != held.ttl_ms or asked.metadata != held.metadata:
+            return None
+        self._renew(key, held)
+        self._refuse_if_blind()
+        return Outcome(Verdict.RENEWED, held)
+
+    def heard(self, key: Key, epoch: int, address: str) -> None:
+        """A life has said something that can only be carried out later: it lives."""
+        held, _ = self.view.get(key_of(key))
+        if held is not None and self._is_mine(held) and (held.epoch, held.address) == (epoch, address):
+            self._renew(key, held)
+
     async def move(self, key: Key, epoch: int, state: State) -> Outcome:
         """A life says where it stands. Raises Unreachable."""
         return await self._decide(Action.MOVE, key, lambda held: entries.move(held, epoch, state))
@@ -335,6 +355,10 @@ class Registry:
                 self._attend(name)
             return Outcome(decision.verdict, write)
         raise Unreachable(f"{name} is written by others all the time", hint="try again in a moment")
+
+    def _refuse_if_blind(self) -> None:
+        if self._peers is not None and self._peers.blind:
+            raise Unreachable("this pilot does not hear its store", hint="renew with another one")
 
     def _make_room(self, held: Entry | None, write: Entry) -> None:
         """Raises Full."""

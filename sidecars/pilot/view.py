@@ -39,6 +39,7 @@ class View:
         self._revisions: dict[str, int] = {}  # of the last write to a service
         self._told: dict[str, Entry] = {}  # as the watch had it last
         self._changes: deque[tuple[int, str]] = deque()
+        self._last: dict[str, int] = {}  # the revision of a service's last change, where it is among those
         self._begun = False
 
     def __len__(self) -> int:
@@ -97,8 +98,12 @@ class View:
             else:
                 self._told[item.key] = visible
             self._changes.append((item.version, item.key))
+            self._last[instance_of(item.key)[0]] = item.version
             while len(self._changes) > KEPT:
-                self.forgotten, _ = self._changes.popleft()
+                self.forgotten, key = self._changes.popleft()
+                service, _ = instance_of(key)
+                if self._last.get(service) == self.forgotten:
+                    del self._last[service]
         return news
 
     def correct(self, key: str, item: Item | None) -> None:
@@ -119,7 +124,7 @@ class View:
         if backwards:  # it was restored from a copy: nobody's revision means anything any more
             _log.warning("the store is at revision %d, and was at %d: it was set back", revision, self.revision)
             self.revision = self.forgotten = revision
-            self._changes.clear()
+            self._forget()
             self._revisions.clear()
         lost = [key for key in self._known if self._lost(key, revision, backwards=backwards)]
         found = {item.key: item for item in items}
@@ -136,7 +141,7 @@ class View:
             self.follow(item)
         if not self._begun:
             self._begun, self.forgotten = True, self.revision
-            self._changes.clear()
+            self._forget()
         return lost
 
     def changed(self, after: int) -> Iterator[str]:
@@ -145,6 +150,14 @@ class View:
             if revision <= after:
                 return
             yield key
+
+    def has_changed(self, service: str, after: int) -> bool:
+        """Whether a service has changed after that revision, which is not forgotten."""
+        return self._last.get(service, 0) > after
+
+    def _forget(self) -> None:
+        self._changes.clear()
+        self._last.clear()
 
     def _lost(self, key: str, revision: int, *, backwards: bool) -> bool:
         """Whether what is known of a key ought to be in a store at that revision."""
