@@ -17,14 +17,23 @@ ETCD = "etcd://"
 
 @click.group(invoke_without_command=True)
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="Serve over TCP, too; changes need the token then.")
+@click.option("--grpc", multiple=True, metavar="HOST:PORT", help="Serve gRPC over TCP, too, by the same token.")
 @click.option("--store", metavar="PLACE", help="A SQLite file (default: in the state folder), or etcd://HOST:PORT,...")
 @click.option("--socket", type=click.Path(path_type=Path), help="The Unix socket (default: in the runtime folder).")
 @click.pass_context
-def command(context: click.Context, /, *, listen: Sequence[str], store: str | None, socket: Path | None) -> None:
+def command(
+    context: click.Context,
+    /,
+    *,
+    listen: Sequence[str],
+    grpc: Sequence[str],
+    store: str | None,
+    socket: Path | None,
+) -> None:
     """Run the pilot in the foreground: services register with it, and read and watch who else is there. With a COMMAND:
     ask one that runs."""
     if context.invoked_subcommand is not None:
-        if listen or store or socket:
+        if listen or grpc or store or socket:
             raise UsageError(
                 "these options are for a pilot that starts", hint=f"pannier pilot {context.invoked_subcommand} --help"
             )
@@ -39,8 +48,9 @@ def command(context: click.Context, /, *, listen: Sequence[str], store: str | No
         store=_store(store) if store else folder / "store.sqlite",
         token=folder / TOKEN,
         listen=[split_address(address) for address in listen],
+        grpc=[split_address(address) for address in grpc],
     )
-    if listen:
+    if listen or grpc:
         talk(f"the token is in {settings.token}")
     trio.run(serve, settings, talk)
 

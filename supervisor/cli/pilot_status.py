@@ -118,7 +118,7 @@ def _cell(value: Any) -> Any:
         return _joined(value) or None
     if isinstance(value, list):
         return ", ".join(str(each) for each in value) or None
-    return round(value, 3) if isinstance(value, float) else value
+    return round(value, 3) if isinstance(value, float) else None if value == "" else value
 
 
 def _joined(found: Mapping[str, Any]) -> str:

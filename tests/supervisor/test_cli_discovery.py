@@ -235,7 +235,7 @@ def test_a_status_of_another_version_is_shown_as_it_says() -> None:
     assert {"preserving", "blind"} <= said.keys()
     assert [(title, list(map(list, rows))) for title, _, rows in tables(status)] == [
         ("pilots of this store", [["p-1", "this one", 0.5], ["p-2", "gone", 12.0]]),
-        ("bridges", [["zk", ""], ["dns", "refused"]]),
+        ("bridges", [["zk", None], ["dns", "refused"]]),
         ("new", [[3]]),
         ("xds", [[2, "e1, e2"]]),
         ("xds: types", [["cds", 3, 0, None], ["eds", 7, 1, "no such cluster"]]),

@@ -162,8 +162,8 @@ async def test_a_policy_that_is_put_reaches_who_is_connected(short_path: Path) -
         documents = Documents(store)
         await nursery.start(documents.follow)
         running.xds.catalogue.policies = policies = Policies(documents)
-        policies.listeners.append(lambda stage: running.xds.policies_changed())
-        running.xds.policies_changed()
+        policies.listeners.append(running.xds.policy_changed)
+        running.xds.policy_changed("production")
         await started.wait_until_listening()
         for split in ({"v1": 40, "v2": 60}, {"v1": 100}):
             said = {"traffic": {"services": {"orders": {"subsets": SUBSETS, "split": split}}}}
