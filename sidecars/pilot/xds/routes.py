@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pannier.shared.duration import milliseconds
 from pannier.shared.toml_position import Path
@@ -49,6 +49,10 @@ def route_configuration(
     told = [hosts.of_service(service) for service in dict.fromkeys(services)]
     told += hosts.others(frozenset(services))
     return {"name": name, "virtual_hosts": told}, hosts.unmapped
+
+
+class Shared(dict[str, Any]):
+    """A route that stands in several virtual hosts as it is: the same object in all of them."""
 
 
 class VirtualHosts:
@@ -94,7 +98,7 @@ class VirtualHosts:
                 continue
             if route.to or route.redirect:
                 if told.where not in self._shared:
-                    self._shared[told.where] = self._of(host, told)
+                    self._shared[told.where] = [Shared(entry) for entry in self._of(host, told)]
                 yield from self._shared[told.where]
             elif is_service:
                 yield from self._of(host, told)

@@ -8,8 +8,13 @@ from collections.abc import Mapping, Sequence
 import pytest
 from pannier.sidecars.pilot.policy import Policy
 from pannier.sidecars.pilot.xds.clusters import clusters
+from pannier.sidecars.pilot.xds.endpoints import Client
+from pannier.sidecars.pilot.xds.hosts import Hosts
+from pannier.sidecars.pilot.xds.hosts import routes as put_together
 from pannier.sidecars.pilot.xds.matches import is_re2
+from pannier.sidecars.pilot.xds.resources import Type
 from pannier.sidecars.pilot.xds.routes import route_configuration, targets
+from pannier.sidecars.pilot.xds.schema import MESSAGES
 from pannier.sidecars.pilot.xds.shares import MOST, shares
 from pannier.sidecars.pilot.xds.words import Json
 from pannier.sidecars.resilience import config as resilience
@@ -154,3 +159,24 @@ def test_a_percentage_of_failures_is_never_0(service: resilience.Service, expect
     detection = cluster["outlier_detection"]
     assert detection.get("failure_percentage_threshold") == expected
     assert detection["enforcing_failure_percentage"] == (0 if expected is None else 100)
+
+
+@pytest.mark.parametrize("client", list(Client))
+def test_hosts_that_are_made_alone_are_those_that_are_made_together(client: Client) -> None:
+    services = ["a", "b", "orders"]
+    told = policy(
+        Route(name="shared", matches=[Match(prefix="/x")], to={"a": 1, "b": 1}),
+        Route(name="own", timeouts=traffic.RouteTimeouts(request="1s"), matches=[Match(path="/y")]),
+        Route(name="away", hosts=["*.example.com", "orders"], redirect=Redirect(scheme="https")),
+        a=traffic.Service(subsets={"v1": {"version": "1"}}, split={"v1": 1}),
+    )
+    made = Hosts().of(told, "staging", client, services)
+    response = MESSAGES["envoy.service.discovery.v3.DiscoveryResponse"].FromString(put_together("x", made).as_any)
+    alone = MESSAGES[Type.ROUTES.value].FromString(response.resources[0].value)
+    together = MESSAGES.from_json(
+        Type.ROUTES.value, route_configuration(told, services, name="outbound", client=client.value)[0]
+    )
+    by_name = {host.name: host for host in together.virtual_hosts}
+    assert {host.name: host for host in alone.virtual_hosts} == by_name
+    assert len(alone.virtual_hosts) == len(together.virtual_hosts) == 5
+    assert made["orders"].targets == {"a/v1", "b", "orders"}
