@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from pannier.shared.instances import State
 from pannier.sidecars.pilot.documents import Statistics as DocumentStatus
@@ -25,6 +25,9 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from pannier.sidecars.pilot.bridges.opening import Status as BridgeStatus
     from pannier.sidecars.pilot.dns_server import Statistics as DnsStatus
+
+BRIDGE: Final = "bridge "
+DNS: Final = "dns "
 
 
 class Exposition:
@@ -58,8 +61,10 @@ class _Collector(Collector):
                 case DocumentStatus():
                     yield from _documents(part)
         # By their names: their modules bring what a pilot without them does not need.
-        yield from _bridges([part for name, part in status.parts.items() if name.startswith("bridge ")])
-        yield from _dns([part for name, part in status.parts.items() if name.startswith("dns ")])
+        yield from _bridges(
+            {name.removeprefix(BRIDGE): part for name, part in status.parts.items() if name.startswith(BRIDGE)}
+        )
+        yield from _dns([part for name, part in status.parts.items() if name.startswith(DNS)])
 
     def _registered(self, status: Status) -> Iterator[Metric]:
         instances = GaugeMetricFamily(
@@ -170,7 +175,7 @@ def _documents(status: DocumentStatus) -> Iterator[Metric]:
     yield changes
 
 
-def _bridges(bridges: Sequence[BridgeStatus]) -> Iterator[Metric]:
+def _bridges(bridges: Mapping[str, BridgeStatus]) -> Iterator[Metric]:
     """One label is a bridge: whoever starts the pilot says how many there are."""
     up = GaugeMetricFamily("pannier_pilot_bridge_up", "1 while the other registry answers.", labels=["bridge"])
     instances = GaugeMetricFamily(
@@ -181,13 +186,12 @@ def _bridges(bridges: Sequence[BridgeStatus]) -> Iterator[Metric]:
     events = CounterMetricFamily(
         "pannier_pilot_bridge_events", "What a bridge could not take over, and why.", labels=["bridge", "reason"]
     )
-    for bridge in bridges:
-        inward = bridge.inward
-        up.add_metric([bridge.name], inward.reachable)
-        instances.add_metric([bridge.name, "in"], inward.instances)
-        instances.add_metric([bridge.name, "out"], bridge.written)
-        for reason in ("refused", "doubted", "stale"):
-            events.add_metric([bridge.name, reason], getattr(inward, reason))
+    for name, bridge in bridges.items():
+        up.add_metric([name], bridge.reachable)
+        instances.add_metric([name, "in"], bridge.instances)
+        instances.add_metric([name, "out"], bridge.written)
+        for reason in ("refused", "doubted", "stale", "taken"):
+            events.add_metric([name, reason], getattr(bridge, reason))
     if bridges:
         yield from (up, instances, events)
 

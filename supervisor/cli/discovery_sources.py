@@ -39,17 +39,11 @@ class _PilotStatus(msgspec.Struct):
     parts: Mapping[str, msgspec.Raw] = {}
 
 
-class _Inward(msgspec.Struct):
-    """What a bridge has brought in."""
-
-    reachable: bool = True
-    instances: int = 0
-
-
 class _Bridge(msgspec.Struct):
     """What is read here of a bridge's statistics."""
 
-    inward: _Inward
+    reachable: bool = True
+    instances: int = 0
 
 
 def source_options(command: F) -> F:
@@ -114,9 +108,9 @@ class Pilot:
         found = [Source("store", status.store, status.instances, status.trouble)]
         for name, part in status.parts.items():
             if name.startswith(BRIDGE):
-                inward = msgspec.json.decode(part, type=_Bridge).inward
-                trouble = "" if inward.reachable else "it does not answer"
-                found.append(Source("bridge", name.removeprefix(BRIDGE), inward.instances, trouble))
+                bridge = msgspec.json.decode(part, type=_Bridge)
+                trouble = "" if bridge.reachable else "it does not answer"
+                found.append(Source("bridge", name.removeprefix(BRIDGE), bridge.instances, trouble))
         return found
 
     def check(self) -> None:

@@ -11,7 +11,6 @@ import pytest
 import trio
 from pannier.shared.errors import Unreachable
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.bridges.inward import Inwards
 from pannier.sidecars.pilot.bridges.opening import Status as BridgeStatus
 from pannier.sidecars.pilot.dns_server import Statistics as DnsStatus
 from pannier.sidecars.pilot.documents import Documents
@@ -167,7 +166,7 @@ async def test_parts_have_metrics_of_their_own_by_type_and_form_and_no_client(pa
     }
 
 
-BRIDGE = BridgeStatus("zookeeper://10.0.0.1", Inwards(True, 4, 1, 2, 3), written=5)
+BRIDGE = BridgeStatus(True, 4, 1, 2, 3, written=5)
 PARTS: dict[str, Callable[[], object]] = {
     "xds": lambda: XDS,
     "documents": lambda: DocumentStatus(3, 2, 9, 1, ""),
