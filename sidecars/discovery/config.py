@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
-from pannier.shared.instances import EVERY, InstanceId, ServiceName
+from pannier.shared.instances import EVERY, InstanceId
 from pannier.shared.messages import SERVICES
 from pannier.shared.profile import Address, CheckPath, Metadata
 from pannier.shared.profile import Endpoint as StaticEndpoint
@@ -17,12 +17,6 @@ FollowedName = Annotated[
     str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9._-]{0,62})$(?!\n)", description='a service name such as "orders", or "*"')
 ]
 Count = Annotated[int, Meta(ge=1, le=100)]
-
-
-class StaticFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `file` holds: the same `services` as a profile, in TOML or JSON."""
-
-    services: dict[ServiceName, tuple[StaticEndpoint, ...]]
 
 
 class Instance(Struct, frozen=True, forbid_unknown_fields=True):

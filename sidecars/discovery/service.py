@@ -41,11 +41,11 @@ from pannier.sidecars.discovery.table import KIND, Table, TableReader, TableWrit
 from pannier.sidecars.discovery.voice import Voice
 
 if TYPE_CHECKING:
+    from pannier.shared.statics import StaticSource
     from pannier.sidecars.discovery.config import Pilot as PilotSettings
     from pannier.sidecars.discovery.configuration import Configuration
     from pannier.sidecars.discovery.mirror import Mirror
     from pannier.sidecars.discovery.pilot import Pilot
-    from pannier.sidecars.discovery.statics import StaticSource
 
 TICK_SECONDS = 0.5
 FILE_SECONDS = 1.0
@@ -200,7 +200,7 @@ class Discovery:
 
     def _static_source(self, file: str, restored: Table) -> StaticSource:
         # What explains a broken file is a tenth of this process; most services have no such file.
-        from pannier.sidecars.discovery.statics import StaticSource
+        from pannier.shared.statics import StaticSource
 
         return StaticSource(Path(file), self._catalogue.file_rows(restored))
 

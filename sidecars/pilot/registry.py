@@ -101,6 +101,11 @@ class Registry:
         self._news = trio.Event()
 
     @property
+    def pilot(self) -> str:
+        """The id by which an entry says that this pilot tends it; empty where no other can share the store."""
+        return self._pilot
+
+    @property
     def preserving(self) -> bool:
         """Whether nobody is given up, because too many renewals are missed at once."""
         return self._leases.preserving
