@@ -15,6 +15,7 @@ from pannier.sidecars.pilot.policy import Policy
 from pannier.sidecars.pilot.xds.catalogue import Shape
 from pannier.sidecars.pilot.xds.resources import Resource, Response, Type
 from pannier.sidecars.pilot.xds.schema import MESSAGES
+from pannier.sidecars.pilot.xds.service import TypeStatus
 from pannier.sidecars.resilience import config as resilience
 from pannier.sidecars.traffic import config as traffic
 
@@ -106,6 +107,29 @@ async def test_a_pilot_that_comes_back_costs_nothing(short_path: Path, form: For
                 assert await differences(tower, one) == []
         nursery.cancel_scope.cancel()
     assert [call for call in calls.made if not call.well] == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_what_envoy_rejects_is_shown_and_not_sent_again(short_path: Path, form: Form) -> None:
+    """Its port is taken: it tells the pilot why it has no listener, and goes on with everything else."""
+    async with pilot(short_path) as tower, trio.open_nursery() as nursery:
+        taken = await nursery.start(serve_http_origin, "a")
+        await tower.register("orders", "a", taken.port)
+        async with envoy(short_path, str(tower.port), form, port=taken.port) as one:
+
+            def kinds() -> dict[str, TypeStatus]:
+                client = tower.client("envoy")
+                return {} if client is None else {kind.type: kind for kind in client.types}
+
+            await wait_until(lambda: "listener" in kinds() and kinds()["listener"].rejected)
+            await tower.register("stock", "b", 1)
+            await wait_until(lambda: "endpoints" in kinds() and kinds()["endpoints"].names == 2)
+            await wait_until(lambda: tower.settled("envoy"))
+            listener = kinds()["listener"]
+            assert (listener.sent, listener.accepted, listener.rejected) == (1, 0, 1)
+            assert "in use" in listener.error
+            assert set(await one.health("stock")) == {1}
+        nursery.cancel_scope.cancel()
 
 
 async def _has(one: Envoy) -> dict[Type, dict[str, Any]]:
