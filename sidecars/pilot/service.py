@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -40,6 +41,8 @@ from pannier.sidecars.pilot.stream import Streams
 
 CONNECTIONS: Final = 4096
 """Of one listener: a watcher holds one."""
+DESCRIPTORS: Final = 65_536
+"""Asked for at the start, as far as they are granted: by default a process has 1024."""
 TOKEN_BYTES: Final = 32
 
 
@@ -62,6 +65,7 @@ class Settings(msgspec.Struct, frozen=True):
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serves until SIGTERM or SIGINT; `ready` is told once, in a line, where. Raises PannierError for what cannot be
     opened or bound."""
+    _ask_for_descriptors()
     token = load_token(settings.token) if settings.listen or settings.grpc else ""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         listeners = await _bind(settings.listen, "--listen")
@@ -99,6 +103,13 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             )
     settings.socket.unlink(missing_ok=True)
     settings.grpc_socket.unlink(missing_ok=True)
+
+
+def _ask_for_descriptors() -> None:
+    has, granted = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if granted == resource.RLIM_INFINITY else min(granted, DESCRIPTORS)
+    if has != resource.RLIM_INFINITY and has < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, granted))
 
 
 async def _end_when_told(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

@@ -5,7 +5,8 @@ It is told in two ways that overtake each other: the store's watch, in order, an
 - Both may bring an entry; an older version than what is known means nothing.
 - Revisions and changes are the watch's alone. A watcher who goes on from a revision has missed nothing up to it.
 - A store that lacks what was known has lost it, for nobody is deleted without a tombstone: it goes on to be known, and
-  is named, so that it can be written again. Only a tombstone may be missing, when it was buried.
+  is named, so that it can be written again. So it is where the watch says that a life was deleted, or replaced by an
+  older one or by nonsense: that was none of us. Only a tombstone may be missing, when it was buried.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class View:
         self._revisions: dict[str, int] = {}  # of the last write to a service
         self._told: dict[str, Entry] = {}  # as the watch had it last
         self._changes: deque[tuple[int, str]] = deque()
+        self._last: dict[str, int] = {}  # the revision of a service's last change, where it is among those
         self._begun = False
 
     def __len__(self) -> int:
@@ -86,20 +88,35 @@ class View:
 
     def follow(self, item: Item) -> bool:
         """What the watch says, in its order; whether it was news."""
-        news = self.learn(item)
+        lost = self.lacks(item)
+        if lost:
+            self.correct(item.key, None if item.value is None else item)
+        news = lost or self.learn(item)
         self.revision = max(self.revision, item.version)
         service, _ = instance_of(item.key)
         self._revisions[service] = max(item.version, self._revisions.get(service, 0))
-        visible = _visible(_decoded(item))
+        visible = _visible(self.get(item.key)[0] if lost else _decoded(item))
         if self._told.get(item.key) != visible:
             if visible is None:
                 del self._told[item.key]
             else:
                 self._told[item.key] = visible
             self._changes.append((item.version, item.key))
+            self._last[instance_of(item.key)[0]] = item.version
             while len(self._changes) > KEPT:
-                self.forgotten, _ = self._changes.popleft()
+                self.forgotten, key = self._changes.popleft()
+                service, _ = instance_of(key)
+                if self._last.get(service) == self.forgotten:
+                    del self._last[service]
         return news
+
+    def lacks(self, item: Item) -> bool:
+        """Whether what the watch is about to say is that the store has lost a life that is known."""
+        entry, version = self.get(item.key)
+        if item.version <= version or entry is None or entry.gone:
+            return False
+        found = _decoded(item)
+        return found is None or found.epoch < entry.epoch
 
     def correct(self, key: str, item: Item | None) -> None:
         """What the store has in fact, after a swap found another version than the known one. A life that is known and
@@ -119,7 +136,7 @@ class View:
         if backwards:  # it was restored from a copy: nobody's revision means anything any more
             _log.warning("the store is at revision %d, and was at %d: it was set back", revision, self.revision)
             self.revision = self.forgotten = revision
-            self._changes.clear()
+            self._forget()
             self._revisions.clear()
         lost = [key for key in self._known if self._lost(key, revision, backwards=backwards)]
         found = {item.key: item for item in items}
@@ -133,10 +150,12 @@ class View:
                 self.correct(item.key, item)
                 if not entry.gone and self.get(item.key)[0] is entry:
                     lost.append(item.key)
+            elif self.lacks(item):
+                lost.append(item.key)
             self.follow(item)
         if not self._begun:
             self._begun, self.forgotten = True, self.revision
-            self._changes.clear()
+            self._forget()
         return lost
 
     def changed(self, after: int) -> Iterator[str]:
@@ -145,6 +164,14 @@ class View:
             if revision <= after:
                 return
             yield key
+
+    def has_changed(self, service: str, after: int) -> bool:
+        """Whether a service has changed after that revision, which is not forgotten."""
+        return self._last.get(service, 0) > after
+
+    def _forget(self) -> None:
+        self._changes.clear()
+        self._last.clear()
 
     def _lost(self, key: str, revision: int, *, backwards: bool) -> bool:
         """Whether what is known of a key ought to be in a store at that revision."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from pannier.shared.errors import UsageError
 from pannier.shared.runtime import private_dir, runtime_dir, state_dir
-from pannier.supervisor.cli import pilot_config, pilot_policy, pilot_status
+from pannier.supervisor.cli import pilot_bootstrap, pilot_config, pilot_policy, pilot_status
 from pannier.supervisor.cli.output import talk
 from pannier.supervisor.cli.pilot_client import FOLDER, SOCKET, TOKEN
 
@@ -50,6 +50,7 @@ def command(
 
 
 command.add_command(pilot_status.command)
+command.add_command(pilot_bootstrap.command)
 command.add_command(pilot_config.command)
 command.add_command(pilot_policy.command)
 

@@ -26,7 +26,7 @@ from pannier.sidecars.pilot.documents import CONFIG, Documents, Key
 from pannier.sidecars.pilot.entries import Entry, key_of
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.sqlite import SqliteStore, open_sqlite
 from pannier.sidecars.pilot.stream import Streams
 
 ASK = b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: pannier-pilot\r\n%s\r\n"
@@ -397,3 +397,37 @@ async def test_a_pilot_that_falls_silent_is_left(pilot: Pilot, tmp_path: Path, m
         assert len(accepted) == 1
         sidecar.end()
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def slow_disk(pilot: Pilot) -> AsyncIterator[None]:
+    """Nothing is written meanwhile."""
+    store = pilot.registry._store
+    assert isinstance(store, SqliteStore)
+    async with store._one:
+        yield
+
+
+async def test_a_renewal_behind_a_write_that_waits_for_the_disk_is_a_sign_of_life(pilot: Pilot) -> None:
+    await pilot.register("a")
+    a, b = (
+        wire.Register(n, "orders", name, f"10.0.0.1:{8000 + ord(name)}", TTL_MS, 1) for n, name in ((2, "a"), (1, "b"))
+    )
+    before = pilot.registry._leases.get(("orders", "a"))
+    assert before is not None
+    async with client(pilot) as one:
+        async with slow_disk(pilot):
+            await one.say(b)
+            await one.say(a)
+            await wait_for(lambda: pilot.registry._leases.get(("orders", "a")) != before)
+        answers = [await one.hear(), await one.hear()]
+    assert answers == [wire.Answer(1, "created", 1), wire.Answer(2, "renewed", 1)]
+
+
+async def test_what_was_asked_is_carried_out_also_for_who_has_hung_up(pilot: Pilot) -> None:
+    for name in "abcde":
+        await pilot.register(name)
+    async with client(pilot) as one, slow_disk(pilot):
+        await one.say(*(wire.Leave(n, "orders", name, 1) for n, name in enumerate("abcde")))
+        await one.connection.aclose()
+    await wait_for(lambda: not pilot.registry.view.alive("orders"))
