@@ -57,6 +57,8 @@ class Shared:
         self.held = 0
         self.idle: dict[Connection, None] = {}
         """Connections without a call, who has been so for longest first."""
+        self.wanted = False
+        """Somebody waits for the room of the next one that is."""
 
 
 class Connection:
@@ -329,9 +331,18 @@ class Connection:
             self._tally.ended(Code.CANCELLED if not there else Code.OK if outcome is None else outcome.status)
             if not self._over:
                 self._finish(call, outcome)
-                if not self._calls and not self._leaving:
-                    self._shared.idle[self] = None
-                self._end_if_left()
+                if not self._calls:
+                    self._rest()
+
+    def _rest(self) -> None:
+        """There is no call."""
+        if self._leaving:
+            self._end_if_left()
+        elif self._shared.wanted:
+            self._shared.wanted = False
+            self.go_away()
+        else:
+            self._shared.idle[self] = None
 
     async def send(self, call: Exchange, wire: bytes) -> None:
         """Sends one message of a call; raises CallOver."""
@@ -340,7 +351,7 @@ class Connection:
             while at < len(wire):
                 if self._over or not self._open(call.stream) or (call.torn and at == 0):
                     raise CallOver("the call is over: its client has left")
-                room = min(self._h2.local_flow_control_window(call.stream), self._h2.max_outbound_frame_size)
+                room = min(self._h2.local_flow_control_window(call.stream), self._h2.max_outbound_frame_size, _HIGH)
                 if room > 0 and self._unsent < _HIGH:
                     if not call.begun:
                         call.begun = True

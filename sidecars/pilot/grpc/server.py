@@ -94,13 +94,18 @@ class _Server:
 
     async def wait_room(self, stream: trio.abc.Stream) -> None:
         """Returns when this connection may be served, too."""
-        if self._room.value == 0 and self._shared.idle:
-            next(iter(self._shared.idle)).go_away()
+        if self._room.value == 0:
+            if self._shared.idle:
+                next(iter(self._shared.idle)).go_away()
+            else:
+                self._shared.wanted = True
         try:
             await self._room.acquire()
         except trio.Cancelled:
             await trio.aclose_forcefully(stream)
             raise
+        finally:
+            self._shared.wanted = False
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         connection = Connection(stream, self._shared, peer=_name(stream))
