@@ -57,7 +57,7 @@ WAITING_BYTES: Final = 8 * 1024 * 1024
 """That wait for one who reads slowly; a service of many instances, told for the first time, may be more."""
 WRITE_SECONDS: Final = 10.0
 LAST_WORD_SECONDS: Final = 1.0
-AHEAD_BYTES: Final = 2 * MAX_ASKED
+AHEAD_BYTES: Final = 64 * 1024
 """Of requests that are read while one before them waits for the store."""
 FOLLOWED: Final = 10_000
 """Services that one connection follows."""
@@ -157,33 +157,33 @@ class _Session:
         self._may_change = may_change
         self._asked: deque[tuple[Asked, int]] = deque()  # what is being carried out, and what comes then; with its size
         self._ahead = 0
-        self._more = trio.Event()
         self._progress = trio.Event()
         self._waiting: list[bytes] = []
         self._size = 0
         self._rest = b""  # what the socket has not taken; nothing else is sent until it has
         self._ending = False
-        self._wake = trio.Event()
         self._socket: int | None = None
+        self._stream: trio.abc.Stream
+        self._nursery: trio.Nursery
+        self._reading = trio.CancelScope()
 
     async def converse(self, stream: trio.abc.Stream, early: bytes) -> None:
         """Until the peer leaves, falls silent, does not read, or says what cannot be understood."""
         streams = self._streams
         streams.sessions.add(self)
+        self._stream = stream
         self._socket = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
         try:
-            async with trio.open_nursery() as nursery:
-                scope = nursery.cancel_scope
-                nursery.start_soon(self._write, stream, scope)
-                nursery.start_soon(self._carry_out_all, scope)
+            async with trio.open_nursery() as self._nursery:
                 try:
-                    with suppress(*_GONE):
-                        await self._read(stream, early)
-                    while self._asked:  # what it has asked before it left
+                    with self._reading, suppress(*_GONE):
+                        await self._read(early)
+                    while self._asked and not self._ending:  # before it has left
                         await self._progress.wait()
-                    scope.cancel()
+                    if not self._ending:
+                        self._nursery.cancel_scope.cancel()
                 except StreamError as error:
-                    self._refuse(error, scope)
+                    self._refuse(error)
         finally:
             self._socket = None  # which is closed next, and its number another one's
             streams.sessions.discard(self)
@@ -191,16 +191,16 @@ class _Session:
             for service in self.following:
                 streams.fanout.leave(service, self)
 
-    def _refuse(self, error: StreamError, scope: trio.CancelScope) -> None:
+    def _refuse(self, error: StreamError) -> None:
+        """The last word."""
         self._streams.dropped += 1
         self._say(frame(Answer(0, error=str(error), hint="the connection ends")))
         self._ending = True
         self.send()
-        self._wake.set()
-        self._more.set()
-        scope.deadline = trio.current_time() + LAST_WORD_SECONDS
+        self._reading.cancel()
+        self._nursery.cancel_scope.deadline = trio.current_time() + LAST_WORD_SECONDS
 
-    async def _read(self, stream: trio.abc.Stream, early: bytes) -> None:
+    async def _read(self, early: bytes) -> None:
         frames = Frames(MAX_ASKED)
         data = early
         while True:
@@ -213,7 +213,7 @@ class _Session:
                 await self._progress.wait()
             data = b""
             with trio.move_on_after(SILENCE_SECONDS):
-                data = bytes(await stream.receive_some(_CHUNK))
+                data = bytes(await self._stream.receive_some(_CHUNK))
             if not data:
                 return
 
@@ -238,23 +238,21 @@ class _Session:
             self._registry.heard((message.service, message.id), message.epoch, message.address)
         self._asked.append((message, size))
         self._ahead += size
-        self._more.set()
+        if len(self._asked) == 1:
+            self._nursery.start_soon(self._carry_out_all)
 
-    async def _carry_out_all(self, scope: trio.CancelScope) -> None:
-        while not self._ending:
-            await self._more.wait()
-            self._more = trio.Event()
-            while self._asked and not self._ending:
-                message, size = self._asked[0]
-                try:
-                    await self._carry_out(message)
-                except StreamError as error:
-                    self._refuse(error, scope)
-                self._asked.popleft()
-                self._ahead -= size
-                self.send()
-                self._progress.set()
-                self._progress = trio.Event()
+    async def _carry_out_all(self) -> None:
+        while self._asked and not self._ending:
+            message, size = self._asked[0]
+            try:
+                await self._carry_out(message)
+            except StreamError as error:
+                self._refuse(error)
+            self._asked.popleft()
+            self._ahead -= size
+            self.send()
+            self._progress.set()
+            self._progress = trio.Event()
 
     def send(self) -> None:
         """What waits, as much of it as the socket takes at once."""
@@ -272,24 +270,21 @@ class _Session:
                 sent = os.write(self._socket, data)
         if sent < len(data):
             self._rest = data[sent:]
-            self._wake.set()
+            self._nursery.start_soon(self._write)
 
-    async def _write(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
+    async def _write(self) -> None:
         """What the socket has not taken at once."""
-        while self._rest or not self._ending:
-            await self._wake.wait()
-            self._wake = trio.Event()
-            with trio.move_on_after(WRITE_SECONDS) as deadline:
-                try:
-                    await stream.send_all(self._rest)
-                except _GONE:
-                    return  # nothing is sent any more; `_read` will see
-            if deadline.cancelled_caught:
-                self._streams.dropped += 1
-                scope.cancel()
-                return
-            self._rest = b""
-            self.send()
+        with trio.move_on_after(WRITE_SECONDS) as deadline:
+            try:
+                await self._stream.send_all(self._rest)
+            except _GONE:
+                return  # nothing is sent any more; `_read` will see
+        if deadline.cancelled_caught:
+            self._streams.dropped += 1
+            self._nursery.cancel_scope.cancel()
+            return
+        self._rest = b""
+        self.send()
 
     async def _carry_out(self, message: Asked) -> None:
         match message:
