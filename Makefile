@@ -12,8 +12,9 @@ PEERS   := nginx-light apache2-bin etcd-server haproxy strace prometheus valgrin
 
 .PHONY: run test test-rust proofs sanitize test-python lint peers bench bench-start bench-plane bench-fleet faults soak fuzz docs build clean
 
+# HOSTS=2: on two hosts, which are network namespaces, with two pilots and an etcd of three.
 run: build
-	$(BIN)/python examples/shop/run.py --profile $(PROFILE) $(if $(FOR),--for $(FOR))
+	$(BIN)/python examples/shop/$(if $(HOSTS),two_hosts.py$(if $(FOR), --for $(FOR)),run.py --profile $(PROFILE) $(if $(FOR),--for $(FOR)))
 
 test: test-rust test-python
 

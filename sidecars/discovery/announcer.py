@@ -71,7 +71,7 @@ class Announcer:
 
     @property
     def _is_checked(self) -> bool:
-        return self._config.health.path is not None and self._config.app is not None
+        return self._config.health.is_asked and self._config.app is not None
 
     def is_own(self, key: Key) -> bool:
         """Whether this process speaks for `key`, and not the file that an older life left in the registry."""

@@ -6,9 +6,8 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
-from pannier.shared.instances import InstanceId, ServiceName
+from pannier.shared.instances import EVERY, InstanceId, ServiceName
 from pannier.shared.messages import SERVICES
-from pannier.shared.pilot_stream import EVERY
 from pannier.shared.profile import Address, CheckPath, Metadata
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.rights import Needs
@@ -37,13 +36,27 @@ class Instance(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HealthChecks(Struct, frozen=True, forbid_unknown_fields=True):
-    """Active checks. `path` is that of the own app; without it the app is healthy while the supervisor says it is."""
+    """Active checks of the own app, by one of four: GET `path`; gRPC's health service, asked for the service `grpc` (""
+    is the whole server); `tcp`, a connect; a `command` that ends with 0. Without any the app is healthy while the
+    supervisor says it is."""
 
     path: CheckPath | None = None
+    grpc: Annotated[str, Meta(max_length=256)] | None = None
+    tcp: bool = False
+    command: Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(max_length=64)] = ()
     interval: Duration = "10s"
     timeout: Duration = "1s"
     failures: Count = 3
     successes: Count = 1
+
+    def __post_init__(self) -> None:
+        if sum((self.path is not None, self.grpc is not None, self.tcp, bool(self.command))) > 1:
+            raise ValueError("`path`, `grpc`, `tcp` and `command` exclude one another")
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether there is a check at all."""
+        return self.path is not None or self.grpc is not None or self.tcp or bool(self.command)
 
 
 class Pilot(Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,7 +79,8 @@ class Pilot(Struct, frozen=True, forbid_unknown_fields=True):
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The part of a profile that configures this sidecar.
 
-    `services` and `app` (the own app's address) are filled in by the supervisor from the profile and the command line.
+    `services`, `app` (the own app's address) and `stage` are filled in by the supervisor from the profile and the
+    command line.
     `register` = false: the own instance is not announced; others may still register here.
     """
 
@@ -79,4 +93,5 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     app: Address | None = None
     health: HealthChecks = field(default_factory=HealthChecks)
     lease_ttl: Duration = "10s"
+    stage: str = ""
     pilot: Pilot | None = None

@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 import msgspec
-from pannier.shared.instances import Key, State
+from pannier.shared.instances import EVERY, Key, State
 from pannier.shared.leases import Leases, Registration, Verdict
-from pannier.shared.pilot_stream import EVERY, Changed, Current, Gone, Instance, Told
+from pannier.shared.pilot_stream import Changed, Current, Gone, Instance, Told
 
 CAPACITY: Final = 16_384
 SETBACK_SECONDS: Final = 15.0

@@ -1,4 +1,5 @@
-"""Asks endpoints whether they are there: over HTTP where a path is known, else by connecting.
+"""Asks endpoints whether they are there: over HTTP where a path is known, gRPC's health service, or a command, else by
+connecting.
 
 Rules: one task a target, none waits for another; at most `CONCURRENT` questions are open; the first question comes at
 once and is repeated each second until the first success (for `EAGER_TRIES` at most), then each interval; with jitter,
@@ -8,7 +9,8 @@ so that checks spread.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Mapping
+import subprocess
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Generic, TypeVar
@@ -27,23 +29,48 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to ask: connect to `address`, then GET `path` unless it is None."""
+    """What to ask: connect to `address`, then GET `path`, or ask gRPC's health service for the service `grpc`, unless
+    they are None. A `command` is run instead."""
 
     address: str
     path: str | None = None
+    grpc: str | None = None
+    command: tuple[str, ...] = ()
 
 
 async def probe(target: Target, timeout: float) -> str:
-    """Asks once, within `timeout` seconds. Returns "" for a good answer (connected; 2xx or 3xx), else the reason."""
+    """Asks once, within `timeout` seconds. Returns "" for a good answer (connected; 2xx or 3xx; SERVING; exit code 0),
+    else the reason."""
     with trio.move_on_after(timeout):
         try:
+            if target.command:
+                return await _run(target.command)
             async with await _connect(target.address) as stream:
+                if target.grpc is not None:
+                    return await _ask_grpc(stream, target.grpc)
                 return "" if target.path is None else await _get(stream, target.address, target.path)
         except OSError as error:
             return f"cannot connect: {error.strerror or error}"
         except (trio.BrokenResourceError, trio.ClosedResourceError, h11.RemoteProtocolError, ValueError) as error:
             return f"no usable answer: {error}"
     return f"no answer within {timeout:g} s"
+
+
+async def _run(command: Sequence[str]) -> str:
+    try:
+        done = await trio.run_process(
+            command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+    except OSError as error:
+        return f"cannot run {command[0]}: {error.strerror}"
+    return f"{command[0]} ended with {done.returncode}" if done.returncode else ""
+
+
+async def _ask_grpc(stream: trio.SocketStream, service: str) -> str:
+    # HTTP/2 is a megabyte, and most apps do not speak it.
+    from pannier.sidecars.discovery.grpc_health import ask
+
+    return await ask(stream, service)
 
 
 async def _connect(address: str) -> trio.SocketStream:

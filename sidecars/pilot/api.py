@@ -7,6 +7,9 @@
     GET    /v1/watch?after=N[&service=NAME...][&wait=30s]
     GET    /v1/stream, with Upgrade: pannier-pilot: `stream.py`
     GET    /v1/status
+    GET    /metrics
+    GET    /v1/xds: of the status, who follows by xDS, and how far he is
+    /v1/config, /v1/policy: `documents_api.py`
 
 A PUT again renews. Its answer says the epoch and when to renew; 409 says which epoch would be accepted. A watch answers
 as soon as something has changed after revision N, with the revision to go on from, or with 410: then everything is read
@@ -17,46 +20,39 @@ Who may change something has connected over a socket that only we can open, or s
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
 import msgspec
 from pannier.shared.duration import milliseconds
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.shared.http_server import Request, Response, Upgrade, error_response, json_response
-from pannier.shared.instances import Key, State
+from pannier.shared.instances import Key
 from pannier.shared.pilot_stream import Instance
-from pannier.shared.registration import (
-    Registered,
-    Registering,
-    Removed,
-    address_of,
-    key_of,
-    leaving,
-    not_allowed,
-    not_understood,
-    ttl_of,
-)
-from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
-from pannier.sidecars.pilot.registry import Full, Outcome, Registry
+from pannier.shared.registration import key_of, leaving, not_allowed, not_understood, registering
+from pannier.sidecars.pilot.changing import Stale, Unknown, drain, leave, register, shows_token
+from pannier.sidecars.pilot.documents_api import DocumentsApi
+from pannier.sidecars.pilot.registry import Full, Registry
+from pannier.sidecars.pilot.status import Account
 from pannier.sidecars.pilot.store import Compacted
 from pannier.sidecars.pilot.stream import Streams
 
-TTL_SECONDS: Final = 10.0
+if TYPE_CHECKING:
+    from pannier.sidecars.pilot.metrics import Exposition
+
 WAIT_SECONDS: Final = 30.0
 """Of a watch that does not say how long; no watch waits for longer than twice that."""
 MAX_WATCHES: Final = 3000
 """Of one listener, below its connections: whoever registers has to find room."""
-_STATUS: Final = {Compacted: 410, Full: 503, Unreachable: 503}
-_KNOWN: Final = "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status"
+_STATUS: Final = {Stale: 409, Unknown: 404, Compacted: 410, Full: 503, Unreachable: 503}
+_KNOWN: Final = (
+    "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status, /v1/xds, "
+    "/metrics, /v1/config, /v1/policy"
+)
 
 
-class Standing(Registering, frozen=True, forbid_unknown_fields=True):
-    """Body of PUT: an instance that is not UP yet, or no more, says so. Who says nothing stands where he stood."""
-
-    state: State | None = None
+_READ_ONLY: Final = frozenset({("v1", "services"), ("v1", "watch"), ("v1", "status"), ("v1", "xds"), ("metrics",)})
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -74,40 +70,34 @@ class Everything(msgspec.Struct, frozen=True):
     services: dict[str, Sequence[Instance]]
 
 
-class Drained(msgspec.Struct, frozen=True):
-    """Answer to a drain."""
-
-    service: str
-    id: str
-    epoch: int
-    state: State
-
-
-class Status(msgspec.Struct, frozen=True):
-    """`preserving`: nobody is given up, because too many renewals are missed at once. `trouble` is what the store said
-    last, empty if it is well."""
-
-    revision: int
-    services: int
-    instances: int
-    preserving: bool
-    trouble: str
-
-
-_STANDING = msgspec.json.Decoder(Standing)
-
-
 class Api:
-    """Answers requests from a registry. With a `token`, who changes something has to show it."""
+    """Answers requests from a registry. With a `token`, who changes something has to show it. The `account` is that of
+    all listeners of a pilot."""
 
-    def __init__(self, registry: Registry, streams: Streams, *, token: str = "") -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        streams: Streams,
+        *,
+        token: str = "",
+        account: Account | None = None,
+        documents: DocumentsApi | None = None,
+    ) -> None:
         self._registry = registry
+        self._account = account or Account(registry)
+        self._exposition: Exposition | None = None
         self._streams = streams
         self._token = token
+        self._documents = documents
         self._watches = 0
 
     async def handle(self, request: Request) -> Response | Upgrade:
         """The answer to one request; never raises for anything that a peer sends."""
+        if self._documents is not None and self._documents.owns(request):
+            return await self._documents.handle(request, self._refused)
+        return await self._about_instances(request)
+
+    async def _about_instances(self, request: Request) -> Response | Upgrade:
         try:
             match request.segments:
                 case ("v1", "instances", service, instance):
@@ -137,8 +127,12 @@ class Api:
                 case ("v1", "watch"):
                     body = await self._watch(request)
                 case ("v1", "status"):
-                    body = self._status()
-        elif request.segments[1:2] in {("services",), ("watch",), ("status",)}:
+                    body = self._account.status()
+                case ("v1", "xds"):
+                    body = self._account.part("xds")
+                case ("metrics",):
+                    return self._metrics(request)
+        elif request.segments[:2] in _READ_ONLY:
             return not_allowed("GET, HEAD")
         if body is None:
             return error_response(404, f"there is no {request.path[:80]}", hint=f"known: {_KNOWN}")
@@ -152,10 +146,12 @@ class Api:
         if self._watches >= MAX_WATCHES:
             raise Full(f"{self._watches} watch already")
         self._watches += 1
+        self._account.watches += 1
         try:
             revision, changed = await self._registry.changes(after, names, wait=min(wait, 2 * WAIT_SECONDS))
         finally:
             self._watches -= 1
+            self._account.watches -= 1
         return Everything(revision, {name: self._registry.instances(name) for name in changed})
 
     async def _change(self, request: Request, key: Key) -> Response:
@@ -164,47 +160,22 @@ class Api:
         if (refused := self._refused(request)) is not None:
             return refused
         if request.method == "PUT":
-            return await self._register(key, _STANDING.decode(request.body))
-        epoch = leaving(request).epoch
-        outcome = await self._registry.leave(key, epoch)
-        if outcome.verdict is Verdict.STALE:
-            return _stale(key, epoch or 0, outcome)
-        if outcome.verdict is Verdict.UNKNOWN:
-            return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered")
-        return json_response(Removed(*key, True))
-
-    async def _register(self, key: Key, body: Standing) -> Response:
-        ttl = TTL_SECONDS if body.ttl is None else ttl_of(body.ttl)
-        address = address_of(body)
-        asked = Entry(body.epoch or 0, address, State.UP, round(ttl * 1000), body.metadata)
-        outcome = await self._registry.register(key, asked, state=body.state)
-        if outcome.verdict is Verdict.STALE:
-            return _stale(key, body.epoch or 0, outcome)
-        epoch = outcome.entry.epoch if outcome.entry is not None else 0
-        answer = Registered(*key, address, epoch, ttl, ttl / 3)
-        return json_response(answer, status=201 if outcome.verdict is Verdict.CREATED else 200)
+            answer, created = await register(self._registry, key, registering(request))
+            return json_response(answer, status=201 if created else 200)
+        return json_response(await leave(self._registry, key, leaving(request).epoch))
 
     async def _drain(self, request: Request, key: Key) -> Response:
         if request.method != "POST":
             return not_allowed("POST")
         if (refused := self._refused(request)) is not None:
             return refused
-        epoch = leaving(request).epoch
-        if epoch is None:
-            raise ValueError('which life drains? send its epoch, such as {"epoch": 1}')
-        outcome = await self._registry.move(key, epoch, State.DRAINING)
-        if outcome.verdict is Verdict.STALE:
-            return _stale(key, epoch, outcome)
-        if outcome.verdict is Verdict.UNKNOWN:
-            return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered with epoch {epoch}")
-        return json_response(Drained(*key, epoch, State.DRAINING))
+        return json_response(await drain(self._registry, key, leaving(request).epoch))
 
     def _refused(self, request: Request) -> Response | None:
         kind = request.header("content-type", "application/json").partition(";")[0].strip().lower()
         if request.body and kind != "application/json":
             return error_response(415, f"the body is {kind[:80]}", hint="send application/json")
-        shown = request.header("authorization").removeprefix("Bearer ")
-        if self._token and not hmac.compare_digest(shown.encode(), self._token.encode()):
+        if not shows_token(request.header("authorization"), self._token):
             return error_response(
                 401,
                 "changes need the pilot's token",
@@ -213,18 +184,10 @@ class Api:
             )
         return None
 
-    def _status(self) -> Status:
-        registry, view = self._registry, self._registry.view
-        return Status(view.revision, len(view.services()), len(view), registry.preserving, registry.trouble)
+    def _metrics(self, request: Request) -> Response:
+        if self._exposition is None:
+            from pannier.sidecars.pilot.metrics import Exposition
 
-
-def _stale(key: Key, epoch: int, outcome: Outcome) -> Response:
-    held = outcome.entry
-    owner = ""
-    if held is not None:
-        owner = f"; epoch {held.epoch} has left" if held.gone else f"; epoch {held.epoch} at {held.address} is in force"
-    return error_response(
-        409,
-        f"epoch {epoch} of {key[0]}/{key[1]} is stale{owner}",
-        hint=f"a new incarnation registers with epoch {next_epoch(held)} or greater",
-    )
+            self._exposition = Exposition(self._account)
+        body, content_type = self._exposition.render(request.header("accept"))
+        return Response(200, body, content_type)

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
-from pannier.shared.instances import Key
-from pannier.shared.pilot_stream import EVERY
+from pannier.shared.instances import EVERY, Key
 from pannier.sidecars.pilot.entries import instance_of
 from pannier.sidecars.pilot.registry import Registry
 

@@ -25,13 +25,20 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import Limits, serve_http
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.documents import Documents
+from pannier.sidecars.pilot.documents_api import DocumentsApi
 from pannier.sidecars.pilot.etcd import EtcdStore
 from pannier.sidecars.pilot.fanout import Fanout
+from pannier.sidecars.pilot.grpc.registry import registry_handlers
+from pannier.sidecars.pilot.grpc.server import serve_grpc
 from pannier.sidecars.pilot.peers import Peers
+from pannier.sidecars.pilot.policies import Policies
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.status import Account
 from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
+from pannier.sidecars.pilot.xds.service import Xds
 
 CONNECTIONS: Final = 4096
 """Of one listener: a watcher holds one."""
@@ -41,22 +48,29 @@ TOKEN_BYTES: Final = 32
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """`listen` are (host, port) to bind; port 0 is any free one. `store` is a SQLite file, or the members of an etcd as
-    (host, port)."""
+    """`listen` and `grpc` are (host, port) to bind; port 0 is any free one. `store` is a SQLite file, or the members of
+    an etcd as (host, port)."""
 
     socket: Path
     store: Path | Sequence[tuple[str, int]]
     token: Path
     listen: Sequence[tuple[str, int]] = ()
+    grpc: Sequence[tuple[str, int]] = ()
+
+    @property
+    def grpc_socket(self) -> Path:
+        """Beside `socket`."""
+        return self.socket.with_name(f"{self.socket.stem}-grpc{self.socket.suffix}")
 
 
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serves until SIGTERM or SIGINT; `ready` is told once, in a line, where. Raises PannierError for what cannot be
     opened or bound."""
     _ask_for_descriptors()
-    token = load_token(settings.token) if settings.listen else ""
+    token = load_token(settings.token) if settings.listen or settings.grpc else ""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        listeners = await _bind(settings.listen)
+        listeners = await _bind(settings.listen, "--listen")
+        grpc_listeners = await _bind(settings.grpc, "--grpc")
         async with _opened(settings.store) as (store, peers), trio.open_nursery() as nursery:
             nursery.start_soon(_end_when_told, signals, nursery.cancel_scope)
             registry = Registry(store, peers=peers)
@@ -68,16 +82,30 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             nursery.start_soon(registry.tend)
             fanout = Fanout(registry)
             nursery.start_soon(fanout.run)
-            streams = Streams(registry, fanout)
+            documents = Documents(store)
+            await nursery.start(documents.follow)
+            streams = Streams(registry, fanout, documents)
+            policies = Policies(documents)
+            xds = Xds(registry, fanout, policies)
+            policies.listeners.append(xds.policy_changed)
+            account = Account(registry, store=_shown(settings.store), peers=peers)
+            account.parts |= {"stream": streams.statistics, "documents": documents.statistics, "xds": xds.status}
+            api = partial(Api, registry, streams, account=account, documents=DocumentsApi(documents, policies))
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
-            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams).handle)
+            nursery.start_soon(listen, listen_unix(settings.socket), api().handle)
             for listener in listeners:
-                nursery.start_soon(listen, listener, Api(registry, streams, token=token).handle)
+                nursery.start_soon(listen, listener, api(token=token).handle)
+            handlers = registry_handlers(registry) | xds.handlers()
+            nursery.start_soon(serve_grpc, listen_unix(settings.grpc_socket), handlers)
+            for listener in grpc_listeners:
+                nursery.start_soon(serve_grpc, listener, registry_handlers(registry, token=token) | xds.handlers())
             places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
+            places += [f"grpc://{_address(listener)}" for listener in grpc_listeners]
             ready(
                 f"the pilot is ready: {', '.join(places)}; {len(registry.view)} instances in {_shown(settings.store)}"
             )
     settings.socket.unlink(missing_ok=True)
+    settings.grpc_socket.unlink(missing_ok=True)
 
 
 def _ask_for_descriptors() -> None:
@@ -131,7 +159,7 @@ def load_token(path: Path) -> str:
     return token
 
 
-async def _bind(places: Sequence[tuple[str, int]]) -> list[trio.SocketListener]:
+async def _bind(places: Sequence[tuple[str, int]], option: str) -> list[trio.SocketListener]:
     found: list[trio.SocketListener] = []
     for host, port in places:
         try:
@@ -139,7 +167,7 @@ async def _bind(places: Sequence[tuple[str, int]]) -> list[trio.SocketListener]:
         except OSError as error:
             raise PannierError(
                 f"cannot listen on {host}:{port}: {error.strerror or error}",
-                hint="choose another address with --listen",
+                hint=f"choose another address with {option}",
                 blame=Blame.USAGE,
             ) from error
     return found

@@ -25,9 +25,8 @@ import msgspec
 import trio
 from pannier.shared.errors import PannierError
 from pannier.shared.http_server import Request, Response, Upgrade, error_response
-from pannier.shared.instances import State, check_address
+from pannier.shared.instances import EVERY, State, check_address
 from pannier.shared.pilot_stream import (
-    EVERY,
     MAX_ASKED,
     SILENCE_SECONDS,
     UPGRADE,
@@ -35,8 +34,10 @@ from pannier.shared.pilot_stream import (
     Answer,
     Asked,
     Changed,
+    Configuration,
     Current,
     Follow,
+    FollowConfiguration,
     Frames,
     Gone,
     Leave,
@@ -49,6 +50,7 @@ from pannier.shared.pilot_stream import (
     asked,
     frame,
 )
+from pannier.sidecars.pilot.documents import CONFIG, Documents, Key
 from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
 from pannier.sidecars.pilot.fanout import SLICE_SECONDS, Change, Fanout
 from pannier.sidecars.pilot.registry import CATCH_UP_SECONDS, Outcome, Registry
@@ -80,9 +82,12 @@ class StreamStatus(msgspec.Struct, frozen=True):
 class Streams:
     """All connections of one pilot, and what they share: frames that are encoded once."""
 
-    def __init__(self, registry: Registry, fanout: Fanout) -> None:
+    def __init__(self, registry: Registry, fanout: Fanout, documents: Documents) -> None:
         self.registry = registry
         self.fanout = fanout
+        self.configured: dict[Key, set[_Session]] = {}
+        self._documents = documents
+        documents.listeners.append(self._document_changed)
         self.sessions: set[_Session] = set()
         self.unsent: dict[_Session, None] = {}
         self.told = self.resynchronised = self.dropped = 0
@@ -113,6 +118,18 @@ class Streams:
     def changed(self, change: Change) -> None:
         """Before any of its followers is told."""
         self._whole.pop(change.service, None)
+
+    def configuration(self, key: Key) -> bytes:
+        """That of a service on a stage, as a frame."""
+        last = self._documents.last(key)
+        if last is None:
+            return frame(Configuration(key.stage, key.service, 0, 0.0, None))
+        values = None if last.deleted else last.content.get("values")
+        return frame(Configuration(key.stage, key.service, last.version, last.when, values))
+
+    def _document_changed(self, key: Key) -> None:
+        for session in self.configured.get(key, ()):
+            session.tell(self.configuration(key))
 
     async def send(self) -> None:
         """Sends everybody what he was told."""
@@ -151,6 +168,7 @@ class _Session:
 
     def __init__(self, streams: Streams, *, may_change: bool) -> None:
         self.following: set[str] = set()
+        self.configuration: Key | None = None
         self.behind = False
         self._streams = streams
         self._registry = streams.registry
@@ -190,6 +208,7 @@ class _Session:
             streams.unsent.pop(self, None)
             for service in self.following:
                 streams.fanout.leave(service, self)
+            self._follow_configuration(None)
 
     def _refuse(self, error: StreamError) -> None:
         """The last word."""
@@ -296,6 +315,10 @@ class _Session:
                 for service in message.services:
                     self.following.discard(service)
                     self._streams.fanout.leave(service, self)
+            case FollowConfiguration():
+                key = Key(CONFIG, message.stage, message.service)
+                self._follow_configuration(key)
+                self._say(self._streams.configuration(key))
             case About():
                 keys = [(message.service, name) for name in message.ids]
                 change = Change(message.service, self._registry.view.revision, keys)
@@ -316,6 +339,16 @@ class _Session:
                 if not self._registry.is_known(name, known):
                     self._say(self._streams.whole(name))
         self._say(self._current())
+
+    def _follow_configuration(self, key: Key | None) -> None:
+        configured = self._streams.configured
+        if (before := self.configuration) is not None:
+            configured[before].discard(self)
+            if not configured[before]:
+                del configured[before]
+        if key is not None:
+            configured.setdefault(key, set()).add(self)
+        self.configuration = key
 
     async def _change(self, message: Register | Leave) -> Answer:
         if not self._may_change:
@@ -338,6 +371,10 @@ class _Session:
         else:
             self._say(self._streams.change(change))
 
+    def tell(self, encoded: bytes) -> None:
+        """What he hears beside his services."""
+        self._say(encoded)
+
     def _say(self, encoded: bytes) -> None:
         if self.behind:
             return
@@ -358,6 +395,8 @@ class _Session:
         view = self._registry.view
         names = view.services() if EVERY in self.following else sorted(self.following)
         self._waiting = [*map(self._streams.whole, names), self._current()]
+        if self.configuration is not None:
+            self._waiting.append(self._streams.configuration(self.configuration))
 
     def _current(self) -> bytes:
         view = self._registry.view

@@ -11,11 +11,12 @@ It is told in two ways that overtake each other: the store's watch, in order, an
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
+from pannier.shared.instances import State
 from pannier.sidecars.pilot.entries import Entry, instance_of
 from pannier.sidecars.pilot.store import ABSENT, Item
 
@@ -34,6 +35,7 @@ class View:
         self._known: dict[str, tuple[Entry, int]] = {}
         self._alive: dict[str, set[str]] = {}  # keys by service
         self._tended: dict[str, set[str]] = {}  # keys by the pilot that tends them
+        self._states: Counter[State] = Counter()  # of the living
         self._revisions: dict[str, int] = {}  # of the last write to a service
         self._told: dict[str, Entry] = {}  # as the watch had it last
         self._changes: deque[tuple[int, str]] = deque()
@@ -59,6 +61,10 @@ class View:
     def alive(self, service: str) -> Sequence[str]:
         """The keys of a service's instances, by id."""
         return sorted(self._alive.get(service, ()))
+
+    def states(self) -> Mapping[State, int]:
+        """How many instances are in each state."""
+        return {state: self._states[state] for state in State}
 
     def revision_of(self, service: str) -> int:
         """That of the last write to it, 0 if there is none."""
@@ -164,12 +170,14 @@ class View:
         if before is not None:
             _discard(self._alive, service, key)
             _discard(self._tended, before[0].pilot, key)
+            self._states[before[0].state] -= not before[0].gone
         if entry is None:
             return
         self._known[key] = (entry, version)
         if not entry.gone:
             self._alive.setdefault(service, set()).add(key)
             self._tended.setdefault(entry.pilot, set()).add(key)
+            self._states[entry.state] += 1
 
 
 def _discard(sets: dict[str, set[str]], name: str, key: str) -> None:

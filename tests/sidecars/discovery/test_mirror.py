@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pannier.shared.instances import State
-from pannier.shared.pilot_stream import EVERY, Changed, Current, Gone, Instance, Told
+from pannier.shared.instances import EVERY, State
+from pannier.shared.pilot_stream import Changed, Current, Gone, Instance, Told
 from pannier.sidecars.discovery.mirror import SETBACK_SECONDS, Heard, Mirror
 
 

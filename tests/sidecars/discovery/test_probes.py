@@ -1,9 +1,11 @@
 """Probes over real sockets, repetition over a virtual clock."""
 
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 import trio
 from pannier.sidecars.discovery.probes import Probes, Target, probe
@@ -103,3 +105,59 @@ async def test_eager_until_the_first_success_then_each_interval(
         await trio.sleep(100)
         assert len(asked) == 6
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.semantics(
+    "discovery", "An app is asked over gRPC's health service, by a connect, or by a command", "health.grpc"
+)
+@pytest.mark.parametrize(
+    ("service", "reason"),
+    [
+        ("", ""),
+        ("orders", ""),
+        ("payments", "its status is NOT_SERVING"),
+        ("x" * 200, "answered with gRPC status 5"),
+    ],
+)
+async def test_a_real_grpc_server_is_asked_for_a_service(service: str, reason: str) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    statuses = {"": 1, "orders": 1, "payments": 2}
+
+    def check(request: bytes, context: grpc.ServicerContext) -> bytes:
+        name = request[2:].decode() if request else ""
+        if name not in statuses:
+            context.abort(grpc.StatusCode.NOT_FOUND, "unknown")
+        return bytes([8, statuses[name]])
+
+    handler = grpc.unary_unary_rpc_method_handler(check)
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": handler})])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert await probe(Target(f"127.0.0.1:{port}", grpc=service), 10) == reason
+    finally:
+        server.stop(None)
+
+
+async def test_what_is_no_grpc_server_is_said() -> None:
+    async def nonsense(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, nonsense, listeners)
+        host, port = listeners[0].socket.getsockname()[:2]
+        reason = await probe(Target(f"{host}:{port}", grpc=""), 10)
+        assert reason.startswith(("no usable answer", "left without an answer"))
+        assert not await probe(Target(f"{host}:{port}"), 10)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [(("true",), ""), (("sh", "-c", "exit 3"), "sh ended with 3"), (("/nowhere/at/all",), "cannot run /nowhere")],
+)
+async def test_a_command_says_how_the_app_is(command: tuple[str, ...], reason: str) -> None:
+    found = await probe(Target("127.0.0.1:1", command=command), 10)
+    assert found == reason or (reason and reason in found)
