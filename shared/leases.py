@@ -9,7 +9,8 @@ Rules:
   - when more than 15 % of the leases vanish in one window, the fault is more likely ours or the network's, and eviction
     stops (Eureka's self-preservation). One lease a window may always go, or small registries would keep every corpse.
 - An instance that said it is DRAINING, DOWN or STARTING is evicted by time without ado.
-- Time that this process did not run does not count against a lease: nobody could renew.
+- Time that this process did not run does not count against a lease: nobody could renew. Who has renewed since has a
+  whole TTL, and no more.
 
 What is asked of all leases at once is counted as they change, and a lease is looked at when it may be due: 100 000 of
 them cost no more each second than those that are.
@@ -207,7 +208,7 @@ class Leases:
         if gap <= PAUSE_SECONDS:
             return 0.0
         for key, lease in self._leases.items():
-            self._leases[key] = replace(lease, expires=lease.expires + gap)
+            self._leases[key] = replace(lease, expires=min(lease.expires + gap, now + lease.registration.ttl))
         return gap
 
     def _overdue(self, now: float) -> Sequence[Registration]:

@@ -7,8 +7,8 @@
     GET    /v1/watch?after=N[&service=NAME...][&wait=30s]
     GET    /v1/stream, with Upgrade: pannier-pilot: `stream.py`
     GET    /v1/status
+    GET    /v1/openapi.json
     GET    /metrics
-    GET    /v1/xds: of the status, who follows by xDS, and how far he is
     /v1/config, /v1/policy: `documents_api.py`
 
 A PUT again renews. Its answer says the epoch and when to renew; 409 says which epoch would be accepted. A watch answers
@@ -20,7 +20,6 @@ Who may change something has connected over a socket that only we can open, or s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
@@ -29,8 +28,8 @@ from pannier.shared.duration import milliseconds
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.shared.http_server import Request, Response, Upgrade, error_response, json_response
 from pannier.shared.instances import Key
-from pannier.shared.pilot_stream import Instance
-from pannier.shared.registration import key_of, leaving, not_allowed, not_understood, registering
+from pannier.shared.registration import draining, key_of, leaving, not_allowed, not_understood, registering
+from pannier.sidecars.pilot.answers import Everything, Service
 from pannier.sidecars.pilot.changing import Stale, Unknown, drain, leave, register, shows_token
 from pannier.sidecars.pilot.documents_api import DocumentsApi
 from pannier.sidecars.pilot.registry import Full, Registry
@@ -47,27 +46,14 @@ MAX_WATCHES: Final = 3000
 """Of one listener, below its connections: whoever registers has to find room."""
 _STATUS: Final = {Stale: 409, Unknown: 404, Compacted: 410, Full: 503, Unreachable: 503}
 _KNOWN: Final = (
-    "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status, /v1/xds, "
+    "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status, "
     "/metrics, /v1/config, /v1/policy"
 )
 
 
-_READ_ONLY: Final = frozenset({("v1", "services"), ("v1", "watch"), ("v1", "status"), ("v1", "xds"), ("metrics",)})
-
-
-class Service(msgspec.Struct, frozen=True):
-    """A service at a revision, from which a watch can go on."""
-
-    revision: int
-    service: str
-    instances: Sequence[Instance]
-
-
-class Everything(msgspec.Struct, frozen=True):
-    """All services at a revision."""
-
-    revision: int
-    services: dict[str, Sequence[Instance]]
+_READ_ONLY: Final = frozenset(
+    {("v1", "services"), ("v1", "watch"), ("v1", "status"), ("v1", "openapi.json"), ("metrics",)}
+)
 
 
 class Api:
@@ -128,8 +114,10 @@ class Api:
                     body = await self._watch(request)
                 case ("v1", "status"):
                     body = self._account.status()
-                case ("v1", "xds"):
-                    body = self._account.part("xds")
+                case ("v1", "openapi.json"):
+                    from pannier.sidecars.pilot.openapi import document
+
+                    body = document()
                 case ("metrics",):
                     return self._metrics(request)
         elif request.segments[:2] in _READ_ONLY:
@@ -169,7 +157,7 @@ class Api:
             return not_allowed("POST")
         if (refused := self._refused(request)) is not None:
             return refused
-        return json_response(await drain(self._registry, key, leaving(request).epoch))
+        return json_response(await drain(self._registry, key, draining(request)))
 
     def _refused(self, request: Request) -> Response | None:
         kind = request.header("content-type", "application/json").partition(";")[0].strip().lower()

@@ -43,10 +43,8 @@ async def register(registry: Registry, key: Key, body: Registering) -> tuple[Reg
     return Registered(*key, address, epoch, ttl, ttl / 3), outcome.verdict is Verdict.CREATED
 
 
-async def drain(registry: Registry, key: Key, epoch: int | None) -> Drained:
-    """The life of that epoch takes no new calls. Raises ValueError without one, Stale, Unknown, Unreachable."""
-    if epoch is None:
-        raise ValueError('which life drains? send its epoch, such as {"epoch": 1}')
+async def drain(registry: Registry, key: Key, epoch: int) -> Drained:
+    """The life of that epoch takes no new calls. Raises Stale, Unknown, Unreachable."""
     outcome = await registry.move(key, epoch, State.DRAINING)
     if outcome.verdict is Verdict.STALE:
         raise _stale(key, epoch, outcome)

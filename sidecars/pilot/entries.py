@@ -24,8 +24,9 @@ PREFIX: Final = "instances/"
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The value of an item: a life that is in force, which renews within `ttl_ms` with `pilot`, or what is left of the
-    last one (`gone`, since `gone_ms` after the epoch of the clock; `final`: it was deliberate)."""
+    """The value of an item: a life that is in force, which renews within `ttl_ms` with `pilot` (`doubted`: that one has
+    missed it for long), or what is left of the last one (`gone`, since `gone_ms` after the epoch of the clock; `final`:
+    it was deliberate)."""
 
     epoch: int
     address: str = ""
@@ -33,6 +34,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     ttl_ms: int = 0
     metadata: Mapping[str, str] = {}
     pilot: str = ""
+    doubted: bool = False
     gone: bool = False
     gone_ms: int = 0
     final: bool = False
@@ -115,6 +117,13 @@ def take_over(held: Entry | None, before: str, pilot: str) -> Decision:
     if held is None or held.gone or held.pilot != before:
         return Decision(Verdict.UNKNOWN)
     return Decision(Verdict.CHANGED, msgspec.structs.replace(held, pilot=pilot))
+
+
+def doubt(held: Entry | None, epoch: int, pilot: str) -> Decision:
+    """The pilot that tends a life has missed it for long, and says so to the others before it does anything."""
+    if held is None or held.gone or epoch != held.epoch or pilot != held.pilot:
+        return Decision(Verdict.UNKNOWN)
+    return Decision(Verdict.CHANGED, msgspec.structs.replace(held, doubted=True))
 
 
 def give_up(held: Entry | None, epoch: int, pilot: str) -> Decision:

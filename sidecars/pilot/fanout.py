@@ -26,10 +26,9 @@ SLICE_SECONDS: Final = 0.01
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Change:
-    """What has changed of a service up to a revision: these instances, or perhaps everything (None)."""
+    """What has changed of a service: these instances, or perhaps everything (None)."""
 
     service: str
-    revision: int
     instances: Collection[Key] | None
 
 
@@ -66,20 +65,19 @@ class Fanout:
     async def run(self) -> None:
         """Tells until cancelled."""
         view = self._registry.view
-        after = view.revision
+        after, setbacks = view.revision, view.setbacks
         while True:
-            await self._registry.wait_changed(after)
-            whole = not view.forgotten <= after <= view.revision
+            touched = await self._registry.wait_changed(after, setbacks)
+            whole = view.setbacks != setbacks or not view.forgotten <= after <= view.revision
             changed: dict[str, dict[Key, None]] = {}
             if whole:  # everybody may have missed something
                 changed = {name: {} for name in {*view.services(), *self._subscribers} - {EVERY}}
             else:
-                for key in view.changed(after):
-                    instance = instance_of(key)
+                for instance in (*touched, *map(instance_of, view.changed(after))):
                     changed.setdefault(instance[0], {})[instance] = None
-            after = view.revision
+            after, setbacks = view.revision, view.setbacks
             began = trio.current_time()
-            await self._tell_all([Change(name, after, None if whole else keys) for name, keys in changed.items()])
+            await self._tell_all([Change(name, None if whole else keys) for name, keys in changed.items()])
             await trio.sleep(min(max(PACE_SECONDS, trio.current_time() - began), MOST_SECONDS))
 
     async def _tell_all(self, changes: Sequence[Change]) -> None:

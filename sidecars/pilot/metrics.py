@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from pannier.shared.instances import State
 from pannier.sidecars.pilot.documents import Statistics as DocumentStatus
@@ -20,6 +21,13 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from pannier.sidecars.pilot.bridges.opening import Status as BridgeStatus
+    from pannier.sidecars.pilot.dns_server import Statistics as DnsStatus
+
+BRIDGE: Final = "bridge "
+DNS: Final = "dns "
 
 
 class Exposition:
@@ -52,6 +60,11 @@ class _Collector(Collector):
                     yield from _xds(part)
                 case DocumentStatus():
                     yield from _documents(part)
+        # By their names: their modules bring what a pilot without them does not need.
+        yield from _bridges(
+            {name.removeprefix(BRIDGE): part for name, part in status.parts.items() if name.startswith(BRIDGE)}
+        )
+        yield from _dns([part for name, part in status.parts.items() if name.startswith(DNS)])
 
     def _registered(self, status: Status) -> Iterator[Metric]:
         instances = GaugeMetricFamily(
@@ -160,6 +173,37 @@ def _documents(status: DocumentStatus) -> Iterator[Metric]:
     changes.add_metric(["accepted"], status.changes)
     changes.add_metric(["refused"], status.refused)
     yield changes
+
+
+def _bridges(bridges: Mapping[str, BridgeStatus]) -> Iterator[Metric]:
+    """One label is a bridge: whoever starts the pilot says how many there are."""
+    up = GaugeMetricFamily("pannier_pilot_bridge_up", "1 while the other registry answers.", labels=["bridge"])
+    instances = GaugeMetricFamily(
+        "pannier_pilot_bridge_instances",
+        "Instances that a bridge has brought in, and told the other side of.",
+        labels=["bridge", "direction"],
+    )
+    events = CounterMetricFamily(
+        "pannier_pilot_bridge_events", "What a bridge could not take over, and why.", labels=["bridge", "reason"]
+    )
+    for name, bridge in bridges.items():
+        up.add_metric([name], bridge.reachable)
+        instances.add_metric([name, "in"], bridge.instances)
+        instances.add_metric([name, "out"], bridge.written)
+        for reason in ("refused", "doubted", "stale", "taken"):
+            events.add_metric([name, reason], getattr(bridge, reason))
+    if bridges:
+        yield from (up, instances, events)
+
+
+def _dns(servers: Sequence[DnsStatus]) -> Iterator[Metric]:
+    if servers:
+        questions = CounterMetricFamily(
+            "pannier_pilot_dns_questions", "Questions over DNS, by what came of them.", labels=["verdict"]
+        )
+        for verdict in ("answered", "refused", "malformed", "dropped", "cut"):
+            questions.add_metric([verdict], sum(getattr(server, verdict) for server in servers))
+        yield questions
 
 
 def _gauge(name: str, documentation: str, value: float, *, unit: str = "") -> Metric:

@@ -6,7 +6,8 @@
   everybody a whole TTL.
 - Who does not renew is given up by the rules of `leases.py`: never the last of a service by time alone, never so many
   at once that the fault is more likely ours. Who is doubted by them and stays silent for `DOUBTED_TTLS` more goes as
-  well, one a window, where his service has others.
+  well, one a window, where his service has others. Where those are another pilot's, the doubt is written first, and
+  he goes a window later: else two pilots, each relying on the other's, would leave nobody.
 - A pilot that is blind (`peers.py`) takes no renewals: who renews has to find one that is not.
 - Tombstones are kept for `BURIED_SECONDS`: longer than any word of an old life may be under way.
 """
@@ -17,7 +18,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -26,7 +27,7 @@ import trio
 from pannier.shared.backoff import full_jitter
 from pannier.shared.errors import Blame, PannierError, Unreachable
 from pannier.shared.instances import Key, State
-from pannier.shared.leases import WINDOW_SECONDS, Lease, Leases, Registration
+from pannier.shared.leases import WINDOW_SECONDS, Leases, Registration
 from pannier.shared.pilot_stream import Gone, Instance
 from pannier.shared.ticks import next_tick
 from pannier.sidecars.pilot import entries
@@ -91,11 +92,18 @@ class Registry:
         self._pilot = peers.pilot if peers is not None else ""
         self._leases = Leases(clock(), capacity=2 * capacity)
         self._missed: dict[Key, int] = {}  # epochs of those that are given up, until that is written
+        self._doubts: dict[Key, int] = {}  # likewise, of those that are doubted
         self._lost: set[str] = set()  # keys that the store has lost, until they are written again
         self._doubted_at = clock()
+        self._touched: dict[Key, None] = {}  # told otherwise than before, though nothing was written
         self._watching = False
         self._untold: tuple[int, float] | None = None  # an own write that the watch has not told yet, and since when
         self._news = trio.Event()
+
+    @property
+    def pilot(self) -> str:
+        """The id by which an entry says that this pilot tends it; empty where no other can share the store."""
+        return self._pilot
 
     @property
     def preserving(self) -> bool:
@@ -124,20 +132,21 @@ class Registry:
             return Gone(key[1], 0 if entry is None else entry.epoch, entry is not None and entry.final)
         return self._instance(key_of(key))
 
-    async def wait_changed(self, after: int) -> None:
-        """Returns once the view is not at that revision, or has forgotten it."""
-        while self.view.revision == after and self.view.forgotten <= after:
+    async def wait_changed(self, after: int, setbacks: int) -> Collection[Key]:
+        """Returns once the view is not at that revision any more, has forgotten it, or was set back once more; with the
+        instances that are doubted or not otherwise than before, of which the view says nothing. For one caller."""
+        view = self.view
+        while view.revision == after and view.forgotten <= after and view.setbacks == setbacks and not self._touched:
             await self._news.wait()
+        touched, self._touched = self._touched, {}
+        return touched
 
-    async def catch_up(self, revision: int, *, within: float) -> None:
-        """Returns once that revision is known, or when it was not within so many seconds."""
+    async def catch_up(self, services: Mapping[str, int], *, within: float) -> None:
+        """Returns once these services are known up to these revisions, or when they were not within so many seconds."""
         with trio.move_on_after(within):
-            while self.view.revision < revision:
-                await self._news.wait()
-
-    def is_known(self, service: str, revision: int) -> bool:
-        """Whether who knew a service at that revision knows it still."""
-        return 0 < revision <= self.view.revision and self.view.revision_of(service) <= revision
+            for service, revision in services.items():
+                while self.view.revision_of(service) < revision:
+                    await self._news.wait()
 
     async def changes(self, after: int, services: Collection[str], *, wait: float) -> tuple[int, Sequence[str]]:
         """The services (of those named, or any) that have changed after that revision, and the revision at which they
@@ -177,8 +186,8 @@ class Registry:
         outcome = await self._decide(Action.REGISTER, key, decide)
         if outcome.verdict.accepted and outcome.entry is not None:
             self._renew(key, outcome.entry)
-        if outcome.verdict is Verdict.RENEWED and self._peers is not None and self._peers.blind:
-            raise Unreachable("this pilot does not hear its store", hint="renew with another one")
+        if outcome.verdict is Verdict.RENEWED:
+            self._refuse_if_blind()
         return outcome
 
     def renewed(self, key: Key, asked: Entry, *, state: State | None = None) -> Outcome | None:
@@ -203,7 +212,7 @@ class Registry:
 
     async def move(self, key: Key, epoch: int, state: State) -> Outcome:
         """A life says where it stands. Raises Unreachable."""
-        return await self._decide(Action.MOVE, key, lambda held: entries.move(held, epoch, state))
+        return await self._decide(Action.MOVE, key, lambda held: entries.move(held, epoch, state), sure=True)
 
     async def leave(self, key: Key, epoch: int | None) -> Outcome:
         """A life says that it ends; None is whichever is in force. Raises Unreachable."""
@@ -213,7 +222,7 @@ class Registry:
                 return Decision(Verdict.UNKNOWN)
             return entries.leave(held, epoch if epoch is not None else held.epoch if held is not None else 0)
 
-        return await self._decide(Action.LEAVE, key, decide)
+        return await self._decide(Action.LEAVE, key, decide, sure=True)
 
     async def follow(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reads everything, then what changes, for ever; started once everything is known for the first time."""
@@ -230,8 +239,7 @@ class Registry:
                     async for batch in changes:
                         attempt = 0
                         for item in batch:
-                            if self.view.follow(item):
-                                self._attend(item.key)
+                            self._hear(item)
                         self._heard()
             except Compacted as error:
                 _log.warning("%s: everything is read anew", error.message)
@@ -270,16 +278,28 @@ class Registry:
     def look(self) -> None:
         """Who has missed his time."""
         now = self._clock()
-        for key in self._leases.expire(now).evicted:
+        expiry = self._leases.expire(now)
+        for key in expiry.evicted:
             self._miss(key)
+        self._touch(expiry.suspected)
         if now - self._doubted_at >= WINDOW_SECONDS:
             for lease in self._leases.suspects():
                 registration = lease.registration
-                if now - lease.expires >= DOUBTED_TTLS * registration.ttl and self._has_others(registration.key):
+                if now - lease.expires >= DOUBTED_TTLS * registration.ttl and self._stop_waiting(registration.key):
                     self._doubted_at = now
-                    self._leases.confirm_gone(registration.key)
-                    self._miss(registration.key)
                     break
+
+    def _stop_waiting(self, key: Key) -> bool:
+        """Gives up who has been doubted for long, or has it written that he is; whether there was anything to do."""
+        entry, _ = self.view.get(key_of(key))
+        if entry is None or not (self._has_mine(key) or self._has_others(key)):
+            return False
+        if self._has_mine(key) or entry.doubted:
+            self._leases.confirm_gone(key)
+            self._miss(key)
+        else:
+            self._doubts[key] = entry.epoch
+        return True
 
     async def write_down(self) -> None:
         """What was decided and is not in the store yet, and whoever was tended by a pilot that has gone. Raises
@@ -292,6 +312,11 @@ class Registry:
                 give_up = partial(entries.give_up, epoch=epoch, pilot=self._pilot)
                 await self._decide(Action.GIVE_UP, instance, give_up)
                 self._missed.pop(instance, None)
+        for instance, epoch in tuple(self._doubts.items()):
+            doubt = partial(entries.doubt, epoch=epoch, pilot=self._pilot)
+            await self._decide(Action.DOUBT, instance, doubt)
+            self._doubts.pop(instance, None)
+            self._doubted_at = self._clock()  # from when on the others may know
         if self._peers is not None:
             for pilot in filter(self._peers.gone, self.view.pilots()):
                 take_over = partial(entries.take_over, before=pilot, pilot=self._pilot)
@@ -312,10 +337,12 @@ class Registry:
                 if self.view.get(key)[1] == version:
                     self.view.correct(key, None)
 
-    async def _decide(self, action: Action, key: Key, decide: Callable[[Entry | None], Decision]) -> Outcome:
+    async def _decide(
+        self, action: Action, key: Key, decide: Callable[[Entry | None], Decision], *, sure: bool = False
+    ) -> Outcome:
         """Decides and writes, and counts what came of it."""
         try:
-            outcome = await self._swap(key, decide)
+            outcome = await self._swap(key, decide, sure=sure)
         except Full:
             self.tally.decisions[action, FULL] += 1
             raise
@@ -326,8 +353,9 @@ class Registry:
         self.tally.decisions[action, outcome.verdict] += 1
         return outcome
 
-    async def _swap(self, key: Key, decide: Callable[[Entry | None], Decision]) -> Outcome:
-        """Asks what follows from the entry that is known, and swaps it in; of another one if somebody was quicker."""
+    async def _swap(self, key: Key, decide: Callable[[Entry | None], Decision], *, sure: bool) -> Outcome:
+        """Asks what follows from the entry that is known, and swaps it in; of another one if somebody was quicker. If
+        nothing follows, the store is asked first for `sure`: another pilot may have written what is not known yet."""
         name = key_of(key)
         for _ in range(ATTEMPTS):
             held, version = self.view.get(name)
@@ -335,6 +363,10 @@ class Registry:
             write = decision.write
             if write is None and decision.verdict is Verdict.RENEWED and version == ABSENT:
                 write = held  # which the store has lost
+            if write is None and sure:
+                sure = False
+                await self._look_up(name)
+                continue
             if write is None:
                 return Outcome(decision.verdict, held)
             self._make_room(held, write)
@@ -360,6 +392,12 @@ class Registry:
         if self._peers is not None and self._peers.blind:
             raise Unreachable("this pilot does not hear its store", hint="renew with another one")
 
+    async def _look_up(self, name: str) -> None:
+        """Learns what the store has at a key, if it is news. Raises Unreachable."""
+        item = await self._store.get(name)
+        if item is not None and self.view.learn(item):
+            self._attend(name)
+
     def _make_room(self, held: Entry | None, write: Entry) -> None:
         """Raises Full."""
         if not write.gone and (held is None or held.gone) and len(self.view) >= self._capacity:
@@ -375,6 +413,13 @@ class Registry:
         self._watching = True
         self._heard()
 
+    def _hear(self, item: Item) -> None:
+        """What the watch says."""
+        if self.view.lacks(item) and self._is_mine(self.view.get(item.key)[0]):
+            self._lost.add(item.key)
+        if self.view.follow(item):
+            self._attend(item.key)
+
     def _attend(self, name: str, *, grace: float = 0.0) -> None:
         """Times whom this pilot tends, as it is known now, and nobody else."""
         entry, _ = self.view.get(name)
@@ -383,12 +428,22 @@ class Registry:
         if entry is None or not self._is_mine(entry):
             self._leases.forget(key)
             self._missed.pop(key, None)
+            self._doubts.pop(key, None)
         elif lease is None or _registration(key, entry) != lease.registration:
             self._renew(key, entry, grace=grace)
 
     def _renew(self, key: Key, entry: Entry, *, grace: float = 0.0) -> None:
         self._missed.pop(key, None)
+        self._doubts.pop(key, None)
+        before = self._leases.get(key)
+        if before is not None and before.suspect:
+            self._touch([key])
         self._leases.register(_registration(key, entry), self._clock() + grace)
+
+    def _touch(self, keys: Collection[Key]) -> None:
+        if keys:
+            self._touched.update(dict.fromkeys(keys))
+            self._tell()
 
     def _miss(self, key: Key) -> None:
         entry, _ = self.view.get(key_of(key))
@@ -398,11 +453,18 @@ class Registry:
     def _is_mine(self, entry: Entry | None) -> bool:
         return entry is not None and not entry.gone and entry.pilot == self._pilot
 
-    def _has_others(self, key: Key) -> bool:
-        """Whether the service has another instance that nobody doubts."""
+    def _has_mine(self, key: Key) -> bool:
+        """Whether the service has another instance that is up, that this pilot tends and does not doubt."""
         others = (instance_of(name) for name in self.view.alive(key[0]))
-        leases: list[Lease | None] = [self._leases.get(other) for other in others if other != key]
-        return any(lease is None or not lease.suspect for lease in leases)
+        leases = (self._leases.get(other) for other in others if other != key)
+        return any(one is not None and not one.suspect and one.registration.state is State.UP for one in leases)
+
+    def _has_others(self, key: Key) -> bool:
+        """Whether the service has an instance that is up, and that another pilot tends and has not said to doubt."""
+        if self._peers is None or self._peers.blind:
+            return False
+        others = [one for name in self.view.alive(key[0]) if (one := self.view.get(name)[0]) is not None]
+        return any(one.pilot != self._pilot and not one.doubted and one.state is State.UP for one in others)
 
     def _heard(self) -> None:
         """The view has gone on."""
@@ -419,7 +481,7 @@ class Registry:
         assert entry is not None, "it is alive"
         key = instance_of(name)
         lease = self._leases.get(key)
-        suspect = lease is not None and lease.suspect
+        suspect = entry.doubted or (lease is not None and lease.suspect)
         return Instance(*key, entry.address, entry.state, entry.epoch, version, dict(entry.metadata), suspect)
 
 

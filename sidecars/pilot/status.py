@@ -80,7 +80,3 @@ class Account:
             peers=[] if self.peers is None else self.peers.statistics(),
             parts={name: statistics() for name, statistics in self.parts.items()},
         )
-
-    def part(self, name: str) -> object:
-        """What one part says of itself; None if there is no such part."""
-        return self.parts[name]() if name in self.parts else None

@@ -22,6 +22,7 @@ class Action(StrEnum):
     REGISTER = "register"
     MOVE = "move"
     LEAVE = "leave"
+    DOUBT = "doubt"
     GIVE_UP = "give_up"
     TAKE_OVER = "take_over"
     RESTORE = "restore"

@@ -5,7 +5,8 @@ It is told in two ways that overtake each other: the store's watch, in order, an
 - Both may bring an entry; an older version than what is known means nothing.
 - Revisions and changes are the watch's alone. A watcher who goes on from a revision has missed nothing up to it.
 - A store that lacks what was known has lost it, for nobody is deleted without a tombstone: it goes on to be known, and
-  is named, so that it can be written again. Only a tombstone may be missing, when it was buried.
+  is named, so that it can be written again. So it is where the watch says that a life was deleted, or replaced by an
+  older one or by nonsense: that was none of us. Only a tombstone may be missing, when it was buried.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ _decode = msgspec.msgpack.Decoder(Entry).decode
 
 
 class View:
-    """`revision` is that of the last change; changes after `forgotten` are known."""
+    """`revision` is that of the last change; changes after `forgotten` are known. `setbacks` counts how often the store
+    was set back, after which revisions mean something else."""
 
     def __init__(self) -> None:
-        self.revision = self.forgotten = 0
+        self.revision = self.forgotten = self.setbacks = 0
         self._known: dict[str, tuple[Entry, int]] = {}
         self._alive: dict[str, set[str]] = {}  # keys by service
         self._tended: dict[str, set[str]] = {}  # keys by the pilot that tends them
@@ -67,7 +69,7 @@ class View:
         return {state: self._states[state] for state in State}
 
     def revision_of(self, service: str) -> int:
-        """That of the last write to it, 0 if there is none."""
+        """That of its last change, 0 if there is none."""
         return self._revisions.get(service, 0)
 
     def pilots(self) -> Sequence[str]:
@@ -87,16 +89,19 @@ class View:
 
     def follow(self, item: Item) -> bool:
         """What the watch says, in its order; whether it was news."""
-        news = self.learn(item)
+        lost = self.lacks(item)
+        if lost:
+            self.correct(item.key, None if item.value is None else item)
+        news = lost or self.learn(item)
         self.revision = max(self.revision, item.version)
         service, _ = instance_of(item.key)
-        self._revisions[service] = max(item.version, self._revisions.get(service, 0))
-        visible = _visible(_decoded(item))
+        visible = _visible(self.get(item.key)[0] if lost else _decoded(item))
         if self._told.get(item.key) != visible:
             if visible is None:
                 del self._told[item.key]
             else:
                 self._told[item.key] = visible
+            self._revisions[service] = max(item.version, self._revisions.get(service, 0))
             self._changes.append((item.version, item.key))
             self._last[instance_of(item.key)[0]] = item.version
             while len(self._changes) > KEPT:
@@ -105,6 +110,14 @@ class View:
                 if self._last.get(service) == self.forgotten:
                     del self._last[service]
         return news
+
+    def lacks(self, item: Item) -> bool:
+        """Whether what the watch is about to say is that the store has lost a life that is known."""
+        entry, version = self.get(item.key)
+        if item.version <= version or entry is None or entry.gone:
+            return False
+        found = _decoded(item)
+        return found is None or found.epoch < entry.epoch
 
     def correct(self, key: str, item: Item | None) -> None:
         """What the store has in fact, after a swap found another version than the known one. A life that is known and
@@ -124,6 +137,7 @@ class View:
         if backwards:  # it was restored from a copy: nobody's revision means anything any more
             _log.warning("the store is at revision %d, and was at %d: it was set back", revision, self.revision)
             self.revision = self.forgotten = revision
+            self.setbacks += 1
             self._forget()
             self._revisions.clear()
         lost = [key for key in self._known if self._lost(key, revision, backwards=backwards)]
@@ -138,6 +152,8 @@ class View:
                 self.correct(item.key, item)
                 if not entry.gone and self.get(item.key)[0] is entry:
                     lost.append(item.key)
+            elif self.lacks(item):
+                lost.append(item.key)
             self.follow(item)
         if not self._begun:
             self._begun, self.forgotten = True, self.revision

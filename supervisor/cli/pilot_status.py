@@ -124,6 +124,10 @@ def _cell(value: Any) -> Any:
 def _joined(found: Mapping[str, Any]) -> str:
     """Counts before their names, anything else behind them."""
     return ", ".join(
-        f"{value} {name}" if isinstance(value, (int, float)) else f"{name}: {_cell(value)}"
+        f"{name}: {'yes' if value else 'no'}"
+        if isinstance(value, bool)
+        else f"{value} {name}"
+        if isinstance(value, (int, float))
+        else f"{name}: {_cell(value)}"
         for name, value in found.items()
     )

@@ -23,6 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import trio
@@ -48,12 +49,14 @@ REMAINDERS = {ORDERS: 7, SECOND: 32}
 class Stage:
     """The profile under which a bed stands, and what is laid over it for every service. `disk_mib`: its runtime and its
     state folder are disks of their own, of so many MiB each, which takes root. `descriptors`: each process may open so
-    many."""
+    many. `store`: each service is on a host of its own, and they know each other by pilots on that store (`spread.py`).
+    """
 
     profile: str
     settings: Sequence[str] = ()
     disk_mib: int = 0
     descriptors: int = 0
+    store: Literal["", "sqlite", "etcd", "etcds"] = ""
 
     def limit(self) -> None:
         """Limits this process, and so whatever it starts. A service starts its keeper so early that who limits it from
@@ -107,16 +110,25 @@ class Bed:
 
     def run(self, name: str, *options: str, command: Sequence[str], **given: str) -> subprocess.Popen[str]:
         """`pannier run` in this bed, its output in a file; `given` is added to its environment."""
-        words = ["run", "--name", name, "--profile", self.stage.profile, "--outbound-port", "auto"]
+        words = ["run", "--name", self.named(name), "--profile", self.stage.profile, "--outbound-port", "auto"]
         words += [word for setting in self.stage.settings for word in ("--set", setting)]
-        usual = self.host.environment
+        host = self.host_of(name)
+        usual = host.environment
         with self.log(name).open("ab") as log:
-            self.host.environment = usual | given
+            host.environment = usual | given
             command = (*words, *options, "--", *command)
-            process = self.host.start(*command, stdout=log, stderr=log, preexec_fn=self.stage.limit)
-            self.host.environment = usual
+            process = host.start(*command, stdout=log, stderr=log, preexec_fn=self.stage.limit)
+            host.environment = usual
         self.running[name] = process
         return process
+
+    def host_of(self, name: str) -> Host:
+        """Where a service runs."""
+        return self.host
+
+    def named(self, name: str) -> str:
+        """What a service is called where it runs."""
+        return name
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
@@ -131,19 +143,23 @@ class Bed:
         """Seconds until all processes of the service are ready; an AssertionError says who was not, or how it ended."""
         process = self.running[name]
         try:
-            took = wait_until(lambda: process.poll() is not None or self.host.ready(name), "it is ready", within=within)
+            took = wait_until(lambda: process.poll() is not None or self.is_ready(name), "it is ready", within=within)
         except AssertionError as error:
-            states = {each.name: each.state for each in self.host.processes(name) if not each.ready}
+            states = {each.name: each.state for each in self.processes(name).values() if not each.ready}
             raise AssertionError(f"{name}: {error}; {states or 'its supervisor does not answer'}") from error
         if process.poll() is not None:
             raise AssertionError(f"{name} ended with {process.returncode}: {self.log(name).read_text()[-300:]!r}")
         return took
 
+    def is_ready(self, name: str) -> bool:
+        """Whether all processes of the service are."""
+        return self.host_of(name).ready(self.named(name))
+
     def known(self) -> int:
         """How many instances the caller's discovery holds for usable."""
 
         async def ask() -> Services:
-            async with open_bus(self.host.runtime / SHOP / "bus.sock") as bus:
+            async with open_bus(self.host_of(SHOP).runtime / SHOP / "bus.sock") as bus:
                 return await bus.request("discovery", "services", Nothing(), Services, timeout=PATIENCE)
 
         try:
@@ -154,15 +170,15 @@ class Bed:
 
     def address(self, name: str, what: str) -> str:
         """host:port of a service's `inbound`, `outbound`, `readyz` and so on."""
-        return urlsplit(self.host.urls(name)[what]).netloc
+        return urlsplit(self.host_of(name).urls(self.named(name))[what]).netloc
 
     def processes(self, name: str) -> dict[str, Process]:
         """What `ps` shows of a service, by the name of the process; nothing while no supervisor answers."""
-        return {process.name: process for process in self.host.processes(name)}
+        return {process.name: process for process in self.host_of(name).processes(self.named(name))}
 
     def sidecars(self, name: str) -> dict[str, tuple[int, bool]]:
         """(PID, ready) of each sidecar that runs: asked often, since it costs the supervisor next to nothing."""
-        found = self.host.ask(name, "sidecar.list", Nothing(), SidecarList).sidecars
+        found = self.host_of(name).ask(self.named(name), "sidecar.list", Nothing(), SidecarList).sidecars
         return {sidecar.name: (sidecar.pid, sidecar.ready) for sidecar in found if sidecar.state}
 
     def answers(self, name: str, page: str) -> int:
@@ -184,19 +200,24 @@ class Bed:
         """Whether every origin answers 503 from now on."""
         (self.ledgers / "fail").touch() if failing else (self.ledgers / "fail").unlink()
 
+    def hosts(self) -> Sequence[Host]:
+        """All that services run on."""
+        return [self.host]
+
     def close(self) -> None:
         """Ends everything that was started here."""
         for process in self.running.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
                 process.terminate()
-        for process in self.host.started:
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        kill(self.host.survivors())
+        for host in self.hosts():
+            for process in host.started:
+                try:
+                    process.wait(PATIENCE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            kill(host.survivors())
         if self.stage.disk_mib:
             for folder in (self.host.runtime, self.state):
                 subprocess.run(["umount", "--lazy", str(folder)], check=True)

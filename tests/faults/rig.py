@@ -23,6 +23,7 @@ from tests.faults.ledger import faults
 from tests.faults.load import Flow, Load
 from tests.faults.record import LATEST
 from tests.faults.row import Row
+from tests.faults.spread import Spread
 from tests.faults.verdict import Count, Outcome, Trial, outcome, void, void_outcome, weigh, weigh_p99
 from tests.faults.waiting import pause
 
@@ -130,7 +131,7 @@ class Rig:
             self._leave()
         if self._bed is None:
             with undisturbed():
-                self._bed = Bed(stage)
+                self._bed = Spread(stage) if stage.store else Bed(stage)
             self._bed.make()
         return self._bed
 

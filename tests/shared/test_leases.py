@@ -168,6 +168,17 @@ def test_time_that_this_process_slept_is_forgiven() -> None:
     assert advance(leases, 605, 609.5) == []
 
 
+def test_who_has_renewed_since_a_pause_is_not_forgiven_it_as_well() -> None:
+    leases = Leases(0)
+    leases.register(one("a"), 0)
+    leases.register(one("b"), 0)
+    leases.register(one("a"), 3600)  # which is the first thing that happens after it
+    assert leases.expire(3600).forgiven == 3600
+    assert advance(leases, 3600, 3609.5) == []
+    leases.register(one("b"), 3609.5)
+    assert advance(leases, 3609.5, 3611) == [("orders", "a")]
+
+
 def test_a_wiped_source_doubts() -> None:
     leases = Leases(0)
     leases.register(one("a"), 0)

@@ -28,6 +28,7 @@ from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from pannier.sidecars.pilot.grpc.call import CallOver, Code, GrpcError, Handler
 from pannier.sidecars.pilot.grpc.exchange import Exchange, status_of
+from pannier.sidecars.pilot.grpc.frames import FrameCounter, FrameError
 from pannier.sidecars.pilot.grpc.limits import MAX_SETTINGS, Limits, Patience
 from pannier.sidecars.pilot.grpc.wire import (
     BEGIN,
@@ -72,6 +73,7 @@ class Connection:
         self._stream = stream
         self._h2 = _machine(shared.limits)
         self._calls: dict[int, Exchange] = {}
+        self._frames = FrameCounter()
         self._patience = Patience(shared.limits)
         self._scope, self._reading = trio.CancelScope(), trio.CancelScope()
         self._leaving = False  # no call is taken any more
@@ -167,16 +169,17 @@ class Connection:
         while data := await self._stream.receive_some(_CHUNK):
             self._heard, self._pinged = trio.current_time(), None
             try:
+                number = self._frames.count(data)
                 for event in self._h2.receive_data(data):
                     self._greeted = True
                     react = _REACTIONS.get(type(event))
                     if react is not None:
                         react(self, event)
-                    elif not self._patience.idle_frame(self._heard):
-                        raise _Flood(f"{self.limits.idle_frames} frames that bring nothing")
-            except _Flood as flood:
-                _log.warning("%s is sent away: %s", self.peer, flood)
-                self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, str(flood).encode())
+                if not self._patience.frames(number, self._heard):
+                    raise _Abuse(f"more than {self.limits.idle_frames} frames that bring nothing")
+            except (_Abuse, FrameError) as abuse:
+                _log.warning("%s is sent away: %s", self.peer, abuse)
+                self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, str(abuse).encode())
                 return
             except H2Error as error:
                 _log.info("%s is sent away: %s", self.peer, error)
@@ -222,7 +225,6 @@ class Connection:
         stream, now = event.stream_id, self._heard
         most = self.limits.streams
         if self._leaving or len(self._calls) >= (2 * most if self._acknowledged else most):
-            self._on_nothing(event)
             self._reset(stream, ErrorCodes.REFUSED_STREAM)
             return
         self._patience.useful()
@@ -251,9 +253,7 @@ class Connection:
         if self._owed >= _WINDOW // 2:
             self._h2.increment_flow_control_window(self._owed)
             self._owed = 0
-        if not event.data:
-            self._on_nothing(event)
-        else:
+        if event.data:
             self._patience.useful()
         call = self._calls.get(event.stream_id)
         if call is None or call.reason is not None:
@@ -285,29 +285,22 @@ class Connection:
         if event.stream_id in self._calls:
             self._calls[event.stream_id].scope.cancel()
         if not self._patience.reset(self._heard):
-            raise _Flood(f"{self.limits.resets} calls were reset")
+            raise _Abuse(f"{self.limits.resets} calls were reset")
 
     def _on_window(self, event: events.WindowUpdated) -> None:
-        self._on_nothing(event)
         if not event.stream_id:
             self._room.unpark()
         elif event.stream_id in self._calls:
             self._calls[event.stream_id].window.unpark_all()
 
     def _on_settings(self, event: events.RemoteSettingsChanged) -> None:
-        self._on_nothing(event)
         if len(self._h2.remote_settings) > MAX_SETTINGS:
-            raise _Flood(f"{len(self._h2.remote_settings)} settings")
+            raise _Abuse(f"{len(self._h2.remote_settings)} settings")
         for call in self._calls.values():
             call.window.unpark_all()
 
     def _on_acknowledged(self, event: events.SettingsAcknowledged) -> None:
-        self._on_nothing(event)
         self._acknowledged = True
-
-    def _on_nothing(self, event: events.Event) -> None:
-        if not self._patience.idle_frame(self._heard):
-            raise _Flood(f"{self.limits.idle_frames} frames that bring nothing")
 
     def _on_left(self, event: events.ConnectionTerminated) -> None:
         raise H2Error("it has left")
@@ -395,7 +388,7 @@ class Connection:
         return found is not None and not found.closed
 
 
-class _Flood(Exception):
+class _Abuse(Exception):
     """The peer asks too much of this connection."""
 
 

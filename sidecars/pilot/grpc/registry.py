@@ -87,7 +87,10 @@ class _Service:
         )
 
     async def drain(self, asked: Any) -> Any:
-        drained = await changing.drain(self._registry, key_of(asked.service, asked.id), _epoch(asked.epoch))
+        key, epoch = key_of(asked.service, asked.id), _epoch(asked.epoch)
+        if epoch is None:
+            raise ValueError("which life drains? send its epoch")
+        drained = await changing.drain(self._registry, key, epoch)
         return MESSAGES[f"{PACKAGE}.DrainResponse"](epoch=drained.epoch, state=STATES[drained.state])
 
     async def deregister(self, asked: Any) -> Any:

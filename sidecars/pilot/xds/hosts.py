@@ -15,8 +15,9 @@ from pannier.sidecars.pilot.policy import Policy
 from pannier.sidecars.pilot.protobuf import delimited
 from pannier.sidecars.pilot.xds.endpoints import Client
 from pannier.sidecars.pilot.xds.resources import Resource, Type, encode
-from pannier.sidecars.pilot.xds.routes import route_configuration, targets
+from pannier.sidecars.pilot.xds.routes import Shared, VirtualHosts, targets
 from pannier.sidecars.pilot.xds.schema import MESSAGES
+from pannier.sidecars.pilot.xds.words import Json
 
 _log = logging.getLogger("pannier.pilot")
 
@@ -34,14 +35,20 @@ class Hosts:
     """By stage and kind of client."""
 
     def __init__(self) -> None:
+        self._policies: dict[_Whose, VirtualHosts] = {}
         self._services: dict[_Whose, dict[str, Host]] = {}
         self._others: dict[_Whose, Mapping[str, Host]] = {}
+        self._shared: dict[
+            _Whose, dict[int, bytes]
+        ] = {}  # routes of several hosts, by their id, while there is a policy
 
     def forget(self, stage: str) -> None:
         """Its policy is another, or nobody needs it."""
         for client in Client:
+            self._policies.pop((stage, client), None)
             self._services.pop((stage, client), None)
             self._others.pop((stage, client), None)
+            self._shared.pop((stage, client), None)
 
     def drop(self, service: str) -> None:
         """It is no more."""
@@ -50,14 +57,17 @@ class Hosts:
 
     def of(self, policy: Policy, stage: str, client: Client, services: Sequence[str]) -> Mapping[str, Host]:
         """Those of these services, and of what else routes lead from."""
-        made = self._services.setdefault((stage, client), {})
+        whose = stage, client
+        if whose not in self._policies:
+            self._policies[whose] = VirtualHosts(policy, client.value)
+        told, made = self._policies[whose], self._services.setdefault(whose, {})
+        shared = self._shared.setdefault(whose, {})
         for service in services:
             if service not in made:
-                found = _made(policy, client, [service])
-                made[service] = found.get(service, Host(b"", frozenset()))
-        if (stage, client) not in self._others:
-            self._others[stage, client] = _made(policy, client, [])
-        return {**self._others[stage, client], **{service: made[service] for service in services}}
+                made[service] = _made([told.of_service(service)], shared).get(service, Host(b"", frozenset()))
+        if whose not in self._others:
+            self._others[whose] = _made(told.others(()), shared)
+        return {**self._others[whose], **{service: made[service] for service in services}}
 
 
 def routes(name: str, hosts: Mapping[str, Host]) -> Resource:
@@ -65,16 +75,29 @@ def routes(name: str, hosts: Mapping[str, Host]) -> Resource:
     return encode(Type.ROUTES, name, b"".join((delimited(1, name.encode()), *(host.field for host in hosts.values()))))
 
 
-def _made(policy: Policy, client: Client, services: Sequence[str]) -> Mapping[str, Host]:
+def _made(told: Sequence[Json], shared: dict[int, bytes]) -> Mapping[str, Host]:
     """Without a host that our table lacks a word for: a fault of ours, which is logged, and which nobody is told."""
-    told, _ = route_configuration(policy, services, name="", client=client.value)
     found: dict[str, Host] = {}
-    for host in told["virtual_hosts"]:
+    for host in told:
         try:
-            message = MESSAGES.from_json("envoy.config.route.v3.VirtualHost", host)
+            head = _encoded("VirtualHost", {field: value for field, value in host.items() if field != "routes"})
+            entries = [delimited(3, _route(route, shared)) for route in host["routes"]]
         except json_format.ParseError as error:
             _log.error("routes of %s are not told: %s", host.get("name"), error)
             continue
-        field = delimited(2, message.SerializeToString(deterministic=True))
+        field = delimited(2, b"".join((head, *entries)))
         found[host["name"]] = Host(field, targets({"virtual_hosts": [host]}))
     return found
+
+
+def _route(route: Json, shared: dict[int, bytes]) -> bytes:
+    if not isinstance(route, Shared):
+        return _encoded("Route", route)
+    if id(route) not in shared:
+        shared[id(route)] = _encoded("Route", route)
+    return shared[id(route)]
+
+
+def _encoded(message: str, told: Json) -> bytes:
+    encoded: bytes = MESSAGES.from_json(f"envoy.config.route.v3.{message}", told).SerializeToString(deterministic=True)
+    return encoded

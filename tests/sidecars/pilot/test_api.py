@@ -20,6 +20,8 @@ from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
 
+from tests.sidecars.pilot.described import conforms
+
 A = "/v1/instances/orders/a"
 HERE = {"address": "10.0.0.1", "port": 80}
 
@@ -38,7 +40,9 @@ class Pilot:
         sent = tuple((name.replace("_", "-"), value) for name, value in headers.items())
         response = await (api or self.api).handle(Request(method, target, sent, data))
         assert isinstance(response, Response)
-        return response.status, json.loads(response.body)
+        said = json.loads(response.body)
+        conforms(method, target, response.status, said)
+        return response.status, said
 
 
 @pytest.fixture
@@ -87,12 +91,12 @@ async def test_an_older_life_is_refused_and_told_which_epoch_would_do(
     pilot: Pilot, method: str, target: str, body: object
 ) -> None:
     await pilot.ask("PUT", A, {"address": "10.0.0.2:80", "epoch": 2})
-    before = await pilot.ask("GET", "/v1/services")
+    before = (await pilot.ask("GET", "/v1/services"))[1]["services"]
     status, said = await pilot.ask(method, target, body)
     assert status == 409
     assert "epoch 2 at 10.0.0.2:80 is in force" in said["error"]
     assert "epoch 3 or greater" in said["hint"]
-    assert await pilot.ask("GET", "/v1/services") == before
+    assert (await pilot.ask("GET", "/v1/services"))[1]["services"] == before
 
 
 async def test_who_has_left_is_told_so(pilot: Pilot) -> None:

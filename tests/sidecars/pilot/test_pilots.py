@@ -1,9 +1,6 @@
-"""Pilots over a store on paper, whose watches are delivered by hand: late, in any order with the answers, or never."""
+"""Pilots that share a store: what one has not heard yet, who has gone, and who takes over."""
 
 from __future__ import annotations
-
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
@@ -12,133 +9,14 @@ import trio.testing
 from pannier.shared.errors import Unreachable
 from pannier.shared.instances import State
 from pannier.sidecars.pilot.entries import PREFIX, Entry, Verdict, key_of
-from pannier.sidecars.pilot.peers import GONE_SECONDS, Peers
+from pannier.sidecars.pilot.peers import GONE_SECONDS
 from pannier.sidecars.pilot.peers import PREFIX as PILOTS
-from pannier.sidecars.pilot.registry import BURIED_SECONDS, DOUBTED_TTLS, Registry
-from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item
+from pannier.sidecars.pilot.registry import BURIED_SECONDS, DOUBTED_TTLS
+from pannier.sidecars.pilot.store import Compacted
+
+from tests.sidecars.pilot.paper import TTL, World, entry
 
 A, B = ("orders", "a"), ("orders", "b")
-TTL = 10
-
-
-def entry(epoch: int = 1, address: str = "10.0.0.1:80") -> Entry:
-    return Entry(epoch, address, ttl_ms=1000 * TTL)
-
-
-class Paper:
-    """A store that keeps everything in order and tells nobody. `down` are the pilots that it does not answer."""
-
-    def __init__(self) -> None:
-        self.revision = 0
-        self.items: dict[str, Item] = {}
-        self.log: list[Item] = []
-
-    def write(self, key: str, value: bytes | None) -> Item:
-        self.revision += 1
-        item = Item(key, value, self.revision)
-        self.log.append(item)
-        if value is None:
-            self.items.pop(key, None)
-        else:
-            self.items[key] = item
-        return item
-
-
-class Pilot:
-    """One pilot, its connection to the store, and how far its watch has been delivered."""
-
-    def __init__(self, paper: Paper, name: str, world: World) -> None:
-        self.paper, self.world = paper, world
-        self.down = False
-        self.told = 0
-        self.beats = 0
-        self.peers = Peers(self, name, clock=lambda: world.now)
-        self.registry = Registry(self, clock=lambda: world.now, wall=lambda: world.wall, peers=self.peers)
-
-    async def get(self, key: str) -> Item | None:
-        await self._ask()
-        return self.paper.items.get(key)
-
-    async def scan(self, prefix: str) -> tuple[int, Sequence[Item]]:
-        await self._ask()
-        return self.paper.revision, [
-            self.paper.items[key] for key in sorted(self.paper.items) if key.startswith(prefix)
-        ]
-
-    async def swap(self, key: str, value: bytes | None, version: int) -> int:
-        await self._ask()
-        found = self.paper.items.get(key)
-        if (found.version if found is not None else ABSENT) != version:
-            raise Conflict(key)
-        item = self.paper.write(key, value)
-        return ABSENT if value is None else item.version
-
-    @asynccontextmanager
-    async def watch(self, prefix: str, after: int) -> AsyncIterator[AsyncIterator[Sequence[Item]]]:
-        raise NotImplementedError("it is delivered by hand")
-        yield
-
-    async def read(self) -> None:
-        """Reads everything, as after a lost watch."""
-        self.registry._read(*await self.scan(PREFIX))
-        self.told = self.paper.revision
-
-    def deliver(self, most: int | None = None) -> None:
-        """What the watch has not told yet, or the next so many."""
-        waiting = [item for item in self.paper.log if item.version > self.told]
-        for item in waiting[:most]:
-            self.told = item.version
-            if item.key.startswith(PILOTS):
-                self.peers._hear(item)
-            elif self.registry.view.follow(item):
-                self.registry._attend(item.key)
-        self.registry._tell()
-
-    def beat(self) -> None:
-        if not self.down:
-            self.beats += 1
-            self.paper.write(PILOTS + self.peers.pilot, b"%d" % self.beats)
-
-    async def _ask(self) -> None:
-        await trio.lowlevel.checkpoint()
-        if self.down:
-            raise Unreachable("no store")
-
-    def ids(self, service: str = "orders") -> Sequence[str]:
-        return [instance.id for instance in self.registry.instances(service)]
-
-
-class World:
-    """Pilots on one store, and a clock that they share."""
-
-    def __init__(self, *names: str) -> None:
-        self.now, self.wall = 1000.0, 1e9
-        self.paper = Paper()
-        self.pilots = [Pilot(self.paper, name, self) for name in names]
-        for pilot in self.pilots:
-            pilot.beat()
-        for pilot in self.pilots:
-            pilot.deliver()
-
-    async def begin(self) -> None:
-        """Each pilot reads what there is, as at its start."""
-        for pilot in self.pilots:
-            await pilot.read()
-
-    async def later(self, seconds: int, *, renewing: Sequence[tuple[Pilot, tuple[str, str]]] = ()) -> None:
-        """Seconds go by, in which each pilot that has a store beats, is told everything, and does what follows."""
-        for second in range(seconds):
-            self.now += 1
-            for pilot in self.pilots:
-                if second % 3 == 0:
-                    pilot.beat()
-            for pilot, key in renewing if second % 3 == 0 else ():
-                await pilot.registry.register(key, entry())
-            for pilot in self.pilots:
-                if not pilot.down:
-                    pilot.deliver()
-                    pilot.registry.look()
-                    await pilot.registry.write_down()
 
 
 @pytest.fixture
@@ -281,6 +159,26 @@ async def test_what_a_store_has_lost_is_told_on_and_written_again(world: World) 
     assert one.ids() == ["a"]
 
 
+@pytest.mark.parametrize(
+    "value", [None, b"nonsense", msgspec.msgpack.encode(entry(1, "10.0.0.9:80"))], ids=["deleted", "nonsense", "older"]
+)
+async def test_what_others_do_to_a_store_ends_nobody_and_is_mended(world: World, value: bytes | None) -> None:
+    one, two = world.pilots
+    await one.registry.register(A, entry(2))
+    for pilot in world.pilots:
+        pilot.deliver()
+    revision = one.registry.view.revision
+    world.paper.write(key_of(A), value)
+    for pilot in world.pilots:
+        pilot.deliver()
+        assert [(i.id, i.epoch) for i in pilot.registry.instances("orders")] == [("a", 2)]
+    assert (await two.registry.changes(revision, set(), wait=0))[1] == []
+    await one.registry.write_down()
+    assert msgspec.msgpack.decode(world.paper.items[key_of(A)].value or b"", type=Entry).epoch == 2
+    two.deliver()
+    assert (await two.registry.move(A, 2, State.DRAINING)).verdict is Verdict.CHANGED
+
+
 async def test_a_store_that_was_set_back_does_not_set_back_anybody(world: World) -> None:
     one, _ = world.pilots
     await world.begin()
@@ -322,6 +220,51 @@ async def test_who_is_doubted_goes_in_the_end_where_others_are(world: World) -> 
     assert one.ids() == sorted(key[1] for key in keys[2:])
     assert one.ids("single") == ["s"], "there is nobody else"
     assert not one.registry.preserving
+
+
+async def test_pilots_that_rely_on_each_others_instances_do_not_leave_nobody(world: World) -> None:
+    one, two = world.pilots
+    await one.registry.register(A, entry())
+    await two.registry.register(B, entry())
+    for _ in range((DOUBTED_TTLS + 8) * TTL):
+        world.now += 1
+        for pilot in world.pilots:
+            pilot.beat()
+            pilot.registry.look()
+        for pilot in world.pilots:  # both decide before either hears of the other
+            await pilot.registry.write_down()
+        for pilot in world.pilots:
+            pilot.deliver()
+    assert [(i.id, i.suspect) for i in one.registry.instances("orders")] == [("a", True), ("b", True)]
+    assert (await two.registry.register(B, entry())).verdict is Verdict.CHANGED, "it is doubted no more"
+    await world.later(4 * TTL, renewing=[(two, B)])
+    assert two.ids() == ["b"], "now there is another one"
+
+
+async def test_who_is_given_up_but_still_in_the_store_is_nobody_to_rely_on(world: World) -> None:
+    one, _ = world.pilots
+    keys = [("orders", f"i{number}") for number in range(3)]
+    for key in keys:
+        await one.registry.register(key, entry())
+    one.deliver()
+    one.down = True  # and nothing that is decided can be written
+    for second in range((DOUBTED_TTLS + 20) * TTL):
+        world.now += 1
+        if second < TTL * (DOUBTED_TTLS + 4):
+            one.registry._renew(keys[0], one.registry.view.get(key_of(keys[0]))[0])  # type: ignore[arg-type]
+        one.registry.look()
+    one.down = False
+    await one.registry.write_down()
+    assert "i0" in one.ids()
+
+
+async def test_an_end_is_not_unknown_because_the_watch_is_late(world: World) -> None:
+    one, two = world.pilots
+    await one.registry.register(A, entry())
+    assert (await two.registry.move(A, 1, State.DRAINING)).verdict is Verdict.CHANGED
+    await one.registry.register(B, entry())
+    assert (await two.registry.leave(B, None)).verdict is Verdict.REMOVED
+    assert (await two.registry.leave(("orders", "c"), None)).verdict is Verdict.UNKNOWN
 
 
 async def test_a_first_epoch_after_a_burial_is_timed_like_any(world: World) -> None:

@@ -11,6 +11,8 @@ import pytest
 import trio
 from pannier.shared.errors import Unreachable
 from pannier.shared.instances import State
+from pannier.sidecars.pilot.bridges.opening import Status as BridgeStatus
+from pannier.sidecars.pilot.dns_server import Statistics as DnsStatus
 from pannier.sidecars.pilot.documents import Documents
 from pannier.sidecars.pilot.documents import Statistics as DocumentStatus
 from pannier.sidecars.pilot.entries import Verdict
@@ -164,11 +166,34 @@ async def test_parts_have_metrics_of_their_own_by_type_and_form_and_no_client(pa
     }
 
 
+BRIDGE = BridgeStatus(True, 4, 1, 2, 3, written=5)
+PARTS: dict[str, Callable[[], object]] = {
+    "xds": lambda: XDS,
+    "documents": lambda: DocumentStatus(3, 2, 9, 1, ""),
+    "bridge zookeeper://10.0.0.1": lambda: BRIDGE,
+    "dns 127.0.0.1:53": lambda: DnsStatus(7, 1, 0, 0, 2),
+    "dns [::1]:53": lambda: DnsStatus(1, 0, 0, 0, 0),
+}
+
+
+async def test_bridges_are_told_apart_and_questions_over_dns_are_not(path: Path) -> None:
+    async with following(path) as rig:
+        account = account_of(rig)
+        account.parts |= PARTS
+        found = values(account)
+    label = ("bridge", "zookeeper://10.0.0.1")
+    assert found["bridge_up", (label,)] == 1
+    assert [found["bridge_instances", (label, ("direction", way))] for way in ("in", "out")] == [4, 5]
+    assert found["bridge_events_total", (label, ("reason", "doubted"))] == 2
+    assert found["dns_questions_total", (("verdict", "answered"),)] == 8
+    assert found["dns_questions_total", (("verdict", "cut"),)] == 2
+
+
 async def test_promtool_has_nothing_to_say(path: Path, require_peer: Callable[[str], str]) -> None:
     promtool = require_peer("promtool")
     async with following(path) as rig:
         account = account_of(rig)
-        account.parts |= {"xds": lambda: XDS, "documents": lambda: DocumentStatus(3, 2, 9, 1, "")}
+        account.parts |= PARTS
         exposition = Exposition(account)
     body, kind = exposition.render("text/plain")
     assert kind.startswith("text/plain")

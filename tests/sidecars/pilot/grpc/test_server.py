@@ -25,7 +25,7 @@ async def client(address: str, ask: Callable[[grpc.Channel], T]) -> T:
         with grpc.insecure_channel(address, options=options) as channel:
             return ask(channel)
 
-    with trio.fail_after(2 * PATIENCE_SECONDS):
+    with trio.fail_after(PATIENCE_SECONDS):
         return await trio.to_thread.run_sync(run)
 
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pannier.sidecars.pilot.grpc.call import CallOver, Code, GrpcError
 from pannier.sidecars.pilot.grpc.exchange import status_of
-from pannier.sidecars.pilot.grpc.limits import RESET_SECONDS, Limits, Patience
+from pannier.sidecars.pilot.grpc.frames import MAX_FRAME, PREFACE_BYTES, FrameCounter, FrameError
+from pannier.sidecars.pilot.grpc.limits import WINDOW_SECONDS, Limits, Patience
 from pannier.sidecars.pilot.grpc.wire import (
     MAX_STATUS_TEXT,
     Deframer,
@@ -135,15 +136,41 @@ def test_what_a_handler_raises_is_a_status(error: Exception, code: Code) -> None
 def test_resets_are_counted_in_a_window() -> None:
     patience = Patience(Limits(resets=3))
     assert [patience.reset(now) for now in (0, 1, 2, 2.5)] == [True, True, True, False]
-    assert patience.reset(RESET_SECONDS + 1.5)
-    assert not patience.reset(RESET_SECONDS + 1.6)
+    assert patience.reset(WINDOW_SECONDS + 1.5)
+    assert not patience.reset(WINDOW_SECONDS + 1.6)
 
 
 def test_frames_that_bring_nothing_are_allowed_beside_those_that_do() -> None:
     patience = Patience(Limits(idle_frames=10))
     for _ in range(1000):
         patience.useful()
-        assert all(patience.idle_frame(1.0) for _ in range(4))
-    allowed = [patience.idle_frame(1.0) for _ in range(100)]
+        assert patience.frames(5, 1.0)
+    allowed = [patience.frames(1, 1.0) for _ in range(100)]
     assert 10 <= allowed.count(True) <= 20
-    assert patience.idle_frame(1.0 + RESET_SECONDS)
+    assert patience.frames(1, 1.0 + WINDOW_SECONDS)
+
+
+def frame(length: int, kind: int = 0) -> bytes:
+    return length.to_bytes(3, "big") + bytes([kind, 0, 0, 0, 0, 1])
+
+
+@given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 8)), max_size=20), st.data())
+def test_frames_are_counted_where_they_begin(frames: Sequence[tuple[int, int]], data: st.DataObject) -> None:
+    wire = bytes(PREFACE_BYTES) + b"".join(frame(length, kind) + bytes(length) for length, kind in frames)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=10)))
+    counter = FrameCounter()
+    pieces = [wire[start:end] for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True)]
+    assert sum(map(counter.count, pieces)) == len(frames)
+
+
+@pytest.mark.parametrize(
+    "wire", [frame(MAX_FRAME + 1), frame(0xFFFFFF), frame(0, 1) + 6 * frame(0, 9), frame(9) + bytes(9) + frame(16385)]
+)
+def test_a_frame_is_refused_by_its_head(wire: bytes) -> None:
+    with pytest.raises(FrameError):
+        FrameCounter().count(bytes(PREFACE_BYTES) + wire)
+
+
+def test_a_header_may_be_continued_a_few_times_and_then_again() -> None:
+    counter = FrameCounter()
+    assert counter.count(bytes(PREFACE_BYTES) + 3 * (frame(0, 1) + 5 * frame(0, 9)) + frame(MAX_FRAME)) == 19

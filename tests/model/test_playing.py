@@ -1,0 +1,63 @@
+"""Whatever lives say to pilots that share a store, and whatever becomes of the pilots: the promises hold.
+
+`make test` plays a few hundred; PANNIER_FAULTS=1 plays many more.
+"""
+
+from __future__ import annotations
+
+import os
+
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pannier.shared.instances import State
+
+from tests.model.invariants import violations
+from tests.model.playing import KEYS, TTL, WHATS, Happen, Say, Step, Wait, play
+
+PILOTS = 3
+LAG = 10.0 + TTL
+BOUND = 40.0
+QUIET = 60
+PLAYS = 20_000 if os.environ.get("PANNIER_FAULTS") else 200
+
+pilots = st.integers(0, PILOTS - 1)
+keys = st.sampled_from(KEYS)
+says = st.builds(
+    Say,
+    pilots,
+    st.sampled_from(["register", "register", "register", "leave"]),
+    keys,
+    st.integers(0, 3),
+    st.integers(1, 3),
+    st.sampled_from([None, None, None, State.STARTING, State.UP]),
+)
+drains = st.builds(Say, pilots, st.just("drain"), keys, st.integers(1, 3), st.just(0))
+waits = st.builds(Wait, st.integers(1, 15), st.lists(st.tuples(keys, pilots), max_size=4).map(tuple))
+happens = st.builds(Happen, st.sampled_from(WHATS), pilots)
+steps: st.SearchStrategy[Step] = st.one_of(says, says, waits, happens, drains)
+
+
+@settings(max_examples=PLAYS, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(steps, max_size=25))
+def test_several_pilots_keep_what_is_promised(played: list[Step]) -> None:
+    history = trio.run(lambda: play(PILOTS, played, quiet=QUIET))
+    assert violations(history, lag=LAG, settled=3.0, bound=BOUND) == []
+
+
+@settings(max_examples=PLAYS, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(steps, max_size=25))
+def test_a_single_pilot_answers_as_if_one_thing_happened_after_the_other(played: list[Step]) -> None:
+    alone = [step for step in played if not isinstance(step, Happen) or step.what != "crashes"]
+    history = trio.run(lambda: play(1, [_by_the_first(step) for step in alone], quiet=QUIET))
+    assert violations(history, lag=0.0, settled=3.0, bound=BOUND) == []
+
+
+def _by_the_first(step: Step) -> Step:
+    match step:
+        case Say(_, kind, key, epoch, life, state):
+            return Say(0, kind, key, epoch, life, state)
+        case Happen(what, _):
+            return Happen(what, 0)
+        case Wait(seconds, renewing):
+            return Wait(seconds, tuple((key, 0) for key, _ in renewing))
