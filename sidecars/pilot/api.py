@@ -46,7 +46,8 @@ MAX_WATCHES: Final = 3000
 """Of one listener, below its connections: whoever registers has to find room."""
 _STATUS: Final = {Stale: 409, Unknown: 404, Compacted: 410, Full: 503, Unreachable: 503}
 _KNOWN: Final = (
-    "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status, /metrics"
+    "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status, "
+    "/metrics, /v1/config, /v1/policy"
 )
 
 

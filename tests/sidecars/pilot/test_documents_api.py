@@ -207,6 +207,10 @@ async def test_a_policy_that_is_not_understood_leaves_the_one_before(pilot: Pilo
         ("POST", f"{ORDERS}/rollback", {"to": 1}, 404),
         ("PATCH", STAGING, {}, 405),
         ("PUT", STAGING, [], 400),
+        ("PUT", STAGING, b"[" * 60_000, 400),
+        ("PUT", STAGING, b'{"traffic":' * 5_000 + b"1" + b"}" * 5_000, 400),
+        ("PUT", ORDERS, b'{"values":' * 5_000, 400),
+        ("PUT", ORDERS, b'{"values": {"a": "\\ud800"}}', 400),
         ("PUT", STAGING, {"comment": "x" * 201}, 400),
     ],
 )
