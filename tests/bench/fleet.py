@@ -174,12 +174,14 @@ def xds(bench: Bench) -> Iterator[Row]:
 
 
 def slow(bench: Bench) -> Iterator[Row]:
-    """The same with ten who follow everything and read nothing."""
+    """Half as many, without and with ten who follow everything and read nothing."""
     with bench.fleet(largest(bench)) as (pilot, client):
         client.tell("open")
+        load = f"churn {100 if bench.quick else 500} {bench.long(30)}"
+        yield told("without slow", pilot, client, load)
         before = pilot.resident_bytes()
         client.tell("slow 10")
-        found = told("slow", pilot, client, f"churn {100 if bench.quick else 500} {bench.long(60)}")
+        found = told("slow", pilot, client, load)
         more = {"slow": 10.0, "let_go": float(str(client.tell("gone")["gone"]))}
         more |= {"before_mb": round(before / 1e6, 1), "most_mb": round(pilot.most_resident_bytes() / 1e6, 1)}
         yield msgspec.structs.replace(found, more=more)

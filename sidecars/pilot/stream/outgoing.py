@@ -121,6 +121,14 @@ class Outgoing:
         return bool(self._begun or self._answers or self._told or self.behind) and self._descriptor is not None
 
     def _has_sent(self, sent: int, parts: Sequence[bytes | memoryview]) -> None:
+        waiting = len(self._answers) + len(self._told)
+        if len(parts) == waiting + 1 and sent == sum(map(len, parts)):  # all of it, as nearly always
+            self.frames += waiting
+            self._answers.clear()
+            self._told.clear()
+            self._size = 0
+            self._begun = memoryview(b"")
+            return
         for position, part in enumerate(parts):
             if position:
                 self._take_first()

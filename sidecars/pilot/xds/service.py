@@ -121,7 +121,9 @@ class Xds:
         }
 
     def changed(self, change: Change) -> None:
-        """A `fanout.Subscriber` of everything."""
+        """A `fanout.Subscriber` of everything, to which nothing is news before there was a stream."""
+        if not self._begun:
+            return
         view = self._registry.view
         services = {change.service}
         if change.instances is None:  # some may be gone of which nothing is left
