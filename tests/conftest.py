@@ -42,7 +42,7 @@ def require_peer() -> Callable[[str], str]:
 def require_zookeeper(require_peer: Callable[[str], str]) -> str:
     """The path of a `java` that can run Debian's ZooKeeper; as `require_peer`."""
     if not Path("/usr/share/java/zookeeper.jar").exists():
-        _missing("zookeeper")
+        _missing("libzookeeper-java")
     return require_peer("java")
 
 

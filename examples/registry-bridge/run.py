@@ -2,7 +2,7 @@
 
     python examples/registry-bridge/run.py      # exit 0: every call was answered, by each instance of the other side
 
-It starts a real ZooKeeper (Debian's package `zookeeper`), `pannier pilot --bridge zookeeper://...`, two instances of
+It starts a real ZooKeeper (Debian's `libzookeeper-java`), `pannier pilot --bridge zookeeper://...`, two instances of
 `orders` that register in the ZooKeeper and two of `stock` that register with the pilot; nothing stays.
 """
 
@@ -34,7 +34,7 @@ def main() -> int:
     """Runs it and returns the exit code; 69 without a ZooKeeper."""
     java = shutil.which("java")
     if java is None or not JAR.exists():
-        print("no ZooKeeper: apt-get install zookeeper, or make peers")
+        print("no ZooKeeper: make peers, or apt-get install libzookeeper-java default-jre-headless")
         return 69
     with tempfile.TemporaryDirectory(prefix="bridge-") as name, ExitStack() as stack:
         folder = Path(name)

@@ -18,10 +18,13 @@ from pannier.sidecars.pilot.entries import instance_of
 from pannier.sidecars.pilot.registry import Registry
 
 PACE_SECONDS: Final = 0.1
-MOST_SECONDS: Final = 0.5
+MOST_SECONDS: Final = 2.0
 """Between two rounds, however long the last one took."""
 SLICE_SECONDS: Final = 0.01
 """Of telling in one go, while others wait."""
+PASSES: Final = 3
+"""Of everybody who can run: who was woken by what he was told makes a message of it, and his connection sends it. That
+is telling, too, and most of it where each follower has messages of his own."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -89,6 +92,8 @@ class Fanout:
                 until = time.monotonic() + SLICE_SECONDS
         for send in self._senders:
             await send()
+        for _ in range(PASSES):
+            await trio.lowlevel.checkpoint()
 
     def _tell(self, change: Change) -> None:
         for name in (EVERY, change.service):

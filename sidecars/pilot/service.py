@@ -32,6 +32,7 @@ from pannier.sidecars.pilot.etcd import EtcdStore
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.grpc.registry import registry_handlers
 from pannier.sidecars.pilot.grpc.server import serve_grpc
+from pannier.sidecars.pilot.grpc.tally import Tally
 from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.policies import Policies
 from pannier.sidecars.pilot.registry import Registry
@@ -116,10 +117,13 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             nursery.start_soon(listen, listen_unix(settings.socket), api().handle)
             for listener in listeners:
                 nursery.start_soon(listen, listener, api(token=token).handle)
+            tally = Tally()
+            account.parts["grpc"] = tally.statistics
+            over_grpc = partial(serve_grpc, tally=tally)
             handlers = registry_handlers(registry) | xds.handlers()
-            nursery.start_soon(serve_grpc, listen_unix(settings.grpc_socket), handlers)
+            nursery.start_soon(over_grpc, listen_unix(settings.grpc_socket), handlers)
             for listener in grpc_listeners:
-                nursery.start_soon(serve_grpc, listener, registry_handlers(registry, token=token) | xds.handlers())
+                nursery.start_soon(over_grpc, listener, registry_handlers(registry, token=token) | xds.handlers())
             for server in dns_servers:
                 account.parts[f"dns {server.host}:{server.port}"] = server.statistics
                 nursery.start_soon(server.serve, _zone(settings, registry))

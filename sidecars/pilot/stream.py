@@ -56,7 +56,7 @@ from pannier.sidecars.pilot.registry import CATCH_UP_SECONDS, Outcome, Registry
 
 CONNECTIONS: Final = 3500
 """Below those of one listener: somebody else has to find room, too."""
-AHEAD_BYTES: Final = 2 * MAX_ASKED
+AHEAD_BYTES: Final = 64 * 1024
 """That are read of one connection while what it asked for before is carried out."""
 LAST_WORD_SECONDS: Final = 1.0
 FOLLOWED: Final = 10_000
@@ -194,19 +194,18 @@ class _Session:
         self._configuration: Key | None = None
         self._asked: deque[tuple[Asked, int]] = deque()  # what is being carried out, and what comes then; with its size
         self._ahead = 0
-        self._more = trio.Event()
         self._progress = trio.Event()
         self._ending = False
+        self._nursery: trio.Nursery
 
     async def converse(self, early: bytes) -> None:
         """Until the peer leaves, falls silent, does not read, or says what cannot be understood."""
         streams = self._streams
         streams.sessions.add(self)
         try:
-            async with trio.open_nursery() as nursery:
-                scope = nursery.cancel_scope
-                nursery.start_soon(self._write, scope)
-                nursery.start_soon(self._carry_out_all, scope)
+            async with trio.open_nursery() as self._nursery:
+                scope = self._nursery.cancel_scope
+                self._nursery.start_soon(self._write, scope)
                 try:
                     with suppress(*_GONE):
                         await self._read(early)
@@ -273,23 +272,22 @@ class _Session:
             self._registry.heard((message.service, message.id), message.epoch, message.address)
         self._asked.append((message, size))
         self._ahead += size
-        self._more.set()
+        if len(self._asked) == 1:
+            self._nursery.start_soon(self._carry_out_all)
 
-    async def _carry_out_all(self, scope: trio.CancelScope) -> None:
-        while not self._ending:
-            await self._more.wait()
-            self._more = trio.Event()
-            while self._asked and not self._ending:
-                message, size = self._asked[0]
-                try:
-                    await self._carry_out(message)
-                except StreamError as error:
-                    self._refuse(error, scope)
-                self._asked.popleft()
-                self._ahead -= size
-                self.out.send()
-                self._progress.set()
-                self._progress = trio.Event()
+    async def _carry_out_all(self) -> None:
+        """A task that is there while there is something to carry out: most connections only renew."""
+        while self._asked and not self._ending:
+            message, size = self._asked[0]
+            try:
+                await self._carry_out(message)
+            except StreamError as error:
+                self._refuse(error, self._nursery.cancel_scope)
+            self._asked.popleft()
+            self._ahead -= size
+            self.out.send()
+            self._progress.set()
+            self._progress = trio.Event()
 
     async def _carry_out(self, message: Asked) -> None:
         match message:
@@ -361,7 +359,6 @@ class _Session:
         self.out.send()
         self.out.end(after_all=True)
         self._ending = True
-        self._more.set()
         scope.deadline = trio.current_time() + LAST_WORD_SECONDS
 
 

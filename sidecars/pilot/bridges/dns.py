@@ -23,6 +23,8 @@ from pannier.sidecars.pilot.bridges.source import Found, Look, id_of
 
 EVERY_SECONDS: Final = 5.0
 LOOKUP_SECONDS: Final = 4.0
+MAX_RECORDS: Final = 500
+"""SRV records whose targets are looked up, one after the other if they have not come along."""
 _ADDRESSES: Final = (dns.rdatatype.A, dns.rdatatype.AAAA)
 
 
@@ -59,6 +61,8 @@ class DnsSource:
         records = list(answer.rrset or ()) if answer is not None else []
         if any(record.target == dns.name.root for record in records):
             return Look({}, emptied={self._service})
+        if len(records) > MAX_RECORDS:
+            raise Unreachable(f"DNS has {len(records)} services for {self._domain}: at most {MAX_RECORDS}")
         beside = {rrset.name: [record.address for record in rrset] for rrset in _beside(answer)}
         least = min((record.priority for record in records), default=0)
         places: list[tuple[str, int, int]] = []

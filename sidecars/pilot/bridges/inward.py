@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -34,6 +35,9 @@ TTL_SECONDS: Final = 30.0
 RENEW_SECONDS: Final = TTL_SECONDS / 3
 CONFLATED_SECONDS: Final = 0.05
 """Between two looks at least: news come in swarms."""
+
+AT_ONCE: Final = 64
+"""Changes of a look that are under way at the same time: a store writes them together."""
 
 _log = logging.getLogger("pannier.pilot.bridge")
 
@@ -88,6 +92,7 @@ class Inward:
         self._refused += look.refused + len(look.unclear)
         now = self._clock()
         stale: set[Key] = set()
+        todo: list[Callable[[], Awaitable[object]]] = []
         for key, found in look.instances.items():
             held, _ = self._registry.view.get(key_of(key))
             if held is not None and not held.gone and held.metadata.get(ORIGIN) != self._source.name:
@@ -100,7 +105,7 @@ class Inward:
                 if not self._patience.spent(key, now):
                     continue
                 epoch = next_epoch(held)
-            await self._register(key, epoch, found, held)
+            todo.append(partial(self._register, key, epoch, found, held))
         self._patience.keep(stale)
         held_ids: dict[str, set[str]] = {}
         for service, name in self._held():
@@ -108,7 +113,8 @@ class Inward:
         for key in self._belief.gone(held_ids, look, now):
             held, _ = self._registry.view.get(key_of(key))
             if held is not None and not held.gone:
-                await self._registry.leave(key, held.epoch)
+                todo.append(partial(self._registry.leave, key, held.epoch))
+        await _all(todo)
 
     async def renew(self) -> None:
         """Says for everybody who came over this bridge that he is there. Raises Unreachable."""
@@ -167,3 +173,21 @@ class Inward:
             with suppress(PannierError):  # said again at the next tick, and a lease lasts for three
                 await self.renew()
             await next_tick(RENEW_SECONDS)
+
+
+async def _all(todo: Sequence[Callable[[], Awaitable[object]]]) -> None:
+    """Does all of it, some at a time. Raises what the first that failed did, once those beside it are done."""
+    failed: list[PannierError] = []
+
+    async def do(one: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await one()
+        except PannierError as error:
+            failed.append(error)
+
+    for begin in range(0, len(todo), AT_ONCE):
+        async with trio.open_nursery() as nursery:
+            for one in todo[begin : begin + AT_ONCE]:
+                nursery.start_soon(do, one)
+        if failed:
+            raise failed[0]

@@ -13,13 +13,16 @@ from typing import Any, Final
 
 import trio
 from kazoo.exceptions import NoNodeError
+from pannier.shared.errors import Unreachable
 from pannier.shared.instances import INSTANCE_PATTERN, SERVICE_PATTERN, Key
 from pannier.sidecars.pilot.bridges.curator import MARKS, is_ours, read
-from pannier.sidecars.pilot.bridges.source import Found, Look
+from pannier.sidecars.pilot.bridges.source import MAX_INSTANCES, Found, Look
 from pannier.sidecars.pilot.zookeeper_session import Bell, Session, got
 
 EVERY_SECONDS: Final = 10.0
 REREAD_SECONDS: Final = 60.0
+MAX_NODES: Final = 2 * MAX_INSTANCES
+"""Read at once: those that are not to be registered, as our own, come on top of what a bridge takes."""
 _BATCH: Final = 256
 _EVERYTHING: Final = ""
 
@@ -103,6 +106,8 @@ class ZooKeeperSource:
                     del known[gone]
                 nodes += [(service, name) for name in names if name not in known]
             nodes += [(service, name) for name in known if f"{self._base}/{service}/{name}" in changed]
+        if len(nodes) > MAX_NODES:
+            raise Unreachable(f"{self.name} has {len(nodes)} nodes to read: at most {MAX_NODES}")
         for begin in range(0, len(nodes), _BATCH):
             self._read_nodes(nodes[begin : begin + _BATCH])
         return refused

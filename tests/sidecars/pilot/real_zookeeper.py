@@ -1,4 +1,4 @@
-"""A real ZooKeeper of one server, from Debian's package, on a port and in a folder of its own."""
+"""A real ZooKeeper of one server, from Debian's `libzookeeper-java`, on a port and in a folder of its own."""
 
 from __future__ import annotations
 

@@ -354,6 +354,26 @@ async def test_when_all_connections_are_taken_the_one_that_idles_longest_makes_r
     assert not busy.closed
 
 
+async def test_when_all_are_busy_the_first_that_is_not_makes_room(autojump_clock: trio.testing.MockClock) -> None:
+    async with in_memory(ECHO, Limits(connections=2)) as memory:
+        busy = [await (await memory.connect()).begin() for _ in range(2)]
+        calls = [client.call("/a.B/Echo", b"first", end=False) for client in busy]
+        for client, stream in zip(busy, calls, strict=True):
+            await client.flush()
+            await client.until(lambda c=client, s=stream: bool(c.data(s)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(still_serves, memory)
+            await trio.testing.wait_all_tasks_blocked()
+            busy[1].h2.end_stream(calls[1])
+            await busy[1].flush()
+            await busy[1].answer(calls[1])
+            await busy[1].until_closed()
+        assert busy[1].goodbye() == ErrorCodes.NO_ERROR
+        busy[0].h2.end_stream(calls[0])
+        await busy[0].flush()
+        assert (await busy[0].answer(calls[0]))["grpc-status"] == "0"
+
+
 async def test_what_nobody_takes_is_bounded_by_the_window_of_its_stream(autojump_clock: trio.testing.MockClock) -> None:
     waiting = Waiting()
     async with in_memory({"/a.B/Wait": waiting.handle, **ECHO}) as memory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import re
 import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pannier.sidecars.pilot import grpc as package
 from pannier.sidecars.pilot.grpc.registry import registry_handlers
 from pannier.sidecars.pilot.grpc.schema import MESSAGES, PACKAGE, SERVICE, TABLE
 from pannier.sidecars.pilot.registry import Full, Registry
+from pannier.sidecars.pilot.service import Settings, serve
 from pannier.sidecars.pilot.sqlite import open_sqlite
 
 from tests.sidecars.pilot.grpc.rig import PATIENCE_SECONDS, in_memory, serving
@@ -320,3 +322,39 @@ async def test_two_hundred_register_at_once(pilot: Pilot) -> None:
         assert len(call("Get", services=["many"]).services[0].instances) == 200
 
     await pilot.ask(ask)
+
+
+async def test_a_pilot_serves_it_on_its_own_socket_and_where_it_is_told(
+    short_path: Path, nursery: trio.Nursery, published: descriptor_pb2.FileDescriptorProto
+) -> None:
+    settings = Settings(
+        socket=short_path / "pilot.sock",
+        store=short_path / "store",
+        token=short_path / "token",
+        grpc=[("127.0.0.1", 0)],
+    )
+    told: list[str] = []
+    ready = trio.Event()
+
+    def tell(line: str) -> None:
+        told.append(line)
+        ready.set()
+
+    nursery.start_soon(serve, settings, tell)
+    with trio.fail_after(PATIENCE_SECONDS):
+        await ready.wait()
+    own = short_path / "pilot-grpc.sock"
+    assert own.stat().st_mode & 0o777 == 0o600
+    found = re.search(r"grpc://(127\.0\.0\.1:\d+)", told[0])
+    assert found is not None
+
+    def ask() -> None:
+        token = settings.token.read_text().strip()
+        with grpc.insecure_channel(f"unix:{own}") as ours, grpc.insecure_channel(found[1]) as theirs:
+            assert Client(published, ours, "")("Register", **HERE).created
+            assert Client(published, theirs, "").refused("Register", **HERE)[0] == "UNAUTHENTICATED"
+            assert not Client(published, theirs, token)("Renew", **HERE, epoch=1).created
+
+    with trio.fail_after(PATIENCE_SECONDS):
+        await trio.to_thread.run_sync(ask)
+    nursery.cancel_scope.cancel()

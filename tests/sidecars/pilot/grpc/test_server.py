@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -11,6 +12,8 @@ import trio
 import trio.testing
 from pannier.sidecars.pilot.grpc.call import Call, Code, GrpcError
 from pannier.sidecars.pilot.grpc.limits import Limits
+from pannier.sidecars.pilot.grpc.server import serve_grpc
+from pannier.sidecars.pilot.grpc.tally import GrpcStatus, Tally
 
 from tests.sidecars.pilot.grpc.rig import PATIENCE_SECONDS, Waiting, echo, serving
 
@@ -215,6 +218,29 @@ async def test_who_leaves_finishes_what_is_short_and_ends_what_is_not() -> None:
         await endless.begun.wait()
         nursery.start_soon(_after_a_moment, going)
     assert codes == [b"done", grpc.StatusCode.UNAVAILABLE]
+
+
+async def test_what_happens_is_counted() -> None:
+    tally, waiting = Tally(), Waiting()
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+    handlers = {"/a.B/Echo": echo, "/a.B/Says": says, "/a.B/Wait": waiting.handle}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(serve_grpc, listener, handlers, tally=tally))
+
+        def ask(channel: grpc.Channel) -> None:
+            for _ in range(3):
+                channel.unary_unary("/a.B/Echo")(b"")
+            refused(lambda: channel.unary_unary("/a.B/Says")(b"\5"))
+            future = channel.unary_unary("/a.B/Wait").future(b"")
+            trio.from_thread.run(waiting.begun.wait)
+            assert (tally.statistics().connections, tally.statistics().calls) == (1, 1)
+            future.cancel()
+            trio.from_thread.run(waiting.ended.wait)
+
+        await client(address, ask)
+        nursery.cancel_scope.cancel()
+    assert tally.statistics() == GrpcStatus(0, 0, {"OK": 3, "CANCELLED": 1, "NOT_FOUND": 1}, 0, 0)
 
 
 async def _after_a_moment(event: trio.Event) -> None:
