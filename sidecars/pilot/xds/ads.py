@@ -77,9 +77,8 @@ class Stream:
         self.wake_at = math.inf
         self._offer = offer
         self._nonce = 0
-        self._warming: dict[
-            str, str
-        ] = {}  # endpoints of a cluster just told → the nonce with which they were told after it
+        # Endpoints of clusters that were just told → the nonce with which they were told after that, if they were.
+        self._warming: dict[str, str] = {}
         self._held: dict[Type, float] = {}  # what waits for something else, and since when
 
     def changed(self, kind: Type, names: Iterable[str] | None) -> bool:
