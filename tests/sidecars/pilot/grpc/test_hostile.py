@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 
 import pytest
@@ -29,6 +30,7 @@ from pannier.sidecars.pilot.grpc.wire import framed
 
 from tests.sidecars.pilot.grpc.rig import PATIENCE_SECONDS, Client, Endless, Memory, Waiting, echo, in_memory
 
+MANY = min(int(os.environ.get("PANNIER_FUZZ", "60")), 4000)
 CALM = int(ErrorCodes.ENHANCE_YOUR_CALM)
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 ECHO = {"/a.B/Echo": echo}
@@ -491,7 +493,7 @@ FRAMES = st.builds(
 CALL = HeadersFrame(1, data=b"\x83\x86\x04\x09/a.B/Echo\x0f\x10\x10application/grpc", flags={"END_HEADERS"}).serialize()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=MANY)
 @given(st.lists(st.one_of(FRAMES, st.binary(max_size=30), st.just(CALL)), max_size=20))
 def test_no_bytes_are_an_error_of_ours(pieces: list[bytes]) -> None:
     records: list[logging.LogRecord] = []
