@@ -63,7 +63,8 @@ POLICIES: Final = (
 
 @dataclass
 class Change:
-    """What happened, and when (epoch seconds)."""
+    """What happened, and when (epoch seconds): once the store had it, of what is to be known a moment later; else as it
+    began."""
 
     at: float
     what: str
@@ -104,8 +105,8 @@ class Fleet:
         name = f"{service}-{self.made}"
         over_grpc = service == OVER_GRPC
         origin: Origin = await self.nursery.start(serve_grpc_origin if over_grpc else serve_http_origin, name)
-        self.note("add", service, name)
         await self.pilot.register(service, name, origin.port, **self._said(service))
+        self.note("add", service, name)
         self.up.setdefault(service, {})[name] = origin
 
     def _said(self, service: str) -> dict[str, str]:
@@ -128,8 +129,8 @@ class Fleet:
         if (service := self._pick(1)) is None:
             return False
         name = self.rng.choice(sorted(self.up[service]))
-        self.note("drain", service, name)
         await self.pilot.move((service, name), State.DRAINING)
+        self.note("drain", service, name)
         self.draining.setdefault(service, {})[name] = self.up[service].pop(name)
         return True
 
