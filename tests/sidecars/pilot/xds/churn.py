@@ -211,6 +211,139 @@ def unexplained(calls: Sequence[Called], log: Sequence[Change], told_s: float) -
     return [one for one in calls if not one.well and not overlaps(one, killed) and not overlaps(one, absent)]
 
 
+async def run(
+    changes: int, seed: int, *, rate: float = 100.0, pace: float = PACE_S, told_s: float = TOLD_S
+) -> dict[str, Any]:
+    """The whole of it; what came of it."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory(prefix="pannier-") as name:
+        folder = Path(name)
+        async with AsyncExitStack() as stack:
+            tower = await stack.enter_async_context(pilot(folder))
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            fleet = Fleet(tower, nursery, rng, told_s)
+            for service in (*STANDING, OVER_GRPC):
+                for _ in range(3):
+                    await fleet.start(service)
+            envoys: dict[str, Envoy] = {}
+            calls: dict[str, Calls] = {}
+            for node, form in FORMS.items():
+                place = f"unix:{tower.socket}" if form == "GRPC" else str(tower.port)
+                one = await stack.enter_async_context(envoy(folder, place, form, node=node, port=free_port()))
+                envoys[node], calls[node] = one, Calls(lambda: rng.choice((*STANDING, *STANDING, *PASSING)))
+                await one.wait_until_listening()
+            calls["grpcio"] = await stack.enter_async_context(
+                grpc_calls(folder, tower.port, "grpcio", OVER_GRPC, rate=rate / 2)
+            )
+            await wait_until(lambda: calls["grpcio"].made and all(map(tower.settled, [*envoys, "grpcio"])))
+            for node, one in envoys.items():
+                nursery.start_soon(partial(through, one.port, calls[node], rate=rate))
+            begun, cpu = time.time(), time.process_time()
+            for _ in range(changes):
+                await fleet.change()
+                await trio.sleep(pace * 2 * rng.random())
+            lasted, cpu = time.time() - begun, time.process_time() - cpu
+            agreed = {node: await _agreed(tower, one) for node, one in envoys.items()}
+            await wait_until(lambda: all(map(tower.settled, [*envoys, "grpcio"])))
+            for one_of in calls.values():
+                one_of.over = True
+            await wait_until(lambda: all(calls[node].ended for node in envoys))
+            summary = {
+                "changes": dict(Counter(change.what for change in fleet.log)),
+                "seed": seed,
+                "seconds": round(lasted, 1),
+                "rig_cpu_share": round(cpu / lasted, 2),
+                "reconnected": tower.xds.streams - len(tower.xds.statistics()),
+                "update_rejected": {node: sum((await one.rejected()).values()) for node, one in envoys.items()},
+                "differs": agreed,
+                "clients": {node: _told(tower, node, calls[node], fleet) for node in calls},
+            }
+            nursery.cancel_scope.cancel()
+        return summary
+
+
+def _told(tower: Pilot, node: str, calls: Calls, fleet: Fleet) -> dict[str, Any]:
+    """Of one client: its calls, and what it has said to what it was sent."""
+    client = tower.client(node)
+    assert client is not None, f"{node} is not connected any more"
+    strange = unexplained(calls.made, fleet.log, fleet.told_s)
+    return {
+        "form": client.form,
+        "calls": len(calls.made),
+        "failed": dict(Counter(call.status for call in calls.made if not call.well)),
+        "unexplained": len(strange),
+        "examples": [_described(call, fleet.log) for call in strange[:5]],
+        "too_late": too_late(calls.made, fleet.log, fleet.told_s),
+        "pushes": {kind.type: [kind.sent, kind.accepted, kind.rejected] for kind in client.types},
+        "unanswered": sum(kind.sent - kind.accepted - kind.rejected for kind in client.types),
+        "rejected": sum(kind.rejected for kind in client.types),
+    }
+
+
+def _described(call: Called, log: Sequence[Change]) -> str:
+    """With what had happened to that service shortly before."""
+    before = [
+        f"{change.what} {change.instance} {call.begun - change.at:.3f} s before"
+        for change in log
+        if change.service in {call.service, "*"} and -0.2 < call.begun - change.at < 3
+    ]
+    said = call.details or call.answer
+    return f"{call.service}: {call.status} {said} after {call.ended - call.begun:.3f} s; {'; '.join(before)}"
+
+
+async def _agreed(tower: Pilot, one: Envoy) -> Sequence[str]:
+    """What differs in the end, if something does after all that patience."""
+    found = await differences(tower, one)
+    with trio.move_on_after(PATIENCE_S):
+        while found:
+            await trio.sleep(0.1)
+            found = await differences(tower, one)
+    return found
+
+
+async def differences(tower: Pilot, one: Envoy) -> Sequence[str]:
+    """Between what an Envoy says that it has, and what there is."""
+    found = []
+    registry = tower.registry
+    services = set(registry.view.services())
+    dump = await one.dump()
+    clusters: set[str] = set()
+    hosts: set[str] = set()
+    endpoints: dict[str, set[tuple[int, str, int]]] = {}
+    for part in dump["configs"]:
+        clusters |= {cluster["cluster"]["name"] for cluster in part.get("dynamic_active_clusters", ())}
+        found += [f"warming: {cluster['cluster']['name']}" for cluster in part.get("dynamic_warming_clusters", ())]
+        for routes in part.get("dynamic_route_configs", ()):
+            hosts |= {host["name"] for host in routes["route_config"].get("virtual_hosts", ())}
+    for cluster in json.loads(await one.get("/clusters?format=json"))["cluster_statuses"]:
+        if cluster["name"] == "pilot":
+            continue
+        endpoints[cluster["name"]] = {
+            (
+                host["address"]["socket_address"]["port_value"],
+                host["health_status"]["eds_health_status"],
+                host["weight"],
+            )
+            for host in cluster.get("host_statuses", ())
+        }
+    for service in services:
+        wanted = {
+            (
+                int(instance.address.rpartition(":")[2]),
+                "HEALTHY" if instance.state is State.UP else "DRAINING",
+                int(instance.metadata.get("weight", "1")),
+            )
+            for instance in registry.instances(service)
+        }
+        if endpoints.get(service) != wanted:
+            found.append(f"endpoints of {service}: {endpoints.get(service)} for {wanted}")
+    if clusters != services:
+        found.append(f"clusters {sorted(clusters)} for {sorted(services)}")
+    if hosts != services:
+        found.append(f"routes {sorted(hosts)} for {sorted(services)}")
+    return found
+
+
 def too_late(calls: Sequence[Called], log: Sequence[Change], told_s: float) -> Sequence[str]:
     """Calls that an instance was given although it had been draining for some time, and others were there."""
     since = {change.instance: change.at for change in log if change.what == "drain"}
