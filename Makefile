@@ -63,6 +63,7 @@ bench-plane: build
 # How the pilot scales, by a native client; docs/fleet.md has the figures. ONLY="churn slow" picks, STORE=etcd, QUICK=1.
 bench-fleet: build
 	$(BIN)/python -m tests.bench.fleet $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(STORE),--store $(STORE))
+	$(if $(ONLY)$(QUICK),,$(BIN)/python -m tests.bench.fleet_follower)
 
 # What a start takes, what all processes weigh and what they cost while idle; PROFILE= and FOR= (seconds idle).
 bench-start: build

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from pannier.shared.errors import PannierError
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance
-from pannier.sidecars.pilot.dns import ANSWERS, TCP_BYTES, TTL, UDP_BYTES, Zone, label_of, zone_name
-from pannier.sidecars.pilot.dns_server import CONNECTIONS, RATE, DnsServer
+from pannier.sidecars.pilot.dns.answer import ANSWERS, TCP_BYTES, TTL, UDP_BYTES, Zone, label_of, zone_name
+from pannier.sidecars.pilot.dns.server import CONNECTIONS, RATE, DnsServer
 
 from tests.system.host import PATIENCE
 
