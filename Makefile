@@ -78,6 +78,7 @@ bench-start: build
 faults: build
 	$(BIN)/python -m tests.faults.run $(if $(ROWS),--rows "$(ROWS)") $(if $(TABLE),--table "$(TABLE)") $(if $(REPEAT),--repeat $(REPEAT)) $(if $(LANES),--lanes $(LANES))
 	$(if $(ROWS)$(TABLE),,$(BIN)/python -m tests.conformance.differential.run)
+	$(if $(ROWS)$(TABLE),,$(BIN)/python -m tests.sidecars.pilot.xds.churn)
 
 # Ten minutes of load in which nothing fails and nothing grows; FOR=90s for less.
 soak: build

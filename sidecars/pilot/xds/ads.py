@@ -6,8 +6,9 @@ There are two of them, for the incremental form and for the state of the world. 
   until the client has taken the endpoints of every new cluster. What is removed goes the other way: a cluster that has
   gone is told to be gone once the routes and listeners without it are accepted. A client that never says so is waited
   for `GATE_SECONDS`, no longer.
-- A cluster that was told anew is warmed anew: its endpoints follow it, also if they are the same. So they are told on
-  each new stream, too: the old one may have ended between the two, and the client does not say so.
+- A cluster that was told anew is warmed anew, while its former self is used: its endpoints follow it, also if they are
+  the same. So they are told on each new stream, too: the old one may have ended between the two, and the client does
+  not say so.
 - One response of a type is under way at a time. Who is slow is told the newest state next, never a backlog.
 - What was rejected is not sent again until it is another (`topic.py`). A nonce that is not of the last response means
   nothing.
@@ -27,7 +28,7 @@ from functools import partial
 from typing import Final
 
 from pannier.sidecars.pilot.xds.resources import BY_URL, Resource, Response, Type, no_endpoints, version_of
-from pannier.sidecars.pilot.xds.topic import Difference, Offer, Topic
+from pannier.sidecars.pilot.xds.topic import ABSENT, Difference, Offer, Topic
 
 GATE_SECONDS: Final = 5.0
 MAX_NAMES: Final = 10_000
@@ -77,9 +78,8 @@ class Stream:
         self.wake_at = math.inf
         self._offer = offer
         self._nonce = 0
-        self._warming: dict[
-            str, str
-        ] = {}  # endpoints of a cluster just told → the nonce with which they were told after it
+        # Endpoints of clusters that are new to the client → the nonce with which they were told after that, if any.
+        self._warming: dict[str, str] = {}
         self._held: dict[Type, float] = {}  # what waits for something else, and since when
 
     def changed(self, kind: Type, names: Iterable[str] | None) -> bool:
@@ -163,10 +163,10 @@ class Stream:
                 self._warming[one.name] = nonce
             if topic.kind is Type.CLUSTER and one.endpoints:
                 told = before[one.name]
-                if told is None or told.version != one.version:
+                if told is None or told.version == ABSENT:
                     self._warming[one.endpoints] = ""
-                    if asked is not None:
-                        asked.ask_again(one.endpoints)
+                if (told is None or told.version != one.version) and asked is not None:
+                    asked.ask_again(one.endpoints)
         return response
 
     def _topic(self, url: str, names: Sequence[str]) -> tuple[Topic, bool]:

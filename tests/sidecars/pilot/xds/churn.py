@@ -63,7 +63,8 @@ POLICIES: Final = (
 
 @dataclass
 class Change:
-    """What happened, and when (epoch seconds)."""
+    """What happened, and when (epoch seconds): once the store had it, of what is to be known a moment later; else as it
+    began."""
 
     at: float
     what: str
@@ -104,8 +105,8 @@ class Fleet:
         name = f"{service}-{self.made}"
         over_grpc = service == OVER_GRPC
         origin: Origin = await self.nursery.start(serve_grpc_origin if over_grpc else serve_http_origin, name)
-        self.note("add", service, name)
         await self.pilot.register(service, name, origin.port, **self._said(service))
+        self.note("add", service, name)
         self.up.setdefault(service, {})[name] = origin
 
     def _said(self, service: str) -> dict[str, str]:
@@ -128,8 +129,8 @@ class Fleet:
         if (service := self._pick(1)) is None:
             return False
         name = self.rng.choice(sorted(self.up[service]))
-        self.note("drain", service, name)
         await self.pilot.move((service, name), State.DRAINING)
+        self.note("drain", service, name)
         self.draining.setdefault(service, {})[name] = self.up[service].pop(name)
         return True
 
@@ -207,11 +208,7 @@ def unexplained(calls: Sequence[Called], log: Sequence[Change], told_s: float) -
     def overlaps(call: Called, spans: Mapping[str, Sequence[tuple[float, float]]]) -> bool:
         return any(begin <= call.ended and call.begun <= end for begin, end in spans.get(call.service, ()))
 
-    return [
-        one
-        for one in calls
-        if not one.well and not overlaps(one, killed) and not (one.status == "404" and overlaps(one, absent))
-    ]
+    return [one for one in calls if not one.well and not overlaps(one, killed) and not overlaps(one, absent)]
 
 
 async def run(
@@ -275,12 +272,23 @@ def _told(tower: Pilot, node: str, calls: Calls, fleet: Fleet) -> dict[str, Any]
         "calls": len(calls.made),
         "failed": dict(Counter(call.status for call in calls.made if not call.well)),
         "unexplained": len(strange),
-        "examples": [f"{call.service} {call.begun:.3f} {call.status} {call.details}" for call in strange[:5]],
+        "examples": [_described(call, fleet.log) for call in strange[:5]],
         "too_late": too_late(calls.made, fleet.log, fleet.told_s),
         "pushes": {kind.type: [kind.sent, kind.accepted, kind.rejected] for kind in client.types},
         "unanswered": sum(kind.sent - kind.accepted - kind.rejected for kind in client.types),
         "rejected": sum(kind.rejected for kind in client.types),
     }
+
+
+def _described(call: Called, log: Sequence[Change]) -> str:
+    """With what had happened to that service shortly before."""
+    before = [
+        f"{change.what} {change.instance} {call.begun - change.at:.3f} s before"
+        for change in log
+        if change.service in {call.service, "*"} and -0.2 < call.begun - change.at < 3
+    ]
+    said = call.details or call.answer
+    return f"{call.service}: {call.status} {said} after {call.ended - call.begun:.3f} s; {'; '.join(before)}"
 
 
 async def _agreed(tower: Pilot, one: Envoy) -> Sequence[str]:

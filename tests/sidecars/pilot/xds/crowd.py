@@ -4,7 +4,9 @@
 
 Each stream is incremental and follows the endpoints of some services by name. First single changes, one after the
 other; then many a second, which the pilot conflates. A change is an instance's new weight, which says when it was made:
-so whoever is told of it knows how old it is. Prints JSON. The subscribers are Python, too, and on the same machine.
+so whoever is told of it knows how old it is. `store` is how long the pilot took to write changes down, which is part of
+that; its file is in memory where the machine has such a place. Prints JSON. The subscribers are Python, too, and on the
+same machine.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ A_CONNECTION: Final = 100
 """Streams of one connection."""
 PERIOD_MS: Final = 900_000
 """A weight is at most a million: moments are told apart within that."""
+ONE_IN: Final = 20
+"""Streams that look at what they are told; all of them answer."""
 AT_ONCE: Final = 64
 """Changes that the store has not taken yet."""
 PATIENCE_S: Final = 120.0
@@ -43,10 +47,12 @@ _ASSIGNMENT: Final = MESSAGES[Type.ENDPOINTS.value]
 
 
 class Stream:
-    """One subscriber. `ages` are how old each thing was of which it was told, `told` counts responses."""
+    """One subscriber. `ages` are how old each thing was of which it was told, if it looks (`reads`); `told` counts
+    responses."""
 
-    def __init__(self, services: Sequence[str]) -> None:
+    def __init__(self, services: Sequence[str], *, reads: bool) -> None:
         self.services = services
+        self._reads = reads
         self.begun = asyncio.Event()
         self.ages: list[float] = []
         self.told = 0
@@ -58,13 +64,14 @@ class Stream:
         await call.write(first.SerializeToString())
         wanted = set(self.services)
         async for wire in call:
-            response, now = _RESPONSE.FromString(wire), time.time() * 1000
+            now = time.time() * 1000
+            response = _RESPONSE.FromString(wire)
             self.told += 1
             self.bytes += len(wire)
             for one in response.resources:
                 if wanted:
                     wanted.discard(one.name)
-                elif (moment := _newest(one.resource.value)) > 1:
+                elif self._reads and (moment := _newest(one.resource.value)) > 1:
                     self.ages.append((now - moment) % PERIOD_MS)
             if not wanted:
                 self.begun.set()
@@ -83,6 +90,7 @@ class Registrar:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._register = channel.unary_unary("/pannier.registry.v1.Registry/Register")
+        self.waits: list[float] = []
 
     async def put(self, service: str, number: int, weight: int) -> None:
         asked = REGISTRY["pannier.registry.v1.RegisterRequest"](
@@ -92,7 +100,9 @@ class Registrar:
             ttl_ms=300_000,
             metadata={"weight": str(weight)},
         )
+        begun = time.monotonic()
         await self._register(asked.SerializeToString())
+        self.waits.append(1000 * (time.monotonic() - begun))
 
 
 async def crowd(pilot: subprocess.Popen[bytes], socket: Path, port: int, said: argparse.Namespace) -> dict[str, Any]:
@@ -101,13 +111,15 @@ async def crowd(pilot: subprocess.Popen[bytes], socket: Path, port: int, said: a
         registrar = Registrar(own)
         for service in services:
             await asyncio.gather(*(registrar.put(service, number, 1) for number in range(said.instances)))
-        streams = [Stream(random.sample(services, said.follow)) for _ in range(said.streams)]
+        streams = [
+            Stream(random.sample(services, said.follow), reads=number % ONE_IN == 0) for number in range(said.streams)
+        ]
         options = [("grpc.use_local_subchannel_pool", 1)]
         channels = [
             grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
             for _ in range(-(-said.streams // A_CONNECTION))
         ]
-        begun, cpu = time.time(), _cpu(pilot)
+        begun, cpu = time.time(), (_cpu(pilot.pid), _cpu(os.getpid()))
         tasks = [
             asyncio.create_task(stream.follow(channels[number // A_CONNECTION]))
             for number, stream in enumerate(streams)
@@ -118,10 +130,12 @@ async def crowd(pilot: subprocess.Popen[bytes], socket: Path, port: int, said: a
         for name, rate, lasting in (("single", 2.0, 15.0), ("many", said.rate, 15.0)):
             for stream in streams:
                 stream.ages, stream.told, stream.bytes = [], 0, 0
-            begun, cpu = time.time(), _cpu(pilot)
+            registrar.waits = []
+            begun, cpu = time.time(), (_cpu(pilot.pid), _cpu(os.getpid()))
             made = await _change(registrar, services, said.instances, rate, lasting)
             await asyncio.sleep(2)
-            summary[name] = {"changes": made, **_figures(streams, pilot, begun, cpu)}
+            store = _parts(registrar.waits)
+            summary[name] = {"changes": made, **_figures(streams, pilot, begun, cpu), "store": store}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -147,24 +161,33 @@ async def _change(registrar: Registrar, services: Sequence[str], instances: int,
     return made
 
 
-def _figures(streams: Sequence[Stream], pilot: subprocess.Popen[bytes], begun: float, cpu: float) -> dict[str, Any]:
-    """Ages in milliseconds; CPU of the pilot in per cent of one core."""
+def _figures(
+    streams: Sequence[Stream], pilot: subprocess.Popen[bytes], begun: float, cpu: tuple[float, float]
+) -> dict[str, Any]:
+    """Ages in milliseconds; CPU of the pilot, and of the crowd and its changes, in per cent of one core."""
     lasted = time.time() - begun
-    ages = sorted(age for stream in streams for age in stream.ages)
-    found: dict[str, Any] = {
+    return {
         "seconds": round(lasted, 1),
         "responses": sum(stream.told for stream in streams),
         "megabytes": round(sum(stream.bytes for stream in streams) / 1e6, 1),
-        "cpu": round(100 * (_cpu(pilot) - cpu) / lasted),
+        "cpu": round(100 * (_cpu(pilot.pid) - cpu[0]) / lasted),
+        "crowd_cpu": round(100 * (_cpu(os.getpid()) - cpu[1]) / lasted),
+        "age": _parts([age for stream in streams for age in stream.ages]),
     }
-    if ages:
-        found |= {f"p{part}": round(ages[int(len(ages) * part / 100)]) for part in (50, 99)} | {"max": round(ages[-1])}
-    return found
 
 
-def _cpu(process: subprocess.Popen[bytes]) -> float:
+def _parts(values: Sequence[float]) -> dict[str, int]:
+    """The middle, the slowest hundredth, the slowest."""
+    found = sorted(values)
+    return {name: round(found[int((len(found) - 1) * part)]) for name, part in _PARTS.items()} if found else {}
+
+
+_PARTS: Final = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+
+
+def _cpu(process: int) -> float:
     """Seconds so far."""
-    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
@@ -174,7 +197,8 @@ def main() -> None:
     for name, default in (("streams", 1000), ("services", 200), ("instances", 50), ("follow", 20), ("rate", 1000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     said = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="pannier-") as folder:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="pannier-", dir=memory if memory.is_dir() else None) as folder:
         socket, port = Path(folder) / "pilot.sock", free_port()
         command = [str(Path(sys.executable).with_name("pannier")), "pilot", "--socket", str(socket)]
         command += ["--grpc", f"127.0.0.1:{port}", "--store", str(Path(folder) / "store.sqlite")]

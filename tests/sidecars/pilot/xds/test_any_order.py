@@ -51,11 +51,13 @@ class Server:
 
 
 class Client:
-    """What it has, by type; `warm` are clusters whose endpoints have come after them. `says` is what it sends next."""
+    """What it has, by type; `warm` are clusters that have had endpoints since they came, `cold` those whose last
+    version waits for them: the one before is used meanwhile, if there was one."""
 
     def __init__(self) -> None:
         self.has: dict[Type, dict[str, str]] = {kind: {} for kind in Type}
         self.warm: set[str] = set()
+        self.cold: set[str] = set()
 
     def routes(self) -> Collection[str]:
         """The clusters that its routes lead to."""
@@ -75,14 +77,16 @@ class Client:
             if one.name in bad or (kind is Type.ENDPOINTS and one.name not in self.wants(kind)):
                 continue
             if kind is Type.CLUSTER and self.has[kind].get(one.name) != one.version:
-                self.warm.discard(one.name)
+                self.cold.add(one.name)
             if kind is Type.ENDPOINTS:
                 self.warm.add(one.name)
+                self.cold.discard(one.name)
             self.has[kind][one.name] = one.version
         for name in removed:
             self.has[kind].pop(name, None)
             if kind is Type.CLUSTER:
                 self.warm.discard(name)
+                self.cold.discard(name)
                 self.has[Type.ENDPOINTS].pop(name, None)
         return f"bad: {bad}" if bad else None
 
@@ -235,6 +239,7 @@ class Conversation(RuleBasedStateMachine):
         told = {name for name in has[Type.CLUSTER] if name in has[Type.ENDPOINTS]}
         assert told == set(has[Type.CLUSTER]) & set(server.endpoints)
         assert {name: has[Type.ENDPOINTS][name] for name in told} == {name: server.endpoints[name] for name in told}
+        assert not self.client.cold, "a cluster waits for endpoints for ever"
         assert has[Type.ROUTES] == {ONLY: " ".join(["to", *sorted(server.clusters)])}
 
     @invariant()
