@@ -28,7 +28,8 @@ from pannier.sidecars.pilot.registry.entries import Entry, key_of
 from pannier.sidecars.pilot.registry.fanout import Fanout
 from pannier.sidecars.pilot.registry.registry import Registry
 from pannier.sidecars.pilot.stores.sqlite import SqliteStore, open_sqlite
-from pannier.sidecars.pilot.stream.stream import Streams, outgoing
+from pannier.sidecars.pilot.stream import outgoing
+from pannier.sidecars.pilot.stream.stream import Streams
 
 ASK = b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: pannier-pilot\r\n%s\r\n"
 TTL_MS = 10_000
