@@ -56,7 +56,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="refused with a clear message; nobody is given a descriptor, nothing is left running; 0 failed",
         how=Trespass(),
         stage=WHOLE,
-        seconds=14.0,
+        seconds=12.0,
     ),
     Row(
         name="bus-garbled",
@@ -93,7 +93,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; old or new, never a mix; nothing rejected; the sidecar takes its table over again",
         how=KilledWriter(),
         stage=WHOLE,
-        seconds=5.0,
+        seconds=4.0,
     ),
     Row(
         name="table-sidecar-killed",
@@ -102,7 +102,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; old or new, never a mix; nothing rejected; back, and its newest table in force",
         how=KilledSidecar(),
         stage=WHOLE,
-        seconds=4.0,
+        seconds=3.0,
     ),
     Row(
         name="table-reader-stopped",
@@ -111,7 +111,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; the newest in force, never a mix; nothing rejected",
         how=StoppedReader(),
         stage=WHOLE,
-        seconds=3.0,
+        seconds=2.5,
     ),
     Row(
         name="table-two-writers",

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.faults.bed import CALLEE, Bed
+from tests.faults.bed import CALLEE, SHOP, Bed
 from tests.faults.load import Load
 from tests.faults.row import Fault
 from tests.faults.spread import APART, PILOT, STORE, Spread, spread
@@ -94,7 +94,8 @@ class ListEmptied(Fault):
 
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
         found = spread(bed)
-        before = ids(found)
+        before, log = ids(found), bed.log(SHOP)
+        size = log.stat().st_size
         found.site.kill(PILOT)
         lost = ROOT if trial.number % 2 == 0 else ROOT + f"{CALLEE}/{min(before)}".encode()
         etcd(found, "kv/deleterange", {"key": text(lost), "range_end": text(lost + b"\xff")})
@@ -109,6 +110,7 @@ class ListEmptied(Fault):
 
         wait_until(back, "all have registered again", within=GIVEN_UP_S)
         trial.require(fewest == 2, f"the caller knew {fewest} of 2 meanwhile")
+        trial.require("are not told of any more" in log.read_text()[size:], "the caller says nothing about it")
 
 
 class StoreSetBack(Fault):

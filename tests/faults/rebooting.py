@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.faults.bed import FRONT, SHOP, Bed
+from pannier.shared.instances import State
+from pannier.sidecars.discovery import remembered
+
+from tests.faults.bed import CALLEE, FRONT, SHOP, Bed
 from tests.faults.load import Load
 from tests.faults.row import Fault
 from tests.faults.spread import PILOT, spread
@@ -48,7 +51,7 @@ class Reboot(Fault):
         found = spread(bed)
         left = LEFT[trial.number % len(LEFT)]
         file = found.host_of(SHOP).folder / "s" / "endpoints" / SHOP
-        wait_until(file.exists, "what the pilot says is on the disk", within=GIVEN_UP_S)
+        wait_until(lambda: kept(file) == 2, "both callees are on the disk", within=GIVEN_UP_S)
         found.site.kill(PILOT)
         kill(found.host_of(SHOP).survivors())
         bed.running.pop(SHOP).wait()
@@ -69,6 +72,12 @@ class Reboot(Fault):
         found = spread(bed)
         found.site.start(PILOT)
         found.wait_pilot()
+
+
+def kept(file: Path) -> int:
+    """How many callees that can be called are in the file."""
+    found = remembered.read(file, time.time())
+    return sum(each.service == CALLEE and each.state is State.UP for each in found)
 
 
 def answered(bed: Bed) -> int:

@@ -17,6 +17,7 @@ from pannier.sidecars.pilot.store import Compacted
 from tests.sidecars.pilot.paper import TTL, World, entry
 
 A, B = ("orders", "a"), ("orders", "b")
+DAY_S = 86_400
 
 
 @pytest.fixture
@@ -157,6 +158,35 @@ async def test_what_a_store_has_lost_is_told_on_and_written_again(world: World) 
     assert list(world.paper.items) == [key_of(A)]
     one.deliver()
     assert one.ids() == ["a"]
+
+
+async def test_a_store_that_is_away_for_a_day_costs_nobody_an_endpoint(world: World) -> None:
+    one, two = world.pilots
+    await world.begin()
+    renewing = [(one, A), (two, B)]
+    for pilot, key in renewing:
+        await pilot.registry.register(key, entry())
+    await world.later(4, renewing=renewing)
+    one.down = two.down = True
+    refused = 0
+    for _ in range(DAY_S // 2):
+        world.now += 2
+        for pilot, key in renewing:
+            try:
+                await pilot.registry.register(key, entry())
+            except Unreachable:
+                refused += 1
+            pilot.registry.look()
+    assert refused > DAY_S - 20, "a pilot that hears nothing of the others takes no renewals, and forgets nobody"
+    assert (one.ids(), two.ids()) == (["a", "b"], ["a", "b"])
+    one.down = two.down = False
+    await world.begin()
+    for pilot in world.pilots:
+        pilot.beat()
+        pilot.deliver()
+    await world.later(4 * TTL, renewing=renewing)
+    for pilot in world.pilots:
+        assert [(i.id, i.suspect) for i in pilot.registry.instances("orders")] == [("a", False), ("b", False)]
 
 
 @pytest.mark.parametrize(
