@@ -10,7 +10,7 @@ RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -
 NATIVE  := $(CORE)/python/pannier/_native.abi3.so
 PEERS   := nginx-light apache2-bin etcd-server haproxy strace prometheus valgrind varnish slowhttptest $(if $(shell command -v node),,nodejs)
 
-.PHONY: run test test-rust proofs sanitize test-python lint peers bench bench-start bench-plane faults soak fuzz docs build clean
+.PHONY: run test test-rust proofs sanitize test-python lint peers bench bench-start bench-plane bench-fleet faults soak fuzz docs build clean
 
 # HOSTS=2: on two hosts, which are network namespaces, with two pilots and an etcd of three.
 run: build
@@ -59,6 +59,10 @@ bench: build
 bench-plane: build
 	cd $(CORE) && cargo build --quiet --release -p pannier-table --example plane
 	$(BIN)/python -m tests.bench.plane $(CORE)/target/release/examples/plane
+
+# How the pilot scales, by a native client; docs/fleet.md has the figures. ONLY="churn slow" picks, STORE=etcd, QUICK=1.
+bench-fleet: build
+	$(BIN)/python -m tests.bench.fleet $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(STORE),--store $(STORE))
 
 # What a start takes, what all processes weigh and what they cost while idle; PROFILE= and FOR= (seconds idle).
 bench-start: build

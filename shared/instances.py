@@ -12,6 +12,7 @@ from pannier.shared.runtime import SOCKET_NAME_LIMIT
 EVERY = "*"
 """In the place of a service's name: all of them."""
 SERVICE_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)"
+STAGE_PATTERN = SERVICE_PATTERN
 INSTANCE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$(?!\n)"
 
 ServiceName = Annotated[str, Meta(pattern=SERVICE_PATTERN, description='a service name such as "orders"')]

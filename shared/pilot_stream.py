@@ -21,7 +21,7 @@ from typing import Annotated, Final, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
-from pannier.shared.instances import InstanceId, ServiceName, State
+from pannier.shared.instances import STAGE_PATTERN, InstanceId, ServiceName, State
 from pannier.shared.profile import Address, Metadata
 
 PATH: Final = "/v1/stream"
@@ -75,6 +75,14 @@ class Unfollow(msgspec.Struct, frozen=True, tag="unfollow"):
     services: Annotated[list[_Name], Meta(max_length=10_000)]
 
 
+class FollowConfiguration(msgspec.Struct, frozen=True, tag="follow-configuration"):
+    """From now on, tell of the configuration of a service on a stage; `version` is the one that is known, 0 if none."""
+
+    stage: Annotated[str, Meta(pattern=STAGE_PATTERN)]
+    service: ServiceName
+    version: _Revision = 0
+
+
 class About(msgspec.Struct, frozen=True, tag="about"):
     """What has become of these instances of a service? The answer is a `Changed`."""
 
@@ -125,6 +133,17 @@ class Changed(msgspec.Struct, frozen=True, omit_defaults=True, tag="changed"):
     gone: Sequence[Gone] = ()
 
 
+class Configuration(msgspec.Struct, frozen=True, tag="configuration"):
+    """A version of a service's configuration, made at `when` (seconds since the epoch of the clock). Nothing (None): it
+    was deleted, or there never was one, then with version 0."""
+
+    stage: str
+    service: str
+    version: int
+    when: float
+    values: dict[str, str] | None
+
+
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True, tag="answer"):
     """To request `n`: the verdict, empty if it could not be carried out; then `error` and `hint` say why. `epoch` is
     that in force; for a stale one, that which would be accepted."""
@@ -150,8 +169,8 @@ class Pong(msgspec.Struct, frozen=True, tag="pong"):
     revision: int
 
 
-Asked: TypeAlias = Follow | Unfollow | About | Register | Leave | Ping
-Said: TypeAlias = Told | Changed | Current | Answer | Pong
+Asked: TypeAlias = Follow | Unfollow | FollowConfiguration | About | Register | Leave | Ping
+Said: TypeAlias = Told | Changed | Current | Configuration | Answer | Pong
 
 _encode = msgspec.msgpack.Encoder().encode
 _ASKED: msgspec.msgpack.Decoder[Asked] = msgspec.msgpack.Decoder(Asked)

@@ -1,7 +1,8 @@
 """What is said over HTTP to register an instance, and what of it is refused: to the own sidecar on `api.sock`, and to
 the pilot. Errors are ValueError and msgspec's, with a text for whoever has sent it.
 
-    PUT    /v1/instances/{service}/{id}   {"address", "port", "ttl", "epoch", "metadata"}
+    PUT    /v1/instances/{service}/{id}   {"address", "port", "ttl", "epoch", "metadata", "state"}
+    POST   /v1/instances/{service}/{id}/drain    {"epoch"}
     DELETE /v1/instances/{service}/{id}   {"epoch"}, or ?epoch=N
 """
 
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import Meta
 from pannier.shared.duration import milliseconds
 from pannier.shared.http_server import Request, Response, error_response
-from pannier.shared.instances import INSTANCE_PATTERN, SERVICE_PATTERN, Key, check_address
+from pannier.shared.instances import INSTANCE_PATTERN, SERVICE_PATTERN, Key, State, check_address
 from pannier.shared.profile import Address, Metadata
 
 TTL_SECONDS = (1.0, 3600.0)
@@ -26,13 +27,15 @@ _Host = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 class Registering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of PUT. `address` is a host beside `port`, else `host:port` or `unix:/path`."""
+    """Body of PUT. `address` is a host beside `port`, else `host:port` or `unix:/path`. Who says no `state`
+    stands where he stood in this life, or is UP."""
 
     address: _Host
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     ttl: str | float | None = None
     epoch: _Epoch | None = None
     metadata: Metadata = {}
+    state: State | None = None
 
 
 class Leaving(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -50,6 +53,15 @@ class Registered(msgspec.Struct, frozen=True):
     epoch: int
     ttl_s: float
     renew_s: float
+
+
+class Drained(msgspec.Struct, frozen=True):
+    """Answer to a drain."""
+
+    service: str
+    id: str
+    epoch: int
+    state: State
 
 
 class Removed(msgspec.Struct, frozen=True):
@@ -70,13 +82,21 @@ def registering(request: Request) -> Registering:
 
 
 def leaving(request: Request) -> Leaving:
-    """Reads a DELETE."""
+    """Reads a DELETE, or a drain."""
     if request.body and request.query:
         raise ValueError("the epoch comes in the body or in the query, not in both")
     if request.body:
         return _LEAVING.decode(request.body)
     query = {name: values[0] for name, values in parse_qs(request.query, keep_blank_values=True).items()}
     return msgspec.convert(query, Leaving, strict=False)
+
+
+def draining(request: Request) -> int:
+    """Reads a drain: the epoch of the life that is meant."""
+    epoch = leaving(request).epoch
+    if epoch is None:
+        raise ValueError('which life drains? send its epoch, such as {"epoch": 1}')
+    return epoch
 
 
 def key_of(service: str, instance: str) -> Key:

@@ -242,7 +242,8 @@ def _facts(name: str, profile: Profile, arguments: Arguments, place: Place) -> d
     if name == "discovery":
         services = {name: [msgspec.to_builtins(e) for e in found] for name, found in profile.services.items()}
         address = place.address("inbound") if arguments.app else None
-        return {"services": services, "app": arguments.app, "instance": {"address": address}}
+        own = {"app": arguments.app, "instance": {"address": address}, "stage": arguments.profile}
+        return {"services": services, **own}
     return {}
 
 

@@ -1,9 +1,14 @@
 """The local HTTP interface on `api.sock`: register, deregister, look around.
 
-    PUT    /v1/instances/{service}/{id}   {"address", "port", "ttl", "epoch", "metadata"}
-    DELETE /v1/instances/{service}/{id}   {"epoch"}, or ?epoch=N
+    PUT    /v1/instances/{service}/{id}          {"address", "port", "ttl", "epoch", "metadata", "state"}
+    POST   /v1/instances/{service}/{id}/drain    {"epoch"}
+    DELETE /v1/instances/{service}/{id}          {"epoch"}, or ?epoch=N
     GET    /v1/services[/{service}]
+    GET    /v1/config[?after=VERSION&wait=30s]
+    GET    /v1/endpoints
+    GET    /v1/sources
 
+A configuration is answered at once, or as soon as its version is not `after`, or when `wait` is over.
 Whoever asks for a service that is not known makes it followed, where there is a pilot.
 
 `ttl` is a duration ("10s") or a number of seconds. Without `epoch` the server gives one: the epoch in force renews, a
@@ -14,19 +19,24 @@ be accepted. Only the socket's owner gets this far (mode 0600), so there is no t
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qsl
 
 import msgspec
+from pannier.shared.duration import milliseconds
+from pannier.shared.endpoints import Endpoints, Sources
 from pannier.shared.http_server import Request, Response, error_response, json_response
-from pannier.shared.instances import SERVICE_PATTERN, Key
+from pannier.shared.instances import SERVICE_PATTERN, Key, State
 from pannier.shared.leases import Leases, Registration, Verdict
 from pannier.shared.messages import Cluster, Services
 from pannier.shared.registration import (
-    Leaving,
+    Drained,
     Registered,
-    Registering,
     Removed,
     address_of,
+    draining,
     key_of,
     leaving,
     not_allowed,
@@ -34,6 +44,11 @@ from pannier.shared.registration import (
     registering,
     ttl_of,
 )
+
+if TYPE_CHECKING:
+    from pannier.sidecars.discovery.configuration import Configuration
+
+MAX_WAIT_SECONDS: Final = 60.0
 
 
 class Api:
@@ -44,64 +59,99 @@ class Api:
         leases: Leases,
         services: Callable[[], Services],
         *,
+        endpoints: Callable[[], Endpoints],
+        sources: Callable[[], Sources],
         changed: Callable[[], None],
         clock: Callable[[], float],
         ttl: float,
         follow: Callable[[str], Awaitable[None]] | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
         self._leases = leases
         self._services = services
+        self._endpoints = endpoints
+        self._sources = sources
         self._changed = changed
         self._clock = clock
         self._ttl = ttl
         self._follow = follow
+        self._configuration = configuration
 
     async def handle(self, request: Request) -> Response:
         """The answer to one request; never raises for anything that a peer sends."""
         match request.segments:
-            case ("v1", "services"):
-                return self._look(request, None)
-            case ("v1", "services", name):
-                if self._follow is not None and re.match(SERVICE_PATTERN, name) and not self._find(name):
-                    await self._follow(name)
-                return self._look(request, name)
             case ("v1", "instances", service, instance):
-                return self._instance(request, service, instance)
-            case _:
-                return error_response(
-                    404,
-                    f"there is no {request.path[:80]}",
-                    hint="known: /v1/services, /v1/services/{service}, /v1/instances/{service}/{id}",
-                )
+                return self._instance(request, service, instance, {"PUT": self._register, "DELETE": self._deregister})
+            case ("v1", "instances", service, instance, "drain"):
+                return self._instance(request, service, instance, {"POST": self._drain})
+            case ("v1", "services" | "config" | "endpoints" | "sources", *more) if len(more) <= 1:
+                if request.method not in ("GET", "HEAD"):
+                    return not_allowed("GET, HEAD")
+        return await self._read(request)
 
-    def _look(self, request: Request, name: str | None) -> Response:
-        if request.method not in ("GET", "HEAD"):
-            return not_allowed("GET, HEAD")
-        if name is None:
-            return json_response(self._services())
+    async def _read(self, request: Request) -> Response:
+        body: object = None
+        match request.segments:
+            case ("v1", "services"):
+                body = self._services()
+            case ("v1", "services", name):
+                return await self._service(name)
+            case ("v1", "endpoints"):
+                body = self._endpoints()
+            case ("v1", "sources"):
+                body = self._sources()
+            case ("v1", "config") if self._configuration is not None:
+                return await self._configured(request, self._configuration)
+        if body is None:
+            return error_response(
+                404,
+                f"there is no {request.path[:80]}",
+                hint="known: /v1/services[/{service}], /v1/endpoints, /v1/sources, "
+                "/v1/instances/{service}/{id}[/drain]; with a pilot, /v1/config",
+            )
+        return json_response(body)
+
+    async def _service(self, name: str) -> Response:
+        if self._follow is not None and re.match(SERVICE_PATTERN, name) and not self._find(name):
+            await self._follow(name)
         found = self._find(name)
         return json_response(found) if found else error_response(404, f"no service {name[:80]!r} is known")
+
+    async def _configured(self, request: Request, configuration: Configuration) -> Response:
+        asked = dict(parse_qsl(request.query))
+        try:
+            after = int(asked["after"]) if "after" in asked else None
+            wait = milliseconds(asked.get("wait", "30s")) / 1000
+        except ValueError as error:
+            return error_response(400, str(error), hint="such as ?after=3&wait=30s")
+        if after is None:
+            return json_response(configuration.held)
+        return json_response(await configuration.changed(after, wait=min(wait, MAX_WAIT_SECONDS)))
 
     def _find(self, name: str) -> Cluster | None:
         return next((cluster for cluster in self._services().clusters if cluster.name == name), None)
 
-    def _instance(self, request: Request, service: str, instance: str) -> Response:
-        if request.method not in ("PUT", "DELETE"):
-            return not_allowed("PUT, DELETE")
+    def _instance(
+        self,
+        request: Request,
+        service: str,
+        instance: str,
+        verbs: Mapping[str, Callable[[Key, Request], Response]],
+    ) -> Response:
+        if request.method not in verbs:
+            return not_allowed(", ".join(verbs))
         kind = request.header("content-type", "application/json").partition(";")[0].strip().lower()
         if request.body and kind != "application/json":
             return error_response(415, f"the body is {kind[:80]}", hint="send application/json")
         try:
-            key = key_of(service, instance)
-            if request.method == "PUT":
-                return self._register(key, registering(request))
-            return self._deregister(key, leaving(request))
+            return verbs[request.method](key_of(service, instance), request)
         except msgspec.DecodeError as error:
             return not_understood(request, error)
         except ValueError as error:
             return error_response(400, str(error))
 
-    def _register(self, key: Key, body: Registering) -> Response:
+    def _register(self, key: Key, request: Request) -> Response:
+        body = registering(request)
         address = address_of(body)
         ttl = self._ttl if body.ttl is None else ttl_of(body.ttl)
         held = self._leases.get(key)
@@ -109,7 +159,8 @@ class Api:
         if epoch is None:
             renews = held is not None and held.registration.address == address
             epoch = held.registration.epoch if held is not None and renews else self._leases.next_epoch(key)
-        registration = Registration(*key, address, epoch, ttl, metadata=body.metadata)
+        stood = held.registration.state if held is not None and held.registration.epoch == epoch else State.UP
+        registration = Registration(*key, address, epoch, ttl, body.state or stood, body.metadata)
         verdict = self._leases.register(registration, self._clock())
         if verdict is Verdict.STALE:
             return self._stale(key, epoch)
@@ -120,7 +171,18 @@ class Api:
         answer = Registered(*key, address, epoch, ttl, ttl / 3)
         return json_response(answer, status=201 if verdict is Verdict.CREATED else 200)
 
-    def _deregister(self, key: Key, body: Leaving) -> Response:
+    def _drain(self, key: Key, request: Request) -> Response:
+        epoch, held = draining(request), self._leases.get(key)
+        if held is None or epoch > held.registration.epoch:
+            return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered with epoch {epoch}")
+        if epoch < held.registration.epoch:
+            return self._stale(key, epoch)
+        if self._leases.register(replace(held.registration, state=State.DRAINING), self._clock()).changes:
+            self._changed()
+        return json_response(Drained(*key, epoch, State.DRAINING))
+
+    def _deregister(self, key: Key, request: Request) -> Response:
+        body = leaving(request)
         verdict = self._leases.deregister(key, body.epoch)
         if verdict is Verdict.STALE:
             return self._stale(key, body.epoch or 0)

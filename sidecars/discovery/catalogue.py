@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pannier.shared import messages
-from pannier.shared.instances import State
-from pannier.shared.leases import Leases, Registration
+from pannier.shared.endpoints import Endpoint, Endpoints
+from pannier.shared.instances import Key, State
+from pannier.shared.leases import Lease, Leases, Registration
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.sidecars.discovery.health import Condition, Health, Thresholds
 from pannier.sidecars.discovery.merge import join_statics, merge
@@ -140,6 +141,34 @@ class Catalogue:
                 rows.append(messages.ServiceEndpoint(one.id, one.address, one.state, one.source))
         return messages.Services([messages.Cluster(name, listed[name]) for name in sorted(listed)])
 
+    def endpoints(self, table: Table) -> Endpoints:
+        """What `services` says, and what else is known of each."""
+        rows = {(cluster.name, row.id): row for cluster in table.clusters for row in cluster.endpoints}
+        found: list[Endpoint] = []
+        clusters = self.services(table).clusters
+        for cluster in clusters:
+            for one in cluster.endpoints:
+                key = (cluster.name, one.id)
+                row, lease = rows.get(key), self._lease(key)
+                known = row or (lease.registration if lease is not None else None)
+                found.append(
+                    Endpoint(
+                        *key,
+                        one.address,
+                        one.state,
+                        one.source,
+                        epoch=known.epoch if known is not None else 0,
+                        weight=row.weight if row is not None else 1,
+                        suspect=lease is not None and lease.suspect,
+                        metadata=known.metadata if known is not None else {},
+                    )
+                )
+        return Endpoints([cluster.name for cluster in clusters], found)
+
+    def _lease(self, key: Key) -> Lease | None:
+        own = self.leases.get(key)
+        return own if own is not None or self._mirror is None else self._mirror.leases.get(key)
+
     def _registrations(self) -> Iterator[Registration]:
         for lease in self.leases:
             yield lease.registration
@@ -148,9 +177,7 @@ class Catalogue:
                 yield lease.registration
 
     def _state(self, service: str, instance: str, healthy: bool) -> str:
-        if lease := self.leases.get((service, instance)):
-            return lease.registration.state
-        if self._mirror is not None and (lease := self._mirror.leases.get((service, instance))):
+        if lease := self._lease((service, instance)):
             return lease.registration.state
         return State.UP if healthy else State.DOWN
 

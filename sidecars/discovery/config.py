@@ -79,7 +79,8 @@ class Pilot(Struct, frozen=True, forbid_unknown_fields=True):
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The part of a profile that configures this sidecar.
 
-    `services` and `app` (the own app's address) are filled in by the supervisor from the profile and the command line.
+    `services`, `app` (the own app's address) and `stage` are filled in by the supervisor from the profile and the
+    command line.
     `register` = false: the own instance is not announced; others may still register here.
     """
 
@@ -92,4 +93,5 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     app: Address | None = None
     health: HealthChecks = field(default_factory=HealthChecks)
     lease_ttl: Duration = "10s"
+    stage: str = ""
     pilot: Pilot | None = None

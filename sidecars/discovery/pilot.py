@@ -16,6 +16,7 @@ from pannier.shared.instances import Key
 from pannier.shared.leases import Lease, Registration
 from pannier.sidecars.discovery import remembered
 from pannier.sidecars.discovery.config import Pilot as Settings
+from pannier.sidecars.discovery.configuration import Configuration
 from pannier.sidecars.discovery.health import Condition, Health, Thresholds
 from pannier.sidecars.discovery.mirror import Mirror
 from pannier.sidecars.discovery.pilot_link import PilotLink
@@ -35,6 +36,7 @@ class Pilot:
         self,
         settings: Settings,
         mirror: Mirror,
+        configuration: Configuration,
         file: Path,
         *,
         changed: Callable[[], None],
@@ -45,6 +47,7 @@ class Pilot:
     ) -> None:
         self._settings = settings
         self._mirror = mirror
+        self._configuration = configuration
         self._file = file
         self._changed = changed
         self._voice = voice
@@ -59,11 +62,13 @@ class Pilot:
             token=None if settings.token_file is None else Path(settings.token_file),
             heard=self._heard,
             renumber=renumber,
+            configuration=configuration,
             voice=voice,
         )
 
     def recall(self, now: float) -> None:
-        """Reads what was said last, unless the table in force has said it already."""
+        """Reads what was said last, of instances unless the table in force has said it already."""
+        self._configuration.recall()
         if len(self._mirror.leases):
             return
         try:

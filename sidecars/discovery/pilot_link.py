@@ -44,6 +44,8 @@ from pannier.shared.pilot_stream import (
     frame,
     said,
 )
+from pannier.shared.pilot_stream import Configuration as Configured
+from pannier.sidecars.discovery.configuration import Configuration
 from pannier.sidecars.discovery.mirror import Heard, Mirror
 from pannier.sidecars.discovery.voice import Voice
 
@@ -81,6 +83,7 @@ class PilotLink:
         token: Path | None,
         heard: Callable[[], None],
         renumber: Callable[[int], None],
+        configuration: Configuration,
         voice: Voice,
     ) -> None:
         self._addresses = random.sample(addresses, len(addresses))
@@ -89,6 +92,7 @@ class PilotLink:
         self._token = token
         self._heard = heard
         self._renumber = renumber
+        self._configuration = configuration
         self._voice = voice
         self._scope = trio.CancelScope(shield=True)
         self._stream: trio.abc.Stream | None = None
@@ -157,6 +161,8 @@ class PilotLink:
             self._stream = stream
             self._voice.settled("pilot", f"the pilot at {address} answers")
             await self._send(Follow(self._mirror.known(tuple(self._followed))))
+            if (configuration := self._configuration.asked()) is not None:
+                await self._send(configuration)
             nursery.start_soon(self._ping)
             nursery.start_soon(self._stand)
             await self._listen(stream, early, nursery)
@@ -173,6 +179,8 @@ class PilotLink:
                         self._take(self._mirror.changed(message, trio.current_time()), message.service, nursery)
                     case Current():
                         self._take(self._mirror.current(message), "", nursery)
+                    case Configured():
+                        self._configuration.take(message)
                     case Answer(n=0):
                         raise StreamError(f"it says: {message.error}")
                     case Answer() if message.n in self._answers:

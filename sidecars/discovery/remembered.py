@@ -8,8 +8,6 @@ this host knows nobody, as at its first start.
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -17,6 +15,7 @@ from typing import Final
 import msgspec
 from pannier.shared.instances import State
 from pannier.shared.leases import Registration
+from pannier.sidecars.discovery.files import read_own, replace
 
 OLD_SECONDS: Final = 7 * 86_400.0
 SIZE_LIMIT: Final = 64 * 1024 * 1024
@@ -65,28 +64,13 @@ def decode(data: bytes, wall: float) -> Sequence[Registration]:
 def read(path: Path, wall: float) -> Sequence[Registration]:
     """What the file says; nobody if there is none. Raises ValueError, OSError."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        data = read_own(path, limit=SIZE_LIMIT)
     except FileNotFoundError:
         return ()
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > SIZE_LIMIT:
-            raise ValueError("it is no plain file of ours")
-        return decode(file.read(), wall)
+    return decode(data, wall)
 
 
 def write(path: Path, data: bytes) -> None:
     """Puts it in place of the last one, on the disk. Blocks. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(temporary, flags, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace(path, data, durable=True)

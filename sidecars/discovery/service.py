@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 from pannier import _native
 from pannier.shared.duration import seconds
+from pannier.shared.endpoints import Endpoints, Sources
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import serve_http
 from pannier.shared.instances import Key
@@ -35,11 +36,13 @@ from pannier.sidecars.discovery.probes import Probes, Target
 from pannier.sidecars.discovery.publisher import Publisher
 from pannier.sidecars.discovery.registry import Registry
 from pannier.sidecars.discovery.slots import Place
+from pannier.sidecars.discovery.sources import sources
 from pannier.sidecars.discovery.table import KIND, Table, TableReader, TableWriter, decode, drains
 from pannier.sidecars.discovery.voice import Voice
 
 if TYPE_CHECKING:
     from pannier.sidecars.discovery.config import Pilot as PilotSettings
+    from pannier.sidecars.discovery.configuration import Configuration
     from pannier.sidecars.discovery.mirror import Mirror
     from pannier.sidecars.discovery.pilot import Pilot
     from pannier.sidecars.discovery.statics import StaticSource
@@ -52,6 +55,7 @@ SUSPECT_THRESHOLDS = Thresholds(failures=3)
 TABLE = f"table.{KIND}"
 BASE = "table.base"
 API_SOCKET = "api.sock"
+CONFIGURATION = "config.json"
 BUS_SOCKET = "bus.sock"
 
 
@@ -86,6 +90,7 @@ class Discovery:
         self._publisher = Publisher(self._catalogue, writer, context.bus, self._voice, validate=_validate)
         self._registry = Registry(context.directory.parent / REGISTRY)
         self._file = self._static_source(config.file, restored) if config.file else None
+        self._configuration: Configuration | None = None
         self._pilot = self._with_pilot(config.pilot, mirror) if config.pilot and mirror else None
         self._announcer = Announcer(
             config,
@@ -133,10 +138,13 @@ class Discovery:
         api = Api(
             self._catalogue.leases,
             self._services,
+            endpoints=self._endpoints,
+            sources=self._sources,
             changed=self._publisher.changed,
             clock=trio.current_time,
             ttl=seconds(config.lease_ttl),
             follow=self._pilot.follow if self._pilot is not None else None,
+            configuration=self._configuration,
         )
         listener = await self._listen(path)
         inode = path.stat().st_ino
@@ -167,17 +175,27 @@ class Discovery:
         return Mirror(trio.current_time())
 
     def _with_pilot(self, settings: PilotSettings, mirror: Mirror) -> Pilot:
+        from pannier.sidecars.discovery.configuration import Configuration
         from pannier.sidecars.discovery.pilot import Pilot
 
+        context = self._context
+        self._configuration = Configuration(
+            context.config.stage,
+            context.service,
+            file=context.directory / CONFIGURATION,
+            kept=state_dir() / "configuration" / context.service,
+            voice=self._voice,
+        )
         return Pilot(
             settings,
             mirror,
-            state_dir() / "endpoints" / self._context.service,
+            self._configuration,
+            state_dir() / "endpoints" / context.service,
             changed=self._publisher.changed,
             renumber=lambda at_least: self._announcer.renumber(at_least, trio.current_time()),
             voice=self._voice,
             nursery=self._nursery,
-            timeout=seconds(self._context.config.health.timeout),
+            timeout=seconds(context.config.health.timeout),
         )
 
     def _static_source(self, file: str, restored: Table) -> StaticSource:
@@ -303,6 +321,18 @@ class Discovery:
 
     def _services(self) -> Services:
         return self._catalogue.services(self._catalogue.table())
+
+    def _endpoints(self) -> Endpoints:
+        return self._catalogue.endpoints(self._catalogue.table())
+
+    def _sources(self) -> Sources:
+        return sources(
+            self._context.config,
+            self._context.directory / API_SOCKET,
+            self._endpoints().endpoints,
+            written=0 if self._file is None else sum(map(len, self._file.services.values())),
+            trouble=self._voice.trouble,
+        )
 
     async def _answer_services(self, _: Nothing) -> Services:
         await trio.lowlevel.checkpoint()

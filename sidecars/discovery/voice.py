@@ -48,6 +48,10 @@ class Voice:
         if self._last.pop(subject, "") and message:
             _log.info("%s", message)
 
+    def trouble(self, subject: str) -> str:
+        """What was said of it last that is not settled, or nothing."""
+        return self._last.get(subject, "")
+
     async def run(self, bus: Bus) -> None:
         """Tells the topic `events` until cancelled."""
         async for happening in self._receive:

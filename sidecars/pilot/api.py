@@ -7,6 +7,8 @@
     GET    /v1/watch?after=N[&service=NAME...][&wait=30s]
     GET    /v1/stream, with Upgrade: pannier-pilot: `stream.py`
     GET    /v1/status
+    GET    /metrics
+    /v1/config, /v1/policy: `documents_api.py`
 
 A PUT again renews. Its answer says the epoch and when to renew; 409 says which epoch would be accepted. A watch answers
 as soon as something has changed after revision N, with the revision to go on from, or with 410: then everything is read
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
 import msgspec
@@ -29,20 +31,28 @@ from pannier.shared.http_server import Request, Response, Upgrade, error_respons
 from pannier.shared.instances import Key, State
 from pannier.shared.pilot_stream import Instance
 from pannier.shared.registration import (
+    Drained,
     Registered,
     Registering,
     Removed,
     address_of,
+    draining,
     key_of,
     leaving,
     not_allowed,
     not_understood,
+    registering,
     ttl_of,
 )
+from pannier.sidecars.pilot.documents_api import DocumentsApi
 from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
 from pannier.sidecars.pilot.registry import Full, Outcome, Registry
+from pannier.sidecars.pilot.status import Account
 from pannier.sidecars.pilot.store import Compacted
 from pannier.sidecars.pilot.stream import Streams
+
+if TYPE_CHECKING:
+    from pannier.sidecars.pilot.metrics import Exposition
 
 TTL_SECONDS: Final = 10.0
 WAIT_SECONDS: Final = 30.0
@@ -50,13 +60,12 @@ WAIT_SECONDS: Final = 30.0
 MAX_WATCHES: Final = 3000
 """Of one listener, below its connections: whoever registers has to find room."""
 _STATUS: Final = {Compacted: 410, Full: 503, Unreachable: 503}
-_KNOWN: Final = "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status"
+_KNOWN: Final = (
+    "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status, /metrics"
+)
 
 
-class Standing(Registering, frozen=True, forbid_unknown_fields=True):
-    """Body of PUT: an instance that is not UP yet, or no more, says so. Who says nothing stands where he stood."""
-
-    state: State | None = None
+_READ_ONLY: Final = frozenset({("v1", "services"), ("v1", "watch"), ("v1", "status"), ("metrics",)})
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -74,40 +83,34 @@ class Everything(msgspec.Struct, frozen=True):
     services: dict[str, Sequence[Instance]]
 
 
-class Drained(msgspec.Struct, frozen=True):
-    """Answer to a drain."""
-
-    service: str
-    id: str
-    epoch: int
-    state: State
-
-
-class Status(msgspec.Struct, frozen=True):
-    """`preserving`: nobody is given up, because too many renewals are missed at once. `trouble` is what the store said
-    last, empty if it is well."""
-
-    revision: int
-    services: int
-    instances: int
-    preserving: bool
-    trouble: str
-
-
-_STANDING = msgspec.json.Decoder(Standing)
-
-
 class Api:
-    """Answers requests from a registry. With a `token`, who changes something has to show it."""
+    """Answers requests from a registry. With a `token`, who changes something has to show it. The `account` is that of
+    all listeners of a pilot."""
 
-    def __init__(self, registry: Registry, streams: Streams, *, token: str = "") -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        streams: Streams,
+        *,
+        token: str = "",
+        account: Account | None = None,
+        documents: DocumentsApi | None = None,
+    ) -> None:
         self._registry = registry
+        self._account = account or Account(registry)
+        self._exposition: Exposition | None = None
         self._streams = streams
         self._token = token
+        self._documents = documents
         self._watches = 0
 
     async def handle(self, request: Request) -> Response | Upgrade:
         """The answer to one request; never raises for anything that a peer sends."""
+        if self._documents is not None and self._documents.owns(request):
+            return await self._documents.handle(request, self._refused)
+        return await self._about_instances(request)
+
+    async def _about_instances(self, request: Request) -> Response | Upgrade:
         try:
             match request.segments:
                 case ("v1", "instances", service, instance):
@@ -137,8 +140,10 @@ class Api:
                 case ("v1", "watch"):
                     body = await self._watch(request)
                 case ("v1", "status"):
-                    body = self._status()
-        elif request.segments[1:2] in {("services",), ("watch",), ("status",)}:
+                    body = self._account.status()
+                case ("metrics",):
+                    return self._metrics(request)
+        elif request.segments[:2] in _READ_ONLY:
             return not_allowed("GET, HEAD")
         if body is None:
             return error_response(404, f"there is no {request.path[:80]}", hint=f"known: {_KNOWN}")
@@ -152,10 +157,12 @@ class Api:
         if self._watches >= MAX_WATCHES:
             raise Full(f"{self._watches} watch already")
         self._watches += 1
+        self._account.watches += 1
         try:
             revision, changed = await self._registry.changes(after, names, wait=min(wait, 2 * WAIT_SECONDS))
         finally:
             self._watches -= 1
+            self._account.watches -= 1
         return Everything(revision, {name: self._registry.instances(name) for name in changed})
 
     async def _change(self, request: Request, key: Key) -> Response:
@@ -164,7 +171,7 @@ class Api:
         if (refused := self._refused(request)) is not None:
             return refused
         if request.method == "PUT":
-            return await self._register(key, _STANDING.decode(request.body))
+            return await self._register(key, registering(request))
         epoch = leaving(request).epoch
         outcome = await self._registry.leave(key, epoch)
         if outcome.verdict is Verdict.STALE:
@@ -173,7 +180,7 @@ class Api:
             return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered")
         return json_response(Removed(*key, True))
 
-    async def _register(self, key: Key, body: Standing) -> Response:
+    async def _register(self, key: Key, body: Registering) -> Response:
         ttl = TTL_SECONDS if body.ttl is None else ttl_of(body.ttl)
         address = address_of(body)
         asked = Entry(body.epoch or 0, address, State.UP, round(ttl * 1000), body.metadata)
@@ -189,9 +196,7 @@ class Api:
             return not_allowed("POST")
         if (refused := self._refused(request)) is not None:
             return refused
-        epoch = leaving(request).epoch
-        if epoch is None:
-            raise ValueError('which life drains? send its epoch, such as {"epoch": 1}')
+        epoch = draining(request)
         outcome = await self._registry.move(key, epoch, State.DRAINING)
         if outcome.verdict is Verdict.STALE:
             return _stale(key, epoch, outcome)
@@ -213,9 +218,13 @@ class Api:
             )
         return None
 
-    def _status(self) -> Status:
-        registry, view = self._registry, self._registry.view
-        return Status(view.revision, len(view.services()), len(view), registry.preserving, registry.trouble)
+    def _metrics(self, request: Request) -> Response:
+        if self._exposition is None:
+            from pannier.sidecars.pilot.metrics import Exposition
+
+            self._exposition = Exposition(self._account)
+        body, content_type = self._exposition.render(request.header("accept"))
+        return Response(200, body, content_type)
 
 
 def _stale(key: Key, epoch: int, outcome: Outcome) -> Response:

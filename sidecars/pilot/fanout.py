@@ -2,11 +2,13 @@
 
 What changes within `PACE_SECONDS` is one `Change` a service, made once for all who follow it: a service that changes a
 thousand times a second costs its followers ten messages a second, and an instance that changed twice is told once.
+Telling takes at most half of the time: who has many to tell tells them less often, and more at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -16,6 +18,10 @@ from pannier.sidecars.pilot.entries import instance_of
 from pannier.sidecars.pilot.registry import Registry
 
 PACE_SECONDS: Final = 0.1
+MOST_SECONDS: Final = 0.5
+"""Between two rounds, however long the last one took."""
+SLICE_SECONDS: Final = 0.01
+"""Of telling in one go, while others wait."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,6 +45,7 @@ class Fanout:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._subscribers: dict[str, dict[Subscriber, None]] = {}
+        self._senders: list[Callable[[], Awaitable[None]]] = []
 
     def join(self, service: str, subscriber: Subscriber) -> None:
         """Tells it of that service from now on, or of `EVERY`."""
@@ -50,6 +57,11 @@ class Fanout:
         found.pop(subscriber, None)
         if not found:
             self._subscribers.pop(service, None)
+
+    def after_telling(self, send: Callable[[], Awaitable[None]]) -> None:
+        """Calls `send` when its subscribers have been told all that there is for now: what they have gathered can be
+        sent at once."""
+        self._senders.append(send)
 
     async def run(self) -> None:
         """Tells until cancelled."""
@@ -66,10 +78,19 @@ class Fanout:
                     instance = instance_of(key)
                     changed.setdefault(instance[0], {})[instance] = None
             after = view.revision
-            for service, instances in changed.items():
-                self._tell(Change(service, after, None if whole else instances))
+            began = trio.current_time()
+            await self._tell_all([Change(name, after, None if whole else keys) for name, keys in changed.items()])
+            await trio.sleep(min(max(PACE_SECONDS, trio.current_time() - began), MOST_SECONDS))
+
+    async def _tell_all(self, changes: Sequence[Change]) -> None:
+        until = time.monotonic() + SLICE_SECONDS
+        for change in changes:
+            self._tell(change)
+            if time.monotonic() > until:
                 await trio.lowlevel.checkpoint()
-            await trio.sleep(PACE_SECONDS)
+                until = time.monotonic() + SLICE_SECONDS
+        for send in self._senders:
+            await send()
 
     def _tell(self, change: Change) -> None:
         for name in (EVERY, change.service):

@@ -11,11 +11,12 @@ Each says so in an item of its own, again and again, and times the others by its
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Final
 
+import msgspec
 import trio
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.shared.ticks import next_tick
@@ -24,6 +25,15 @@ from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item, Stor
 PREFIX: Final = "pilots/"
 BEAT_SECONDS: Final = 3.0
 GONE_SECONDS: Final = 10.0
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """A pilot of the same store, `own` is this one; heard of `heard_s` seconds ago."""
+
+    pilot: str
+    own: bool
+    heard_s: float
+    gone: bool
 
 
 class Peers:
@@ -41,6 +51,14 @@ class Peers:
     def blind(self) -> bool:
         """Whether nothing is known of anybody."""
         return self.pilot not in self._heard or self._clock() - self._heard[self.pilot][1] >= GONE_SECONDS
+
+    def statistics(self) -> Sequence[Peer]:
+        """All that have been heard of, by name."""
+        now = self._clock()
+        return [
+            Peer(pilot, pilot == self.pilot, now - heard, self.gone(pilot))
+            for pilot, (_, heard) in sorted(self._heard.items())
+        ]
 
     def gone(self, pilot: str) -> bool:
         """Whether a pilot does not live any more."""

@@ -34,6 +34,7 @@ from pannier.sidecars.pilot import entries
 from pannier.sidecars.pilot.entries import PREFIX, Decision, Entry, Verdict, instance_of, key_of
 from pannier.sidecars.pilot.peers import Peers
 from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item, Store
+from pannier.sidecars.pilot.tally import FULL, UNREACHABLE, Action, Tally
 from pannier.sidecars.pilot.view import View
 
 CAPACITY: Final = 100_000
@@ -82,6 +83,7 @@ class Registry:
     ) -> None:
         self.view = View()
         self.trouble = ""
+        self.tally = Tally()
         self._store = store
         self._clock = clock
         self._wall = wall
@@ -93,12 +95,25 @@ class Registry:
         self._doubts: dict[Key, int] = {}  # likewise, of those that are doubted
         self._lost: set[str] = set()  # keys that the store has lost, until they are written again
         self._doubted_at = clock()
+        self._watching = False
+        self._untold: tuple[int, float] | None = None  # an own write that the watch has not told yet, and since when
         self._news = trio.Event()
 
     @property
     def preserving(self) -> bool:
         """Whether nobody is given up, because too many renewals are missed at once."""
         return self._leases.preserving
+
+    @property
+    def suspects(self) -> int:
+        """How many are told as suspect by this pilot."""
+        return len(self._leases.suspects())
+
+    @property
+    def lag(self) -> float:
+        """Seconds for which an own write has been waiting to be told by the store's watch, and so to others; 0 if none
+        does."""
+        return 0.0 if self._untold is None else self._clock() - self._untold[1]
 
     def instances(self, service: str) -> Sequence[Instance]:
         """The instances of a service, by id."""
@@ -161,16 +176,36 @@ class Registry:
             wished = msgspec.structs.replace(asked, epoch=epoch, state=stands, pilot=self._pilot)
             return entries.register(held, wished)
 
-        outcome = await self._decide(key, decide)
+        outcome = await self._decide(Action.REGISTER, key, decide)
         if outcome.verdict.accepted and outcome.entry is not None:
             self._renew(key, outcome.entry)
-        if outcome.verdict is Verdict.RENEWED and self._peers is not None and self._peers.blind:
-            raise Unreachable("this pilot does not hear its store", hint="renew with another one")
+        if outcome.verdict is Verdict.RENEWED:
+            self._refuse_if_blind()
         return outcome
+
+    def renewed(self, key: Key, asked: Entry, *, state: State | None = None) -> Outcome | None:
+        """What `register` says to a renewal that changes nothing, which needs no store; None if it is none. Raises
+        Unreachable."""
+        held, version = self.view.get(key_of(key))
+        if held is None or version == ABSENT or held.pilot != self._pilot or asked.epoch != held.epoch or held.gone:
+            return None
+        if asked.address != held.address or (state or held.state) is not held.state:
+            return None
+        if asked.ttl_ms != held.ttl_ms or asked.metadata != held.metadata:
+            return None
+        self._renew(key, held)
+        self._refuse_if_blind()
+        return Outcome(Verdict.RENEWED, held)
+
+    def heard(self, key: Key, epoch: int, address: str) -> None:
+        """A life has said something that can only be carried out later: it lives."""
+        held, _ = self.view.get(key_of(key))
+        if held is not None and self._is_mine(held) and (held.epoch, held.address) == (epoch, address):
+            self._renew(key, held)
 
     async def move(self, key: Key, epoch: int, state: State) -> Outcome:
         """A life says where it stands. Raises Unreachable."""
-        return await self._decide(key, lambda held: entries.move(held, epoch, state), sure=True)
+        return await self._decide(Action.MOVE, key, lambda held: entries.move(held, epoch, state), sure=True)
 
     async def leave(self, key: Key, epoch: int | None) -> Outcome:
         """A life says that it ends; None is whichever is in force. Raises Unreachable."""
@@ -180,7 +215,7 @@ class Registry:
                 return Decision(Verdict.UNKNOWN)
             return entries.leave(held, epoch if epoch is not None else held.epoch if held is not None else 0)
 
-        return await self._decide(key, decide, sure=True)
+        return await self._decide(Action.LEAVE, key, decide, sure=True)
 
     async def follow(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reads everything, then what changes, for ever; started once everything is known for the first time."""
@@ -198,10 +233,12 @@ class Registry:
                         attempt = 0
                         for item in batch:
                             self._hear(item)
-                        self._tell()
+                        self._heard()
             except Compacted as error:
                 _log.warning("%s: everything is read anew", error.message)
             except Unreachable as error:
+                self._watching = False
+                self.tally.watch_errors += 1
                 self.trouble = error.message
                 _log.warning("%s; what is known is told meanwhile", error.message)
             await trio.sleep(full_jitter(attempt, base=0.1, cap=5.0, random=random.random()))
@@ -259,20 +296,23 @@ class Registry:
         """What was decided and is not in the store yet, and whoever was tended by a pilot that has gone. Raises
         Unreachable."""
         for key in tuple(self._lost):
-            await self._decide(instance_of(key), _as_it_is)
+            await self._decide(Action.RESTORE, instance_of(key), _as_it_is)
             self._lost.discard(key)
         for instance, epoch in tuple(self._missed.items()):
             if self._missed.get(instance) == epoch:  # else it has renewed meanwhile
-                await self._decide(instance, partial(entries.give_up, epoch=epoch, pilot=self._pilot))
+                give_up = partial(entries.give_up, epoch=epoch, pilot=self._pilot)
+                await self._decide(Action.GIVE_UP, instance, give_up)
                 self._missed.pop(instance, None)
         for instance, epoch in tuple(self._doubts.items()):
-            await self._decide(instance, partial(entries.doubt, epoch=epoch, pilot=self._pilot))
+            doubt = partial(entries.doubt, epoch=epoch, pilot=self._pilot)
+            await self._decide(Action.DOUBT, instance, doubt)
             self._doubts.pop(instance, None)
             self._doubted_at = self._clock()  # from when on the others may know
         if self._peers is not None:
             for pilot in filter(self._peers.gone, self.view.pilots()):
+                take_over = partial(entries.take_over, before=pilot, pilot=self._pilot)
                 for key in self.view.tended(pilot):
-                    await self._decide(instance_of(key), partial(entries.take_over, before=pilot, pilot=self._pilot))
+                    await self._decide(Action.TAKE_OVER, instance_of(key), take_over)
             await self._peers.bury()
 
     async def bury(self) -> None:
@@ -288,7 +328,23 @@ class Registry:
                 if self.view.get(key)[1] == version:
                     self.view.correct(key, None)
 
-    async def _decide(self, key: Key, decide: Callable[[Entry | None], Decision], *, sure: bool = False) -> Outcome:
+    async def _decide(
+        self, action: Action, key: Key, decide: Callable[[Entry | None], Decision], *, sure: bool = False
+    ) -> Outcome:
+        """Decides and writes, and counts what came of it."""
+        try:
+            outcome = await self._swap(key, decide, sure=sure)
+        except Full:
+            self.tally.decisions[action, FULL] += 1
+            raise
+        except Unreachable as error:
+            self.tally.decisions[action, UNREACHABLE] += 1
+            self.trouble = error.message
+            raise
+        self.tally.decisions[action, outcome.verdict] += 1
+        return outcome
+
+    async def _swap(self, key: Key, decide: Callable[[Entry | None], Decision], *, sure: bool) -> Outcome:
         """Asks what follows from the entry that is known, and swaps it in; of another one if somebody was quicker. If
         nothing follows, the store is asked first for `sure`: another pilot may have written what is not known yet."""
         name = key_of(key)
@@ -314,10 +370,18 @@ class Registry:
                 self.view.correct(name, await self._store.get(name))
                 self._attend(name)
                 continue
+            if self._watching:
+                self.trouble = ""  # it takes writes again
+            if self._untold is None and version > self.view.revision:
+                self._untold = (version, self._clock())
             if self.view.learn(Item(name, value, version)):
                 self._attend(name)
             return Outcome(decision.verdict, write)
         raise Unreachable(f"{name} is written by others all the time", hint="try again in a moment")
+
+    def _refuse_if_blind(self) -> None:
+        if self._peers is not None and self._peers.blind:
+            raise Unreachable("this pilot does not hear its store", hint="renew with another one")
 
     async def _look_up(self, name: str) -> None:
         """Learns what the store has at a key, if it is news. Raises Unreachable."""
@@ -337,7 +401,8 @@ class Registry:
         for key in self.view.names():
             self._attend(key, grace=grace)
         self.trouble = ""
-        self._tell()
+        self._watching = True
+        self._heard()
 
     def _hear(self, item: Item) -> None:
         """What the watch says."""
@@ -383,6 +448,12 @@ class Registry:
             return False
         others = (self.view.get(name)[0] for name in self.view.alive(key[0]))
         return any(other is not None and other.pilot != self._pilot and not other.doubted for other in others)
+
+    def _heard(self) -> None:
+        """The view has gone on."""
+        if self._untold is not None and self._untold[0] <= self.view.revision:
+            self._untold = None
+        self._tell()
 
     def _tell(self) -> None:
         self._news.set()

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -24,16 +25,22 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import Limits, serve_http
 from pannier.shared.unix import listen_unix
 from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.documents import Documents
+from pannier.sidecars.pilot.documents_api import DocumentsApi
 from pannier.sidecars.pilot.etcd import EtcdStore
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.peers import Peers
+from pannier.sidecars.pilot.policies import Policies
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.status import Account
 from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
 
 CONNECTIONS: Final = 4096
 """Of one listener: a watcher holds one."""
+DESCRIPTORS: Final = 65_536
+"""Asked for at the start, as far as they are granted: by default a process has 1024."""
 TOKEN_BYTES: Final = 32
 
 
@@ -50,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True):
 async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serves until SIGTERM or SIGINT; `ready` is told once, in a line, where. Raises PannierError for what cannot be
     opened or bound."""
+    _ask_for_descriptors()
     token = load_token(settings.token) if settings.listen else ""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         listeners = await _bind(settings.listen)
@@ -64,16 +72,30 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             nursery.start_soon(registry.tend)
             fanout = Fanout(registry)
             nursery.start_soon(fanout.run)
-            streams = Streams(registry, fanout)
+            documents = Documents(store)
+            await nursery.start(documents.follow)
+            streams = Streams(registry, fanout, documents)
+            account = Account(registry, store=_shown(settings.store), peers=peers)
+            account.parts["stream"] = streams.statistics
+            account.parts["documents"] = documents.statistics
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
-            nursery.start_soon(listen, listen_unix(settings.socket), Api(registry, streams).handle)
+            about = DocumentsApi(documents, Policies(documents))
+            api = partial(Api, registry, streams, account=account, documents=about)
+            nursery.start_soon(listen, listen_unix(settings.socket), api().handle)
             for listener in listeners:
-                nursery.start_soon(listen, listener, Api(registry, streams, token=token).handle)
+                nursery.start_soon(listen, listener, api(token=token).handle)
             places = [f"unix:{settings.socket}", *(f"http://{_address(listener)}" for listener in listeners)]
             ready(
                 f"the pilot is ready: {', '.join(places)}; {len(registry.view)} instances in {_shown(settings.store)}"
             )
     settings.socket.unlink(missing_ok=True)
+
+
+def _ask_for_descriptors() -> None:
+    has, granted = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if granted == resource.RLIM_INFINITY else min(granted, DESCRIPTORS)
+    if has != resource.RLIM_INFINITY and has < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, granted))
 
 
 async def _end_when_told(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

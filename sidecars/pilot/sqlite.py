@@ -2,7 +2,10 @@
 
 - Writes that come together are one transaction, on the disk before anybody is told (WAL, synchronous = FULL): a
   registration is a promise to others, and a revision that has been told must never come again.
-- One thread at a time uses the connection; a slow disk makes writers wait, never the loop.
+- One at a time uses the connection. What waits for the disk does so in a thread: a slow disk makes writers wait, never
+  the loop. The statements of a transaction are carried out in the loop: in a thread, each one would wait for the
+  interpreter until the loop has nothing to do, which is 5 ms a statement under load. They touch only pages in memory.
+- Watchers are told of what was written from memory; who is further behind than that reads the file.
 - The file is locked for as long as it is open: a second pilot is refused, not half served.
 - The newest `KEPT` changes stay for watchers that come back. The first revision of a file is the wall clock's, so that
   also a file that was lost and begun anew does not count backwards.
@@ -25,6 +28,10 @@ from pannier.sidecars.pilot.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, 
 KEPT: Final = 10_000
 BATCH: Final = 1000
 """Writes of one transaction, and changes of one step of a watch."""
+RECENT: Final = 2 * BATCH
+"""Changes that stay in memory at least."""
+_CACHE_KIB: Final = 128 * 1024
+"""At most: the pages of 100 000 instances are half of it."""
 _SCHEMA: Final = 1
 _TABLES: Final = """
 CREATE TABLE items (key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
@@ -39,7 +46,7 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteStore]:
     """The store in the file `path`, which is made if it is not there; its folder must be. Raises PannierError if it
     cannot be opened, is another program's, or another pilot has it."""
     connection = await trio.to_thread.run_sync(_connect, path)
-    store = SqliteStore(connection, path)
+    store = SqliteStore(connection, path, _clock(connection)[0])
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -51,7 +58,8 @@ async def open_sqlite(path: Path) -> AsyncIterator[SqliteStore]:
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):  # after whoever is just asking: sqlite crashes the process otherwise
-            await trio.to_thread.run_sync(connection.close, limiter=store._one)
+            async with store._one:
+                await trio.to_thread.run_sync(connection.close)
     if failure is not None:
         raise failure
 
@@ -68,10 +76,12 @@ class _Write:
 class SqliteStore:
     """A `store.Store`. Made by `open_sqlite` alone."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, revision: int) -> None:
         self._connection = connection
         self._path = path
-        self._one = trio.CapacityLimiter(1)
+        self._one = trio.Lock()
+        self._recent: list[Item] = []  # changes, one a revision, after that revision:
+        self._recent_after = revision
         self._waiting: list[_Write] = []
         self._work = trio.Event()
         self._news = trio.Event()
@@ -106,10 +116,16 @@ class SqliteStore:
     async def _changes(self, prefix: str, after: int) -> AsyncGenerator[Sequence[Item], None]:
         while True:
             news = self._news
-            last, found = await self._run(lambda: _changes(self._connection, after))  # noqa: B023 - it is over by then
-            if last == after:
+            last = self._recent_after + len(self._recent)
+            if max(self._recent_after, last - KEPT) <= after <= last:
+                begin = after - self._recent_after
+                found = self._recent[begin : begin + BATCH]
+            else:
+                found = await self._run(lambda: _changes(self._connection, after))  # noqa: B023 - it is over by then
+            if not found:
                 await news.wait()
-            after = last
+                continue
+            after = found[-1].version
             if wanted := [item for item in found if item.key.startswith(prefix)]:
                 yield wanted
 
@@ -120,7 +136,7 @@ class SqliteStore:
             while self._waiting:
                 batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
                 try:
-                    outcomes: Sequence[int | PannierError] = await self._run(lambda: _apply(self._connection, batch))  # noqa: B023
+                    outcomes = await self._apply(batch)
                 except Unreachable as error:
                     outcomes = [error] * len(batch)
                 for write, outcome in zip(batch, outcomes, strict=True):
@@ -129,9 +145,21 @@ class SqliteStore:
                 self._news.set()
                 self._news = trio.Event()
 
+    async def _apply(self, batch: Sequence[_Write]) -> Sequence[int | PannierError]:
+        with _translated(self._path):
+            async with self._one:
+                outcomes, written = _apply(self._connection, batch)
+                await trio.to_thread.run_sync(_commit, self._connection)
+        if len(self._recent) >= 2 * RECENT:
+            self._recent_after += RECENT
+            del self._recent[:RECENT]
+        self._recent += written
+        return outcomes
+
     async def _run(self, job: Callable[[], T]) -> T:
         with _translated(self._path):
-            return await trio.to_thread.run_sync(job, limiter=self._one)
+            async with self._one:
+                return await trio.to_thread.run_sync(job)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -147,6 +175,8 @@ def _connect(path: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+            connection.execute("PRAGMA cache_spill = FALSE")
             _lay_out(connection, path)
         except BaseException:
             connection.close()
@@ -205,21 +235,21 @@ def _items(connection: sqlite3.Connection, where: str, key: str) -> list[Item]:
     return [Item(*row) for row in rows]
 
 
-def _changes(connection: sqlite3.Connection, after: int) -> tuple[int, list[Item]]:
-    """The changes after that revision, at most `BATCH`, and the last one's revision. Raises Compacted."""
+def _changes(connection: sqlite3.Connection, after: int) -> list[Item]:
+    """The changes after that revision, at most `BATCH`. Raises Compacted."""
     revision, forgotten = _clock(connection)
     if not forgotten <= after <= revision:
         raise Compacted(f"changes are kept after revision {forgotten}, up to {revision}; not after {after}")
     rows = connection.execute(
         "SELECT key, value, revision FROM changes WHERE revision > ? ORDER BY revision LIMIT ?", (after, BATCH)
     )
-    found = [Item(*row) for row in rows]
-    return (found[-1].version if found else after), found
+    return [Item(*row) for row in rows]
 
 
-def _apply(connection: sqlite3.Connection, writes: Sequence[_Write]) -> list[int | PannierError]:
-    """Carries writes out as one transaction; what came of each."""
+def _apply(connection: sqlite3.Connection, writes: Sequence[_Write]) -> tuple[list[int | PannierError], list[Item]]:
+    """Carries writes out in one transaction, which it leaves open; what came of each, and the changes."""
     outcomes: list[int | PannierError] = []
+    written: list[Item] = []
     connection.execute("BEGIN IMMEDIATE")
     try:
         before, forgotten = _clock(connection)
@@ -234,16 +264,24 @@ def _apply(connection: sqlite3.Connection, writes: Sequence[_Write]) -> list[int
             else:
                 revision += 1
                 _write(connection, write, revision)
+                written.append(Item(write.key, write.value, revision))
                 outcomes.append(ABSENT if write.value is None else revision)
-        if revision > before:
+        if written:
             forgotten = max(forgotten, revision - KEPT)
             connection.execute("DELETE FROM changes WHERE revision <= ?", (forgotten,))
             connection.execute("UPDATE clock SET revision = ?, forgotten = ?", (revision, forgotten))
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return outcomes, written
+
+
+def _commit(connection: sqlite3.Connection) -> None:
+    try:
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-    return outcomes
 
 
 def _write(connection: sqlite3.Connection, write: _Write, revision: int) -> None:

@@ -3,14 +3,22 @@
 Rules (`shared/pilot_stream.py` has the messages):
 
 - What all followers of a service are told is encoded once.
+- What one is told at once is sent at once, as far as his socket takes it, without waking anybody for it: a task is
+  there for who reads slowly alone. That, and not the encoding, was what a change cost.
 - Who reads slowly costs nobody else: what waits for him is bounded, and beyond that it is dropped, and all of what he
   follows is told anew when he reads again. Who does not read at all, or is not heard of, is let go.
-- Requests of one connection are carried out one after the other, so that what it says last holds.
+- Requests of one connection are carried out one after the other, so that what it says last holds. A renewal that
+  changes nothing is done at once; one that comes behind a write that waits for the store counts as a sign of life when
+  it is read, so that a slow store makes nobody look dead.
 """
 
 from __future__ import annotations
 
+import os
+import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -26,8 +34,10 @@ from pannier.shared.pilot_stream import (
     Answer,
     Asked,
     Changed,
+    Configuration,
     Current,
     Follow,
+    FollowConfiguration,
     Frames,
     Gone,
     Leave,
@@ -40,14 +50,17 @@ from pannier.shared.pilot_stream import (
     asked,
     frame,
 )
+from pannier.sidecars.pilot.documents import CONFIG, Documents, Key
 from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
-from pannier.sidecars.pilot.fanout import Change, Fanout
+from pannier.sidecars.pilot.fanout import SLICE_SECONDS, Change, Fanout
 from pannier.sidecars.pilot.registry import CATCH_UP_SECONDS, Outcome, Registry
 
 WAITING_BYTES: Final = 8 * 1024 * 1024
 """That wait for one who reads slowly; a service of many instances, told for the first time, may be more."""
 WRITE_SECONDS: Final = 10.0
 LAST_WORD_SECONDS: Final = 1.0
+AHEAD_BYTES: Final = 2 * MAX_ASKED
+"""Of requests that are read while one before them waits for the store."""
 FOLLOWED: Final = 10_000
 """Services that one connection follows."""
 _CHUNK: Final = 65_536
@@ -69,14 +82,19 @@ class StreamStatus(msgspec.Struct, frozen=True):
 class Streams:
     """All connections of one pilot, and what they share: frames that are encoded once."""
 
-    def __init__(self, registry: Registry, fanout: Fanout) -> None:
+    def __init__(self, registry: Registry, fanout: Fanout, documents: Documents) -> None:
         self.registry = registry
         self.fanout = fanout
+        self.configured: dict[Key, set[_Session]] = {}
+        self._documents = documents
+        documents.listeners.append(self._document_changed)
         self.sessions: set[_Session] = set()
+        self.unsent: dict[_Session, None] = {}
         self.told = self.resynchronised = self.dropped = 0
         self._whole: dict[str, bytes] = {}
         self._last: tuple[Change | None, bytes] = (None, b"")
         fanout.join(EVERY, self)
+        fanout.after_telling(self.send)
 
     def statistics(self) -> StreamStatus:
         """Counts since this pilot has begun; those of connections and followed services are of now."""
@@ -100,6 +118,28 @@ class Streams:
     def changed(self, change: Change) -> None:
         """Before any of its followers is told."""
         self._whole.pop(change.service, None)
+
+    def configuration(self, key: Key) -> bytes:
+        """That of a service on a stage, as a frame."""
+        last = self._documents.last(key)
+        if last is None:
+            return frame(Configuration(key.stage, key.service, 0, 0.0, None))
+        values = None if last.deleted else last.content.get("values")
+        return frame(Configuration(key.stage, key.service, last.version, last.when, values))
+
+    def _document_changed(self, key: Key) -> None:
+        for session in self.configured.get(key, ()):
+            session.tell(self.configuration(key))
+
+    async def send(self) -> None:
+        """Sends everybody what he was told."""
+        until = time.monotonic() + SLICE_SECONDS
+        while self.unsent:
+            session, _ = self.unsent.popitem()
+            session.send()
+            if time.monotonic() > until:
+                await trio.lowlevel.checkpoint()
+                until = time.monotonic() + SLICE_SECONDS
 
     def whole(self, service: str) -> bytes:
         """All of a service, as a frame."""
@@ -128,78 +168,162 @@ class _Session:
 
     def __init__(self, streams: Streams, *, may_change: bool) -> None:
         self.following: set[str] = set()
+        self.configuration: Key | None = None
         self.behind = False
         self._streams = streams
         self._registry = streams.registry
         self._may_change = may_change
+        self._asked: deque[tuple[Asked, int]] = deque()  # what is being carried out, and what comes then; with its size
+        self._ahead = 0
+        self._more = trio.Event()
+        self._progress = trio.Event()
         self._waiting: list[bytes] = []
         self._size = 0
+        self._rest = b""  # what the socket has not taken; nothing else is sent until it has
         self._ending = False
         self._wake = trio.Event()
+        self._socket: int | None = None
 
     async def converse(self, stream: trio.abc.Stream, early: bytes) -> None:
         """Until the peer leaves, falls silent, does not read, or says what cannot be understood."""
         streams = self._streams
         streams.sessions.add(self)
+        self._socket = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write, stream, nursery.cancel_scope)
+                scope = nursery.cancel_scope
+                nursery.start_soon(self._write, stream, scope)
+                nursery.start_soon(self._carry_out_all, scope)
                 try:
-                    await self._read(stream, early)
-                    nursery.cancel_scope.cancel()
+                    with suppress(*_GONE):
+                        await self._read(stream, early)
+                    while self._asked:  # what it has asked before it left
+                        await self._progress.wait()
+                    scope.cancel()
                 except StreamError as error:
-                    streams.dropped += 1
-                    self._say(frame(Answer(0, error=str(error), hint="the connection ends")))
-                    self._ending = True
-                    nursery.cancel_scope.deadline = trio.current_time() + LAST_WORD_SECONDS
-                except _GONE:
-                    nursery.cancel_scope.cancel()
+                    self._refuse(error, scope)
         finally:
+            self._socket = None  # which is closed next, and its number another one's
             streams.sessions.discard(self)
+            streams.unsent.pop(self, None)
             for service in self.following:
                 streams.fanout.leave(service, self)
+            self._follow_configuration(None)
+
+    def _refuse(self, error: StreamError, scope: trio.CancelScope) -> None:
+        self._streams.dropped += 1
+        self._say(frame(Answer(0, error=str(error), hint="the connection ends")))
+        self._ending = True
+        self.send()
+        self._wake.set()
+        self._more.set()
+        scope.deadline = trio.current_time() + LAST_WORD_SECONDS
 
     async def _read(self, stream: trio.abc.Stream, early: bytes) -> None:
         frames = Frames(MAX_ASKED)
         data = early
         while True:
             for body in frames.feed(data):
-                await self._carry_out(asked(body))
+                message = asked(body)
+                if self._asked or not self._at_once(message):
+                    self._later(message, len(body))
+            self.send()
+            while self._ahead > AHEAD_BYTES:
+                await self._progress.wait()
             data = b""
             with trio.move_on_after(SILENCE_SECONDS):
                 data = bytes(await stream.receive_some(_CHUNK))
             if not data:
                 return
 
+    def _at_once(self, message: Asked) -> bool:
+        """Carries it out if that takes no time; whether it did."""
+        if isinstance(message, Ping):
+            self._say(frame(Pong(self._registry.view.revision)))
+            return True
+        if not isinstance(message, Register) or not self._may_change:
+            return False
+        try:
+            found = self._registry.renewed((message.service, message.id), _entry(message), state=message.state)
+        except PannierError as error:
+            self._say(frame(Answer(message.n, error=error.message, hint=error.hint)))
+            return True
+        if found is not None:
+            self._say(frame(_answer(message.n, found)))
+        return found is not None
+
+    def _later(self, message: Asked, size: int) -> None:
+        if isinstance(message, Register) and self._may_change:
+            self._registry.heard((message.service, message.id), message.epoch, message.address)
+        self._asked.append((message, size))
+        self._ahead += size
+        self._more.set()
+
+    async def _carry_out_all(self, scope: trio.CancelScope) -> None:
+        while not self._ending:
+            await self._more.wait()
+            self._more = trio.Event()
+            while self._asked and not self._ending:
+                message, size = self._asked[0]
+                try:
+                    await self._carry_out(message)
+                except StreamError as error:
+                    self._refuse(error, scope)
+                self._asked.popleft()
+                self._ahead -= size
+                self.send()
+                self._progress.set()
+                self._progress = trio.Event()
+
+    def send(self) -> None:
+        """What waits, as much of it as the socket takes at once."""
+        self._streams.unsent.pop(self, None)
+        if self._rest:
+            return
+        if self.behind:
+            self._catch_up()
+        data = b"".join(self._waiting)
+        self._streams.told += len(self._waiting)
+        self._waiting, self._size = [], 0
+        sent = 0
+        if self._socket is not None and data:
+            with suppress(OSError):  # full, or gone: `_write` will see
+                sent = os.write(self._socket, data)
+        if sent < len(data):
+            self._rest = data[sent:]
+            self._wake.set()
+
     async def _write(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
-        while self._waiting or not self._ending:
+        """What the socket has not taken at once."""
+        while self._rest or not self._ending:
             await self._wake.wait()
             self._wake = trio.Event()
-            if self.behind:
-                self._catch_up()
-            parts, self._waiting, self._size = self._waiting, [], 0
-            self._streams.told += len(parts)
             with trio.move_on_after(WRITE_SECONDS) as deadline:
                 try:
-                    await stream.send_all(b"".join(parts))
+                    await stream.send_all(self._rest)
                 except _GONE:
-                    scope.cancel()
-                    return
+                    return  # nothing is sent any more; `_read` will see
             if deadline.cancelled_caught:
                 self._streams.dropped += 1
                 scope.cancel()
                 return
+            self._rest = b""
+            self.send()
 
     async def _carry_out(self, message: Asked) -> None:
         match message:
             case Ping():
-                self._say(frame(Pong(self._registry.view.revision)))
+                self._at_once(message)
             case Follow():
                 await self._follow(message)
             case Unfollow():
                 for service in message.services:
                     self.following.discard(service)
                     self._streams.fanout.leave(service, self)
+            case FollowConfiguration():
+                key = Key(CONFIG, message.stage, message.service)
+                self._follow_configuration(key)
+                self._say(self._streams.configuration(key))
             case About():
                 keys = [(message.service, name) for name in message.ids]
                 change = Change(message.service, self._registry.view.revision, keys)
@@ -221,6 +345,16 @@ class _Session:
                     self._say(self._streams.whole(name))
         self._say(self._current())
 
+    def _follow_configuration(self, key: Key | None) -> None:
+        configured = self._streams.configured
+        if (before := self.configuration) is not None:
+            configured[before].discard(self)
+            if not configured[before]:
+                del configured[before]
+        if key is not None:
+            configured.setdefault(key, set()).add(self)
+        self.configuration = key
+
     async def _change(self, message: Register | Leave) -> Answer:
         if not self._may_change:
             return Answer(message.n, error="changes need the pilot's token", hint="send it with the upgrade")
@@ -228,8 +362,8 @@ class _Session:
         try:
             if isinstance(message, Leave):
                 return _answer(message.n, await self._registry.leave(key, message.epoch or None))
-            entry = Entry(message.epoch, check_address(message.address), State.UP, message.ttl_ms, message.metadata)
-            return _answer(message.n, await self._registry.register(key, entry, state=message.state))
+            check_address(message.address)
+            return _answer(message.n, await self._registry.register(key, _entry(message), state=message.state))
         except PannierError as error:
             return Answer(message.n, error=error.message, hint=error.hint)
         except ValueError as error:
@@ -242,19 +376,23 @@ class _Session:
         else:
             self._say(self._streams.change(change))
 
+    def tell(self, encoded: bytes) -> None:
+        """What he hears beside his services."""
+        self._say(encoded)
+
     def _say(self, encoded: bytes) -> None:
         if self.behind:
             return
         self._waiting.append(encoded)
         self._size += len(encoded)
-        self._wake.set()
+        self._streams.unsent[self] = None
         if self._size > WAITING_BYTES and len(self._waiting) > 1:
             self._fall_behind()
 
     def _fall_behind(self) -> None:
         self.behind = True
         self._waiting = []
-        self._wake.set()
+        self._streams.unsent[self] = None
 
     def _catch_up(self) -> None:
         self.behind = False
@@ -262,10 +400,16 @@ class _Session:
         view = self._registry.view
         names = view.services() if EVERY in self.following else sorted(self.following)
         self._waiting = [*map(self._streams.whole, names), self._current()]
+        if self.configuration is not None:
+            self._waiting.append(self._streams.configuration(self.configuration))
 
     def _current(self) -> bytes:
         view = self._registry.view
         return frame(Current(view.revision, view.services() if EVERY in self.following else None))
+
+
+def _entry(message: Register) -> Entry:
+    return Entry(message.epoch, message.address, State.UP, message.ttl_ms, message.metadata)
 
 
 def _answer(n: int, outcome: Outcome) -> Answer:

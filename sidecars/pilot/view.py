@@ -12,11 +12,12 @@ It is told in two ways that overtake each other: the store's watch, in order, an
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
+from pannier.shared.instances import State
 from pannier.sidecars.pilot.entries import Entry, instance_of
 from pannier.sidecars.pilot.store import ABSENT, Item
 
@@ -35,9 +36,11 @@ class View:
         self._known: dict[str, tuple[Entry, int]] = {}
         self._alive: dict[str, set[str]] = {}  # keys by service
         self._tended: dict[str, set[str]] = {}  # keys by the pilot that tends them
+        self._states: Counter[State] = Counter()  # of the living
         self._revisions: dict[str, int] = {}  # of the last write to a service
         self._told: dict[str, Entry] = {}  # as the watch had it last
         self._changes: deque[tuple[int, str]] = deque()
+        self._last: dict[str, int] = {}  # the revision of a service's last change, where it is among those
         self._begun = False
 
     def __len__(self) -> int:
@@ -59,6 +62,10 @@ class View:
     def alive(self, service: str) -> Sequence[str]:
         """The keys of a service's instances, by id."""
         return sorted(self._alive.get(service, ()))
+
+    def states(self) -> Mapping[State, int]:
+        """How many instances are in each state."""
+        return {state: self._states[state] for state in State}
 
     def revision_of(self, service: str) -> int:
         """That of the last write to it, 0 if there is none."""
@@ -95,8 +102,12 @@ class View:
             else:
                 self._told[item.key] = visible
             self._changes.append((item.version, item.key))
+            self._last[instance_of(item.key)[0]] = item.version
             while len(self._changes) > KEPT:
-                self.forgotten, _ = self._changes.popleft()
+                self.forgotten, key = self._changes.popleft()
+                service, _ = instance_of(key)
+                if self._last.get(service) == self.forgotten:
+                    del self._last[service]
         return news
 
     def lacks(self, item: Item) -> bool:
@@ -125,7 +136,7 @@ class View:
         if backwards:  # it was restored from a copy: nobody's revision means anything any more
             _log.warning("the store is at revision %d, and was at %d: it was set back", revision, self.revision)
             self.revision = self.forgotten = revision
-            self._changes.clear()
+            self._forget()
             self._revisions.clear()
         lost = [key for key in self._known if self._lost(key, revision, backwards=backwards)]
         found = {item.key: item for item in items}
@@ -144,7 +155,7 @@ class View:
             self.follow(item)
         if not self._begun:
             self._begun, self.forgotten = True, self.revision
-            self._changes.clear()
+            self._forget()
         return lost
 
     def changed(self, after: int) -> Iterator[str]:
@@ -153,6 +164,14 @@ class View:
             if revision <= after:
                 return
             yield key
+
+    def has_changed(self, service: str, after: int) -> bool:
+        """Whether a service has changed after that revision, which is not forgotten."""
+        return self._last.get(service, 0) > after
+
+    def _forget(self) -> None:
+        self._changes.clear()
+        self._last.clear()
 
     def _lost(self, key: str, revision: int, *, backwards: bool) -> bool:
         """Whether what is known of a key ought to be in a store at that revision."""
@@ -165,12 +184,14 @@ class View:
         if before is not None:
             _discard(self._alive, service, key)
             _discard(self._tended, before[0].pilot, key)
+            self._states[before[0].state] -= not before[0].gone
         if entry is None:
             return
         self._known[key] = (entry, version)
         if not entry.gone:
             self._alive.setdefault(service, set()).add(key)
             self._tended.setdefault(entry.pilot, set()).add(key)
+            self._states[entry.state] += 1
 
 
 def _discard(sets: dict[str, set[str]], name: str, key: str) -> None:

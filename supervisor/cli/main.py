@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs:command", "Show what a service and its sidecars write."),
     "sidecar": ("sidecar:command", "List, add, remove and restart the sidecars of a running service."),
     "traffic": ("traffic:command", "Split, shift and mirror calls, inject faults, and see where calls go."),
+    "discovery": ("discovery:command", "Show who is where, and who says so; register what cannot do it itself."),
     "resilience": ("resilience:command", "Show who is out and what room limits leave; take endpoints out."),
     "call": ("call:command", "Ask a sidecar for one of its verbs, in JSON."),
     "upgrade": ("upgrade:command", "Bring what runs to the installed version, without losing a request."),

@@ -1,4 +1,4 @@
-"""`pannier pilot`: the registry that services of many hosts share, and what it knows."""
+"""`pannier pilot`: the registry that services of many hosts share. With a command it asks a pilot that runs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from pannier.shared.errors import UsageError
 from pannier.shared.runtime import private_dir, runtime_dir, state_dir
+from pannier.supervisor.cli import pilot_bootstrap, pilot_config, pilot_policy, pilot_status
 from pannier.supervisor.cli.output import talk
+from pannier.supervisor.cli.pilot_client import FOLDER, SOCKET, TOKEN
 
-SOCKET = "pilot.sock"
-FOLDER = "pilot"
 ETCD = "etcd://"
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="Serve over TCP, too; changes need the token then.")
 @click.option("--store", metavar="PLACE", help="A SQLite file (default: in the state folder), or etcd://HOST:PORT,...")
 @click.option("--socket", type=click.Path(path_type=Path), help="The Unix socket (default: in the runtime folder).")
-def command(*, listen: Sequence[str], store: str | None, socket: Path | None) -> None:
-    """Run the pilot in the foreground: services register with it, and read and watch who else is there."""
+@click.pass_context
+def command(context: click.Context, /, *, listen: Sequence[str], store: str | None, socket: Path | None) -> None:
+    """Run the pilot in the foreground: services register with it, and read and watch who else is there. With a COMMAND:
+    ask one that runs."""
+    if context.invoked_subcommand is not None:
+        if listen or store or socket:
+            raise UsageError(
+                "these options are for a pilot that starts", hint=f"pannier pilot {context.invoked_subcommand} --help"
+            )
+        return
     import trio
     from pannier.sidecars.pilot.service import Settings, serve
     from pannier.supervisor.ports import split_address
@@ -28,12 +37,18 @@ def command(*, listen: Sequence[str], store: str | None, socket: Path | None) ->
     settings = Settings(
         socket=socket or runtime_dir() / SOCKET,
         store=_store(store) if store else folder / "store.sqlite",
-        token=folder / "token",
+        token=folder / TOKEN,
         listen=[split_address(address) for address in listen],
     )
     if listen:
         talk(f"the token is in {settings.token}")
     trio.run(serve, settings, talk)
+
+
+command.add_command(pilot_status.command)
+command.add_command(pilot_bootstrap.command)
+command.add_command(pilot_config.command)
+command.add_command(pilot_policy.command)
 
 
 def _store(text: str) -> Path | Sequence[tuple[str, int]]:

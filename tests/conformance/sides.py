@@ -115,19 +115,20 @@ def start_sides(
 ) -> Sides:
     """Starts both, to live as long as the stack. A table that is None is not published."""
     return Sides(
-        stack.enter_context(closing(_pannier(stack, folder, services, routes, limits))),
+        stack.enter_context(closing(start_pannier(stack, folder, services, routes, limits))),
         stack.enter_context(closing(_envoy(stack, folder, services, envoy))),
     )
 
 
-def _pannier(
+def start_pannier(
     stack: ExitStack,
     folder: Path,
     services: Mapping[str, Sequence[Instance]],
     routes: traffic.Config | None,
     limits: resilience.Config | None,
 ) -> Side:
-    origins = _start_origins(stack, services)
+    """Pannier's data path alone, to live as long as the stack. A table that is None is not published."""
+    origins = start_origins(stack, services)
     proxy = stack.enter_context(closing(Proxy(folder)))
     proxy.publish_base(seed=1)
     endpoints = {
@@ -147,7 +148,7 @@ def _pannier(
 
 
 def _envoy(stack: ExitStack, folder: Path, services: Mapping[str, Sequence[Instance]], told: Envoy) -> Side:
-    origins = _start_origins(stack, services)
+    origins = start_origins(stack, services)
     places = {
         name: [
             Place(origin.port, one.metadata, one.weight, one.healthy)
@@ -159,7 +160,8 @@ def _envoy(stack: ExitStack, folder: Path, services: Mapping[str, Sequence[Insta
     return Side(process.address, origins, process.reason)
 
 
-def _start_origins(stack: ExitStack, services: Mapping[str, Sequence[Instance]]) -> dict[str, list[Origin]]:
+def start_origins(stack: ExitStack, services: Mapping[str, Sequence[Instance]]) -> dict[str, list[Origin]]:
+    """An origin for each instance, to live as long as the stack."""
     return {
         name: [_start_origin(stack, f"{name}-{number}", instance) for number, instance in enumerate(instances)]
         for name, instances in services.items()

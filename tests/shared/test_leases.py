@@ -1,5 +1,7 @@
 """Leases: epochs, expiry, self-preservation. The model at the end says in few lines what no sequence may break."""
 
+from collections import Counter
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -225,6 +227,8 @@ class LeasesModel(RuleBasedStateMachine):
         up_before = {lease.registration.service for lease in self.leases if lease.registration.state is State.UP}
         self.now += seconds
         self.leases.expire(self.now)
+        overlooked = [lease for lease in self.leases if lease.expires <= self.now and not lease.suspect]
+        assert overlooked == [], "somebody was due and was not looked at"
         up_after = {lease.registration.service for lease in self.leases if lease.registration.state is State.UP}
         assert up_after == up_before, "time alone took the last instance of a service"
 
@@ -233,6 +237,27 @@ class LeasesModel(RuleBasedStateMachine):
     def confirm(self, data: st.DataObject) -> None:
         suspect = data.draw(st.sampled_from(self.leases.suspects()))
         assert self.leases.confirm_gone(suspect.registration.key)
+
+    @rule(key=keys)
+    def forget(self, key: Key) -> None:
+        self.leases.forget(key)
+        self.greatest.pop(key, None)
+        self.ended.pop(key, None)
+
+    @rule(key=keys)
+    def doubt(self, key: Key) -> None:
+        self.leases.suspect([key])
+
+    @invariant()
+    def what_is_counted_is_what_is_there(self) -> None:
+        doubted = {lease.registration.key for lease in self.leases if lease.suspect}
+        assert {lease.registration.key for lease in self.leases.suspects()} == doubted
+        steady = Counter(
+            lease.registration.service
+            for lease in self.leases
+            if lease.registration.state is State.UP and not lease.suspect
+        )
+        assert self.leases._steady == dict(steady)
 
     @invariant()
     def the_greatest_epoch_is_in_force(self) -> None:

@@ -5,6 +5,7 @@ A host here is a runtime folder and a state folder of its own; `tests/faults` ha
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -38,7 +39,7 @@ class Site:
 
     def serve(self, host: Host, service: str, *more: str) -> subprocess.Popen[str]:
         """A service with an app that answers at once; returns when it is ready."""
-        profile = host.folder / "profile.toml"
+        profile = host.folder / "dev.toml"
         socket = self.pilots.runtime / "pilot.sock"
         profile.write_text(f'extends = "dev"\n[sidecars.discovery.pilot]\naddresses = ["unix:{socket}"]\n')
         return Origin(host, self._nginx).serve(service, "--profile", str(profile), *more)
@@ -80,6 +81,10 @@ def test_instances_come_and_go_under_load_and_the_pilot_dies(site: Site) -> None
     site.serve(one, "orders")
     site.serve(caller, "web")
     until(lambda: len(endpoints(caller, "web", "orders")) == 1)
+    site.pilots.run("pilot", "config", "set", "dev", "web", "limit=5")
+    file = caller.runtime / "web" / "config.json"
+    until(file.exists)
+    assert json.loads(file.read_text())["values"] == {"limit": "5"}
     with Load(caller.urls("web")["outbound"], "orders") as load:
         second = site.serve(two, "orders")
         until(lambda: list(endpoints(caller, "web", "orders").values()) == ["UP", "UP"])
@@ -98,6 +103,7 @@ def test_instances_come_and_go_under_load_and_the_pilot_dies(site: Site) -> None
         process.wait(20)
     site.serve(caller, "web")
     assert endpoints(caller, "web", "orders") == before
+    assert json.loads(file.read_text())["values"] == {"limit": "5"}, "the disk knows the configuration, too"
     with Load(caller.urls("web")["outbound"], "orders") as load:
         site.pilot, said = start(site.pilots)
         assert "instances" in said

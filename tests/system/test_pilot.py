@@ -126,3 +126,28 @@ def test_two_pilots_on_one_etcd_know_the_same_and_one_tends_what_the_other_has_l
         until(lambda: written() > before)  # it is another pilot's now
         assert other("PUT", A, HERE | {"epoch": 1})[0] == 200
         assert other("DELETE", A, {"epoch": 1})[0] == 200
+
+
+def test_who_cannot_register_is_kept_across_a_pilot_that_restarts_and_leaves_in_order(host: Host) -> None:
+    pilot, _ = start(host)
+    kept = host.start("discovery", "register", "db", "one", "10.0.0.1:5432", "--ttl", "1s", "--keep", "--pilot")
+    assert kept.stderr is not None
+    said = iter(kept.stderr.readline, "")
+    assert "is registered with epoch 1" in next(said)
+    assert "Ctrl-C drains and deregisters" in next(said)
+    os.kill(pilot.pid, signal.SIGKILL)
+    pilot.wait()
+    assert "trying again" in next(said)
+    start(host)
+    while "is renewed again" not in (line := next(said)):
+        assert "trying again" in line
+    _, found = ask(over_unix(host), "GET", "/v1/services/db")
+    assert [(one["epoch"], one["state"]) for one in found["instances"]] == [(1, "UP")]
+    watched = ask(over_unix(host), "GET", f"/v1/watch?after={found['revision']}&wait=1ms")
+    assert watched[1]["services"] == {}, "it was renewed, not registered anew"
+    kept.terminate()
+    assert next(said) == "db/one is drained and deregistered\n"
+    assert kept.wait(20) == 0
+    assert ask(over_unix(host), "GET", "/v1/services/db")[1]["instances"] == []
+    told = found["revision"] + 2  # DRAINING, then the end
+    until(lambda: ask(over_unix(host), "GET", "/v1/services/db")[1]["revision"] == told)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from pannier.shared.endpoints import Sources
 from pannier.shared.http_server import serve_http
 from pannier.shared.unix import connect_unix, listen_unix
 from pannier.sidecars.discovery.api import Api
@@ -43,6 +44,8 @@ async def client(short_path: Path, nursery: trio.Nursery) -> AsyncIterator[Clien
     api = Api(
         catalogue.leases,
         lambda: catalogue.services(catalogue.table()),
+        endpoints=lambda: catalogue.endpoints(catalogue.table()),
+        sources=lambda: Sources([]),
         changed=lambda: client.changes.append(trio.current_time()),
         clock=trio.current_time,
         ttl=10,
@@ -77,6 +80,22 @@ async def test_register_look_renew_leave(client: Client) -> None:
     assert await client.ask("DELETE", INSTANCE) == (200, {"service": "orders", "id": "o-1", "removed": True})
     assert await client.ask("GET", "/v1/services/orders") == (200, {"name": "orders", "endpoints": []})
     assert (await client.ask("DELETE", INSTANCE))[0] == 404
+
+
+async def test_who_drains_says_which_life_and_stands_so_until_it_says_otherwise(client: Client) -> None:
+    body = {"address": "127.0.0.1:8001", "metadata": {"zone": "a"}}
+    assert (await client.ask("PUT", INSTANCE, body | {"epoch": 3, "state": "STARTING"}))[0] == 201
+    assert (await client.ask("PUT", INSTANCE, body | {"state": "UP"}))[1]["epoch"] == 3
+    for said, status in (({"epoch": 2}, 409), ({"epoch": 4}, 404), (None, 400), ({"epoch": 3}, 200)):
+        assert (await client.ask("POST", f"{INSTANCE}/drain", said))[0] == status
+    assert (await client.ask("GET", f"{INSTANCE}/drain"))[0] == 405
+    assert (await client.ask("PUT", INSTANCE, body))[0] == 200
+    _, found = await client.ask("GET", "/v1/endpoints")
+    row = {"service": "orders", "id": "o-1", "address": "127.0.0.1:8001", "state": "DRAINING", "source": "lease"}
+    more = {"epoch": 3, "weight": 1, "suspect": False, "metadata": {"zone": "a"}}
+    assert found == {"services": ["orders"], "endpoints": [row | more]}
+    assert await client.ask("GET", "/v1/sources") == (200, {"sources": []})
+    assert (await client.ask("PUT", "/v1/sources"))[0] == 405
 
 
 async def test_a_new_address_is_a_new_incarnation(client: Client) -> None:

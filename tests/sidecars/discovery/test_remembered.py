@@ -54,7 +54,7 @@ def test_a_link_or_a_foreign_kind_of_file_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "there").write_bytes(WHOLE)
     (tmp_path / "link").symlink_to(tmp_path / "there")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match="a link"):
         remembered.read(tmp_path / "link", NOW)
     with pytest.raises(ValueError, match="plain file"):
         remembered.read(tmp_path / "pipe", NOW)

@@ -13,9 +13,11 @@ import trio.testing
 from pannier.shared.errors import Unreachable
 from pannier.shared.http_server import Request, Response
 from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.documents import Documents
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.registry import Full, Registry
 from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
 
 A = "/v1/instances/orders/a"
@@ -23,9 +25,9 @@ HERE = {"address": "10.0.0.1", "port": 80}
 
 
 class Pilot:
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, store: Store) -> None:
         self.registry = registry
-        self.streams = Streams(registry, Fanout(registry))
+        self.streams = Streams(registry, Fanout(registry), Documents(store))
         self.api = Api(registry, self.streams)
 
     async def ask(
@@ -44,7 +46,7 @@ async def pilot(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Pilot]:
     async with open_sqlite(tmp_path / "store") as store:
         registry = Registry(store)
         await nursery.start(registry.follow)
-        yield Pilot(registry)
+        yield Pilot(registry, store)
         nursery.cancel_scope.cancel()
 
 
@@ -85,12 +87,12 @@ async def test_an_older_life_is_refused_and_told_which_epoch_would_do(
     pilot: Pilot, method: str, target: str, body: object
 ) -> None:
     await pilot.ask("PUT", A, {"address": "10.0.0.2:80", "epoch": 2})
-    before = await pilot.ask("GET", "/v1/services")
+    before = (await pilot.ask("GET", "/v1/services"))[1]["services"]
     status, said = await pilot.ask(method, target, body)
     assert status == 409
     assert "epoch 2 at 10.0.0.2:80 is in force" in said["error"]
     assert "epoch 3 or greater" in said["hint"]
-    assert await pilot.ask("GET", "/v1/services") == before
+    assert (await pilot.ask("GET", "/v1/services"))[1]["services"] == before
 
 
 async def test_who_has_left_is_told_so(pilot: Pilot) -> None:
@@ -165,6 +167,16 @@ async def test_what_is_wrong_is_said_and_changes_nothing(
     assert got == status, said
     assert said["error"]
     assert (await pilot.ask("GET", "/v1/status"))[1]["instances"] == 0
+
+
+async def test_status_and_metrics_are_there_to_be_read(pilot: Pilot) -> None:
+    await pilot.ask("PUT", A, HERE)
+    status, said = await pilot.ask("GET", "/v1/status")
+    assert (status, said["states"]["UP"], said["requests"]) == (200, 1, {"register": {"created": 1}})
+    answer = await pilot.api.handle(Request("GET", "/metrics", (("accept", "text/plain"),)))
+    assert isinstance(answer, Response)
+    assert b'pannier_pilot_instances{state="UP"} 1.0' in answer.body
+    assert (await pilot.ask("POST", "/metrics"))[0] == 405
 
 
 async def test_another_kind_of_body_is_415(pilot: Pilot) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -15,15 +16,17 @@ from pannier.shared.http_server import serve_http
 from pannier.shared.instances import EVERY, State
 from pannier.shared.leases import Registration
 from pannier.shared.unix import listen_unix
+from pannier.sidecars.discovery.configuration import Configuration
 from pannier.sidecars.discovery.mirror import Mirror
 from pannier.sidecars.discovery.pilot_link import PilotLink
 from pannier.sidecars.discovery.voice import Voice
 from pannier.sidecars.pilot import stream
 from pannier.sidecars.pilot.api import Api
+from pannier.sidecars.pilot.documents import CONFIG, Documents, Key
 from pannier.sidecars.pilot.entries import Entry, key_of
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.sqlite import SqliteStore, open_sqlite
 from pannier.sidecars.pilot.stream import Streams
 
 ASK = b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: pannier-pilot\r\n%s\r\n"
@@ -33,11 +36,12 @@ TTL_MS = 10_000
 class Pilot:
     """A registry behind a real socket; `token` is asked for if there is one."""
 
-    def __init__(self, registry: Registry, path: Path, token: str = "") -> None:
+    def __init__(self, registry: Registry, documents: Documents, path: Path, token: str = "") -> None:
         self.registry = registry
+        self.documents = documents
         self.path = path
         self.fanout = Fanout(registry)
-        self.streams = Streams(registry, self.fanout)
+        self.streams = Streams(registry, self.fanout, documents)
         self.api = Api(registry, self.streams, token=token)
 
     async def register(self, name: str, *, service: str = "orders", **more: Any) -> None:
@@ -73,7 +77,9 @@ async def served(folder: Path, token: str = "") -> AsyncIterator[Pilot]:
     async with open_sqlite(folder / "store") as store, trio.open_nursery() as nursery:
         registry = Registry(store)
         await nursery.start(registry.follow)
-        pilot = Pilot(registry, folder / "pilot.sock", token)
+        documents = Documents(store)
+        await nursery.start(documents.follow)
+        pilot = Pilot(registry, documents, folder / "pilot.sock", token)
         nursery.start_soon(pilot.fanout.run)
         nursery.start_soon(serve_http, listen_unix(pilot.path), pilot.api.handle)
         yield pilot
@@ -293,6 +299,9 @@ def link(pilot: Pilot, mirror: Mirror, *, epochs: list[int] | None = None, follo
         token=None,
         heard=lambda: None,
         renumber=(epochs if epochs is not None else []).append,
+        configuration=Configuration(
+            "dev", "web", file=pilot.path.with_name("config.json"), kept=pilot.path.with_name("kept"), voice=Voice()
+        ),
         voice=Voice(),
     )
 
@@ -325,6 +334,23 @@ async def test_a_sidecar_follows_registers_drains_and_leaves(pilot: Pilot) -> No
         assert mirror.leases.get(("payments", "p")) is None, "nobody uses it"
         await sidecar.follow("payments")
         assert mirror.leases.get(("payments", "p"))
+
+
+async def test_a_sidecar_is_told_of_its_configuration(pilot: Pilot, tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    key = Key(CONFIG, "dev", "web")
+    await pilot.documents.put(Key(CONFIG, "dev", "other"), {"values": {"limit": "9"}})
+    async with linked(link(pilot, Mirror(0.0))):
+        await pilot.documents.put(key, {"values": {"limit": "5"}})
+        await wait_for(file.exists)
+        assert json.loads(file.read_text())["values"] == {"limit": "5"}
+        await pilot.documents.put(key, None)
+        await wait_for(lambda: json.loads(file.read_text())["version"] == 2)
+        assert json.loads(file.read_text())["values"] == {}
+    await wait_for(lambda: not pilot.streams.configured)
+    await pilot.documents.put(key, {"values": {"limit": "6"}})
+    async with linked(link(pilot, Mirror(0.0))):
+        await wait_for(lambda: json.loads(file.read_text())["values"] == {"limit": "6"})
 
 
 async def test_a_life_that_has_lost_its_counter_takes_the_next_and_one_that_was_replaced_is_silent(
@@ -371,3 +397,37 @@ async def test_a_pilot_that_falls_silent_is_left(pilot: Pilot, tmp_path: Path, m
         assert len(accepted) == 1
         sidecar.end()
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def slow_disk(pilot: Pilot) -> AsyncIterator[None]:
+    """Nothing is written meanwhile."""
+    store = pilot.registry._store
+    assert isinstance(store, SqliteStore)
+    async with store._one:
+        yield
+
+
+async def test_a_renewal_behind_a_write_that_waits_for_the_disk_is_a_sign_of_life(pilot: Pilot) -> None:
+    await pilot.register("a")
+    a, b = (
+        wire.Register(n, "orders", name, f"10.0.0.1:{8000 + ord(name)}", TTL_MS, 1) for n, name in ((2, "a"), (1, "b"))
+    )
+    before = pilot.registry._leases.get(("orders", "a"))
+    assert before is not None
+    async with client(pilot) as one:
+        async with slow_disk(pilot):
+            await one.say(b)
+            await one.say(a)
+            await wait_for(lambda: pilot.registry._leases.get(("orders", "a")) != before)
+        answers = [await one.hear(), await one.hear()]
+    assert answers == [wire.Answer(1, "created", 1), wire.Answer(2, "renewed", 1)]
+
+
+async def test_what_was_asked_is_carried_out_also_for_who_has_hung_up(pilot: Pilot) -> None:
+    for name in "abcde":
+        await pilot.register(name)
+    async with client(pilot) as one, slow_disk(pilot):
+        await one.say(*(wire.Leave(n, "orders", name, 1) for n, name in enumerate("abcde")))
+        await one.connection.aclose()
+    await wait_for(lambda: not pilot.registry.view.alive("orders"))

@@ -7,6 +7,7 @@
 
 mod address;
 mod arguments;
+mod fleet;
 mod histogram;
 mod load;
 mod options;
@@ -24,6 +25,9 @@ usage: pannier-bench relay --listen ADDRESS --connect ADDRESS [--reactor epoll|t
        pannier-bench load --connect ADDRESS [--connections 64] (--requests N | --seconds S) [--rate R]
                           [--host NAME] [--path /] [--method GET] [--body-bytes N]
                           (--expect-body FILE | --expect-bytes N)
+       pannier-bench fleet --connect ADDRESS [--token TOKEN] [--instances 100] [--per-service 50] [--hosts 10]
+                          [--follows 20] [--ttl-ms 10000] [--spread 10] [--open-rate 200]
+                          [--patience 180]
 ADDRESS is 127.0.0.1:8080, [::1]:8080 or unix:/path
 Exit code 77: the kernel refuses the reactor.";
 
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
     let outcome = match words.next().as_deref() {
         Some("relay") => relay_command(words),
         Some("load") => load_command(words),
+        Some("fleet") => arguments::Arguments::parse(words).and_then(fleet::run),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
             Ok(())

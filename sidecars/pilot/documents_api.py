@@ -1,0 +1,284 @@
+"""The HTTP interface of the pilot for documents: the configuration of services, and the policies of stages.
+
+    GET               /v1/config, /v1/policy          which there are
+    GET, PUT, DELETE  /v1/config/{stage}/{service}    {"values": {KEY: TEXT}, "version", "comment"}
+    PATCH             /v1/config/{stage}/{service}    {"set": {KEY: TEXT}, "unset": [KEY], "version", "comment"}
+    GET, PUT, DELETE  /v1/policy/{stage}              {"traffic", "resilience", "proxy", "version", "comment"}
+    GET               /v1/policy/{stage}/report       what clients of xDS do not get of it
+    GET               .../history[/{version}]
+    POST              .../rollback                    {"to": VERSION, "version", "comment"}
+
+A GET with `?after=VERSION[&wait=30s]` answers as soon as there is a later version, or as it is then; such a one may say
+that it was deleted. `version` is the one that the change is made to: 409 if another one is in force, 0 if there must be
+none, left out if it does not matter. A rollback is a new version with an old content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Final, TypeAlias
+from urllib.parse import parse_qs
+
+import msgspec
+from msgspec import Meta
+from pannier.shared.duration import milliseconds
+from pannier.shared.errors import PannierError, Unreachable
+from pannier.shared.explain import Finding, dotted
+from pannier.shared.http_server import Request, Response, error_response, json_response
+from pannier.shared.instances import ServiceName
+from pannier.shared.registration import not_allowed
+from pannier.sidecars.pilot import policies
+from pannier.sidecars.pilot.documents import CONFIG, Document, Documents, Key, Stale, TooMuch, Unknown
+from pannier.sidecars.pilot.policies import Policies, findings
+from pannier.sidecars.pilot.policy import Unmapped
+from pannier.sidecars.pilot.xds.report import unmapped
+
+POLICY: Final = policies.KIND
+MAX_KEYS: Final = 256
+MAX_TOTAL: Final = 48 * 1024
+"""Bytes of all keys and values of a configuration."""
+WAIT_SECONDS: Final = 30.0
+MAX_WATCHES: Final = 1000
+_READING: Final = ("GET", "HEAD")
+_HINTS: Final = {
+    "PUT": 'send such as {"values": {"limit": "5"}}, or a policy such as {"traffic": {}, "resilience": {}}',
+    "PATCH": 'send such as {"set": {"limit": "5"}, "unset": ["mode"]}',
+    "POST": 'send such as {"to": 3}',
+}
+_STATUS: Final = {Stale: 409, TooMuch: 413, Unknown: 404, Unreachable: 503}
+
+StageName = Annotated[
+    str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)", description='a stage such as "production"')
+]
+Name = Annotated[str, Meta(pattern=r"^[!-~]{1,128}$(?!\n)", description="a key of 1 to 128 visible characters")]
+Value = Annotated[str, Meta(max_length=8192, description="a text of up to 8 KiB")]
+Values: TypeAlias = Annotated[dict[Name, Value], Meta(max_length=MAX_KEYS)]
+Version = Annotated[int, Meta(ge=0)]
+Comment = Annotated[str, Meta(max_length=200)]
+Refused: TypeAlias = Callable[[Request], Response | None]
+
+
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of DELETE, and what every change may say: the version that it is made to, and why."""
+
+    version: Version | None = None
+    comment: Comment = ""
+
+
+class Putting(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of PUT of a configuration."""
+
+    values: Values
+
+
+class Patching(Change, frozen=True, forbid_unknown_fields=True):
+    """Body of PATCH of a configuration."""
+
+    set: Values = {}
+    unset: list[Name] = []
+
+
+class Rolling(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Body of a rollback."""
+
+    to: Annotated[int, Meta(ge=1)]
+
+
+class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A version, as it is told. `content` is a configuration's `values` or a policy's parts."""
+
+    stage: str
+    version: int
+    when: float
+    service: str = ""
+    comment: str = ""
+    deleted: bool = False
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A finding about a policy, as it is told."""
+
+    path: str
+    code: str
+    severity: str
+    message: str
+    expectation: str = ""
+    near: str = ""
+
+
+class DocumentsApi:
+    """Answers what is about documents. `refused` says of a request whether it may not change anything."""
+
+    def __init__(self, documents: Documents, in_force: Policies) -> None:
+        self._documents = documents
+        self._policies = in_force
+        self._watches = 0
+
+    @staticmethod
+    def owns(request: Request) -> bool:
+        """Whether a request is about documents."""
+        return request.segments[:1] == ("v1",) and request.segments[1:2] in {(CONFIG,), (POLICY,)}
+
+    async def handle(self, request: Request, refused: Refused) -> Response:
+        """The answer to a request that is; never raises for anything that a peer sends."""
+        try:
+            match request.segments:
+                case ("v1", kind):
+                    return self._list(request, kind)
+                case ("v1", "config", stage, service, *rest):
+                    return await self._document(request, _key(CONFIG, stage, service), rest, refused)
+                case ("v1", "policy", stage, *rest):
+                    return await self._document(request, _key(POLICY, stage), rest, refused)
+            raise Unknown(f"there is no {request.path[:80]}", hint="known: /v1/config/{stage}/{service}")
+        except (msgspec.DecodeError, ValueError) as error:
+            return error_response(400, f"what was sent does not fit: {error}", hint=_HINTS.get(request.method, ""))
+        except PannierError as error:
+            return error_response(_STATUS.get(type(error), 500), error.message, hint=error.hint)
+
+    def _list(self, request: Request, kind: str) -> Response:
+        if request.method not in _READING:
+            return not_allowed(", ".join(_READING))
+        found = [_told(key, document) for key in self._documents.keys(kind) if (document := self._documents.get(key))]
+        return json_response({"documents": found})
+
+    async def _document(self, request: Request, key: Key, rest: Sequence[str], refused: Refused) -> Response:
+        allowed: Sequence[str] = _READING
+        if not rest:
+            allowed = (*_READING, "PUT", "DELETE", *(("PATCH",) if key.kind == CONFIG else ()))
+        elif rest == ["rollback"]:
+            allowed = ("POST",)
+        if request.method not in allowed:
+            return not_allowed(", ".join(allowed))
+        if request.method in _READING:
+            return await self._look(request, key, rest)
+        return refused(request) or await self._change(request, key)
+
+    async def _look(self, request: Request, key: Key, rest: Sequence[str]) -> Response:
+        match rest:
+            case []:
+                return await self._read(request, key)
+            case ["history"]:
+                history = await self._documents.history(key)
+                return json_response({"versions": [_told(key, document) for document in history]})
+            case ["history", version]:
+                return _whole(key, await self._documents.former(key, int(version)))
+            case ["report"] if key.kind == POLICY:
+                return json_response({"unmapped": unmapped(self._policies.policy(key.stage))})
+        raise Unknown(f"there is no {request.path[:80]}", hint="known: history, rollback; of a policy report")
+
+    async def _read(self, request: Request, key: Key) -> Response:
+        asked = parse_qs(request.query)
+        if "after" not in asked:
+            document = self._documents.get(key)
+            if document is None:
+                raise Unknown(f"there is no {_named(key)}")
+            return _whole(key, document)
+        after = int(asked["after"][0])
+        wait = milliseconds(asked["wait"][0]) / 1000 if "wait" in asked else WAIT_SECONDS
+        if self._watches >= MAX_WATCHES:
+            return error_response(503, f"{self._watches} wait already")
+        self._watches += 1
+        try:
+            document = await self._documents.changed(key, after, wait=min(wait, 2 * WAIT_SECONDS))
+        finally:
+            self._watches -= 1
+        if document is None:
+            raise Unknown(f"there is no {_named(key)}")
+        return _whole(key, document)
+
+    async def _change(self, request: Request, key: Key) -> Response:
+        if request.method == "POST":
+            return await self._roll_back(key, msgspec.json.decode(request.body, type=Rolling))
+        if request.method == "DELETE":
+            change = msgspec.json.decode(request.body or b"{}", type=Change)
+            document = await self._documents.put(key, None, expected=change.version, comment=change.comment)
+            return _whole(key, document)
+        if key.kind == POLICY:
+            return await self._put_policy(request, key)
+        if request.method == "PATCH":
+            return await self._patch(msgspec.json.decode(request.body, type=Patching), key)
+        put = msgspec.json.decode(request.body, type=Putting)
+        return _whole(key, await self._put_values(key, put.values, put))
+
+    async def _put_values(self, key: Key, values: Mapping[str, str], change: Change) -> Document:
+        size = sum(len(name) + len(value.encode()) for name, value in values.items())
+        if len(values) > MAX_KEYS or size > MAX_TOTAL:
+            raise TooMuch(f"{len(values)} keys of {size} bytes, at most {MAX_KEYS} of {MAX_TOTAL} are kept")
+        if large := [name for name, value in values.items() if len(value.encode()) > 8192]:
+            raise TooMuch(f"{large[0]} has more than 8192 bytes")
+        return await self._documents.put(key, {"values": dict(values)}, expected=change.version, comment=change.comment)
+
+    async def _patch(self, patch: Patching, key: Key) -> Response:
+        held = self._documents.get(key)
+        values = dict(held.content["values"]) if held is not None else {}
+        for name in patch.unset:
+            values.pop(name, None)
+        values.update(patch.set)
+        last = self._documents.last(key)
+        in_force = 0 if last is None else last.version
+        expected = in_force if patch.version is None else patch.version
+        if patch.version is not None and patch.version != in_force:
+            raise Stale(f"version {in_force} is in force, not version {patch.version}", hint="read it again")
+        change = Change(expected, patch.comment)
+        return _whole(key, await self._put_values(key, values, change))
+
+    async def _put_policy(self, request: Request, key: Key) -> Response:
+        body = msgspec.json.decode(request.body)
+        if not isinstance(body, dict):
+            raise ValueError("the body is no object")
+        change = msgspec.convert({name: body.pop(name) for name in ("version", "comment") if name in body}, Change)
+        return await self._checked(key, body, change)
+
+    async def _checked(self, key: Key, content: dict[str, Any], change: Change) -> Response:
+        problems = [_problem(finding) for finding in findings(content)]
+        if any(one.severity == "error" for one in problems):
+            answer = {
+                "error": f"the policy cannot be used: {problems[0].path}: {problems[0].message}",
+                "hint": problems[0].expectation or "see `problems`",
+                "problems": problems,
+            }
+            return json_response(answer, status=400)
+        document = await self._documents.put(key, content, expected=change.version, comment=change.comment)
+        left_out = unmapped(self._policies.policy(key.stage))
+        return _whole(key, document, problems=problems, unmapped=left_out)
+
+    async def _roll_back(self, key: Key, asked: Rolling) -> Response:
+        former = await self._documents.former(key, asked.to)
+        if former.deleted:
+            raise Unknown(f"version {asked.to} was a deletion", hint="DELETE does that")
+        change = Change(asked.version, asked.comment or f"back to version {asked.to}")
+        if key.kind == POLICY:
+            return await self._checked(key, former.content, change)
+        return _whole(key, await self._put_values(key, former.content["values"], change))
+
+
+def _key(kind: str, stage: str, service: str = "") -> Key:
+    msgspec.convert(stage, StageName)
+    if kind == CONFIG:
+        msgspec.convert(service, ServiceName)
+    return Key(kind, stage, service)
+
+
+def _named(key: Key) -> str:
+    return f"configuration of {key.service} in {key.stage}" if key.service else f"policy of {key.stage}"
+
+
+def _told(key: Key, document: Document) -> Told:
+    return Told(key.stage, document.version, document.when, key.service, document.comment, document.deleted)
+
+
+def _whole(
+    key: Key, document: Document, *, problems: Sequence[Problem] = (), unmapped: Sequence[Unmapped] | None = None
+) -> Response:
+    told = {**msgspec.to_builtins(_told(key, document)), **document.content}
+    if problems:
+        told["problems"] = problems
+    if unmapped is not None:
+        told["unmapped"] = unmapped
+    return json_response(told)
+
+
+def _problem(finding: Finding) -> Problem:
+    return Problem(
+        dotted(finding.path), finding.code, finding.severity, finding.message, finding.expectation, finding.near
+    )

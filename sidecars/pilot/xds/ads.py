@@ -1,0 +1,298 @@
+"""One stream of aggregated discovery as a state machine: requests and changes go in, the next response comes out. Pure.
+
+There are two of them, for the incremental form and for the state of the world. Both keep to this:
+
+- **Make before break.** Clusters are told before their endpoints, both before the routes that use them; routes wait
+  until the client has taken the endpoints of every new cluster. What is removed goes the other way: a cluster that has
+  gone is told to be gone once the routes and listeners without it are accepted. A client that never says so is waited
+  for `GATE_SECONDS`, no longer.
+- A cluster that was told anew is warmed anew: its endpoints follow it, also if they are the same.
+- One response of a type is under way at a time. Who is slow is told the newest state next, never a backlog.
+- What was rejected is not sent again until it is another (`topic.py`). A nonce that is not of the last response means
+  nothing.
+- In the state of the world a response with clusters or listeners has all of them, one with endpoints or routes those
+  that have changed.
+
+Refused: a name of the `xdstp:` scheme, an unknown type, too many names. Each ends the stream with an error that says
+so, because the protocol has no other place for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from pannier.sidecars.pilot.xds.resources import BY_URL, Resource, Response, Type, no_endpoints, version_of
+from pannier.sidecars.pilot.xds.topic import Difference, Offer, Topic
+
+GATE_SECONDS: Final = 5.0
+MAX_NAMES: Final = 10_000
+"""That one client follows of one type by name."""
+MAX_LETTERS: Final = 512
+RESPONSE_BYTES: Final = 1024 * 1024
+"""Of an incremental response, if more than one resource is in it."""
+ALL: Final = "*"
+
+
+class Refused(Exception):
+    """The stream ends, since what was asked for cannot be had. `exhausted`: it was too much."""
+
+    def __init__(self, message: str, *, exhausted: bool = False) -> None:
+        super().__init__(message)
+        self.exhausted = exhausted
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request of the incremental form. An `error` rejects the response with that nonce."""
+
+    url: str
+    subscribe: Sequence[str] = ()
+    unsubscribe: Sequence[str] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    nonce: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedAll:
+    """A request of the state of the world: all names that are followed."""
+
+    url: str
+    names: Sequence[str] = ()
+    nonce: str = ""
+    error: str | None = None
+
+
+class Stream:
+    """What both forms share. `topics` are those that the client has asked for; `wake_at` is when `next` would say more
+    than it did, if nothing else happens before."""
+
+    def __init__(self, offer: Offer) -> None:
+        self.topics: dict[Type, Topic] = {}
+        self.wake_at = math.inf
+        self._offer = offer
+        self._nonce = 0
+        self._warming: dict[
+            str, str
+        ] = {}  # endpoints of a cluster just told → the nonce with which they were told after it
+        self._held: dict[Type, float] = {}  # what waits for something else, and since when
+
+    def changed(self, kind: Type, names: Iterable[str] | None) -> bool:
+        """These may have changed, or anything of the type (None); whether the client follows any of it."""
+        topic = self.topics.get(kind)
+        if topic is None:
+            return False
+        topic.touch(names)
+        return topic.dirty
+
+    def next(self, now: float) -> Response | None:
+        """What is to be sent now; to be asked again until there is nothing."""
+        self.wake_at = math.inf
+        for kind in Type:
+            topic, difference = self._due(kind, now)
+            if kind is Type.ROUTES and not self._open(kind, bool(difference), self._settled, now):
+                continue
+            gone = () if kind in {Type.CLUSTER, Type.ENDPOINTS} else difference.removed
+            if difference and (response := self._tell(topic, difference, gone, now)) is not None:
+                return response
+        for kind in (Type.CLUSTER, Type.ENDPOINTS):
+            topic, difference = self._due(kind, now)
+            if self._open(kind, bool(difference.removed), partial(self._is_unused, kind), now):
+                response = self._tell(topic, difference, difference.removed, now)
+                if response is not None:
+                    return response
+        return None
+
+    def _due(self, kind: Type, now: float) -> tuple[Topic, Difference]:
+        """What is to be told of a type, if anything may be told now."""
+        topic = self.topics.get(kind)
+        if topic is None or topic.outstanding is not None or not topic.dirty:
+            return topic or Topic(kind), Difference()
+        if topic.not_before > now:
+            self.wake_at = min(self.wake_at, topic.not_before)
+            return topic, Difference()
+        return topic, topic.difference(self._offer)
+
+    def _open(self, kind: Type, wanted: bool, is_ready: Callable[[], bool], now: float) -> bool:
+        """Whether there is something to tell that need not wait for something else any longer."""
+        if not wanted:
+            self._held.pop(kind, None)
+            return False
+        since = self._held.setdefault(kind, now)
+        if is_ready() or now >= since + GATE_SECONDS:
+            del self._held[kind]
+            if kind is Type.ROUTES:
+                self._warming.clear()
+            return True
+        self.wake_at = min(self.wake_at, since + GATE_SECONDS)
+        return False
+
+    def _settled(self) -> bool:
+        """Whether every cluster that there is has been told, and has its endpoints."""
+        clusters = self.topics.get(Type.CLUSTER)
+        return not self._warming and (clusters is None or not clusters.difference(self._offer).told)
+
+    def _is_unused(self, kind: Type) -> bool:
+        """Whether nothing uses any more what is to be removed of a type."""
+        users = (Type.LISTENER, Type.ROUTES) if kind is Type.CLUSTER else (Type.LISTENER, Type.ROUTES, Type.CLUSTER)
+        topics = [self.topics[user] for user in users if user in self.topics]
+        return not any(topic.outstanding or topic.difference(self._offer) for topic in topics)
+
+    def _tell(self, topic: Topic, difference: Difference, gone: Collection[str], now: float) -> Response | None:
+        raise NotImplementedError
+
+    def _send(
+        self, topic: Topic, resources: Sequence[Resource], removed: Sequence[str], gone: Iterable[str], now: float
+    ) -> Response:
+        self._nonce += 1
+        nonce = f"{self._nonce:x}"
+        before = {one.name: topic.known.get(one.name) for one in resources}
+        asked = self.topics.get(Type.ENDPOINTS)
+        response = Response(topic.kind, nonce, version_of(resources), resources, removed)
+        topic.tell(response, gone, now)
+        for one in resources:
+            if topic.kind is Type.ENDPOINTS and one.name in self._warming:
+                self._warming[one.name] = nonce
+            if topic.kind is Type.CLUSTER and one.endpoints:
+                told = before[one.name]
+                if told is None or told.version != one.version:
+                    self._warming[one.endpoints] = ""
+                    if asked is not None:
+                        asked.ask_again(one.endpoints)
+        return response
+
+    def _topic(self, url: str, names: Sequence[str]) -> tuple[Topic, bool]:
+        """The topic of a request, and whether it is new. Raises Refused."""
+        kind = BY_URL.get(url)
+        if kind is None:
+            raise Refused(f"there are no resources of type {url[:MAX_LETTERS]!r}; there are: {', '.join(BY_URL)}")
+        for name in names:
+            if name.startswith("xdstp:"):
+                raise Refused(f"{name[:MAX_LETTERS]!r}: names of the xdstp scheme are not served; use plain ones")
+            if len(name) > MAX_LETTERS:
+                raise Refused(f"a name has at most {MAX_LETTERS} letters", exhausted=True)
+            if name == ALL and not kind.whole:
+                raise Refused(f"{kind.name.lower()} are told by name only, not by {ALL!r}")
+        topic = self.topics.get(kind)
+        if topic is not None:
+            return topic, False
+        return self.topics.setdefault(kind, Topic(kind)), True
+
+    def _bound(self, topic: Topic) -> None:
+        if len(topic.names) > MAX_NAMES or len(topic.known) > 2 * MAX_NAMES:
+            raise Refused(f"more than {MAX_NAMES} names of one type are followed", exhausted=True)
+
+    def _answered(self, topic: Topic, nonce: str, error: str | None, now: float) -> None:
+        if topic.outstanding is None or topic.outstanding.nonce != nonce:
+            topic.ignored += 1
+            return
+        response = topic.outstanding
+        topic.answer(error, now)
+        if topic.kind is Type.ENDPOINTS:
+            self._warming = {name: told for name, told in self._warming.items() if told != nonce}
+        if topic.kind is Type.CLUSTER and error is not None:  # nobody waits for the endpoints of what was rejected
+            asked = self.topics.get(Type.ENDPOINTS)
+            for one in response.resources:
+                if asked is None or not asked.follows(one.endpoints):
+                    self._warming.pop(one.endpoints, None)
+
+    def _left_alone(self, topic: Topic, names: Iterable[str]) -> None:
+        topic.unsubscribe(names)
+        if topic.kind is Type.ENDPOINTS:
+            for name in names:
+                self._warming.pop(name, None)
+
+
+class Delta(Stream):
+    """The incremental form."""
+
+    def receive(self, asked: Asked, now: float) -> None:
+        """Raises Refused."""
+        topic, new = self._topic(asked.url, (*asked.subscribe, *asked.unsubscribe))
+        if asked.nonce and not new:
+            self._answered(topic, asked.nonce, asked.error, now)
+        if ALL in asked.unsubscribe:
+            topic.unsubscribe_all()
+        self._left_alone(topic, [name for name in asked.unsubscribe if name != ALL])
+        if ALL in asked.subscribe or (new and not asked.subscribe and topic.kind.whole):
+            topic.subscribe_all()
+        topic.subscribe(name for name in asked.subscribe if name != ALL)
+        if new:
+            topic.resume(asked.versions.items())
+        self._bound(topic)
+
+    def _tell(self, topic: Topic, difference: Difference, gone: Collection[str], now: float) -> Response | None:
+        removed = [*difference.absent, *gone]
+        resources: list[Resource] = []
+        size = 0
+        for one in difference.told:
+            size += len(one.as_delta)
+            if resources and size > RESPONSE_BYTES:
+                break
+            resources.append(one)
+        if not resources and not removed:
+            return None
+        return self._send(topic, resources, removed, removed, now)
+
+
+class StateOfTheWorld(Stream):
+    """The form in which a client repeats all that it follows, with each answer."""
+
+    def __init__(self, offer: Offer) -> None:
+        super().__init__(offer)
+        self._last: dict[Type, str] = {}
+        self._named: set[Type] = set()
+
+    def receive(self, asked: AskedAll, now: float) -> None:
+        """Raises Refused."""
+        topic, new = self._topic(asked.url, asked.names)
+        if not new and asked.nonce != self._last.get(topic.kind, ""):
+            topic.ignored += 1
+            return
+        if topic.outstanding is not None or asked.error is not None:
+            self._answered(topic, asked.nonce, asked.error, now)
+        names = set(asked.names) - {ALL}
+        if ALL in asked.names or (not asked.names and topic.kind.whole and topic.kind not in self._named):
+            if not topic.wildcard:
+                topic.subscribe_all()
+        elif topic.wildcard:
+            topic.unsubscribe_all()
+        if asked.names:
+            self._named.add(topic.kind)
+        self._left_alone(topic, topic.names - names)
+        topic.subscribe(names - topic.names)
+        self._bound(topic)
+
+    def _tell(self, topic: Topic, difference: Difference, gone: Collection[str], now: float) -> Response | None:
+        if topic.kind.whole:
+            return self._tell_whole(topic, difference, gone, now)
+        told = list(difference.told)
+        if topic.kind is Type.ENDPOINTS:  # a cluster that waits for them would wait in vain
+            told += [no_endpoints(name) for name in difference.absent]
+        else:
+            topic.tell_gone(difference.absent)
+        topic.tell_gone(gone)
+        return self._send(topic, told, (), (), now) if told else None
+
+    def _tell_whole(self, topic: Topic, difference: Difference, gone: Collection[str], now: float) -> Response | None:
+        """All there is, and what is to be removed but is in use."""
+        if not (difference.told or difference.absent or gone):
+            return None
+        names = {*topic.names, *(self._offer.names(topic.kind) if topic.wildcard else ())}
+        current = [self._offer.get(topic.kind, name) for name in sorted(names)]
+        kept = [topic.known[name] for name in difference.removed if name not in gone]
+        resources = [*(one for one in current if one is not None), *kept]
+        response = self._send(topic, resources, (), (*difference.absent, *gone), now)
+        topic.touch(one.name for one in kept)
+        return response
+
+    def _send(
+        self, topic: Topic, resources: Sequence[Resource], removed: Sequence[str], gone: Iterable[str], now: float
+    ) -> Response:
+        response = super()._send(topic, resources, removed, gone, now)
+        self._last[topic.kind] = response.nonce
+        return response

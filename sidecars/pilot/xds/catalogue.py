@@ -1,0 +1,242 @@
+"""What there is to be told by xDS, from the registry and the policies; made when somebody asks for it, once a version.
+
+- A cluster and its endpoints are the same for all clients of a stage and a kind; listeners and routes for all of a
+  `Shape`. Each is encoded when it is first asked for after a change, and then shared.
+- A service is there while it has instances, of whatever state. The last of them is gone only if that was meant (the
+  registry's rules); then the routes to it are gone, and its cluster with them.
+- What of a policy does not arrive is listed by `report.py`, which instances do not, by `left_out`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+from weakref import WeakValueDictionary
+
+from google.protobuf import json_format
+from pannier.shared.pilot_stream import Instance
+from pannier.sidecars.pilot.policy import Policy
+from pannier.sidecars.pilot.xds.clusters import clusters
+from pannier.sidecars.pilot.xds.endpoints import Client, assignment
+from pannier.sidecars.pilot.xds.listeners import OUTBOUND, for_grpc, outbound
+from pannier.sidecars.pilot.xds.resources import GOOGLE, Resource, Type, encode
+from pannier.sidecars.pilot.xds.routes import route_configuration, targets
+from pannier.sidecars.pilot.xds.schema import MESSAGES
+from pannier.sidecars.pilot.xds.words import Json, typed
+
+OUTBOUND_PORT: Final = 15001
+STAGE: Final = "production"
+PANIC_PERCENT: Final = 1
+"""Below that many healthy endpoints Envoy calls the others too: if there is none at all."""
+HTTP2: Final = frozenset({"h2", "h2c", "grpc"})
+"""What an instance's metadata says of its `protocol`, where it takes HTTP/2 without being asked."""
+
+_log = logging.getLogger("pannier.pilot")
+
+
+class Instances(Protocol):
+    """A registry, as far as it matters here."""
+
+    def instances(self, service: str) -> Sequence[Instance]: ...
+
+
+class Policies(Protocol):
+    """The policy in force of a stage."""
+
+    def policy(self, stage: str) -> Policy: ...
+
+
+class NoPolicies:
+    """Nothing is said of any stage."""
+
+    def policy(self, stage: str) -> Policy:
+        return Policy()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is told to a client depends on this. `services`: all if None; `port` is that of Envoy's listener."""
+
+    client: Client = Client.ENVOY
+    stage: str = STAGE
+    services: frozenset[str] | None = None
+    port: int = OUTBOUND_PORT
+
+
+class Catalogue:
+    """Is told what changes, and asked through the `Offering` of a shape."""
+
+    def __init__(self, instances: Instances, policies: Policies) -> None:
+        self.instances = instances
+        self.policies = policies
+        self.services: dict[str, bool] = {}  # whether they take HTTP/2
+        self.left_out: dict[str, Sequence[str]] = {}
+        self._shared: dict[str, dict[tuple[Type, str, Client, str], Resource | None]] = {}  # by service
+        self._offerings: WeakValueDictionary[Shape, Offering] = WeakValueDictionary()
+
+    def offering(self, shape: Shape) -> Offering:
+        """What clients of that shape are told."""
+        found = self._offerings.get(shape)
+        if found is None:
+            found = self._offerings[shape] = Offering(self, shape)
+        return found
+
+    def changed(self, service: str) -> bool:
+        """The instances of a service have changed. Whether more than its endpoints has: clusters and routes, too."""
+        there = self.instances.instances(service)
+        before = self.services.get(service)
+        now = all(one.metadata.get("protocol") in HTTP2 for one in there) if there else None
+        if now == before:
+            self._forget(service, Type.ENDPOINTS)
+            return False
+        if now is None:
+            del self.services[service]
+            self.left_out.pop(service, None)
+        else:
+            self.services[service] = now
+        self._forget(service, Type.ENDPOINTS)
+        self._forget(service, Type.CLUSTER)
+        if now is None or before is None:
+            for offering in self._offerings.values():
+                offering.forget()
+        return True
+
+    def policies_changed(self) -> None:
+        """Of any stage; everything but endpoints may have changed, and the subsets of those."""
+        self._shared.clear()
+        for offering in self._offerings.values():
+            offering.forget()
+
+    def cluster_names(self, stage: str, service: str) -> Sequence[str]:
+        """The clusters that a service is, or would be."""
+        return (service, *(f"{service}/{subset}" for subset in self.policies.policy(stage).subsets(service)))
+
+    def cluster(self, client: Client, stage: str, name: str) -> Resource | None:
+        return self._share(Type.CLUSTER, client, stage, name)
+
+    def endpoints(self, client: Client, stage: str, name: str) -> Resource | None:
+        return self._share(Type.ENDPOINTS, client, stage, name)
+
+    def _forget(self, service: str, kind: Type) -> None:
+        shared = self._shared.get(service, {})
+        for key in [key for key in shared if key[0] is kind]:
+            del shared[key]
+        if not shared:
+            self._shared.pop(service, None)
+
+    def _share(self, kind: Type, client: Client, stage: str, name: str) -> Resource | None:
+        service, _, subset = name.partition("/")
+        policy = self.policies.policy(stage)
+        if service not in self.services or (subset and subset not in policy.subsets(service)):
+            return None
+        shared = self._shared.setdefault(service, {})
+        key = (kind, stage, client, name)
+        if key not in shared:
+            make = self._cluster if kind is Type.CLUSTER else self._endpoints
+            shared[key] = make(client, policy, name)
+        return shared[key]
+
+    def _cluster(self, client: Client, policy: Policy, name: str) -> Resource | None:
+        service, _, subset = name.partition("/")
+        told, _ = clusters(policy, service, subsets=[subset] if subset else [])
+        settings = {"common_lb_config": {"healthy_panic_threshold": {"value": PANIC_PERCENT}}, **told[-1]}
+        if self.services[service]:
+            settings["typed_extension_protocol_options"] = {HTTP2_OPTIONS["@type"].removeprefix(GOOGLE): HTTP2_OPTIONS}
+        return converted(Type.CLUSTER, settings, endpoints=name)
+
+    def _endpoints(self, client: Client, policy: Policy, name: str) -> Resource:
+        service, _, subset = name.partition("/")
+        wanted = policy.subsets(service)[subset] if subset else {}
+        instances = self.instances.instances(service)
+        chosen = [one for one in instances if all(one.metadata.get(key) == value for key, value in wanted.items())]
+        body, left_out = assignment(name, chosen, client)
+        if not subset:
+            self.left_out.pop(service, None)
+            if left_out:
+                self.left_out[service] = left_out
+        return encode(Type.ENDPOINTS, name, body)
+
+
+HTTP2_OPTIONS: Final[Json] = typed(
+    "extensions.upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}}
+)
+
+
+class Offering:
+    """What clients of one shape are told: a `topic.Offer`."""
+
+    def __init__(self, catalogue: Catalogue, shape: Shape) -> None:
+        self.shape = shape
+        self._catalogue = catalogue
+        self._own: dict[tuple[Type, str], Resource | None] = {}
+        self._names: dict[Type, Collection[str]] = {}
+
+    def forget(self) -> None:
+        """Services or policies have changed."""
+        self._own.clear()
+        self._names.clear()
+
+    def names(self, kind: Type) -> Collection[str]:
+        if kind not in self._names:
+            self._names[kind] = self._all(kind)
+        return self._names[kind]
+
+    def get(self, kind: Type, name: str) -> Resource | None:
+        shape = self.shape
+        if kind is Type.CLUSTER:
+            return self._catalogue.cluster(shape.client, shape.stage, name)
+        if kind is Type.ENDPOINTS:
+            return self._catalogue.endpoints(shape.client, shape.stage, name)
+        if (kind, name) not in self._own:
+            self._own[kind, name] = self._listener(name) if kind is Type.LISTENER else self._routes(name)
+        return self._own[kind, name]
+
+    def _all(self, kind: Type) -> Collection[str]:
+        if kind is Type.LISTENER:
+            return [OUTBOUND] if self.shape.client is Client.ENVOY else self._services()
+        if kind is not Type.CLUSTER:
+            return ()
+        names = {name for one in self._services() for name in self._catalogue.cluster_names(self.shape.stage, one)}
+        if self.shape.services is not None:  # what its routes lead to besides
+            names |= targets(self._route_configuration(OUTBOUND, self._services()))
+        return names
+
+    def _services(self) -> Sequence[str]:
+        wanted = self.shape.services
+        return sorted(name for name in self._catalogue.services if wanted is None or name in wanted)
+
+    def _listener(self, name: str) -> Resource | None:
+        if self.shape.client is Client.ENVOY and name == OUTBOUND:
+            return converted(Type.LISTENER, outbound(self.shape.port))
+        service, _, port = name.partition(":")
+        if service not in self._catalogue.services or (":" in name and not port.isdigit()):
+            return None
+        return converted(Type.LISTENER, for_grpc(name, service))
+
+    def _routes(self, name: str) -> Resource | None:
+        if self.shape.client is Client.ENVOY and name == OUTBOUND:
+            services = self._services()
+        elif name in self._catalogue.services:
+            services = [name]
+        else:
+            return None
+        return converted(Type.ROUTES, self._route_configuration(name, services))
+
+    def _route_configuration(self, name: str, services: Sequence[str]) -> Json:
+        policy = self._catalogue.policies.policy(self.shape.stage)
+        client: Literal["envoy", "grpc"] = "grpc" if self.shape.client is Client.GRPC else "envoy"
+        told, _ = route_configuration(policy, services, name=name, client=client)
+        return told
+
+
+def converted(kind: Type, told: Json, *, endpoints: str = "") -> Resource | None:
+    """The resource that proto3's JSON says; None for one that our table lacks a word of: a fault of ours, which is
+    logged, and which nobody is told."""
+    try:
+        message = MESSAGES.from_json(kind.value, told)
+    except json_format.ParseError as error:
+        _log.error("%s %s is not told: %s", kind.name.lower(), told.get("name"), error)
+        return None
+    return encode(kind, message.name, message.SerializeToString(deterministic=True), endpoints=endpoints)

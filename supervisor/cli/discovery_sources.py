@@ -1,0 +1,122 @@
+"""Whom `pannier discovery` asks: the discovery beside a running service, over its `api.sock`, or a pilot. Both say the
+same of an instance, so that what is shown does not depend on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import click
+import msgspec
+from pannier.shared.endpoints import Endpoint, Endpoints, Source, Sources
+from pannier.shared.errors import NoSuchSidecar, Unreachable
+from pannier.shared.pilot_stream import Instance
+from pannier.shared.runtime import runtime_dir
+from pannier.supervisor.cli.output import F
+from pannier.supervisor.cli.pilot_client import Client, the_pilot, token_option
+from pannier.supervisor.cli.services import name_option, the_one
+
+T = TypeVar("T")
+
+API_SOCKET = "api.sock"
+DEFAULT = "default"
+
+
+class _Everything(msgspec.Struct):
+    """What the pilot answers to `GET /v1/services`."""
+
+    services: Mapping[str, Sequence[Instance]]
+
+
+class _PilotStatus(msgspec.Struct):
+    """What is read here of a pilot's status."""
+
+    instances: int
+    trouble: str
+    store: str = ""
+
+
+def source_options(command: F) -> F:
+    """Adds `--name`, `--pilot [PLACE]` and `--token-file FILE` as arguments, for `the_source`."""
+    pilot = click.option(
+        "--pilot",
+        is_flag=False,
+        flag_value=DEFAULT,
+        metavar="[PLACE]",
+        help="Ask the pilot instead: at unix:PATH or http://HOST:PORT, else where `pannier pilot status` asks.",
+    )
+    return name_option(pilot(token_option(command)))
+
+
+class Local:
+    """The discovery beside a running service."""
+
+    def __init__(self, name: str | None) -> None:
+        service = the_one(name)
+        socket = runtime_dir() / service / API_SOCKET
+        self.client = Client(f"unix:{socket}", f"the discovery of {service}", hint=f"pannier sidecar list -n {service}")
+        self._service, self._socket = service, socket
+
+    def endpoints(self) -> Endpoints:
+        """All that it knows. Raises NoSuchSidecar where there is none, Unreachable."""
+        return self._ask("endpoints", Endpoints)
+
+    def sources(self) -> Sequence[Source]:
+        """Where it has that from."""
+        return self._ask("sources", Sources).sources
+
+    def check(self) -> None:
+        """Raises NoSuchSidecar where there is none."""
+        if not self._socket.exists():
+            raise NoSuchSidecar(
+                f"{self._service} runs without discovery, which knows who is where",
+                hint=f"pannier sidecar add discovery --name {self._service}",
+            )
+
+    def _ask(self, what: str, kind: type[T]) -> T:
+        try:
+            return self.client.ask("GET", ("v1", what), kind)
+        except Unreachable:
+            self.check()
+            raise
+
+
+class Pilot:
+    """A pilot."""
+
+    def __init__(self, place: str, token_file: Path | None) -> None:
+        self.client = the_pilot(None if place == DEFAULT else place, token_file)
+
+    def endpoints(self) -> Endpoints:
+        """All that it knows. Raises Unreachable."""
+        found = self.client.ask("GET", ("v1", "services"), _Everything).services
+        return Endpoints(list(found), [_endpoint(one) for service in found.values() for one in service])
+
+    def sources(self) -> Sequence[Source]:
+        """Its store."""
+        status = self.client.ask("GET", ("v1", "status"), _PilotStatus)
+        return [Source("store", status.store, status.instances, status.trouble)]
+
+    def check(self) -> None:
+        """A pilot is where it is."""
+
+
+def the_source(name: str | None, pilot: str | None, token_file: Path | None) -> Local | Pilot:
+    """Whom to ask, by the options."""
+    return Local(name) if pilot is None else Pilot(pilot, token_file)
+
+
+def _endpoint(one: Instance) -> Endpoint:
+    weight = one.metadata.get("weight", "1")
+    return Endpoint(
+        one.service,
+        one.id,
+        one.address,
+        one.state,
+        "pilot",
+        one.epoch,
+        int(weight) if weight.isascii() and weight.isdigit() else 1,
+        one.suspect,
+        one.metadata,
+    )
