@@ -128,8 +128,11 @@ class SplitBrain(Fault):
         )
         trial.times["one_again_s"] = time.monotonic() - began
         for pilot in found.site.pilots:
-            told = found.told(pilot, "split").get("s", {})
-            trial.require(told.get("epoch") == epoch + 1, f"{pilot} tells {told}, and not epoch {epoch + 1}")
+            wait_until(
+                lambda pilot=pilot: found.told(pilot, "split").get("s", {}).get("epoch") == epoch + 1,  # type: ignore[misc]
+                f"{pilot} tells the newer life",
+                within=GIVEN_UP_S,
+            )
 
     def heal(self, bed: Bed) -> None:
         found = spread(bed)

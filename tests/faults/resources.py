@@ -23,7 +23,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="rejected with file, line and field; 0 failed; the last good one stays in force, also across restarts",
         how=InvalidFiles(),
         stage=WHOLE,
-        seconds=22.0,
+        seconds=24.0,
     ),
     Row(
         name="config-oversized",

@@ -49,7 +49,7 @@ class Spread(Bed):
 
     def start(self, name: str) -> subprocess.Popen[str]:
         pilots = json.dumps([f"unix:{self.site.socket(pilot)}" for pilot in self.site.pilots])
-        settings = ("--set", f"sidecars.discovery.pilot={{addresses={pilots}}}")
+        settings: Sequence[str] = ("--set", f"sidecars.discovery.pilot={{addresses={pilots}}}")
         if name == SHOP:
             settings = (*settings, "--set", f"sidecars.traffic.routes=[{ROUTE}]")
             return self.run(name, *settings, command=("sleep", "86400"))

@@ -17,8 +17,8 @@ from pannier.shared.instances import Key, State
 from pannier.sidecars.pilot.entries import Entry
 from pannier.sidecars.pilot.entries import Verdict as Said
 from pannier.sidecars.pilot.peers import PREFIX as PILOTS
-from pannier.sidecars.pilot.registry import Outcome
-from pannier.sidecars.pilot.store import Compacted
+from pannier.sidecars.pilot.registry import Outcome, Registry
+from pannier.sidecars.pilot.store import Compacted, Item, Store
 
 from tests.model.history import Call, History, Telling, Told, Verdict
 from tests.sidecars.pilot.paper import Pilot, World
@@ -63,12 +63,28 @@ WHATS = ("cut", "joined", "late", "heard", "hangs", "goes on", "crashes", "loses
 
 
 class Losing(Pilot):
-    """A pilot whose store may lose an answer: what was asked has happened then, and it cannot know."""
+    """A pilot whose store may lose an answer: what was asked has happened then, and it cannot know. With a `file` the
+    store is that one, and only its watch is on paper."""
 
     loses = False
+    file: Store | None = None
+
+    async def get(self, key: str) -> Item | None:
+        await self._ask()
+        return await super().get(key) if self.file is None else await self.file.get(key)
+
+    async def scan(self, prefix: str) -> tuple[int, Sequence[Item]]:
+        await self._ask()
+        return await super().scan(prefix) if self.file is None else await self.file.scan(prefix)
 
     async def swap(self, key: str, value: bytes | None, version: int) -> int:
-        answer = await super().swap(key, value, version)
+        if self.file is None:
+            answer = await super().swap(key, value, version)
+        else:
+            await self._ask()
+            answer = await self.file.swap(key, value, version)
+            self.paper.revision, _ = await self.file.scan(key)  # which is that of the only one who writes
+            self.paper.log.append(Item(key, value, self.paper.revision))
         if self.loses:
             self.loses = False
             raise Unreachable("the answer was lost")
@@ -78,7 +94,8 @@ class Losing(Pilot):
 class Play:
     """A world, and the history of what was done in it."""
 
-    def __init__(self, pilots: int) -> None:
+    def __init__(self, pilots: int, file: Store | None) -> None:
+        self._file = file
         self.world = World()
         self.history = History()
         self._numbers = count()
@@ -122,9 +139,17 @@ class Play:
 
     async def _start(self, number: int) -> None:
         pilot = Losing(self.world.paper, f"p{next(self._numbers)}", self.world)
+        if self._file is not None:
+            pilot.file = self._file
+            pilot.registry = Registry(pilot, clock=lambda: self.world.now, wall=lambda: self.world.wall)
         self.world.pilots[number : number + 1] = [pilot]
-        pilot.beat()
+        self._beat(pilot)
         await self._read(pilot)
+
+    def _beat(self, pilot: Pilot) -> None:
+        """Says that it lives; beside a file it is alone, and nobody would hear it."""
+        if self._file is None:
+            pilot.beat()
 
     async def _read(self, pilot: Pilot) -> None:
         """It reads everything, of its instances and of its peers, as after a lost watch."""
@@ -170,7 +195,7 @@ class Play:
             if name in self._hanging:
                 continue
             if round(self.world.now) % 3 == 0:
-                pilot.beat()
+                self._beat(pilot)
             if not pilot.down and name not in self._late:
                 pilot.deliver()
             pilot.registry.look()
@@ -244,9 +269,10 @@ def _read(outcome: Outcome) -> tuple[Verdict, int]:
     return verdict, outcome.entry.epoch if outcome.entry is not None and outcome.verdict.accepted else 0
 
 
-async def play(pilots: int, steps: Sequence[Step], *, quiet: int) -> History:
-    """What came of the steps, and of so many seconds afterwards in which everything was well."""
-    found = Play(pilots)
+async def play(pilots: int, steps: Sequence[Step], *, quiet: int, file: Store | None = None) -> History:
+    """What came of the steps, and of so many seconds afterwards in which everything was well; over a store on paper, or
+    over that one."""
+    found = Play(pilots, file)
     await found.begin()
     for step in steps:
         await found.do(step)

@@ -6,12 +6,17 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pannier.shared.instances import State
+from pannier.sidecars.pilot.sqlite import open_sqlite
 
+from tests.model.history import History
 from tests.model.invariants import violations
 from tests.model.playing import KEYS, TTL, WHATS, Happen, Say, Step, Wait, play
 
@@ -50,6 +55,19 @@ def test_several_pilots_keep_what_is_promised(played: list[Step]) -> None:
 def test_a_single_pilot_answers_as_if_one_thing_happened_after_the_other(played: list[Step]) -> None:
     alone = [step for step in played if not isinstance(step, Happen) or step.what != "crashes"]
     history = trio.run(lambda: play(1, [_by_the_first(step) for step in alone], quiet=QUIET))
+    assert violations(history, lag=0.0, settled=3.0, bound=BOUND) == []
+
+
+async def _over_a_file(played: Sequence[Step]) -> History:
+    with tempfile.TemporaryDirectory(prefix="play-") as folder:
+        async with open_sqlite(Path(folder) / "store") as file:
+            return await play(1, [_by_the_first(step) for step in played], quiet=QUIET, file=file)
+
+
+@settings(max_examples=PLAYS // 10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(steps, max_size=25))
+def test_a_pilot_over_a_file_keeps_what_is_promised_also_when_it_crashes(played: list[Step]) -> None:
+    history = trio.run(_over_a_file, played)
     assert violations(history, lag=0.0, settled=3.0, bound=BOUND) == []
 
 

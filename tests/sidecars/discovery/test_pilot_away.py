@@ -9,6 +9,7 @@ import trio
 import trio.testing
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance, Told
+from pannier.sidecars.discovery.configuration import Configuration
 from pannier.sidecars.discovery.mirror import Mirror
 from pannier.sidecars.discovery.pilot_link import SPREAD_SECONDS, PilotLink
 from pannier.sidecars.discovery.voice import Voice
@@ -35,7 +36,18 @@ def nothing(*_: object) -> None:
 async def tries(path: Path, seconds: float, mirror: Mirror) -> Sequence[float]:
     """The pauses between the tries of one sidecar in so many seconds without a pilot."""
     voice = Tries()
-    link = PilotLink([f"unix:{path}"], mirror, follow=["*"], token=None, heard=nothing, renumber=nothing, voice=voice)
+    link = PilotLink(
+        [f"unix:{path}"],
+        mirror,
+        follow=["*"],
+        token=None,
+        heard=nothing,
+        renumber=nothing,
+        configuration=Configuration(
+            "dev", "web", file=path.with_name("config.json"), kept=path.with_name("kept"), voice=voice
+        ),
+        voice=voice,
+    )
     with trio.move_on_after(seconds) as scope:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link.run)
