@@ -244,7 +244,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; as many workers as were asked for; everybody else keeps his PID",
         how=FewerWorkers(),
         stage=WHOLE,
-        seconds=14.5,
+        seconds=16.0,
         to="inbound",
     ),
 )
