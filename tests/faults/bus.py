@@ -56,7 +56,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="refused with a clear message; nobody is given a descriptor, nothing is left running; 0 failed",
         how=Trespass(),
         stage=WHOLE,
-        seconds=12.0,
+        seconds=14.0,
     ),
     Row(
         name="bus-garbled",

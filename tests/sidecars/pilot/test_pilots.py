@@ -266,7 +266,9 @@ async def test_pilots_that_rely_on_each_others_instances_do_not_leave_nobody(wor
         for pilot in world.pilots:
             pilot.deliver()
     assert [(i.id, i.suspect) for i in one.registry.instances("orders")] == [("a", True), ("b", True)]
+    assert two.registry.renewed(B, entry()) is None, "it has to be written"
     assert (await two.registry.register(B, entry())).verdict is Verdict.CHANGED, "it is doubted no more"
+    assert two.registry.renewed(B, entry()) is not None
     await world.later(4 * TTL, renewing=[(two, B)])
     assert two.ids() == ["b"], "now there is another one"
 
@@ -308,6 +310,24 @@ async def test_a_first_epoch_after_a_burial_is_timed_like_any(world: World) -> N
     await one.registry.register(A, entry(1))
     await world.later(2 * TTL, renewing=[(one, B)])
     assert one.ids() == ["b"]
+
+
+async def test_who_was_replaced_before_his_own_answer_came_is_not_timed(world: World) -> None:
+    one, two = world.pilots
+    swap = one.swap
+
+    async def replaced_first(key: str, value: bytes | None, version: int) -> int:
+        answer = await swap(key, value, version)
+        one.swap = swap  # type: ignore[method-assign]
+        await two.registry.register(A, entry(2, "10.0.0.2:80"))
+        one.deliver()
+        return answer
+
+    one.swap = replaced_first  # type: ignore[method-assign]
+    await one.registry.register(A, entry(1))
+    await world.later(2 * TTL, renewing=[])
+    assert not one.registry._leases.suspects()
+    assert [i.epoch for i in one.registry.instances("orders")] == [2]
 
 
 async def test_a_burial_whose_word_comes_before_its_answer_is_one_burial(world: World) -> None:
