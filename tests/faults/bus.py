@@ -93,7 +93,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; old or new, never a mix; nothing rejected; the sidecar takes its table over again",
         how=KilledWriter(),
         stage=WHOLE,
-        seconds=4.0,
+        seconds=5.0,
     ),
     Row(
         name="table-sidecar-killed",
