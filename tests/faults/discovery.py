@@ -48,10 +48,10 @@ ROWS: Final[Sequence[Row]] = (
         name="list-emptied",
         table=TABLE,
         fault="a pilot killed with its store emptied, or halved, and another one that tells what is left",
-        promise="0 failed; the caller never knows fewer; all register again",
+        promise="0 failed; the caller never knows fewer, and says so; all register again",
         how=ListEmptied(),
         stage=ETCD,
-        seconds=16.0,
+        seconds=30.0,
     ),
     Row(
         name="store-set-back",
@@ -69,7 +69,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; nothing is accepted there; the older epoch loses afterwards",
         how=SplitBrain(),
         stage=ETCDS,
-        seconds=14.5,
+        seconds=18.0,
     ),
     Row(
         name="reboot-without-pilot",

@@ -40,12 +40,18 @@ def damaged(file: Path) -> None:
     file.write_bytes(data)
 
 
-LEFT: Sequence[Callable[[Path], None]] = (whole, torn, damaged)
+def old(file: Path) -> None:
+    """It was written before last week."""
+    now = time.time()
+    file.write_bytes(remembered.encode(remembered.read(file, now), now - remembered.OLD_SECONDS - 1))
+
+
+LEFT: Sequence[Callable[[Path], None]] = (whole, torn, damaged, old)
 
 
 class Reboot(Fault):
     """Everything of the caller and the pilot is killed at once; then the caller is started again, without a pilot. What
-    is torn or damaged is ignored: then it knows nobody, and says why."""
+    is torn, damaged or old is ignored: then it knows nobody, and says why."""
 
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
         found = spread(bed)
