@@ -23,7 +23,6 @@ from pannier.sidecars.pilot.store import Compacted, Item, Store
 from tests.model.history import Call, History, Telling, Told, Verdict
 from tests.sidecars.pilot.paper import Pilot, World
 
-TTL = 4
 KEYS: Sequence[Key] = (("orders", "a"), ("orders", "b"), ("orders", "c"), ("stock", "d"))
 WALL_JUMPS = (-3600, 3600)
 
@@ -94,8 +93,9 @@ class Losing(Pilot):
 class Play:
     """A world, and the history of what was done in it."""
 
-    def __init__(self, pilots: int, file: Store | None) -> None:
+    def __init__(self, pilots: int, ttl: int, file: Store | None) -> None:
         self._file = file
+        self._ttl = ttl
         self.world = World()
         self.history = History()
         self._numbers = count()
@@ -214,10 +214,10 @@ class Play:
     async def _say(self, pilot: Pilot, step: Say) -> None:
         registry, key, epoch = pilot.registry, step.key, step.epoch
         address = f"10.0.0.{step.life}:80"
-        call = Call(key, step.kind, epoch, self._now(), address=address, state=step.state, ttl=TTL)  # type: ignore[arg-type]
+        call = Call(key, step.kind, epoch, self._now(), address=address, state=step.state, ttl=self._ttl)  # type: ignore[arg-type]
         try:
             if step.kind == "register":
-                outcome = await registry.register(key, Entry(epoch, address, ttl_ms=1000 * TTL), state=step.state)
+                outcome = await registry.register(key, Entry(epoch, address, ttl_ms=1000 * self._ttl), state=step.state)
             elif step.kind == "drain":
                 outcome = await registry.move(key, epoch, State.DRAINING)
             else:
@@ -252,7 +252,9 @@ class Play:
         self.history.tellings.append(Telling(watcher, name, self._now(), service, revision, instances, anew=anew))
 
     def told_finally(self) -> None:
-        """Each watcher reads everything, as it is now."""
+        """Each pilot has heard everything, and each watcher reads it, as it is now."""
+        for pilot in self.world.pilots:
+            pilot.deliver()
         for number, pilot in enumerate(self.world.pilots):
             for service in sorted({service for service, _ in KEYS}):
                 self._told(f"w{number}", pilot.peers.pilot, service, pilot.registry.view.revision, anew=False)
@@ -269,10 +271,10 @@ def _read(outcome: Outcome) -> tuple[Verdict, int]:
     return verdict, outcome.entry.epoch if outcome.entry is not None and outcome.verdict.accepted else 0
 
 
-async def play(pilots: int, steps: Sequence[Step], *, quiet: int, file: Store | None = None) -> History:
+async def play(pilots: int, steps: Sequence[Step], *, ttl: int, quiet: int, file: Store | None = None) -> History:
     """What came of the steps, and of so many seconds afterwards in which everything was well; over a store on paper, or
-    over that one."""
-    found = Play(pilots, file)
+    over that one. `ttl` is everybody's, in seconds."""
+    found = Play(pilots, ttl, file)
     await found.begin()
     for step in steps:
         await found.do(step)
