@@ -8,7 +8,7 @@ BIN     := $(VENV)/bin
 CORE    := shared/core
 RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print 2>/dev/null)
 NATIVE  := $(CORE)/python/pannier/_native.abi3.so
-PEERS   := nginx-light apache2-bin etcd-server haproxy iproute2 strace prometheus valgrind varnish slowhttptest $(if $(shell command -v node),,nodejs)
+PEERS   := nginx-light apache2-bin bind9-dnsutils dnsmasq-base etcd-server haproxy iproute2 strace prometheus valgrind varnish libzookeeper-java slowhttptest $(if $(shell command -v node),,nodejs) $(if $(shell command -v java),,default-jre-headless)
 
 .PHONY: run test test-rust proofs sanitize test-python lint peers bench bench-start bench-plane bench-fleet faults soak fuzz docs build clean
 
@@ -63,6 +63,7 @@ bench-plane: build
 # How the pilot scales, by a native client; docs/fleet.md has the figures. ONLY="churn slow" picks, STORE=etcd, QUICK=1.
 bench-fleet: build
 	$(BIN)/python -m tests.bench.fleet $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(STORE),--store $(STORE))
+	$(if $(ONLY)$(QUICK),,$(BIN)/python -m tests.bench.fleet_follower)
 
 # What a start takes, what all processes weigh and what they cost while idle; PROFILE= and FOR= (seconds idle).
 bench-start: build

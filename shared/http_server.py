@@ -84,7 +84,7 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Conversation: TypeAlias = Callable[[trio.abc.Stream, bytes], Awaitable[None]]
+Conversation: TypeAlias = Callable[[trio.SocketStream, bytes], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +296,7 @@ class _Peer:
     async def upgrade(self, answer: Upgrade) -> None:
         """Agrees to speak another protocol, and hands the connection over until that ends. Only for a request that has
         asked for it."""
+        assert isinstance(self._stream, trio.SocketStream), "a listener of sockets has accepted it"
         headers = [("connection", "upgrade"), ("upgrade", answer.protocol)]
         if await self._write(self._h11.send(h11.InformationalResponse(status_code=101, headers=headers))):
             early, _ = self._h11.trailing_data

@@ -30,6 +30,8 @@ PING_SECONDS: Final = 5.0
 SILENCE_SECONDS: Final = 15.0
 """Who has not been heard of for so long is not there any more."""
 MAX_ASKED: Final = 256 * 1024
+MAX_NAMES: Final = 500
+"""Of services or instances in one message, so that it fits into a frame."""
 MAX_TOLD: Final = 64 * 1024 * 1024
 """Bytes of a frame to the pilot, and from it: a service of 100 000 instances is one."""
 
@@ -66,13 +68,7 @@ class Gone(msgspec.Struct, frozen=True, omit_defaults=True):
 class Follow(msgspec.Struct, frozen=True, tag="follow"):
     """From now on, tell of these services; to each the revision up to which it is known already, 0 if it is not."""
 
-    services: Annotated[dict[_Name, _Revision], Meta(max_length=10_000)]
-
-
-class Unfollow(msgspec.Struct, frozen=True, tag="unfollow"):
-    """Tell of these no more."""
-
-    services: Annotated[list[_Name], Meta(max_length=10_000)]
+    services: Annotated[dict[_Name, _Revision], Meta(max_length=MAX_NAMES)]
 
 
 class FollowConfiguration(msgspec.Struct, frozen=True, tag="follow-configuration"):
@@ -84,10 +80,10 @@ class FollowConfiguration(msgspec.Struct, frozen=True, tag="follow-configuration
 
 
 class About(msgspec.Struct, frozen=True, tag="about"):
-    """What has become of these instances of a service? The answer is a `Changed`."""
+    """What has become of these instances of a service? The answer is a `Found`."""
 
     service: ServiceName
-    ids: Annotated[list[InstanceId], Meta(max_length=10_000)]
+    ids: Annotated[list[InstanceId], Meta(max_length=MAX_NAMES)]
 
 
 class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag="register"):
@@ -116,12 +112,14 @@ class Ping(msgspec.Struct, frozen=True, tag="ping"):
     """Is anybody there?"""
 
 
-class Told(msgspec.Struct, frozen=True, tag="told"):
-    """All of a service, as it is at a revision."""
+class Told(msgspec.Struct, frozen=True, omit_defaults=True, tag="told"):
+    """All of a service, as it is at a revision, which is that of its own last change. `anew`: the pilot's store was set
+    back, and what was known of revisions counts no more."""
 
     service: str
     revision: int
     instances: Sequence[Instance]
+    anew: bool = False
 
 
 class Changed(msgspec.Struct, frozen=True, omit_defaults=True, tag="changed"):
@@ -146,31 +144,38 @@ class Configuration(msgspec.Struct, frozen=True, tag="configuration"):
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True, tag="answer"):
     """To request `n`: the verdict, empty if it could not be carried out; then `error` and `hint` say why. `epoch` is
-    that in force; for a stale one, that which would be accepted."""
+    that in force; for a stale one, that which would be accepted, and `error` says what has overtaken it. `elsewhere`:
+    another pilot may be able to."""
 
     n: int
     verdict: str = ""
     epoch: int = 0
     error: str = ""
     hint: str = ""
+    elsewhere: bool = False
+
+
+class Found(msgspec.Struct, frozen=True, omit_defaults=True, tag="found"):
+    """What has become of the instances that were asked about; it says nothing of others, and so has no revision."""
+
+    service: str
+    instances: Sequence[Instance] = ()
+    gone: Sequence[Gone] = ()
 
 
 class Current(msgspec.Struct, frozen=True, tag="current"):
-    """All that was to be told anew has been, up to that revision. Who follows `EVERY` one: these services are there,
-    and no others; else there is no list."""
+    """All that was to be told anew has been. Who follows `EVERY` one: these services are there, and no others; else
+    there is no list."""
 
-    revision: int
     services: Sequence[str] | None = None
 
 
 class Pong(msgspec.Struct, frozen=True, tag="pong"):
-    """The pilot is there, and knows everything up to that revision."""
-
-    revision: int
+    """The pilot is there."""
 
 
-Asked: TypeAlias = Follow | Unfollow | FollowConfiguration | About | Register | Leave | Ping
-Said: TypeAlias = Told | Changed | Current | Configuration | Answer | Pong
+Asked: TypeAlias = Follow | FollowConfiguration | About | Register | Leave | Ping
+Said: TypeAlias = Told | Changed | Found | Current | Configuration | Answer | Pong
 
 _encode = msgspec.msgpack.Encoder().encode
 _ASKED: msgspec.msgpack.Decoder[Asked] = msgspec.msgpack.Decoder(Asked)
@@ -225,5 +230,5 @@ class Frames:
 def _decoded(decoder: msgspec.msgpack.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's errors, and UnicodeDecodeError
         raise StreamError(f"not a message of {UPGRADE}: {error}") from error

@@ -49,7 +49,9 @@ def schema(sidecars: SidecarTypes) -> Schema:
     }
     for name in _reached(whole, definitions, lists=False):
         definitions[name].pop("required", None)
-    return {**whole, "$defs": {name: _told(definitions[name]) for name in _reached(whole, definitions, lists=True)}}
+    told = {**whole, "$defs": {name: _told(definitions[name]) for name in _reached(whole, definitions, lists=True)}}
+    plain: Schema = msgspec.json.decode(msgspec.json.encode(told))  # defaults that are tuples, say, are lists in JSON
+    return plain
 
 
 def _mixed(*tables: Schema) -> Schema:

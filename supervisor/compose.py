@@ -242,8 +242,10 @@ def _facts(name: str, profile: Profile, arguments: Arguments, place: Place) -> d
     if name == "discovery":
         services = {name: [msgspec.to_builtins(e) for e in found] for name, found in profile.services.items()}
         address = place.address("inbound") if arguments.app else None
-        own = {"app": arguments.app, "instance": {"address": address}, "stage": arguments.profile}
-        return {"services": services, **own}
+        facts = {"services": services, "app": arguments.app, "instance": {"address": address}}
+        if getattr(profile.sidecars.get(name), "pilot", None) is None:
+            return facts
+        return {**facts, "stage": arguments.profile}  # of no use otherwise, and another stage would restart it
     return {}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
@@ -31,13 +32,25 @@ def require_peer() -> Callable[[str], str]:
     def find(program: str) -> str:
         path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin:/sbin")
         if path is None:
-            missing = f"{program} is not installed: `make peers` does it"
-            if os.environ.get("CI") == "true":
-                pytest.fail(missing)
-            pytest.skip(missing)
+            _missing(program)
         return path
 
     return find
+
+
+@pytest.fixture
+def require_zookeeper(require_peer: Callable[[str], str]) -> str:
+    """The path of a `java` that can run Debian's ZooKeeper; as `require_peer`."""
+    if not Path("/usr/share/java/zookeeper.jar").exists():
+        _missing("libzookeeper-java")
+    return require_peer("java")
+
+
+def _missing(program: str) -> NoReturn:
+    missing = f"{program} is not installed: `make peers` does it"
+    if os.environ.get("CI") == "true":
+        pytest.fail(missing)
+    pytest.skip(missing)
 
 
 @pytest.fixture

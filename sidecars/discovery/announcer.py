@@ -96,7 +96,7 @@ class Announcer:
     async def leave(self, now: float, *, ending: bool) -> None:
         """Takes leave of the others, as above: the whole service ends if it said so, or is seen to be `ending`.
 
-        Takes up to `SHOWN_SECONDS`, also if cancelled; no time if nobody else is in the registry.
+        Takes up to `SHOWN_SECONDS`, also if cancelled; no time if nobody else is in the registry and there is no pilot.
         """
         if not self._epoch or self._state is None:
             return
@@ -137,7 +137,7 @@ class Announcer:
             self._voice.settled("registry.own", "this instance is in the registry again")
         except PannierError as error:
             self._voice.say("registry.own", f"other services cannot find this one: {error.message}")
-            self._epoch = self._epoch or self._local_epoch()
+            self._epoch = self._epoch or max(self._local_epoch(), self._at_least)
         own = self._record(address, state, self._ttl_ms).registration()
         if self._pilot is not None:
             self._pilot(own)

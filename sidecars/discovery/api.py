@@ -112,7 +112,7 @@ class Api:
         return json_response(body)
 
     async def _service(self, name: str) -> Response:
-        if self._follow is not None and re.match(SERVICE_PATTERN, name) and not self._find(name):
+        if self._follow is not None and re.match(SERVICE_PATTERN, name):
             await self._follow(name)
         found = self._find(name)
         return json_response(found) if found else error_response(404, f"no service {name[:80]!r} is known")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
 from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct, field
 from pannier.shared.duration import Duration
-from pannier.shared.instances import EVERY, InstanceId, ServiceName
+from pannier.shared.instances import EVERY, InstanceId
 from pannier.shared.messages import SERVICES
 from pannier.shared.profile import Address, CheckPath, Metadata
 from pannier.shared.profile import Endpoint as StaticEndpoint
@@ -16,12 +17,6 @@ FollowedName = Annotated[
     str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9._-]{0,62})$(?!\n)", description='a service name such as "orders", or "*"')
 ]
 Count = Annotated[int, Meta(ge=1, le=100)]
-
-
-class StaticFile(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `file` holds: the same `services` as a profile, in TOML or JSON."""
-
-    services: dict[ServiceName, tuple[StaticEndpoint, ...]]
 
 
 class Instance(Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,9 +58,9 @@ class Pilot(Struct, frozen=True, forbid_unknown_fields=True):
     """The pilot that services of several hosts share: where its equals listen, and the file with the token that lets
     this sidecar register over TCP.
 
-    `advertise` is the host under which others reach this one; without it the own instance is not registered, unless its
-    address is one that others can use. `follow` names the services that are subscribed to, `*` is all; others follow
-    when they are asked for on `api.sock`.
+    `advertise` is the host under which others reach this one; without it an instance whose address is the loopback's
+    or a socket's is not registered. `follow` names the services that are subscribed to, `*` is all; others follow when
+    they are asked for on `api.sock`.
     """
 
     addresses: Annotated[list[Address], Meta(min_length=1, max_length=16)]
@@ -74,6 +69,10 @@ class Pilot(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[str, Meta(pattern=r"^[0-9A-Za-z.:_-]{1,255}$(?!\n)", description="a host or IP address")] | None
     ) = None
     follow: Annotated[list[FollowedName], Meta(max_length=1000)] = field(default_factory=lambda: [EVERY])
+
+    def __post_init__(self) -> None:
+        if self.advertise is not None and ":" in self.advertise:
+            IPv6Address(self.advertise)  # raises ValueError: a host has no port
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

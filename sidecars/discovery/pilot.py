@@ -14,6 +14,7 @@ from typing import Final
 import trio
 from pannier.shared.instances import Key
 from pannier.shared.leases import Lease, Registration
+from pannier.shared.registration import TTL_SECONDS
 from pannier.sidecars.discovery import remembered
 from pannier.sidecars.discovery.config import Pilot as Settings
 from pannier.sidecars.discovery.configuration import Configuration
@@ -24,6 +25,8 @@ from pannier.sidecars.discovery.probes import Probes, Target
 from pannier.sidecars.discovery.voice import Voice
 
 SAVE_SECONDS: Final = 5.0
+FRESH_SECONDS: Final = 86_400.0
+"""After which what has not changed is saved again: what is old is not believed."""
 SUSPECT_INTERVAL_SECONDS: Final = 1.0
 SUSPECT_THRESHOLDS: Final = Thresholds(failures=3)
 _LOCAL = ("127.", "localhost", "[::1]", "unix:")
@@ -90,8 +93,9 @@ class Pilot:
             said = f"this instance is not registered: other hosts cannot reach {own.address}"
             self._voice.say("pilot.advertise", f"{said}; set sidecars.discovery.pilot.advertise")
             return
+        ttl = min(max(own.ttl, TTL_SECONDS[0]), TTL_SECONDS[1])
         self._link.announce(
-            Registration(own.service, own.id, address, own.epoch, own.ttl, own.state, own.metadata, "pilot")
+            Registration(own.service, own.id, address, own.epoch, ttl, own.state, own.metadata, "pilot")
         )
 
     async def follow(self, service: str) -> None:
@@ -127,7 +131,10 @@ class Pilot:
 
     async def _save_forever(self) -> None:
         while True:
-            await self._dirty.wait()
+            with trio.move_on_after(FRESH_SECONDS):
+                await self._dirty.wait()
+            if not (self._dirty.is_set() or self._link.connected):
+                continue
             self._dirty = trio.Event()
             await self._save()
             await trio.sleep(SAVE_SECONDS)
@@ -147,5 +154,4 @@ class Pilot:
         if host is not None and not address.startswith("unix:"):
             port = address.rpartition(":")[2]
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        here = all(pilot.startswith(_LOCAL) for pilot in self._settings.addresses)
-        return address if here or not address.startswith(_LOCAL) else None
+        return None if address.startswith(_LOCAL) else address

@@ -4,7 +4,8 @@ Rules:
 - Nothing waits for it. What was heard stays in force while nobody answers, for however long that is.
 - Who has lost a pilot comes back within `SPREAD_SECONDS`, at a moment that chance chooses: a thousand who lose the same
   one come back at a hundred a second. A lease that a pilot has not heard of since it began gets that time, too.
-- Several pilots are equal: whichever answers is the one, and the next is tried when it does not.
+- Several pilots are equal: whichever answers is the one, and the next is tried when it does not, or when it says that
+  another one may be able to do what it cannot.
 - The own instance is registered with the epoch that it has on this host. If a pilot knows a greater one before this
   life was ever accepted, the counter was lost, and the next is taken; afterwards, a newer life is somewhere, and this
   one is silent for good.
@@ -13,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ import trio
 from pannier.shared.instances import EVERY, Key
 from pannier.shared.leases import Registration
 from pannier.shared.pilot_stream import (
+    MAX_NAMES,
     MAX_TOLD,
     PATH,
     PING_SECONDS,
@@ -34,6 +36,7 @@ from pannier.shared.pilot_stream import (
     Changed,
     Current,
     Follow,
+    Found,
     Frames,
     Leave,
     Ping,
@@ -50,12 +53,17 @@ from pannier.sidecars.discovery.mirror import Heard, Mirror
 from pannier.sidecars.discovery.voice import Voice
 
 SPREAD_SECONDS: Final = 10.0
+REFUSALS: Final = 2
+"""In a row, after which another pilot is tried."""
 CONNECT_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 5.0
 """After which a pilot that was behind is asked again, and so is one that could not carry out a registration."""
+ANSWER_SECONDS: Final = 10.0
 FAREWELL_SECONDS: Final = 1.0
 KNOWN_SECONDS: Final = 1.0
 """That one who asks for a service waits for a pilot to tell of it."""
+MAX_FOLLOWED: Final = 1000
+"""Services that are followed by name."""
 _CHUNK: Final = 65_536
 _SWITCHED: Final = 101
 _LOST: Final = (
@@ -64,7 +72,7 @@ _LOST: Final = (
     trio.ClosedResourceError,
     trio.TooSlowError,
     h11.ProtocolError,
-    StreamError,
+    ValueError,  # StreamError, and names or tokens that are no text
 )
 
 
@@ -89,6 +97,7 @@ class PilotLink:
         self._addresses = random.sample(addresses, len(addresses))
         self._mirror = mirror
         self._followed = dict.fromkeys(follow)
+        self._told: set[str] = set()
         self._token = token
         self._heard = heard
         self._renumber = renumber
@@ -101,9 +110,11 @@ class PilotLink:
         self._own_changed = trio.Event()
         self._accepted = self._replaced = False
         self._number = 0
-        self._answers: dict[int, Answer | None] = {}
-        self._answered = trio.Event()
+        self._answers: dict[int, _Awaited] = {}
         self._news = trio.Event()
+        self._refusals = 0
+        self._again: set[str] = set()
+        self._lost = False
 
     @property
     def connected(self) -> bool:
@@ -118,12 +129,16 @@ class PilotLink:
 
     async def follow(self, service: str) -> None:
         """Follows one more service from now on; returns when it is known, or cannot be soon."""
-        if service not in self._followed and EVERY not in self._followed:
-            self._followed[service] = None
-            with suppress(*_LOST), trio.move_on_after(KNOWN_SECONDS):
-                await self._send(Follow(self._mirror.known([service])))
-                while self._stream is not None and not self._mirror.known([service])[service]:
-                    await self._news.wait()
+        if service in self._followed or EVERY in self._followed or len(self._followed) >= MAX_FOLLOWED:
+            return
+        self._followed[service] = None
+        told = self._news
+        with suppress(*_LOST):
+            await self._send(Follow(self._mirror.known([service])))
+            with trio.move_on_after(KNOWN_SECONDS):
+                while self._stream is not None and service not in self._told:
+                    await told.wait()
+                    told = self._news
 
     async def run(self) -> None:
         """Connects, again and again, until `end`; a cancellation from outside leaves it, for what is said last."""
@@ -144,13 +159,16 @@ class PilotLink:
                 reason = str(_first(group)) or "the connection is lost"
             self._stream = None
             self._addresses.append(self._addresses.pop(0))
-            self._voice.say("pilot", f"no pilot at {address}: {reason}; the endpoints that are known stay in force")
+            if not self._lost:
+                self._lost = True
+                said = f"the pilot at {address} does not answer: {reason}"
+                self._voice.tell("pilot", f"{said}; the endpoints that are known stay in force")
             await trio.sleep(random.uniform(0, SPREAD_SECONDS))
 
     async def leave(self) -> None:
         """Says that the own instance ends; waits at most `FAREWELL_SECONDS` for the answer, also if cancelled."""
         own, self._own = self._own, None
-        if own is not None and self._stream is not None and self._accepted:
+        if own is not None and self._stream is not None:
             with trio.CancelScope(shield=True), trio.move_on_after(FAREWELL_SECONDS), suppress(*_LOST):
                 await self._ask(lambda n: Leave(n, own.service, own.id, own.epoch))
 
@@ -159,8 +177,16 @@ class PilotLink:
             stream, early = await _connect(address, None if self._token is None else _secret(self._token))
         async with stream, trio.open_nursery() as nursery:
             self._stream = stream
-            self._voice.settled("pilot", f"the pilot at {address} answers")
-            await self._send(Follow(self._mirror.known(tuple(self._followed))))
+            self._refusals = 0
+            self._again.clear()
+            self._mirror.connected()
+            if self._lost:
+                self._lost = False
+                self._voice.tell("pilot", f"the pilot at {address} answers", severity="info")
+            if EVERY not in self._followed:  # what was followed before a restart, because somebody had asked for it
+                self._followed |= dict.fromkeys(sorted(self._mirror.services))
+            for names in _parts(tuple(self._followed)):
+                await self._send(Follow(self._mirror.known(names)))
             if (configuration := self._configuration.asked()) is not None:
                 await self._send(configuration)
             nursery.start_soon(self._ping)
@@ -175,19 +201,18 @@ class PilotLink:
                 match message := said(body):
                     case Told():
                         self._take(self._mirror.told(message, trio.current_time()), message.service, nursery)
+                        if message.service in self._followed:
+                            self._told.add(message.service)
                     case Changed():
                         self._take(self._mirror.changed(message, trio.current_time()), message.service, nursery)
+                    case Found():
+                        self._take(self._mirror.found(message, trio.current_time()), message.service, nursery)
                     case Current():
                         self._take(self._mirror.current(message), "", nursery)
                     case Configured():
                         self._configuration.take(message)
-                    case Answer(n=0):
-                        raise StreamError(f"it says: {message.error}")
-                    case Answer() if message.n in self._answers:
-                        self._answers[message.n] = message
-                        self._answered.set()
                     case Answer():
-                        pass
+                        self._heard_answer(message)
                     case Pong():
                         pass
             data = b""
@@ -198,16 +223,27 @@ class PilotLink:
             if not data:
                 raise StreamError(f"nothing was heard for {SILENCE_SECONDS:g} s")
 
+    def _heard_answer(self, answer: Answer) -> None:
+        if answer.n == 0:
+            raise StreamError(f"it says: {answer.error}")
+        if (awaited := self._answers.get(answer.n)) is not None:
+            awaited.answer = answer
+            awaited.there.set()
+        self._refusals = self._refusals + 1 if answer.elsewhere else 0
+        if self._refusals >= REFUSALS and len(self._addresses) > 1:
+            raise StreamError(answer.error)
+
     def _take(self, heard: Heard, service: str, nursery: trio.Nursery) -> None:
         if heard.alarm:
             self._voice.tell("pilot.endpoints", heard.alarm)
         if heard.missing:
             nursery.start_soon(self._ask_about, heard.missing)
-        if heard.behind:
+        if heard.old and service not in self._again:
+            self._again.add(service)
             nursery.start_soon(self._follow_again, service)
+        self._news.set()
+        self._news = trio.Event()
         if heard.changed:
-            self._news.set()
-            self._news = trio.Event()
             self._heard()
 
     async def _ask_about(self, missing: Sequence[Key]) -> None:
@@ -215,10 +251,12 @@ class PilotLink:
         for service, name in missing:
             services.setdefault(service, []).append(name)
         for service, names in services.items():
-            await self._send(About(service, names))
+            for part in _parts(names):
+                await self._send(About(service, part))
 
     async def _follow_again(self, service: str) -> None:
         await trio.sleep(AGAIN_SECONDS)
+        self._again.discard(service)
         await self._send(Follow({service: 0}))
 
     async def _ping(self) -> None:
@@ -249,7 +287,7 @@ class PilotLink:
                 dict(own.metadata),
             )
         )
-        if answer.error:
+        if not answer.verdict:
             hint = f" ({answer.hint})" if answer.hint else ""
             self._voice.say("pilot.own", f"the pilot does not take this instance: {answer.error}{hint}")
         elif answer.verdict != "stale":
@@ -260,20 +298,21 @@ class PilotLink:
             self._renumber(answer.epoch)
         elif self._own is own:
             self._replaced = True
-            said = f"a newer life of {own.service}/{own.id} is registered; this one is silent from now on"
+            said = f"{own.service}/{own.id} with epoch {own.epoch} is silent from now on: {answer.error}"
             self._voice.say("pilot.own", said, severity="error")
         return False
 
     async def _ask(self, message: Callable[[int], Asked]) -> Answer:
+        """Raises TooSlowError if no answer comes: then the pilot is not well."""
         self._number += 1
         number = self._number
-        self._answers[number] = None
+        awaited = self._answers[number] = _Awaited()
         try:
-            await self._send(message(number))
-            while (answer := self._answers[number]) is None:
-                self._answered = trio.Event()
-                await self._answered.wait()
-            return answer
+            with trio.fail_after(ANSWER_SECONDS):
+                await self._send(message(number))
+                await awaited.there.wait()
+            assert awaited.answer is not None, "it is there"
+            return awaited.answer
         finally:
             del self._answers[number]
 
@@ -307,6 +346,20 @@ async def _connect(address: str, token: str | None) -> tuple[trio.abc.Stream, by
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
+
+
+class _Awaited:
+    """An answer that has not come yet."""
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
+        self.there = trio.Event()
+
+
+def _parts(names: Sequence[str]) -> Iterator[list[str]]:
+    """What fits into a message each."""
+    for begin in range(0, len(names), MAX_NAMES):
+        yield list(names[begin : begin + MAX_NAMES])
 
 
 def _secret(path: Path) -> str:

@@ -8,9 +8,12 @@ so that checks spread.
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Generic, TypeVar
@@ -59,11 +62,23 @@ async def probe(target: Target, timeout: float) -> str:
 async def _run(command: Sequence[str]) -> str:
     try:
         done = await trio.run_process(
-            command, check=False, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            deliver_cancel=_end_group,
         )
     except OSError as error:
         return f"cannot run {command[0]}: {error.strerror}"
     return f"{command[0]} ended with {done.returncode}" if done.returncode else ""
+
+
+async def _end_group(process: trio.Process) -> None:
+    """Everything that the command has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _ask_grpc(stream: trio.SocketStream, service: str) -> str:

@@ -23,6 +23,7 @@ from pannier.sidecars.discovery.voice import Voice
 
 CONFLATE_SECONDS = 0.02
 PAUSED_PER_SPENT = 9.0
+MOST_PAUSED_SECONDS = 1.0
 TELL_SECONDS = 1.0
 REASONS_SHOWN = 5
 
@@ -62,7 +63,7 @@ class Publisher:
             self._dirty = trio.Event()
             begun = time.perf_counter()
             await self.publish()
-            await trio.sleep(PAUSED_PER_SPENT * (time.perf_counter() - begun))
+            await trio.sleep(min(PAUSED_PER_SPENT * (time.perf_counter() - begun), MOST_PAUSED_SECONDS))
 
     async def publish(self) -> None:
         """Publishes now what differs. Raises PannierError if a newer writer took over."""
@@ -90,7 +91,8 @@ class Publisher:
         services = self._catalogue.services(table)
         if services != self._told:
             self._tell_at = trio.current_time() + TELL_SECONDS
-            await self._tell(services)
+            if not await self._tell(services):
+                self._untold = self._untold or table
 
     def heartbeat(self) -> None:
         """Says in the table that its writer lives."""
@@ -108,14 +110,15 @@ class Publisher:
         else:
             self._voice.settled("endpoint.refused")
 
-    async def _tell(self, services: Services) -> None:
+    async def _tell(self, services: Services) -> bool:
         try:
             await self._bus.publish(SERVICES, services, retain=True)
         except PannierError as error:
             self._voice.say("services", f"the list of services cannot be told to the other sidecars: {error}")
-            return
+            return False
         self._told = services
         self._voice.settled("services")
+        return True
 
 
 def _fenced(error: RuntimeError) -> PannierError:

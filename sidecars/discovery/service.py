@@ -41,11 +41,11 @@ from pannier.sidecars.discovery.table import KIND, Table, TableReader, TableWrit
 from pannier.sidecars.discovery.voice import Voice
 
 if TYPE_CHECKING:
+    from pannier.shared.statics import StaticSource
     from pannier.sidecars.discovery.config import Pilot as PilotSettings
     from pannier.sidecars.discovery.configuration import Configuration
     from pannier.sidecars.discovery.mirror import Mirror
     from pannier.sidecars.discovery.pilot import Pilot
-    from pannier.sidecars.discovery.statics import StaticSource
 
 TICK_SECONDS = 0.5
 FILE_SECONDS = 1.0
@@ -79,7 +79,7 @@ class Discovery:
         self._context = context
         self._nursery = nursery
         self._voice = Voice()
-        mirror = self._mirror() if config.pilot is not None else None
+        self._mirror = mirror = self._new_mirror() if config.pilot is not None else None
         self._catalogue = Catalogue(
             config.services,
             Thresholds(config.health.failures, config.health.successes),
@@ -159,8 +159,8 @@ class Discovery:
             await self._take_leave()
 
     async def _take_leave(self) -> None:
-        ending = self._data_path_drains() or self._supervisor_is_dead()
         try:
+            ending = self._data_path_drains() or self._supervisor_is_dead()
             await self._announcer.leave(trio.current_time(), ending=ending)
             if self._pilot is not None and self._announcer.is_ending(ending):
                 await self._pilot.leave()
@@ -168,7 +168,7 @@ class Discovery:
             if self._pilot is not None:
                 self._pilot.end()
 
-    def _mirror(self) -> Mirror:
+    def _new_mirror(self) -> Mirror:
         # Most hosts have no pilot, and nothing of it in their memory.
         from pannier.sidecars.discovery.mirror import Mirror
 
@@ -183,7 +183,7 @@ class Discovery:
             context.config.stage,
             context.service,
             file=context.directory / CONFIGURATION,
-            kept=state_dir() / "configuration" / context.service,
+            kept=state_dir() / "configuration" / f"{context.service}@{context.config.stage}",
             voice=self._voice,
         )
         return Pilot(
@@ -200,7 +200,7 @@ class Discovery:
 
     def _static_source(self, file: str, restored: Table) -> StaticSource:
         # What explains a broken file is a tenth of this process; most services have no such file.
-        from pannier.sidecars.discovery.statics import StaticSource
+        from pannier.shared.statics import StaticSource
 
         return StaticSource(Path(file), self._catalogue.file_rows(restored))
 
@@ -213,14 +213,14 @@ class Discovery:
 
     def _supervisor_is_dead(self) -> bool:
         """Whether nobody is left who could have ended this sidecar alone: then the keeper ends them all."""
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.setblocking(False)
                 probe.connect(str(self._context.directory / BUS_SOCKET))
-            except ConnectionRefusedError:
-                return True
-            except OSError:
-                return False
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass
         return False
 
     async def _listen(self, path: Path) -> trio.SocketListener:
@@ -308,6 +308,8 @@ class Discovery:
         self._suspects[key] = health = health.after(not reason, SUSPECT_THRESHOLDS)
         if health.condition is Condition.DOWN and self._catalogue.leases.confirm_gone(key):
             self._voice.tell("lease.gone", f"{_names([key])} is gone: not renewed, and {reason}")
+            if self._mirror is not None:
+                self._mirror.doubt(key)  # a pilot may not have noticed yet
             self._publisher.changed()
 
     def _static_checked(self, place: Place, reason: str) -> None:

@@ -7,6 +7,7 @@
     GET    /v1/watch?after=N[&service=NAME...][&wait=30s]
     GET    /v1/stream, with Upgrade: pannier-pilot: `stream.py`
     GET    /v1/status
+    GET    /v1/openapi.json
     GET    /metrics
     /v1/config, /v1/policy: `documents_api.py`
 
@@ -19,8 +20,6 @@ Who may change something has connected over a socket that only we can open, or s
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
@@ -28,25 +27,12 @@ import msgspec
 from pannier.shared.duration import milliseconds
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.shared.http_server import Request, Response, Upgrade, error_response, json_response
-from pannier.shared.instances import Key, State
-from pannier.shared.pilot_stream import Instance
-from pannier.shared.registration import (
-    Drained,
-    Registered,
-    Registering,
-    Removed,
-    address_of,
-    draining,
-    key_of,
-    leaving,
-    not_allowed,
-    not_understood,
-    registering,
-    ttl_of,
-)
+from pannier.shared.instances import Key
+from pannier.shared.registration import draining, key_of, leaving, not_allowed, not_understood, registering
+from pannier.sidecars.pilot.answers import Everything, Service
+from pannier.sidecars.pilot.changing import Stale, Unknown, drain, leave, register, shows_token
 from pannier.sidecars.pilot.documents_api import DocumentsApi
-from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
-from pannier.sidecars.pilot.registry import Full, Outcome, Registry
+from pannier.sidecars.pilot.registry import Full, Registry
 from pannier.sidecars.pilot.status import Account
 from pannier.sidecars.pilot.store import Compacted
 from pannier.sidecars.pilot.stream import Streams
@@ -54,33 +40,20 @@ from pannier.sidecars.pilot.stream import Streams
 if TYPE_CHECKING:
     from pannier.sidecars.pilot.metrics import Exposition
 
-TTL_SECONDS: Final = 10.0
 WAIT_SECONDS: Final = 30.0
 """Of a watch that does not say how long; no watch waits for longer than twice that."""
 MAX_WATCHES: Final = 3000
 """Of one listener, below its connections: whoever registers has to find room."""
-_STATUS: Final = {Compacted: 410, Full: 503, Unreachable: 503}
+_STATUS: Final = {Stale: 409, Unknown: 404, Compacted: 410, Full: 503, Unreachable: 503}
 _KNOWN: Final = (
-    "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status, /metrics"
+    "/v1/instances/{service}/{id}[/drain], /v1/services[/{service}], /v1/watch, /v1/stream, /v1/status, "
+    "/metrics, /v1/config, /v1/policy"
 )
 
 
-_READ_ONLY: Final = frozenset({("v1", "services"), ("v1", "watch"), ("v1", "status"), ("metrics",)})
-
-
-class Service(msgspec.Struct, frozen=True):
-    """A service at a revision, from which a watch can go on."""
-
-    revision: int
-    service: str
-    instances: Sequence[Instance]
-
-
-class Everything(msgspec.Struct, frozen=True):
-    """All services at a revision."""
-
-    revision: int
-    services: dict[str, Sequence[Instance]]
+_READ_ONLY: Final = frozenset(
+    {("v1", "services"), ("v1", "watch"), ("v1", "status"), ("v1", "openapi.json"), ("metrics",)}
+)
 
 
 class Api:
@@ -141,6 +114,10 @@ class Api:
                     body = await self._watch(request)
                 case ("v1", "status"):
                     body = self._account.status()
+                case ("v1", "openapi.json"):
+                    from pannier.sidecars.pilot.openapi import document
+
+                    body = document()
                 case ("metrics",):
                     return self._metrics(request)
         elif request.segments[:2] in _READ_ONLY:
@@ -171,45 +148,22 @@ class Api:
         if (refused := self._refused(request)) is not None:
             return refused
         if request.method == "PUT":
-            return await self._register(key, registering(request))
-        epoch = leaving(request).epoch
-        outcome = await self._registry.leave(key, epoch)
-        if outcome.verdict is Verdict.STALE:
-            return _stale(key, epoch or 0, outcome)
-        if outcome.verdict is Verdict.UNKNOWN:
-            return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered")
-        return json_response(Removed(*key, True))
-
-    async def _register(self, key: Key, body: Registering) -> Response:
-        ttl = TTL_SECONDS if body.ttl is None else ttl_of(body.ttl)
-        address = address_of(body)
-        asked = Entry(body.epoch or 0, address, State.UP, round(ttl * 1000), body.metadata)
-        outcome = await self._registry.register(key, asked, state=body.state)
-        if outcome.verdict is Verdict.STALE:
-            return _stale(key, body.epoch or 0, outcome)
-        epoch = outcome.entry.epoch if outcome.entry is not None else 0
-        answer = Registered(*key, address, epoch, ttl, ttl / 3)
-        return json_response(answer, status=201 if outcome.verdict is Verdict.CREATED else 200)
+            answer, created = await register(self._registry, key, registering(request))
+            return json_response(answer, status=201 if created else 200)
+        return json_response(await leave(self._registry, key, leaving(request).epoch))
 
     async def _drain(self, request: Request, key: Key) -> Response:
         if request.method != "POST":
             return not_allowed("POST")
         if (refused := self._refused(request)) is not None:
             return refused
-        epoch = draining(request)
-        outcome = await self._registry.move(key, epoch, State.DRAINING)
-        if outcome.verdict is Verdict.STALE:
-            return _stale(key, epoch, outcome)
-        if outcome.verdict is Verdict.UNKNOWN:
-            return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered with epoch {epoch}")
-        return json_response(Drained(*key, epoch, State.DRAINING))
+        return json_response(await drain(self._registry, key, draining(request)))
 
     def _refused(self, request: Request) -> Response | None:
         kind = request.header("content-type", "application/json").partition(";")[0].strip().lower()
         if request.body and kind != "application/json":
             return error_response(415, f"the body is {kind[:80]}", hint="send application/json")
-        shown = request.header("authorization").removeprefix("Bearer ")
-        if self._token and not hmac.compare_digest(shown.encode(), self._token.encode()):
+        if not shows_token(request.header("authorization"), self._token):
             return error_response(
                 401,
                 "changes need the pilot's token",
@@ -225,15 +179,3 @@ class Api:
             self._exposition = Exposition(self._account)
         body, content_type = self._exposition.render(request.header("accept"))
         return Response(200, body, content_type)
-
-
-def _stale(key: Key, epoch: int, outcome: Outcome) -> Response:
-    held = outcome.entry
-    owner = ""
-    if held is not None:
-        owner = f"; epoch {held.epoch} has left" if held.gone else f"; epoch {held.epoch} at {held.address} is in force"
-    return error_response(
-        409,
-        f"epoch {epoch} of {key[0]}/{key[1]} is stale{owner}",
-        hint=f"a new incarnation registers with epoch {next_epoch(held)} or greater",
-    )

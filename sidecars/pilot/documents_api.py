@@ -132,6 +132,8 @@ class DocumentsApi:
             raise Unknown(f"there is no {request.path[:80]}", hint="known: /v1/config/{stage}/{service}")
         except (msgspec.DecodeError, ValueError) as error:
             return error_response(400, f"what was sent does not fit: {error}", hint=_HINTS.get(request.method, ""))
+        except RecursionError:
+            return error_response(400, "what was sent is nested too deeply")
         except PannierError as error:
             return error_response(_STATUS.get(type(error), 500), error.message, hint=error.hint)
 

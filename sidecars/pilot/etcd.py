@@ -28,6 +28,8 @@ OK: Final = 200
 _SEE: Final = "see `etcdctl endpoint health --cluster`"
 CALL_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 1.0
+CALLS: Final = 64
+"""At once: more would wait for one another so long that none has an answer in time."""
 PULSE_SECONDS: Final = 5.0
 _ANSWER_MAX: Final = 256 * 1024 * 1024
 _CHUNK: Final = 65_536
@@ -76,6 +78,7 @@ class EtcdStore:
     def __init__(self, members: Sequence[tuple[str, int]], *, root: str = ROOT) -> None:
         self._members = list(members)
         self._root = root
+        self._calls = trio.CapacityLimiter(CALLS)
 
     async def get(self, key: str) -> Item | None:
         answer = await self._call("kv/range", {"key": self._name(key)})
@@ -142,7 +145,17 @@ class EtcdStore:
         return (await self._call("kv/range", body, member=member)).header.revision
 
     async def _call(self, path: str, body: object, *, member: tuple[str, int] | None = None) -> _Answer:
-        """Asks the first member, or that one."""
+        """Asks the first member, or that one, once there are fewer calls than `CALLS`."""
+        with trio.move_on_after(CALL_SECONDS) as waiting:
+            await self._calls.acquire()
+        if waiting.cancelled_caught:
+            raise Unreachable(f"etcd did not answer {CALLS} others within {CALL_SECONDS:g} s", hint=_SEE)
+        try:
+            return await self._ask(path, body, member)
+        finally:
+            self._calls.release()
+
+    async def _ask(self, path: str, body: object, member: tuple[str, int] | None) -> _Answer:
         asked = member or self._members[0]
         with trio.move_on_after(CALL_SECONDS):
             try:

@@ -18,18 +18,20 @@ from pannier.sidecars.pilot.entries import instance_of
 from pannier.sidecars.pilot.registry import Registry
 
 PACE_SECONDS: Final = 0.1
-MOST_SECONDS: Final = 0.5
+MOST_SECONDS: Final = 2.0
 """Between two rounds, however long the last one took."""
 SLICE_SECONDS: Final = 0.01
 """Of telling in one go, while others wait."""
+PASSES: Final = 3
+"""Of everybody who can run: who was woken by what he was told makes a message of it, and his connection sends it. That
+is telling, too, and most of it where each follower has messages of his own."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Change:
-    """What has changed of a service up to a revision: these instances, or perhaps everything (None)."""
+    """What has changed of a service: these instances, or perhaps everything (None)."""
 
     service: str
-    revision: int
     instances: Collection[Key] | None
 
 
@@ -66,20 +68,19 @@ class Fanout:
     async def run(self) -> None:
         """Tells until cancelled."""
         view = self._registry.view
-        after = view.revision
+        after, setbacks = view.revision, view.setbacks
         while True:
-            await self._registry.wait_changed(after)
-            whole = not view.forgotten <= after <= view.revision
+            touched = await self._registry.wait_changed(after, setbacks)
+            whole = view.setbacks != setbacks or not view.forgotten <= after <= view.revision
             changed: dict[str, dict[Key, None]] = {}
             if whole:  # everybody may have missed something
                 changed = {name: {} for name in {*view.services(), *self._subscribers} - {EVERY}}
             else:
-                for key in view.changed(after):
-                    instance = instance_of(key)
+                for instance in (*touched, *map(instance_of, view.changed(after))):
                     changed.setdefault(instance[0], {})[instance] = None
-            after = view.revision
+            after, setbacks = view.revision, view.setbacks
             began = trio.current_time()
-            await self._tell_all([Change(name, after, None if whole else keys) for name, keys in changed.items()])
+            await self._tell_all([Change(name, None if whole else keys) for name, keys in changed.items()])
             await trio.sleep(min(max(PACE_SECONDS, trio.current_time() - began), MOST_SECONDS))
 
     async def _tell_all(self, changes: Sequence[Change]) -> None:
@@ -91,6 +92,8 @@ class Fanout:
                 until = time.monotonic() + SLICE_SECONDS
         for send in self._senders:
             await send()
+        for _ in range(PASSES):
+            await trio.lowlevel.checkpoint()
 
     def _tell(self, change: Change) -> None:
         for name in (EVERY, change.service):

@@ -7,16 +7,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from pannier.shared.instances import State
+from pannier.sidecars.pilot.documents import Statistics as DocumentStatus
 from pannier.sidecars.pilot.status import Account, Status
 from pannier.sidecars.pilot.stream import StreamStatus
 from pannier.sidecars.pilot.tally import ASKED
+from pannier.sidecars.pilot.xds.service import XdsStatus
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from pannier.sidecars.pilot.bridges.opening import Status as BridgeStatus
+    from pannier.sidecars.pilot.dns_server import Statistics as DnsStatus
+
+BRIDGE: Final = "bridge "
+DNS: Final = "dns "
 
 
 class Exposition:
@@ -41,8 +52,19 @@ class _Collector(Collector):
         yield from self._registered(status)
         yield from self._store(status)
         yield from self._pilots(status)
-        if isinstance(stream := status.parts.get("stream"), StreamStatus):
-            yield from _stream(stream)
+        for part in status.parts.values():
+            match part:
+                case StreamStatus():
+                    yield from _stream(part)
+                case XdsStatus():
+                    yield from _xds(part)
+                case DocumentStatus():
+                    yield from _documents(part)
+        # By their names: their modules bring what a pilot without them does not need.
+        yield from _bridges(
+            {name.removeprefix(BRIDGE): part for name, part in status.parts.items() if name.startswith(BRIDGE)}
+        )
+        yield from _dns([part for name, part in status.parts.items() if name.startswith(DNS)])
 
     def _registered(self, status: Status) -> Iterator[Metric]:
         instances = GaugeMetricFamily(
@@ -98,6 +120,90 @@ def _stream(status: StreamStatus) -> Iterator[Metric]:
     yield _total("stream_messages", "Messages that were written to them.", status.told)
     yield _total("stream_resyncs", "Times that all was told anew to one who reads slowly.", status.resynchronised)
     yield _total("stream_dropped", "Connections ended as they did not read, or made no sense.", status.dropped)
+
+
+def _xds(status: XdsStatus) -> Iterator[Metric]:
+    clients = GaugeMetricFamily(
+        "pannier_pilot_xds_clients", "Clients that are connected, by the form of xDS that they speak.", labels=["form"]
+    )
+    for form, count in sorted(Counter(client.form for client in status.clients).items()):
+        clients.add_metric([form], count)
+    yield clients
+    yield _total("xds_streams", "Streams that clients have begun.", status.streams)
+    yield _total("xds_responses", "Responses that were sent.", status.sent)
+    answers = CounterMetricFamily(
+        "pannier_pilot_xds_answers", "Responses that clients accepted or rejected.", labels=["type", "verdict"]
+    )
+    for kind, counted in status.answers.items():
+        answers.add_metric([kind, "accepted"], counted.accepted)
+        answers.add_metric([kind, "rejected"], counted.rejected)
+    yield answers
+    rejecting = GaugeMetricFamily(
+        "pannier_pilot_xds_rejecting", "Clients that rejected what they were told last.", labels=["type"]
+    )
+    waiting = GaugeMetricFamily(
+        "pannier_pilot_xds_unanswered",
+        "Time for which the slowest client has not answered a response.",
+        labels=["type"],
+        unit="seconds",
+    )
+    for kind in status.answers:
+        topics = [topic for client in status.clients for topic in client.types if topic.type == kind]
+        rejecting.add_metric([kind], sum(bool(topic.error) for topic in topics))
+        waiting.add_metric([kind], max((topic.waiting_s for topic in topics), default=0.0))
+    yield rejecting
+    yield waiting
+    refused = CounterMetricFamily("pannier_pilot_xds_refused", "Streams that were ended, and why.", labels=["reason"])
+    for reason, count in sorted(status.refused.items()):
+        refused.add_metric([reason], count)
+    yield refused
+    yield _gauge("xds_left_out", "Services with addresses that no client could call.", len(status.left_out))
+
+
+def _documents(status: DocumentStatus) -> Iterator[Metric]:
+    documents = GaugeMetricFamily(
+        "pannier_pilot_documents", "Configurations of services and policies that are in force.", labels=["kind"]
+    )
+    documents.add_metric(["config"], status.configurations)
+    documents.add_metric(["policy"], status.policies)
+    yield documents
+    changes = CounterMetricFamily(
+        "pannier_pilot_document_changes", "Changes of documents that were asked for.", labels=["verdict"]
+    )
+    changes.add_metric(["accepted"], status.changes)
+    changes.add_metric(["refused"], status.refused)
+    yield changes
+
+
+def _bridges(bridges: Mapping[str, BridgeStatus]) -> Iterator[Metric]:
+    """One label is a bridge: whoever starts the pilot says how many there are."""
+    up = GaugeMetricFamily("pannier_pilot_bridge_up", "1 while the other registry answers.", labels=["bridge"])
+    instances = GaugeMetricFamily(
+        "pannier_pilot_bridge_instances",
+        "Instances that a bridge has brought in, and told the other side of.",
+        labels=["bridge", "direction"],
+    )
+    events = CounterMetricFamily(
+        "pannier_pilot_bridge_events", "What a bridge could not take over, and why.", labels=["bridge", "reason"]
+    )
+    for name, bridge in bridges.items():
+        up.add_metric([name], bridge.reachable)
+        instances.add_metric([name, "in"], bridge.instances)
+        instances.add_metric([name, "out"], bridge.written)
+        for reason in ("refused", "doubted", "stale", "taken"):
+            events.add_metric([name, reason], getattr(bridge, reason))
+    if bridges:
+        yield from (up, instances, events)
+
+
+def _dns(servers: Sequence[DnsStatus]) -> Iterator[Metric]:
+    if servers:
+        questions = CounterMetricFamily(
+            "pannier_pilot_dns_questions", "Questions over DNS, by what came of them.", labels=["verdict"]
+        )
+        for verdict in ("answered", "refused", "malformed", "dropped", "cut"):
+            questions.add_metric([verdict], sum(getattr(server, verdict) for server in servers))
+        yield questions
 
 
 def _gauge(name: str, documentation: str, value: float, *, unit: str = "") -> Metric:

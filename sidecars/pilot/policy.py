@@ -32,10 +32,11 @@ class Unmapped(Struct, frozen=True, omit_defaults=True):
 
 
 class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
-    """Those of a profile's `proxy.timeouts` that callers notice; `0s` = off."""
+    """Those of a profile's `proxy.timeouts` that callers notice; `0s` = off. A `request` that is not given is what the
+    client has by itself: 15 s with Envoy, and with gRPC as long as the caller says, since its streams may last."""
 
     connect: Duration = "1s"
-    request: Duration = "15s"
+    request: Duration | None = None
 
 
 class Proxy(Struct, frozen=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -95,9 +95,15 @@ class Registry:
         self._doubts: dict[Key, int] = {}  # likewise, of those that are doubted
         self._lost: set[str] = set()  # keys that the store has lost, until they are written again
         self._doubted_at = clock()
+        self._touched: dict[Key, None] = {}  # told otherwise than before, though nothing was written
         self._watching = False
         self._untold: tuple[int, float] | None = None  # an own write that the watch has not told yet, and since when
         self._news = trio.Event()
+
+    @property
+    def pilot(self) -> str:
+        """The id by which an entry says that this pilot tends it; empty where no other can share the store."""
+        return self._pilot
 
     @property
     def preserving(self) -> bool:
@@ -126,20 +132,21 @@ class Registry:
             return Gone(key[1], 0 if entry is None else entry.epoch, entry is not None and entry.final)
         return self._instance(key_of(key))
 
-    async def wait_changed(self, after: int) -> None:
-        """Returns once the view is not at that revision, or has forgotten it."""
-        while self.view.revision == after and self.view.forgotten <= after:
+    async def wait_changed(self, after: int, setbacks: int) -> Collection[Key]:
+        """Returns once the view is not at that revision any more, has forgotten it, or was set back once more; with the
+        instances that are doubted or not otherwise than before, of which the view says nothing. For one caller."""
+        view = self.view
+        while view.revision == after and view.forgotten <= after and view.setbacks == setbacks and not self._touched:
             await self._news.wait()
+        touched, self._touched = self._touched, {}
+        return touched
 
-    async def catch_up(self, revision: int, *, within: float) -> None:
-        """Returns once that revision is known, or when it was not within so many seconds."""
+    async def catch_up(self, services: Mapping[str, int], *, within: float) -> None:
+        """Returns once these services are known up to these revisions, or when they were not within so many seconds."""
         with trio.move_on_after(within):
-            while self.view.revision < revision:
-                await self._news.wait()
-
-    def is_known(self, service: str, revision: int) -> bool:
-        """Whether who knew a service at that revision knows it still."""
-        return 0 < revision <= self.view.revision and self.view.revision_of(service) <= revision
+            for service, revision in services.items():
+                while self.view.revision_of(service) < revision:
+                    await self._news.wait()
 
     async def changes(self, after: int, services: Collection[str], *, wait: float) -> tuple[int, Sequence[str]]:
         """The services (of those named, or any) that have changed after that revision, and the revision at which they
@@ -274,8 +281,10 @@ class Registry:
     def look(self) -> None:
         """Who has missed his time."""
         now = self._clock()
-        for key in self._leases.expire(now).evicted:
+        expiry = self._leases.expire(now)
+        for key in expiry.evicted:
             self._miss(key)
+        self._touch(expiry.suspected)
         if now - self._doubted_at >= WINDOW_SECONDS:
             for lease in self._leases.suspects():
                 registration = lease.registration
@@ -429,7 +438,15 @@ class Registry:
     def _renew(self, key: Key, entry: Entry, *, grace: float = 0.0) -> None:
         self._missed.pop(key, None)
         self._doubts.pop(key, None)
+        before = self._leases.get(key)
+        if before is not None and before.suspect:
+            self._touch([key])
         self._leases.register(_registration(key, entry), self._clock() + grace)
+
+    def _touch(self, keys: Collection[Key]) -> None:
+        if keys:
+            self._touched.update(dict.fromkeys(keys))
+            self._tell()
 
     def _miss(self, key: Key) -> None:
         entry, _ = self.view.get(key_of(key))
@@ -440,17 +457,17 @@ class Registry:
         return entry is not None and not entry.gone and entry.pilot == self._pilot
 
     def _has_mine(self, key: Key) -> bool:
-        """Whether the service has another instance that this pilot tends and does not doubt."""
+        """Whether the service has another instance that is up, that this pilot tends and does not doubt."""
         others = (instance_of(name) for name in self.view.alive(key[0]))
-        leases = [self._leases.get(other) for other in others if other != key]
-        return any(lease is not None and not lease.suspect for lease in leases)
+        leases = (self._leases.get(other) for other in others if other != key)
+        return any(one is not None and not one.suspect and one.registration.state is State.UP for one in leases)
 
     def _has_others(self, key: Key) -> bool:
-        """Whether the service has an instance that another pilot tends and has not said to doubt."""
+        """Whether the service has an instance that is up, and that another pilot tends and has not said to doubt."""
         if self._peers is None or self._peers.blind:
             return False
-        others = (self.view.get(name)[0] for name in self.view.alive(key[0]))
-        return any(other is not None and other.pilot != self._pilot and not other.doubted for other in others)
+        others = [one for name in self.view.alive(key[0]) if (one := self.view.get(name)[0]) is not None]
+        return any(one.pilot != self._pilot and not one.doubted and one.state is State.UP for one in others)
 
     def _heard(self) -> None:
         """The view has gone on."""

@@ -29,10 +29,11 @@ _decode = msgspec.msgpack.Decoder(Entry).decode
 
 
 class View:
-    """`revision` is that of the last change; changes after `forgotten` are known."""
+    """`revision` is that of the last change; changes after `forgotten` are known. `setbacks` counts how often the store
+    was set back, after which revisions mean something else."""
 
     def __init__(self) -> None:
-        self.revision = self.forgotten = 0
+        self.revision = self.forgotten = self.setbacks = 0
         self._known: dict[str, tuple[Entry, int]] = {}
         self._alive: dict[str, set[str]] = {}  # keys by service
         self._tended: dict[str, set[str]] = {}  # keys by the pilot that tends them
@@ -68,7 +69,7 @@ class View:
         return {state: self._states[state] for state in State}
 
     def revision_of(self, service: str) -> int:
-        """That of the last write to it, 0 if there is none."""
+        """That of its last change, 0 if there is none."""
         return self._revisions.get(service, 0)
 
     def pilots(self) -> Sequence[str]:
@@ -94,13 +95,13 @@ class View:
         news = lost or self.learn(item)
         self.revision = max(self.revision, item.version)
         service, _ = instance_of(item.key)
-        self._revisions[service] = max(item.version, self._revisions.get(service, 0))
         visible = _visible(self.get(item.key)[0] if lost else _decoded(item))
         if self._told.get(item.key) != visible:
             if visible is None:
                 del self._told[item.key]
             else:
                 self._told[item.key] = visible
+            self._revisions[service] = max(item.version, self._revisions.get(service, 0))
             self._changes.append((item.version, item.key))
             self._last[instance_of(item.key)[0]] = item.version
             while len(self._changes) > KEPT:
@@ -136,6 +137,7 @@ class View:
         if backwards:  # it was restored from a copy: nobody's revision means anything any more
             _log.warning("the store is at revision %d, and was at %d: it was set back", revision, self.revision)
             self.revision = self.forgotten = revision
+            self.setbacks += 1
             self._forget()
             self._revisions.clear()
         lost = [key for key in self._known if self._lost(key, revision, backwards=backwards)]

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 API_SOCKET = "api.sock"
 DEFAULT = "default"
+BRIDGE = "bridge "
 
 
 class _Everything(msgspec.Struct):
@@ -30,11 +31,19 @@ class _Everything(msgspec.Struct):
 
 
 class _PilotStatus(msgspec.Struct):
-    """What is read here of a pilot's status."""
+    """What is read here of a pilot's status; each bridge to another registry is one of its parts."""
 
     instances: int
     trouble: str
     store: str = ""
+    parts: Mapping[str, msgspec.Raw] = {}
+
+
+class _Bridge(msgspec.Struct):
+    """What is read here of a bridge's statistics."""
+
+    reachable: bool = True
+    instances: int = 0
 
 
 def source_options(command: F) -> F:
@@ -94,9 +103,15 @@ class Pilot:
         return Endpoints(list(found), [_endpoint(one) for service in found.values() for one in service])
 
     def sources(self) -> Sequence[Source]:
-        """Its store."""
+        """Its store, and the registries to which it has bridges."""
         status = self.client.ask("GET", ("v1", "status"), _PilotStatus)
-        return [Source("store", status.store, status.instances, status.trouble)]
+        found = [Source("store", status.store, status.instances, status.trouble)]
+        for name, part in status.parts.items():
+            if name.startswith(BRIDGE):
+                bridge = msgspec.json.decode(part, type=_Bridge)
+                trouble = "" if bridge.reachable else "it does not answer"
+                found.append(Source("bridge", name.removeprefix(BRIDGE), bridge.instances, trouble))
+        return found
 
     def check(self) -> None:
         """A pilot is where it is."""

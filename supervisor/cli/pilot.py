@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from pannier.shared.errors import UsageError
@@ -13,18 +14,46 @@ from pannier.supervisor.cli.output import talk
 from pannier.supervisor.cli.pilot_client import FOLDER, SOCKET, TOKEN
 
 ETCD = "etcd://"
+ZOOKEEPER = "zookeeper://"
+
+if TYPE_CHECKING:
+    from pannier.sidecars.pilot.service import Kept
 
 
 @click.group(invoke_without_command=True)
 @click.option("--listen", multiple=True, metavar="HOST:PORT", help="Serve over TCP, too; changes need the token then.")
-@click.option("--store", metavar="PLACE", help="A SQLite file (default: in the state folder), or etcd://HOST:PORT,...")
+@click.option("--grpc", multiple=True, metavar="HOST:PORT", help="Serve gRPC over TCP, too, by the same token.")
+@click.option(
+    "--store",
+    metavar="PLACE",
+    help="A SQLite file (default: in the state folder), etcd://HOST:PORT,... or zookeeper://HOST:PORT,...[/NODE].",
+)
+@click.option("--dns", multiple=True, metavar="HOST:PORT", help="Answer DNS about the services, over UDP and TCP.")
+@click.option("--dns-zone", default="pannier.", show_default=True, help="The zone that is answered.")
+@click.option(
+    "--bridge",
+    multiple=True,
+    metavar="URL",
+    help="Another registry: zookeeper://HOST:PORT,.../NODE, file:/PATH, dns://NAME[:PORT]?service=SERVICE.",
+)
 @click.option("--socket", type=click.Path(path_type=Path), help="The Unix socket (default: in the runtime folder).")
 @click.pass_context
-def command(context: click.Context, /, *, listen: Sequence[str], store: str | None, socket: Path | None) -> None:
+def command(
+    context: click.Context,
+    /,
+    *,
+    listen: Sequence[str],
+    grpc: Sequence[str],
+    store: str | None,
+    dns: Sequence[str],
+    dns_zone: str,
+    bridge: Sequence[str],
+    socket: Path | None,
+) -> None:
     """Run the pilot in the foreground: services register with it, and read and watch who else is there. With a COMMAND:
     ask one that runs."""
     if context.invoked_subcommand is not None:
-        if listen or store or socket:
+        if listen or grpc or store or socket or dns or bridge:
             raise UsageError(
                 "these options are for a pilot that starts", hint=f"pannier pilot {context.invoked_subcommand} --help"
             )
@@ -39,8 +68,12 @@ def command(context: click.Context, /, *, listen: Sequence[str], store: str | No
         store=_store(store) if store else folder / "store.sqlite",
         token=folder / TOKEN,
         listen=[split_address(address) for address in listen],
+        grpc=[split_address(address) for address in grpc],
+        dns=[split_address(address) for address in dns],
+        dns_zone=dns_zone,
+        bridges=bridge,
     )
-    if listen:
+    if listen or grpc:
         talk(f"the token is in {settings.token}")
     trio.run(serve, settings, talk)
 
@@ -51,9 +84,13 @@ command.add_command(pilot_config.command)
 command.add_command(pilot_policy.command)
 
 
-def _store(text: str) -> Path | Sequence[tuple[str, int]]:
+def _store(text: str) -> Kept:
+    from pannier.sidecars.pilot.service import InZooKeeper
     from pannier.supervisor.ports import split_address
 
+    if text.startswith(ZOOKEEPER):
+        members, _, root = text.removeprefix(ZOOKEEPER).partition("/")
+        return InZooKeeper([split_address(member) for member in members.split(",")], f"/{root.strip('/') or 'pannier'}")
     if text.startswith(ETCD):
         return [split_address(member) for member in text.removeprefix(ETCD).split(",")]
     return Path(text)

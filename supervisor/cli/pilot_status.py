@@ -118,12 +118,16 @@ def _cell(value: Any) -> Any:
         return _joined(value) or None
     if isinstance(value, list):
         return ", ".join(str(each) for each in value) or None
-    return round(value, 3) if isinstance(value, float) else value
+    return round(value, 3) if isinstance(value, float) else None if value == "" else value
 
 
 def _joined(found: Mapping[str, Any]) -> str:
     """Counts before their names, anything else behind them."""
     return ", ".join(
-        f"{value} {name}" if isinstance(value, (int, float)) else f"{name}: {_cell(value)}"
+        f"{name}: {'yes' if value else 'no'}"
+        if isinstance(value, bool)
+        else f"{value} {name}"
+        if isinstance(value, (int, float))
+        else f"{name}: {_cell(value)}"
         for name, value in found.items()
     )

@@ -65,7 +65,7 @@ class Bench:
     etcd: str | None
 
     @contextlib.contextmanager
-    def fleet(self, instances: int, **options: str) -> Iterator[tuple[Pilot, Client]]:
+    def fleet(self, instances: int, *, xds: bool = False) -> Iterator[tuple[Pilot, Client]]:
         """A pilot and a client that has not connected yet."""
         with tempfile.TemporaryDirectory(prefix="pannier-fleet-") as name, contextlib.ExitStack() as held:
             folder = Path(name)
@@ -75,6 +75,7 @@ class Bench:
                 store = f"etcd://127.0.0.1:{held.enter_context(running_etcd(self.etcd, folder / 'etcd'))}"
             pilot = held.enter_context(Pilot(folder, store))
             fleet = Fleet(instances, max(instances // PER_HOST, 1), LEASE_MS)
+            options = {"xds": pilot.xds} if xds else {}
             yield pilot, held.enter_context(Client(pilot.place(self.over), pilot.token, fleet, options))
 
     def long(self, seconds: int) -> int:
@@ -163,6 +164,15 @@ def churn(bench: Bench) -> Iterator[Row]:
         yield told("churn", pilot, client, f"churn {100 if bench.quick else 1000} {bench.long(30)}")
 
 
+def xds(bench: Bench) -> Iterator[Row]:
+    """Both for who follows over delta ADS, twenty services by name."""
+    with bench.fleet(largest(bench), xds=True) as (pilot, client):
+        yield told("xds open", pilot, client, "open")
+        yield told("xds standing", pilot, client, f"stand {bench.long(20)}")
+        yield told("xds one-change", pilot, client, f"changes {10 if bench.quick else 100} 100")
+        yield told("xds churn", pilot, client, f"churn {100 if bench.quick else 1000} {bench.long(30)}")
+
+
 def slow(bench: Bench) -> Iterator[Row]:
     """The same with ten who follow everything and read nothing."""
     with bench.fleet(largest(bench)) as (pilot, client):
@@ -186,11 +196,12 @@ SCENARIOS: Final[Mapping[str, Callable[[Bench], Iterator[Row]]]] = {
     "scale": scale,
     "one-change": one_change,
     "churn": churn,
+    "xds": xds,
     "slow": slow,
     "restart": restart,
 }
 COLUMNS: Final = (
-    ("scenario", 13),
+    ("scenario", 14),
     ("instances", 9),
     ("hosts", 5),
     ("seconds", 7),

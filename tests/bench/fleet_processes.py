@@ -40,11 +40,11 @@ class Pilot:
 
     def __init__(self, folder: Path, store: str) -> None:
         self._folder = folder
-        self._port = free_port()
+        self._port, self._grpc = free_port(), free_port()
         self._log = folder / "pilot.log"
         self._socket = folder / "pilot.sock"
         self._argv = [str(PANNIER), "pilot", "--listen", f"127.0.0.1:{self._port}", "--store", store]
-        self._argv += ["--socket", str(self._socket)]
+        self._argv += ["--socket", str(self._socket), "--grpc", f"127.0.0.1:{self._grpc}"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -89,6 +89,11 @@ class Pilot:
     def place(self, over: str) -> str:
         """Where it listens."""
         return f"unix:{self._socket}" if over == "unix" else f"127.0.0.1:{self._port}"
+
+    @property
+    def xds(self) -> str:
+        """Where it speaks xDS."""
+        return f"127.0.0.1:{self._grpc}"
 
     def said(self) -> str:
         """All that it has said since it was started."""

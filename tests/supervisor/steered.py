@@ -56,6 +56,7 @@ class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     services: dict[str, Any] = {}
     app: str | None = None
     instance: dict[str, Any] = {}
+    stage: str = ""
 
 
 NAMES = ("discovery", "observability", "resilience", "traffic")

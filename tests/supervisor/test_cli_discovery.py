@@ -19,6 +19,7 @@ from pannier.sidecars.discovery.catalogue import Catalogue
 from pannier.sidecars.discovery.health import Thresholds
 from pannier.sidecars.discovery.table import Table
 from pannier.sidecars.pilot.api import Api as PilotApi
+from pannier.sidecars.pilot.bridges.opening import Status as BridgeStatus
 from pannier.sidecars.pilot.documents import Documents
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.peers import Peer
@@ -90,6 +91,7 @@ async def running_pilot(short_path: Path) -> AsyncIterator[int]:
         streams = Streams(registry, fanout, Documents(store))
         account = Account(registry, store="a file")
         account.parts["stream"] = streams.statistics
+        account.parts["bridge file:/a"] = lambda: BridgeStatus(False, 3, 0, 0, 0)
         api = partial(PilotApi, registry, streams, account=account)
         (tcp,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         unix = listen_unix(short_path / "run" / "pilot.sock")
@@ -194,6 +196,16 @@ async def test_pilot_status_says_how_it_stands_and_whom_it_serves(pannier: Run, 
     assert (code, "for a pilot that starts" in err) == (2, True)
 
 
+async def test_the_stores_of_a_pilot_are_its_own_and_those_to_which_it_has_bridges(pannier: Run, pilot: int) -> None:
+    _, out, _ = await pannier("discovery", "stores", "--pilot")
+    assert [line.split() for line in out.splitlines()[1:]] == [
+        ["store", "a", "file", "0", "none"],
+        ["bridge", "file:/a", "3", "it", "does", "not", "answer"],
+    ]
+    _, out, _ = await pannier("pilot", "status")
+    assert out.splitlines()[out.splitlines().index("bridge file:/a") + 2].split()[:2] == ["no", "3"]
+
+
 async def test_who_is_not_there_is_named_with_the_next_step(pannier: Run, short_path: Path) -> None:
     code, _, err = await pannier("pilot", "status")
     assert (code, "start one: pannier pilot" in err) == (69, True)
@@ -235,7 +247,7 @@ def test_a_status_of_another_version_is_shown_as_it_says() -> None:
     assert {"preserving", "blind"} <= said.keys()
     assert [(title, list(map(list, rows))) for title, _, rows in tables(status)] == [
         ("pilots of this store", [["p-1", "this one", 0.5], ["p-2", "gone", 12.0]]),
-        ("bridges", [["zk", ""], ["dns", "refused"]]),
+        ("bridges", [["zk", None], ["dns", "refused"]]),
         ("new", [[3]]),
         ("xds", [[2, "e1, e2"]]),
         ("xds: types", [["cds", 3, 0, None], ["eds", 7, 1, "no such cluster"]]),

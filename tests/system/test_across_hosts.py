@@ -41,7 +41,9 @@ class Site:
         """A service with an app that answers at once; returns when it is ready."""
         profile = host.folder / "dev.toml"
         socket = self.pilots.runtime / "pilot.sock"
-        profile.write_text(f'extends = "dev"\n[sidecars.discovery.pilot]\naddresses = ["unix:{socket}"]\n')
+        profile.write_text(
+            f'extends = "dev"\n[sidecars.discovery.pilot]\naddresses = ["unix:{socket}"]\nadvertise = "127.0.0.1"\n'
+        )
         return Origin(host, self._nginx).serve(service, "--profile", str(profile), *more)
 
     def instances(self, service: str) -> list[dict[str, Any]]:

@@ -15,20 +15,20 @@ end (nothing can be sent after it), a lock around writes (a call that is cancell
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import trio
 from h2 import events
-from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
-from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 from pannier.sidecars.pilot.grpc.call import CallOver, Code, GrpcError, Handler
 from pannier.sidecars.pilot.grpc.exchange import Exchange, status_of
+from pannier.sidecars.pilot.grpc.frames import FrameCounter, FrameError
 from pannier.sidecars.pilot.grpc.limits import MAX_SETTINGS, Limits, Patience
+from pannier.sidecars.pilot.grpc.machine import machine, metadata_of
+from pannier.sidecars.pilot.grpc.tally import Tally
 from pannier.sidecars.pilot.grpc.wire import (
     BEGIN,
     Fields,
@@ -44,22 +44,21 @@ _HIGH: Final = 65_536
 _WINDOW: Final = 65_535
 _LINGER_SECONDS: Final = 1.0
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
-_CONFIG: Final = H2Configuration(
-    client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding=None
-)
-
 _log = logging.getLogger("pannier.pilot")
 
 
 class Shared:
     """What the connections of one listener have in common: what is served, the bytes that they hold, who idles."""
 
-    def __init__(self, handlers: Mapping[str, Handler], limits: Limits) -> None:
+    def __init__(self, handlers: Mapping[str, Handler], limits: Limits, tally: Tally) -> None:
         self.handlers = handlers
         self.limits = limits
+        self.tally = tally
         self.held = 0
         self.idle: dict[Connection, None] = {}
         """Connections without a call, who has been so for longest first."""
+        self.wanted = False
+        """Somebody waits for the room of the next one that is."""
 
 
 class Connection:
@@ -69,9 +68,11 @@ class Connection:
         self.peer = peer
         self.limits = shared.limits
         self._shared = shared
+        self._tally = shared.tally
         self._stream = stream
-        self._h2 = _machine(shared.limits)
+        self._h2 = machine(shared.limits)
         self._calls: dict[int, Exchange] = {}
+        self._frames = FrameCounter()
         self._patience = Patience(shared.limits)
         self._scope, self._reading = trio.CancelScope(), trio.CancelScope()
         self._leaving = False  # no call is taken any more
@@ -92,6 +93,7 @@ class Connection:
     async def run(self) -> None:
         """Serves until the peer has left or is sent away; then its calls are cancelled and it is closed."""
         self._shared.idle[self] = None
+        self._tally.connections += 1
         try:
             with self._scope:
                 async with self._stream:
@@ -102,6 +104,7 @@ class Connection:
         except* Exception:
             _log.exception("a connection over gRPC ended by an error of ours")
         finally:
+            self._tally.connections -= 1
             self._shared.idle.pop(self, None)
 
     def tend(self, now: float) -> None:
@@ -125,6 +128,8 @@ class Connection:
                 stuck = stuck or self._h2.outbound_flow_control_window <= 0
                 call.end(GrpcError(Code.UNAVAILABLE, f"nothing was read for {limits.write_seconds:g} s"))
         if late or stuck:
+            self._tally.left += 1
+            self._over = True
             self._scope.cancel()
 
     def go_away(self) -> None:
@@ -167,18 +172,23 @@ class Connection:
         while data := await self._stream.receive_some(_CHUNK):
             self._heard, self._pinged = trio.current_time(), None
             try:
+                number = self._frames.count(data)
                 for event in self._h2.receive_data(data):
                     self._greeted = True
                     react = _REACTIONS.get(type(event))
                     if react is not None:
                         react(self, event)
-                    elif not self._patience.idle_frame(self._heard):
-                        raise _Flood(f"{self.limits.idle_frames} frames that bring nothing")
-            except _Flood as flood:
-                _log.warning("%s is sent away: %s", self.peer, flood)
-                self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, str(flood).encode())
+                if not self._patience.frames(number, self._heard):
+                    raise _Abuse(f"more than {self.limits.idle_frames} frames that bring nothing")
+            except (_Abuse, FrameError) as abuse:
+                self._tally.sent_away += 1
+                _log.info("%s is sent away: %s", self.peer, abuse)
+                self._h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM, str(abuse).encode())
+                return
+            except _Left:
                 return
             except H2Error as error:
+                self._tally.sent_away += 1
                 _log.info("%s is sent away: %s", self.peer, error)
                 return
             self._flush()
@@ -222,11 +232,10 @@ class Connection:
         stream, now = event.stream_id, self._heard
         most = self.limits.streams
         if self._leaving or len(self._calls) >= (2 * most if self._acknowledged else most):
-            self._on_nothing(event)
             self._reset(stream, ErrorCodes.REFUSED_STREAM)
             return
         self._patience.useful()
-        metadata = _metadata(event.headers)
+        metadata = metadata_of(event.headers)
         handler = self._shared.handlers.get(metadata.get(":path", ""))
         try:
             if metadata.get(":method") != "POST":
@@ -240,6 +249,7 @@ class Connection:
                 if "grpc-timeout" in metadata:
                     call.scope.deadline = now + timeout_seconds(metadata["grpc-timeout"])
                 self._calls[stream] = call
+                self._tally.calls += 1
                 self._shared.idle.pop(self, None)
                 self._nursery.start_soon(self._serve, call, handler)
         except GrpcError as error:
@@ -251,9 +261,7 @@ class Connection:
         if self._owed >= _WINDOW // 2:
             self._h2.increment_flow_control_window(self._owed)
             self._owed = 0
-        if not event.data:
-            self._on_nothing(event)
-        else:
+        if event.data:
             self._patience.useful()
         call = self._calls.get(event.stream_id)
         if call is None or call.reason is not None:
@@ -285,32 +293,25 @@ class Connection:
         if event.stream_id in self._calls:
             self._calls[event.stream_id].scope.cancel()
         if not self._patience.reset(self._heard):
-            raise _Flood(f"{self.limits.resets} calls were reset")
+            raise _Abuse(f"{self.limits.resets} calls were reset")
 
     def _on_window(self, event: events.WindowUpdated) -> None:
-        self._on_nothing(event)
         if not event.stream_id:
             self._room.unpark()
         elif event.stream_id in self._calls:
             self._calls[event.stream_id].window.unpark_all()
 
     def _on_settings(self, event: events.RemoteSettingsChanged) -> None:
-        self._on_nothing(event)
         if len(self._h2.remote_settings) > MAX_SETTINGS:
-            raise _Flood(f"{len(self._h2.remote_settings)} settings")
+            raise _Abuse(f"{len(self._h2.remote_settings)} settings")
         for call in self._calls.values():
             call.window.unpark_all()
 
     def _on_acknowledged(self, event: events.SettingsAcknowledged) -> None:
-        self._on_nothing(event)
         self._acknowledged = True
 
-    def _on_nothing(self, event: events.Event) -> None:
-        if not self._patience.idle_frame(self._heard):
-            raise _Flood(f"{self.limits.idle_frames} frames that bring nothing")
-
     def _on_left(self, event: events.ConnectionTerminated) -> None:
-        raise H2Error("it has left")
+        raise _Left
 
     # What calls do.
 
@@ -325,11 +326,23 @@ class Connection:
         finally:
             del self._calls[call.stream]
             self._shared.held -= call.held
+            outcome = call.reason or outcome
+            there = not self._over and self._open(call.stream)
+            self._tally.ended(Code.CANCELLED if not there else Code.OK if outcome is None else outcome.status)
             if not self._over:
-                self._finish(call, call.reason or outcome)
-                if not self._calls and not self._leaving:
-                    self._shared.idle[self] = None
-                self._end_if_left()
+                self._finish(call, outcome)
+                if not self._calls:
+                    self._rest()
+
+    def _rest(self) -> None:
+        """There is no call."""
+        if self._leaving:
+            self._end_if_left()
+        elif self._shared.wanted:
+            self._shared.wanted = False
+            self.go_away()
+        else:
+            self._shared.idle[self] = None
 
     async def send(self, call: Exchange, wire: bytes) -> None:
         """Sends one message of a call; raises CallOver."""
@@ -338,7 +351,7 @@ class Connection:
             while at < len(wire):
                 if self._over or not self._open(call.stream) or (call.torn and at == 0):
                     raise CallOver("the call is over: its client has left")
-                room = min(self._h2.local_flow_control_window(call.stream), self._h2.max_outbound_frame_size)
+                room = min(self._h2.local_flow_control_window(call.stream), self._h2.max_outbound_frame_size, _HIGH)
                 if room > 0 and self._unsent < _HIGH:
                     if not call.begun:
                         call.begun = True
@@ -395,35 +408,12 @@ class Connection:
         return found is not None and not found.closed
 
 
-class _Flood(Exception):
+class _Abuse(Exception):
     """The peer asks too much of this connection."""
 
 
-class _Machine(H2Connection):
-    """h2 remembers how each stream has ended; a connection that lives for weeks has millions of them."""
-
-    MAX_CLOSED_STREAMS = 1000
-
-
-def _machine(limits: Limits) -> H2Connection:
-    machine = _Machine(_CONFIG)
-    most = SettingCodes.MAX_CONCURRENT_STREAMS
-    asked = {most: limits.streams, SettingCodes.MAX_HEADER_LIST_SIZE: limits.header_bytes}
-    machine.local_settings = Settings(client=False, initial_values=asked)
-    machine.decoder.max_header_list_size = limits.header_bytes
-    machine.initiate_connection()
-    # who has not heard of it yet may open more, and is refused a stream then, not the connection
-    del machine.local_settings[most]
-    machine.local_settings[most] = limits.streams
-    return machine
-
-
-def _metadata(fields: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:
-    found: dict[str, str] = {}
-    for raw, value in fields:
-        name, text = raw.decode("latin-1"), value.decode("utf-8", "replace")
-        found[name] = f"{found[name]},{text}" if name in found else text
-    return found
+class _Left(Exception):
+    """The peer has said that it goes; nothing can be said to it any more."""
 
 
 _REACTIONS: Final[Mapping[type[events.Event], Callable[[Connection, Any], None]]] = {

@@ -1,7 +1,7 @@
 """What one listener grants its peers over gRPC, and who has asked too much of one connection. Pure.
 
-Frames that bring nothing (pings, settings, priorities, windows, empty data) are normal in some number for each message
-that they go along with. A connection that has more of them than that is a flood.
+Frames that bring nothing (pings, settings, windows, empty data, whatever is said of calls that are over) are normal in
+some number for each message that they go along with. A connection that has more of them than that is a flood.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-RESET_SECONDS: Final = 30.0
+WINDOW_SECONDS: Final = 30.0
 FORGIVEN: Final = 4
 """Frames that bring nothing, for each one that brings something."""
 MAX_SETTINGS: Final = 32
@@ -20,7 +20,7 @@ MAX_SETTINGS: Final = 32
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Counts, bytes, seconds. `buffered_bytes` is what all calls of a listener together may have sent that no handler
-    has taken; `resets` is within 30 s. A connection is pinged after `ping_seconds` of silence."""
+    has taken; `resets` and `idle_frames` are within 30 s. A connection is pinged after `ping_seconds` of silence."""
 
     connections: int = 4096
     streams: int = 100
@@ -48,17 +48,17 @@ class Patience:
     def reset(self, now: float) -> bool:
         """A stream was reset, by the peer or because of it; whether that is still all right."""
         self._resets.append(now)
-        while self._resets[0] <= now - RESET_SECONDS:
+        while self._resets[0] <= now - WINDOW_SECONDS:
             self._resets.popleft()
         return len(self._resets) <= self._limits.resets
 
-    def idle_frame(self, now: float) -> bool:
-        """A frame has brought nothing; whether that is still all right."""
-        if now - self._since >= RESET_SECONDS:
+    def frames(self, number: int, now: float) -> bool:
+        """So many frames have come; whether that is still all right."""
+        if now - self._since >= WINDOW_SECONDS:
             self._since, self._idle = now, min(self._idle, 0)
-        self._idle += 1
+        self._idle += number
         return self._idle <= self._limits.idle_frames
 
     def useful(self) -> None:
-        """A frame went along that brings something."""
-        self._idle = max(self._idle - FORGIVEN, -self._limits.idle_frames)
+        """A frame came or went that brings something."""
+        self._idle = max(self._idle - FORGIVEN - 1, -self._limits.idle_frames)

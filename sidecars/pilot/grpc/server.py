@@ -22,6 +22,7 @@ from pannier.shared.unix import credentials
 from pannier.sidecars.pilot.grpc.call import Handler
 from pannier.sidecars.pilot.grpc.connection import Connection, Shared
 from pannier.sidecars.pilot.grpc.limits import Limits
+from pannier.sidecars.pilot.grpc.tally import Tally
 
 _TICK_SECONDS: Final = 1.0
 _ACCEPT_PAUSE_SECONDS: Final = 0.1
@@ -31,14 +32,18 @@ _log = logging.getLogger("pannier.pilot")
 
 
 async def serve_grpc(
-    listener: trio.abc.Listener[trio.abc.Stream], handlers: Mapping[str, Handler], *, limits: Limits | None = None
+    listener: trio.abc.Listener[trio.abc.Stream],
+    handlers: Mapping[str, Handler],
+    *,
+    limits: Limits | None = None,
+    tally: Tally | None = None,
 ) -> None:
     """Serves calls on `listener` until cancelled, by their path such as `/package.Service/Method`; then closes it, and
     each connection in good order, within twice `drain_seconds`.
 
     Raises what `accept` raises, except for a lack of descriptors or memory, which is waited out.
     """
-    server = _Server(handlers, limits or Limits())
+    server = _Server(Shared(handlers, limits or Limits(), tally or Tally()))
     async with trio.open_nursery() as nursery:
         connections: trio.Nursery = await nursery.start(server.hold)
         try:
@@ -61,11 +66,11 @@ async def serve_grpc(
 class _Server:
     """The connections of one listener."""
 
-    def __init__(self, handlers: Mapping[str, Handler], limits: Limits) -> None:
-        self._limits = limits
-        self._shared = Shared(handlers, limits)
+    def __init__(self, shared: Shared) -> None:
+        self._limits = shared.limits
+        self._shared = shared
         self._connections: set[Connection] = set()
-        self._room = trio.Semaphore(limits.connections)
+        self._room = trio.Semaphore(self._limits.connections)
         self._leaving = trio.Event()
         self._empty = trio.Event()
 
@@ -89,13 +94,18 @@ class _Server:
 
     async def wait_room(self, stream: trio.abc.Stream) -> None:
         """Returns when this connection may be served, too."""
-        if self._room.value == 0 and self._shared.idle:
-            next(iter(self._shared.idle)).go_away()
+        if self._room.value == 0:
+            if self._shared.idle:
+                next(iter(self._shared.idle)).go_away()
+            else:
+                self._shared.wanted = True
         try:
             await self._room.acquire()
         except trio.Cancelled:
             await trio.aclose_forcefully(stream)
             raise
+        finally:
+            self._shared.wanted = False
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         connection = Connection(stream, self._shared, peer=_name(stream))

@@ -105,9 +105,11 @@ def _option(name: str, value: str, action: str) -> Json:
     return option
 
 
-def timing(request: str, client: Client) -> Json:
+def timing(request: str | None, client: Client) -> Json:
     """How long a request may take, `0s` = as long as it likes. gRPC does not know the one word, and Envoy does not heed
     it where it finds the other."""
+    if request is None:
+        return {}
     if client == "grpc":
         return {"max_stream_duration": {"max_stream_duration": duration(request)}}
     return {"timeout": duration(request)}

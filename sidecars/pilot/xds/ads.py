@@ -6,7 +6,8 @@ There are two of them, for the incremental form and for the state of the world. 
   until the client has taken the endpoints of every new cluster. What is removed goes the other way: a cluster that has
   gone is told to be gone once the routes and listeners without it are accepted. A client that never says so is waited
   for `GATE_SECONDS`, no longer.
-- A cluster that was told anew is warmed anew: its endpoints follow it, also if they are the same.
+- A cluster that was told anew is warmed anew: its endpoints follow it, also if they are the same. So they are told on
+  each new stream, too: the old one may have ended between the two, and the client does not say so.
 - One response of a type is under way at a time. Who is slow is told the newest state next, never a backlog.
 - What was rejected is not sent again until it is another (`topic.py`). A nonce that is not of the last response means
   nothing.
@@ -153,6 +154,9 @@ class Stream:
         before = {one.name: topic.known.get(one.name) for one in resources}
         asked = self.topics.get(Type.ENDPOINTS)
         response = Response(topic.kind, nonce, version_of(resources), resources, removed)
+        if topic.kind is Type.CLUSTER:  # nobody waits for the endpoints of what is no more
+            for name in gone:
+                self._warming.pop(topic.known[name].endpoints if name in topic.known else "", None)
         topic.tell(response, gone, now)
         for one in resources:
             if topic.kind is Type.ENDPOINTS and one.name in self._warming:
@@ -190,21 +194,9 @@ class Stream:
         if topic.outstanding is None or topic.outstanding.nonce != nonce:
             topic.ignored += 1
             return
-        response = topic.outstanding
         topic.answer(error, now)
         if topic.kind is Type.ENDPOINTS:
             self._warming = {name: told for name, told in self._warming.items() if told != nonce}
-        if topic.kind is Type.CLUSTER and error is not None:  # nobody waits for the endpoints of what was rejected
-            asked = self.topics.get(Type.ENDPOINTS)
-            for one in response.resources:
-                if asked is None or not asked.follows(one.endpoints):
-                    self._warming.pop(one.endpoints, None)
-
-    def _left_alone(self, topic: Topic, names: Iterable[str]) -> None:
-        topic.unsubscribe(names)
-        if topic.kind is Type.ENDPOINTS:
-            for name in names:
-                self._warming.pop(name, None)
 
 
 class Delta(Stream):
@@ -217,12 +209,14 @@ class Delta(Stream):
             self._answered(topic, asked.nonce, asked.error, now)
         if ALL in asked.unsubscribe:
             topic.unsubscribe_all()
-        self._left_alone(topic, [name for name in asked.unsubscribe if name != ALL])
+        topic.unsubscribe([name for name in asked.unsubscribe if name != ALL])
         if ALL in asked.subscribe or (new and not asked.subscribe and topic.kind.whole):
             topic.subscribe_all()
         topic.subscribe(name for name in asked.subscribe if name != ALL)
-        if new:
+        if new and topic.kind is not Type.ENDPOINTS:
             topic.resume(asked.versions.items())
+        if new and topic.kind is Type.CLUSTER:  # endpoints have their cluster's name
+            self._warming.update(dict.fromkeys(asked.versions, ""))
         self._bound(topic)
 
     def _tell(self, topic: Topic, difference: Difference, gone: Collection[str], now: float) -> Response | None:
@@ -234,7 +228,7 @@ class Delta(Stream):
             if resources and size > RESPONSE_BYTES:
                 break
             resources.append(one)
-        if not resources and not removed:
+        if not (resources or removed or difference.owed):
             return None
         return self._send(topic, resources, removed, removed, now)
 
@@ -263,7 +257,7 @@ class StateOfTheWorld(Stream):
             topic.unsubscribe_all()
         if asked.names:
             self._named.add(topic.kind)
-        self._left_alone(topic, topic.names - names)
+        topic.unsubscribe(topic.names - names)
         topic.subscribe(names - topic.names)
         self._bound(topic)
 
@@ -280,7 +274,7 @@ class StateOfTheWorld(Stream):
 
     def _tell_whole(self, topic: Topic, difference: Difference, gone: Collection[str], now: float) -> Response | None:
         """All there is, and what is to be removed but is in use."""
-        if not (difference.told or difference.absent or gone):
+        if not (difference.told or difference.absent or difference.owed or gone):
             return None
         names = {*topic.names, *(self._offer.names(topic.kind) if topic.wildcard else ())}
         current = [self._offer.get(topic.kind, name) for name in sorted(names)]

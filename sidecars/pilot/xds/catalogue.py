@@ -10,9 +10,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from functools import lru_cache
+from typing import Final, Protocol
 from weakref import WeakValueDictionary
 
 from google.protobuf import json_format
@@ -20,9 +21,9 @@ from pannier.shared.pilot_stream import Instance
 from pannier.sidecars.pilot.policy import Policy
 from pannier.sidecars.pilot.xds.clusters import clusters
 from pannier.sidecars.pilot.xds.endpoints import Client, assignment
+from pannier.sidecars.pilot.xds.hosts import Host, Hosts, routes
 from pannier.sidecars.pilot.xds.listeners import OUTBOUND, for_grpc, outbound
 from pannier.sidecars.pilot.xds.resources import GOOGLE, Resource, Type, encode
-from pannier.sidecars.pilot.xds.routes import route_configuration, targets
 from pannier.sidecars.pilot.xds.schema import MESSAGES
 from pannier.sidecars.pilot.xds.words import Json, typed
 
@@ -30,6 +31,8 @@ OUTBOUND_PORT: Final = 15001
 STAGE: Final = "production"
 PANIC_PERCENT: Final = 1
 """Below that many healthy endpoints Envoy calls the others too: if there is none at all."""
+LISTENERS: Final = 256
+"""Ports for which Envoy's listener is remembered."""
 HTTP2: Final = frozenset({"h2", "h2c", "grpc"})
 """What an instance's metadata says of its `protocol`, where it takes HTTP/2 without being asked."""
 
@@ -73,6 +76,7 @@ class Catalogue:
         self.policies = policies
         self.services: dict[str, bool] = {}  # whether they take HTTP/2
         self.left_out: dict[str, Sequence[str]] = {}
+        self.hosts = Hosts()
         self._shared: dict[str, dict[tuple[Type, str, Client, str], Resource | None]] = {}  # by service
         self._offerings: WeakValueDictionary[Shape, Offering] = WeakValueDictionary()
 
@@ -94,20 +98,29 @@ class Catalogue:
         if now is None:
             del self.services[service]
             self.left_out.pop(service, None)
+            self.hosts.drop(service)
         else:
             self.services[service] = now
         self._forget(service, Type.ENDPOINTS)
         self._forget(service, Type.CLUSTER)
         if now is None or before is None:
             for offering in self._offerings.values():
-                offering.forget()
+                offering.forget(service)
         return True
 
-    def policies_changed(self) -> None:
-        """Of any stage; everything but endpoints may have changed, and the subsets of those."""
-        self._shared.clear()
+    def policy_changed(self, stage: str) -> None:
+        """Everything of a stage may have changed but who its instances are."""
+        self.forget_stage(stage)
         for offering in self._offerings.values():
-            offering.forget()
+            if offering.shape.stage == stage:
+                offering.forget_all()
+
+    def forget_stage(self, stage: str) -> None:
+        """Nobody is there who is told of it, or it is another now."""
+        self.hosts.forget(stage)
+        for shared in self._shared.values():
+            for key in [key for key in shared if key[1] == stage]:
+                del shared[key]
 
     def cluster_names(self, stage: str, service: str) -> Sequence[str]:
         """The clusters that a service is, or would be."""
@@ -173,8 +186,19 @@ class Offering:
         self._own: dict[tuple[Type, str], Resource | None] = {}
         self._names: dict[Type, Collection[str]] = {}
 
-    def forget(self) -> None:
-        """Services or policies have changed."""
+    def concerns(self, service: str) -> bool:
+        """Whether it matters to these clients that there is such a service."""
+        return self.shape.services is None or service in self.shape.services
+
+    def forget(self, service: str) -> None:
+        """It has come or gone."""
+        if self.concerns(service):
+            self._names.clear()
+            for key in [key for key in self._own if key[1].partition(":")[0] in (service, OUTBOUND)]:
+                del self._own[key]
+
+    def forget_all(self) -> None:
+        """The policies are others."""
         self._own.clear()
         self._names.clear()
 
@@ -200,7 +224,7 @@ class Offering:
             return ()
         names = {name for one in self._services() for name in self._catalogue.cluster_names(self.shape.stage, one)}
         if self.shape.services is not None:  # what its routes lead to besides
-            names |= targets(self._route_configuration(OUTBOUND, self._services()))
+            names.update(name for host in self._hosts(self._services()).values() for name in host.targets)
         return names
 
     def _services(self) -> Sequence[str]:
@@ -209,7 +233,7 @@ class Offering:
 
     def _listener(self, name: str) -> Resource | None:
         if self.shape.client is Client.ENVOY and name == OUTBOUND:
-            return converted(Type.LISTENER, outbound(self.shape.port))
+            return _outbound_listener(self.shape.port)
         service, _, port = name.partition(":")
         if service not in self._catalogue.services or (":" in name and not port.isdigit()):
             return None
@@ -222,13 +246,17 @@ class Offering:
             services = [name]
         else:
             return None
-        return converted(Type.ROUTES, self._route_configuration(name, services))
+        return routes(name, self._hosts(services))
 
-    def _route_configuration(self, name: str, services: Sequence[str]) -> Json:
-        policy = self._catalogue.policies.policy(self.shape.stage)
-        client: Literal["envoy", "grpc"] = "grpc" if self.shape.client is Client.GRPC else "envoy"
-        told, _ = route_configuration(policy, services, name=name, client=client)
-        return told
+    def _hosts(self, services: Sequence[str]) -> Mapping[str, Host]:
+        shape = self.shape
+        policy = self._catalogue.policies.policy(shape.stage)
+        return self._catalogue.hosts.of(policy, shape.stage, shape.client, services)
+
+
+@lru_cache(LISTENERS)
+def _outbound_listener(port: int) -> Resource | None:
+    return converted(Type.LISTENER, outbound(port))
 
 
 def converted(kind: Type, told: Json, *, endpoints: str = "") -> Resource | None:

@@ -34,9 +34,9 @@ def _outlier(outlier: Outlier, where: Path, found: Findings) -> Json:
         "interval": duration(outlier.interval, 1),
         "base_ejection_time": duration(outlier.base_ejection, 1),
         "max_ejection_time": duration(outlier.max_ejection, 1),
-        "max_ejection_percent": round(outlier.max_ejected_percent),
+        "max_ejection_percent": _percent(outlier.max_ejected_percent),
         "always_eject_one_host": True,
-        "enforcing_success_rate": round(outlier.enforcing_success_rate),
+        "enforcing_success_rate": _percent(outlier.enforcing_success_rate),
         "success_rate_minimum_hosts": outlier.success_rate_hosts,
         "success_rate_request_volume": outlier.success_rate_requests,
         "success_rate_stdev_factor": round(outlier.stdev_factor * 1000),
@@ -45,10 +45,10 @@ def _outlier(outlier: Outlier, where: Path, found: Findings) -> Json:
         "failure_percentage_request_volume": outlier.failure_percentage_requests,
     }
     if outlier.failure_percentage:
-        detection["failure_percentage_threshold"] = round(outlier.failure_percentage)
+        detection["failure_percentage_threshold"] = _percent(outlier.failure_percentage)
     for rule in _CONSECUTIVE:
         count = getattr(outlier, rule)
-        enforcing = round(getattr(outlier, f"enforcing_{rule}"))
+        enforcing = _percent(getattr(outlier, f"enforcing_{rule}"))
         detection[rule] = count or 1
         detection[f"enforcing_{rule}"] = enforcing if count else 0
         if count and enforcing:
@@ -100,7 +100,12 @@ def _breaker(breaker: Breaker, where: Path, found: Findings) -> Json:
         "enforcing_failure_percentage": 100 if rated else 0,
     }
     if rated:
-        detection["failure_percentage_threshold"] = round((1 - breaker.success_rate) * 100)
+        detection["failure_percentage_threshold"] = _percent((1 - breaker.success_rate) * 100) or 1
         detection["failure_percentage_minimum_hosts"] = 1
         detection["failure_percentage_request_volume"] = breaker.min_requests
     return detection
+
+
+def _percent(value: float) -> int:
+    """In whole percent, as Envoy has it: 0 means another thing than a little."""
+    return max(round(value), 1) if value else 0

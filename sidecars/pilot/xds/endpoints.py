@@ -25,7 +25,7 @@ from pannier.sidecars.pilot.protobuf import delimited
 from pannier.sidecars.pilot.xds.schema import MESSAGES
 
 HEALTHY: Final = 1
-DRAINING: Final = 4
+DRAINING: Final = 3
 MAX_WEIGHT: Final = 1_000_000
 MAX_TOTAL: Final = 2**32 - 1
 """Of the weights of a locality's endpoints, and of all localities."""

@@ -8,8 +8,8 @@ proto3's JSON; the clusters that are named are those of `clusters.py`: `SERVICE`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from pannier.shared.duration import milliseconds
 from pannier.shared.toml_position import Path
@@ -45,14 +45,74 @@ def route_configuration(
 ) -> tuple[Json, Sequence[Unmapped]]:
     """The routes of calls to `services` and to the hosts that routes lead from, for one kind of clients, and what does
     not arrive at either."""
-    found = Findings()
-    routes = [_Told(route, where, _matches(route, where, found, client)) for route, where in _outbound(policy)]
-    known = frozenset(services)
-    virtual_hosts = []
-    for host in dict.fromkeys([*services, *_hosts(routes, found)]):
-        if entries := [*_entries(policy, host, routes, found, client, is_service=host in known)]:
-            virtual_hosts.append(_virtual_host(policy, host, entries, found, is_service=host in known))
-    return {"name": name, "virtual_hosts": virtual_hosts}, found.all()
+    hosts = VirtualHosts(policy, client)
+    told = [hosts.of_service(service) for service in dict.fromkeys(services)]
+    told += hosts.others(frozenset(services))
+    return {"name": name, "virtual_hosts": told}, hosts.unmapped
+
+
+class Shared(dict[str, Any]):
+    """A route that stands in several virtual hosts as it is: the same object in all of them."""
+
+
+class VirtualHosts:
+    """Those of a policy, for one kind of clients; each is made when it is asked for, and what all have is made once."""
+
+    def __init__(self, policy: Policy, client: Client = "envoy") -> None:
+        self._policy = policy
+        self._client = client
+        self._found = found = Findings()
+        self._routes = [
+            _Told(route, where, _matches(route, where, found, client)) for route, where in _outbound(policy)
+        ]
+        self._hosts = _hosts(self._routes, found)
+        self._shared: dict[Path, Sequence[Json]] = {}  # entries that are the same for all hosts, by the route's place
+
+    @property
+    def unmapped(self) -> Sequence[Unmapped]:
+        """What does not arrive, of what has been asked for."""
+        return self._found.all()
+
+    def of_service(self, service: str) -> Json:
+        """The virtual host of a service. What matches no route goes to it."""
+        host = _host(service, [*self._entries(service, is_service=True), *self._of(service, _REST)])
+        limits = self._policy.limits(service)
+        limit = None if limits is None else limits.rate_limit
+        where = (*limits_of(self._policy, service), "rate_limit")
+        if (settings := filters.rate_limit(limit, service, where, self._found)) is not None:
+            host["typed_per_filter_config"] = {filters.RATE_LIMIT: settings}
+        return host
+
+    def others(self, services: Collection[str]) -> Sequence[Json]:
+        """Those of hosts that routes lead from, and that are none of the services."""
+        found = []
+        for host in self._hosts:
+            if host not in services and (entries := [*self._entries(host, is_service=False)]):
+                found.append(_host(host, entries))
+        return found
+
+    def _entries(self, host: str, *, is_service: bool) -> Iterator[Json]:
+        for told in self._routes:
+            route = told.route
+            if not any(_applies(one, host) for one in route.hosts):
+                continue
+            if route.to or route.redirect:
+                if told.where not in self._shared:
+                    self._shared[told.where] = [Shared(entry) for entry in self._of(host, told)]
+                yield from self._shared[told.where]
+            elif is_service:
+                yield from self._of(host, told)
+            elif ANY not in route.hosts:
+                where = (*told.where, "hosts")
+                self._found.add(where, host, "no service of that name is there, and the route says none")
+
+    def _of(self, host: str, told: _Told) -> Sequence[Json]:
+        return [*_Entry(self._policy, host, told, self._found, self._client).entries()]
+
+
+def _host(name: str, entries: Sequence[Json]) -> Json:
+    domains = [name] if name.startswith("*") else [name, f"{name}:*"]
+    return {"name": name, "domains": domains, "routes": entries}
 
 
 def targets(configuration: Json) -> frozenset[str]:
@@ -89,6 +149,8 @@ def _hosts(routes: Sequence[_Told], found: Findings) -> Sequence[str]:
         for host in map(str.lower, told.route.hosts):
             if _HOST.fullmatch(host):
                 hosts[host] = None
+                if host.startswith("*") and host != ANY:
+                    found.add((*told.where, "hosts"), f"{host} with a port", "a pattern of theirs has no end")
             else:
                 found.add((*told.where, "hosts"), host, "no name of a host")
     return sorted(hosts, key=lambda host: (host == ANY, host.startswith("*"), -len(host), host))
@@ -100,40 +162,11 @@ def _applies(host: str, to: str) -> bool:
     return host in (ANY, to) or (host.startswith("*") and to != ANY and to.endswith(host[1:]))
 
 
-def _virtual_host(policy: Policy, host: str, entries: Sequence[Json], found: Findings, *, is_service: bool) -> Json:
-    described: Json = {
-        "name": host,
-        "domains": [host] if host.startswith("*") else [host, f"{host}:*"],
-        "routes": entries,
-    }
-    if is_service and (limits := policy.limits(host)) is not None:
-        where = (*limits_of(policy, host), "rate_limit")
-        if (limit := filters.rate_limit(limits.rate_limit, host, where, found)) is not None:
-            described["typed_per_filter_config"] = {filters.RATE_LIMIT: limit}
-    return described
-
-
-def _entries(
-    policy: Policy, host: str, routes: Sequence[_Told], found: Findings, client: Client, *, is_service: bool
-) -> Iterator[Json]:
-    for told in routes:
-        route = told.route
-        if not any(_applies(one, host) for one in route.hosts):
-            continue
-        if route.to or route.redirect or is_service:
-            yield from _Entry(policy, host, told, found, client).entries()
-        elif ANY not in route.hosts:
-            found.add((*told.where, "hosts"), host, "no service of that name is there, and the route says none")
-    if is_service:
-        yield from _Entry(policy, host, _REST, found, client).entries()
-
-
 class _Entry:
     """One route of ours, for one host."""
 
     def __init__(self, policy: Policy, host: str, told: _Told, found: Findings, client: Client) -> None:
         self._policy = policy
-        self._host = host
         self._route, self._where, self._matches = told
         self._found = found
         self._client: Client = client
@@ -247,9 +280,9 @@ class _Entry:
                 self._one_for_all((*limits_of(policy, other), "retry"))
         for name in self._services:
             limits = policy.limits(name)
-            if limits is not None and limits.rate_limit is not None and name != self._host:
+            if limits is not None and limits.rate_limit is not None and self._route.to and self._route.hosts != [name]:
                 where = (*limits_of(policy, name), "rate_limit")
-                what = f"calls by route {self._route.name} from {self._host}"
+                what = f"calls by route {self._route.name} from other hosts"
                 self._found.add(where, what, "a bucket is that of the host that is asked for")
 
     def _one_for_all(self, where: Path) -> None:

@@ -22,6 +22,7 @@ from pannier.sidecars.pilot.grpc.call import Call, Code, GrpcError, Handler
 from pannier.sidecars.pilot.registry import Registry
 from pannier.sidecars.pilot.xds.ads import Asked, AskedAll, Delta, Refused, StateOfTheWorld, Stream
 from pannier.sidecars.pilot.xds.catalogue import Catalogue, NoPolicies, Policies, Shape
+from pannier.sidecars.pilot.xds.listeners import OUTBOUND
 from pannier.sidecars.pilot.xds.node import Node, node_of
 from pannier.sidecars.pilot.xds.resources import Response, Type
 from pannier.sidecars.pilot.xds.schema import MESSAGES
@@ -69,8 +70,16 @@ class ClientStatus(msgspec.Struct, frozen=True):
     types: Sequence[TypeStatus]
 
 
+class Answers(msgspec.Struct, frozen=True):
+    """How many responses of a type were accepted, and how many rejected."""
+
+    accepted: int = 0
+    rejected: int = 0
+
+
 class XdsStatus(msgspec.Struct, frozen=True):
-    """Counts are of this pilot since it has begun; `left_out` are addresses that no client could call, by service."""
+    """Counts are of this pilot since it has begun; `left_out` are addresses that no client could call, by service;
+    `answers` are by type, of all clients that there have been."""
 
     clients: Sequence[ClientStatus]
     streams: int
@@ -79,6 +88,7 @@ class XdsStatus(msgspec.Struct, frozen=True):
     rejected: int
     refused: Mapping[str, int]
     left_out: Mapping[str, Sequence[str]]
+    answers: Mapping[str, Answers] = {}
 
 
 class Xds:
@@ -95,6 +105,7 @@ class Xds:
         self.catalogue = Catalogue(registry, policies or NoPolicies())
         self.clock = clock
         self.streams = self.sent = self.accepted = self.rejected = 0
+        self.answers = {kind: Answers() for kind in Type}
         self.refused: dict[str, int] = {}
         self.followers: dict[str, dict[_Session, None]] = {}  # by service, of its endpoints
         self._registry = registry
@@ -102,7 +113,7 @@ class Xds:
         self._begun = False
         fanout.join(EVERY, self)
 
-    def handlers(self) -> Mapping[str, Handler]:
+    def handlers(self) -> dict[str, Handler]:
         """Calls, by their path."""
         return {
             f"{SERVICE}DeltaAggregatedResources": self._delta,
@@ -122,11 +133,12 @@ class Xds:
             for session in tuple(self.followers.get(service, ())):
                 session.endpoints_changed(service)
 
-    def policies_changed(self) -> None:
-        """The policy of any stage is another."""
-        self.catalogue.policies_changed()
+    def policy_changed(self, stage: str) -> None:
+        """The policy of that stage is another."""
+        self.catalogue.policy_changed(stage)
         for session in tuple(self._sessions):
-            session.everything_changed()
+            if session.stage == stage:
+                session.everything_changed()
 
     def statistics(self) -> Sequence[ClientStatus]:
         """Who is connected, by node."""
@@ -142,6 +154,7 @@ class Xds:
             self.rejected,
             dict(self.refused),
             dict(self.catalogue.left_out),
+            {kind.name.lower(): answers for kind, answers in self.answers.items()},
         )
 
     async def _delta(self, call: Call) -> None:
@@ -174,6 +187,8 @@ class Xds:
         finally:
             del self._sessions[session]
             session.follow(())
+            if all(other.stage != session.stage for other in self._sessions):
+                self.catalogue.forget_stage(session.stage)
 
     def _count(self, why: str) -> None:
         self.refused[why] = self.refused.get(why, 0) + 1
@@ -199,6 +214,10 @@ class _Session:
     def name(self) -> str:
         return f"{self._node.id or 'a client without an id'} ({self._call.peer})"
 
+    @property
+    def stage(self) -> str:
+        return self._node.shape.stage
+
     async def run(self) -> None:
         """Until the client sends no more."""
         wire = await self._call.receive()
@@ -221,12 +240,15 @@ class _Session:
 
     def services_changed(self, service: str) -> None:
         """It has come or gone, or is spoken to in another way."""
-        stream = self._stream
+        stream, catalogue = self._stream, self._xds.catalogue
         if stream is None:
             return
-        stream.changed(Type.CLUSTER, self._xds.catalogue.cluster_names(self._node.shape.stage, service))
-        for kind in (Type.LISTENER, Type.ROUTES):
-            stream.changed(kind, None)
+        stream.changed(Type.CLUSTER, catalogue.cluster_names(self.stage, service))
+        if catalogue.offering(self._node.shape).concerns(service):
+            listeners = stream.topics.get(Type.LISTENER)
+            names = () if listeners is None else listeners.names
+            stream.changed(Type.LISTENER, [name for name in names if name.partition(":")[0] == service])
+            stream.changed(Type.ROUTES, [service, OUTBOUND])
         self._wake.set()
 
     def endpoints_changed(self, service: str) -> None:
@@ -290,8 +312,12 @@ class _Session:
         self._ask(stream, request)
         for kind, topic in stream.topics.items():
             acked, nacked = before.get(kind, (0, 0))
-            self._xds.accepted += topic.acked - acked
-            self._xds.rejected += topic.nacked - nacked
+            accepted, rejected = topic.acked - acked, topic.nacked - nacked
+            self._xds.accepted += accepted
+            self._xds.rejected += rejected
+            if accepted or rejected:
+                counted = self._xds.answers[kind]
+                self._xds.answers[kind] = Answers(counted.accepted + accepted, counted.rejected + rejected)
             if topic.nacked > nacked:
                 _log.warning("%s rejects %s: %s", self.name, kind.name.lower(), topic.error)
         if (endpoints := stream.topics.get(Type.ENDPOINTS)) is not None:

@@ -23,20 +23,23 @@ class Share(NamedTuple):
 
 
 def shares(policy: Policy, targets: Mapping[str, int]) -> Sequence[Share]:
-    """Who gets how much; a target that is a service with a split counts as its subsets. Empty if all weights are 0."""
-    parts: dict[str, Fraction] = {}
+    """Who gets how much; a target that is a service with a split counts as its subsets. Empty if all weights are 0.
+
+    The weights are those that were said, where nothing is split twice.
+    """
+    splits = {target: policy.service(target).split for target in targets if "/" not in target}
+    whole = lcm(*(sum(split.values()) or 1 for split in splits.values()))
+    parts: dict[str, int] = {}
     for target, weight in targets.items():
-        service, slash, _ = target.partition("/")
-        split = {} if slash else policy.service(service).split
+        split = splits.get(target, {})
         total = sum(split.values())
         if not total:
-            parts[target] = parts.get(target, Fraction(0)) + weight
+            parts[target] = parts.get(target, 0) + weight * whole
         for subset, share in split.items() if total else ():
-            name = f"{service}/{subset}"
-            parts[name] = parts.get(name, Fraction(0)) + Fraction(weight * share, total)
+            name = f"{target}/{subset}"
+            parts[name] = parts.get(name, 0) + weight * share * whole // total
     parts = {name: part for name, part in parts.items() if part}
-    scale = Fraction(lcm(*(part.denominator for part in parts.values())) if parts else 1)
-    whole = sum(parts.values(), Fraction(0))
-    if whole * scale > MOST:
-        scale = PARTS / whole
+    if len(targets) == 1 and len(parts) == 1:
+        parts = dict.fromkeys(parts, 1)
+    scale = Fraction(PARTS, sum(parts.values())) if sum(parts.values()) > MOST else Fraction(1)
     return [Share(name, name.partition("/")[0], max(round(part * scale), 1)) for name, part in parts.items()]

@@ -28,14 +28,15 @@ class Offer(Protocol):
 @dataclass(slots=True)
 class Difference:
     """Between what is and what a client knows. `absent` are names that it asks for and that do not exist; `removed` do
-    not exist any more."""
+    not exist any more. `owed`: it is to be told even that there is nothing."""
 
     told: list[Resource] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
+    owed: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.told or self.absent or self.removed)
+        return bool(self.told or self.absent or self.removed or self.owed)
 
 
 class Topic:
@@ -57,11 +58,12 @@ class Topic:
         self._asked: set[str] = set()  # are answered also if nothing has changed
         self._stale: set[str] = set()  # may have changed
         self._all_stale = False
+        self._owed = False  # an answer, although it may be empty: who has asked for all there is waits for one
         self._nacks = 0  # one after the other
 
     @property
     def dirty(self) -> bool:
-        return bool(self._all_stale or self._asked or self._stale)
+        return bool(self._all_stale or self._asked or self._stale or self._owed)
 
     def follows(self, name: str) -> bool:
         return self.wildcard or name in self.names
@@ -80,7 +82,7 @@ class Topic:
             self._stale.add(name)
 
     def subscribe_all(self) -> None:
-        self.wildcard = self._all_stale = True
+        self.wildcard = self._all_stale = self._owed = True
 
     def unsubscribe(self, names: Iterable[str]) -> None:
         """Of who follows all there is, a name that he gives back is told once more: he may have dropped it."""
@@ -112,7 +114,7 @@ class Topic:
 
     def difference(self, offer: Offer) -> Difference:
         """What there is to tell. What is found to be no news is not looked at again until it is touched."""
-        found = Difference()
+        found = Difference(owed=self._owed)
         there = offer.names(self.kind) if self.wildcard else ()
         if self._all_stale:
             self._stale.update(there, self.names, self.known)
@@ -140,6 +142,7 @@ class Topic:
             self._done(one.name)
         self.tell_gone(gone)
         self.outstanding, self.since = response, now
+        self._owed = False
         self.sent += 1
 
     def tell_gone(self, names: Iterable[str]) -> None:

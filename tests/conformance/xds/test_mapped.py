@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pytest
 from pannier.sidecars.pilot.policy import Policy
@@ -13,10 +13,12 @@ from pannier.sidecars.resilience import config as resilience
 from pannier.sidecars.traffic import config as traffic
 from pannier.sidecars.traffic.config import Headers, Match, Redirect, Rewrite, Route, Text
 
-from tests.conformance.conversations import hang, hang_up
+from tests.conformance.conversations import hang, hang_up, held
 from tests.conformance.sides import CALLEE, Instance, Side, Sides
 from tests.conformance.test_splitting import SUBSETS, V1, V2, ask_many, assert_share
 from tests.conformance.xds.mapped import start_mapped
+from tests.proxy.origin import Origin
+from tests.proxy.process import wait_until
 from tests.proxy.wire import answer
 
 UNAVAILABLE = "503 Service Unavailable"
@@ -381,3 +383,75 @@ def test_the_same_timeouts_hold(mapped: Mapped) -> None:
         return seen
 
     assert both.agree(observe) == [((504, "UT"), 3), ((504, "UT"), 1)]
+
+
+def test_the_same_bucket_is_emptied(mapped: Mapped) -> None:
+    limit = resilience.RateLimit(max=3, fill=1, interval="1h")
+    both = mapped(limits=only(resilience.Service(failure_policy="none", rate_limit=limit)))
+
+    def observe(side: Side) -> tuple[list[int], bool, list[int]]:
+        answers = [side.ask() for _ in range(5)]
+        said = any(name.lower().endswith("ratelimit-limit") for name, _ in answers[-1].fields)
+        return [got.status for got in answers], said, side.attempts()
+
+    assert both.agree(observe) == ([200, 200, 200, 429, 429], True, [3])
+
+
+def test_so_many_requests_are_under_way(mapped: Mapped) -> None:
+    """The lower of the two limits holds."""
+    service = resilience.Service(
+        failure_policy="none", bulkhead=resilience.Bulkhead(concurrent=2), resources=resilience.Resources(requests=5)
+    )
+    both = mapped(limits=only(service))
+
+    def observe(side: Side) -> list[tuple[int, str | None]]:
+        (origin,) = side.origins[CALLEE]
+        with held(origin):
+            wires = [side.start() for _ in range(2)]
+            origin.wait_requests(2)
+            refused = side.verdict(side.ask())
+        served = [side.verdict(wire.read_answer()) for wire in wires]
+        for wire in wires:
+            wire.close()
+        return [refused, *served]
+
+    assert both.agree(observe) == [(503, "UO"), (200, None), (200, None)]
+
+
+@pytest.mark.parametrize("policy", ["outlier", "breaker"])
+def test_who_fails_in_a_row_is_left_out(mapped: Mapped, policy: Literal["outlier", "breaker"]) -> None:
+    service = resilience.Service(
+        failure_policy=policy,
+        retry=resilience.Retry(attempts=0),
+        outlier=resilience.Outlier(consecutive_5xx=4, max_ejected_percent=50),
+        breaker=resilience.Breaker(consecutive_failures=4, penalty_min="60s"),
+    )
+    both = mapped(
+        [Instance()] * 2,
+        routes=traffic.Config(services={CALLEE: traffic.Service(balance="round_robin")}),
+        limits=only(service),
+    )
+
+    def observe(side: Side) -> bool:
+        bad, good = side.origins[CALLEE]
+
+        def spares(*origins: Origin) -> bool:
+            """Whether some requests come to none of them; Envoy's worker hears of an ejection a moment later."""
+            before = [len(origin.requests) for origin in origins]
+            for _ in range(4):
+                side.ask()
+            return [len(origin.requests) for origin in origins] == before
+
+        bad.answer = lambda _: answer(status=UNAVAILABLE)
+        wait_until(lambda: spares(bad))
+        assert {side.ask().status for _ in range(4)} == {200}
+        good.answer = bad.answer
+        if policy == "breaker":
+            wait_until(lambda: spares(bad, good))
+        else:
+            for _ in range(20):
+                side.ask()
+        return spares(bad, good)
+
+    # Nobody is left where breakers are open; an ejection leaves the last one in.
+    assert both.agree(observe) == (policy == "breaker")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pannier.shared.instances import EVERY, State
-from pannier.shared.pilot_stream import Changed, Current, Gone, Instance, Told
-from pannier.sidecars.discovery.mirror import SETBACK_SECONDS, Heard, Mirror
+from pannier.shared.pilot_stream import Changed, Current, Found, Gone, Instance, Told
+from pannier.sidecars.discovery.mirror import PATIENCE_SECONDS, Heard, Mirror
 
 
 def one(name: str, *, epoch: int = 1, revision: int = 1, state: State = State.UP, service: str = "orders") -> Instance:
@@ -103,15 +104,16 @@ def test_an_empty_or_halved_list_ends_nobody_and_asks(left: str) -> None:
     assert doubted(found) == missing
     assert {name for _, name in heard.missing} == missing
     assert "used until probes fail" in heard.alarm
-    explained = found.changed(changed(5, gone=[Gone(name, 1, final=True) for name in sorted(missing)]), 0.0)
+    explained = found.found(Found("orders", (), [Gone(name, 1, final=True) for name in sorted(missing)]), 0.0)
     assert explained == Heard(True)
+    assert found.known(["orders"]) == {"orders": 5}, "it says nothing of others"
     assert there(found) == set(left)
 
 
 def test_a_tombstone_that_nobody_knows_explains_nothing() -> None:
     found = mirror("a", "b")
     found.told(told(5), 0.0)
-    found.changed(changed(5, gone=[Gone("a", 0), Gone("b", 0)]), 0.0)
+    found.found(Found("orders", (), [Gone("a", 0), Gone("b", 0)]), 0.0)
     assert there(found) == doubted(found) == {"a", "b"}
 
 
@@ -124,9 +126,9 @@ def test_whom_the_pilot_tells_again_is_doubted_no_more() -> None:
 
 def test_a_service_that_is_not_listed_any_more_is_missing() -> None:
     found = mirror("a")
-    assert found.current(Current(9, ["orders"])) == Heard()
-    assert found.current(Current(9, None)) == Heard()
-    heard = found.current(Current(9, []))
+    assert found.current(Current(["orders"])) == Heard()
+    assert found.current(Current(None)) == Heard()
+    heard = found.current(Current([]))
     assert heard.missing == (("orders", "a"),)
     assert doubted(found) == {"a"}
 
@@ -135,14 +137,78 @@ def test_a_service_that_is_not_listed_any_more_is_missing() -> None:
 def test_a_pilot_that_is_behind_is_believed_only_when_it_stays_so() -> None:
     found = mirror("a", "b")
     found.changed(changed(10, one("c", revision=10)), 0.0)
-    assert found.changed(changed(3, one("d"), gone=[Gone("a", 1, final=True)]), 0.0) == Heard(behind=True)
+    assert found.changed(changed(3, one("d"), gone=[Gone("a", 1, final=True)]), 0.0) == Heard(old=True)
     old = told(3, one("z"))
-    assert found.told(old, 1.0) == Heard(behind=True)
-    assert found.told(old, SETBACK_SECONDS) == Heard(behind=True)
+    assert found.told(old, 1.0) == Heard(old=True)
+    assert found.told(old, PATIENCE_SECONDS) == Heard(old=True)
     assert there(found) == {"a", "b", "c"}
-    assert found.told(old, 1.0 + SETBACK_SECONDS).changed
+    assert found.told(old, 1.0 + PATIENCE_SECONDS).changed
     assert there(found) == {"a", "b", "c", "z"}
     assert doubted(found) == {"a", "b", "c"}
+
+
+def test_patience_begins_anew_with_each_word_that_is_new_and_each_connection() -> None:
+    found = mirror("a")
+    found.changed(changed(10), 0.0)
+    assert found.told(told(3), 1.0) == Heard(old=True)
+    found.changed(changed(11), 2.0)
+    assert found.told(told(3), 100.0) == Heard(old=True)
+    found.connected()
+    assert found.told(told(3), 200.0) == Heard(old=True)
+
+
+def test_a_store_that_was_set_back_is_believed_with_its_smaller_epochs() -> None:
+    found = Mirror(0.0)
+    found.told(told(50, one("a", epoch=37), one("b", epoch=9)), 0.0)
+    found.told(Told("orders", 2, [one("a", epoch=1, revision=2)], anew=True), 0.0)
+    lease = found.leases.get(("orders", "a"))
+    assert lease is not None and lease.registration.epoch == 1
+    assert doubted(found) == {"b"}
+    assert found.known(["orders"]) == {"orders": 2}
+
+
+def test_who_was_given_up_and_comes_back_elsewhere_is_there() -> None:
+    found = mirror("a", "b")
+    moved = msgspec.structs.replace(one("a"), address="10.9.9.9:80")
+    found.changed(changed(2, moved), 0.0)
+    lease = found.leases.get(("orders", "a"))
+    assert lease is not None and lease.registration.address == "10.9.9.9:80"
+
+
+def test_whom_the_pilot_doubts_is_probed_until_it_does_not() -> None:
+    found = mirror("a")
+    found.changed(changed(1, msgspec.structs.replace(one("a"), suspect=True)), 0.0)
+    assert doubted(found) == {"a"}
+    found.changed(changed(1, one("a")), 0.0)
+    assert doubted(found) == set()
+
+
+def test_who_is_not_up_saves_nobody_from_being_the_last() -> None:
+    found = Mirror(0.0)
+    found.told(told(1, one("a"), one("b", state=State.DOWN), one("c", state=State.STARTING)), 0.0)
+    found.changed(changed(2, gone=[Gone("a", 1)]), 0.0)
+    assert doubted(found) == {"a"}
+
+
+def test_halves_that_follow_one_another_are_more_than_half() -> None:
+    found = mirror("a", "b", "c", "d")
+    for revision, name in enumerate("abcd", start=2):
+        found.changed(changed(revision, gone=[Gone(name, 1)]), 1.0)
+    assert there(found) == doubted(found) == {"c", "d"}
+    found.changed(changed(9, one("a"), one("b"), one("c"), one("d")), 2.0)
+    found.changed(changed(10, gone=[Gone("a", 1)]), 60.0)
+    assert there(found) == {"b", "c", "d"}, "in another window"
+
+
+@pytest.mark.parametrize("first", ["doubted", "taken"])
+def test_an_address_that_was_given_away_vouches_for_nobody(first: str) -> None:
+    found = mirror("a", "b")
+    other = msgspec.structs.replace(one("z", service="payments"), address=one("a").address)
+    steps = [lambda: found.told(told(2, one("b")), 0.0), lambda: found.told(told(2, other, service="payments"), 0.0)]
+    for step in steps if first == "doubted" else reversed(steps):
+        step()
+    assert there(found) == {"b", "z"}
+    assert doubted(found) == set()
 
 
 def test_what_finds_no_room_is_said() -> None:
@@ -160,7 +226,7 @@ _says = st.one_of(
         st.sets(_names),
         st.lists(st.tuples(_names, st.integers(0, 2), st.just(False)), max_size=5),
     ),
-    st.builds(lambda services: Current(1, services), st.sampled_from([[], ["orders"]])),
+    st.builds(Current, st.sampled_from([[], ["orders"]])),
 )
 
 

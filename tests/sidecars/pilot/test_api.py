@@ -20,6 +20,8 @@ from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
 
+from tests.sidecars.pilot.described import conforms
+
 A = "/v1/instances/orders/a"
 HERE = {"address": "10.0.0.1", "port": 80}
 
@@ -38,7 +40,9 @@ class Pilot:
         sent = tuple((name.replace("_", "-"), value) for name, value in headers.items())
         response = await (api or self.api).handle(Request(method, target, sent, data))
         assert isinstance(response, Response)
-        return response.status, json.loads(response.body)
+        said = json.loads(response.body)
+        conforms(method, target, response.status, said)
+        return response.status, said
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.store import Store
 from pannier.sidecars.pilot.stream import Streams
 
+from tests.sidecars.pilot.described import conforms
+
 ORDERS = "/v1/config/staging/orders"
 STAGING = "/v1/policy/staging"
 SPLIT = {"services": {"orders": {"subsets": {"v1": {"version": "1"}}, "split": {"v1": 100}}}}
@@ -42,7 +44,9 @@ class Pilot:
         data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
         response = await (api or self.api).handle(Request(method, target, tuple(headers.items()), data))
         assert isinstance(response, Response)
-        return response.status, json.loads(response.body)
+        said = json.loads(response.body)
+        conforms(method, target, response.status, said)
+        return response.status, said
 
 
 @pytest.fixture
@@ -203,6 +207,10 @@ async def test_a_policy_that_is_not_understood_leaves_the_one_before(pilot: Pilo
         ("POST", f"{ORDERS}/rollback", {"to": 1}, 404),
         ("PATCH", STAGING, {}, 405),
         ("PUT", STAGING, [], 400),
+        ("PUT", STAGING, b"[" * 60_000, 400),
+        ("PUT", STAGING, b'{"traffic":' * 5_000 + b"1" + b"}" * 5_000, 400),
+        ("PUT", ORDERS, b'{"values":' * 5_000, 400),
+        ("PUT", ORDERS, b'{"values": {"a": "\\ud800"}}', 400),
         ("PUT", STAGING, {"comment": "x" * 201}, 400),
     ],
 )

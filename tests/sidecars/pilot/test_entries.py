@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pytest
 from hypothesis import given
@@ -141,34 +141,6 @@ def test_what_is_said_twice_in_a_row_is_said_once(said: list[Word]) -> None:
         held = SAID[word](held, epoch).write or held
         again = SAID[word](held, epoch)
         assert again.write is None or again.write == held
-
-
-def naive(said: list[Word]) -> Any:
-    """A registry without epochs, as streams that deregister at their end have it: the last word counts."""
-    held: Any = None
-    for word, epoch in said:
-        held = f"10.0.0.{epoch}:80" if word == "register" else None if word in {"leave", "give up"} else held
-    return held
-
-
-RACES = {
-    "the late disconnect of the old life": [("register", 1), ("register", 2), ("leave", 1)],
-    "the delayed registration of the old life": [("register", 2), ("register", 1)],
-    "an old life that is given up late": [("register", 1), ("register", 2), ("give up", 1)],
-    "a renewal that arrives after the end": [("register", 2), ("leave", 2), ("register", 2)],
-}
-
-
-@pytest.mark.parametrize("race", RACES)
-def test_the_races_of_registries_without_epochs_happen_there_and_not_here(race: str) -> None:
-    said = RACES[race]
-    held: Entry | None = None
-    for word, epoch in said:
-        held = SAID[word](held, epoch).write or held
-    assert held is not None and held.epoch == 2
-    right = None if held.gone else held.address
-    assert right == (None if race == "a renewal that arrives after the end" else NEW.address)
-    assert naive(said) != right
 
 
 def test_the_next_life_has_the_next_epoch() -> None:

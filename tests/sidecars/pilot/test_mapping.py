@@ -256,13 +256,22 @@ def about(report: list[Unmapped], place: str, client: str) -> bool:
     )
 
 
+def place_of(field: str) -> str:
+    """Where a field is, in the base."""
+    for every, one in (
+        ("[]", ".0"),
+        ("services.*", "services.orders"),
+        ("headers.*", "headers.x-a"),
+        ("query.*", "query.a"),
+    ):
+        field = field.replace(every, one)
+    return field
+
+
 def cases(field: str) -> tuple[Policy, Policy, str]:
     """A policy before and after the change of a field, and where that is."""
     value, beside = CASES[field]
-    place = field.replace("[]", ".0")
-    place = (
-        place.replace("services.*", "services.orders").replace("headers.*", "headers.x-a").replace("query.*", "query.a")
-    )
+    place = place_of(field)
     texts = {path: text for path, text in beside.items() if path.endswith(".exact")}
     others = {path: text for path, text in beside.items() if path not in texts}
     changed = {**others, place: value}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,36 +12,30 @@ import trio
 import trio.testing
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.sidecars.pilot import sqlite
+from pannier.sidecars.pilot import zookeeper as zookeeper_module
 from pannier.sidecars.pilot.etcd import EtcdStore
 from pannier.sidecars.pilot.sqlite import open_sqlite
 from pannier.sidecars.pilot.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, Conflict, Item, Store
-
-from tests.sidecars.pilot.real_etcd import running_etcd
+from pannier.sidecars.pilot.zookeeper import ZooKeeperStore
+from pannier.sidecars.pilot.zookeeper_session import open_session
 
 Open = Callable[[], AbstractAsyncContextManager[Store]]
 
 
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], int]]:
-    """The port of an etcd with one member, once its program is known."""
-    with ExitStack() as stack:
-        started: dict[str, int] = {}
-
-        def port(program: str) -> int:
-            if program not in started:
-                started[program] = stack.enter_context(running_etcd(program, tmp_path_factory.mktemp("etcd")))
-            return started[program]
-
-        yield port
+@asynccontextmanager
+async def opened_zookeeper(member: tuple[str, int], root: str) -> AsyncIterator[Store]:
+    async with open_session([member]) as session:
+        yield ZooKeeperStore(session, root=root)
 
 
-@pytest.fixture(params=["sqlite", "etcd"])
+@pytest.fixture(params=["sqlite", "etcd", "zookeeper"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Opens the store, and the same one again."""
     if request.param == "sqlite":
         return lambda: open_sqlite(tmp_path / "store")
-    program = request.getfixturevalue("require_peer")("etcd")
-    member = ("127.0.0.1", request.getfixturevalue("etcd")(program))
+    member = request.getfixturevalue(request.param)
+    if request.param == "zookeeper":
+        return lambda: opened_zookeeper(member, str(tmp_path))
     return lambda: nullcontext(EtcdStore([member], root=f"{tmp_path}/"))
 
 
@@ -150,6 +144,8 @@ async def test_a_watch_from_where_the_store_has_never_been_says_so(opened: Open)
 
 async def test_a_watch_that_comes_back_too_late_says_so(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "KEPT", 3)
+    monkeypatch.setattr(zookeeper_module, "KEPT", 3)
+    monkeypatch.setattr(zookeeper_module, "TRIMMED_EVERY", 1)
     async with opened() as store:
         version = ABSENT
         versions = [version := await store.swap("a", b"%d" % number, version) for number in range(6)]

@@ -10,6 +10,8 @@
 //! - `restart`: answered when everybody has lost his connection and knows everything again;
 //! - `slow COUNT`: so many more follow everything, and read nothing; `gone`: how many of them were let go.
 //!
+//! With `--xds` they follow over delta ADS instead, on a connection of its own.
+//!
 //! A change counts from its sending until a follower has it or a newer one: what is overtaken is not left out.
 
 mod followed;
@@ -18,8 +20,10 @@ mod link;
 mod message;
 mod msgpack;
 mod plan;
+mod protobuf;
 mod random;
 mod tally;
+mod xds;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -39,9 +43,11 @@ use message::{Said, put_follow, put_ping, said};
 use plan::{Plan, service_of};
 use random::Random;
 use tally::Tally;
+use xds::Xds;
 
 const COMMANDS: u64 = u64::MAX;
-const SLOW: u64 = 1 << 32;
+const SLOW: u64 = 1 << 33;
+const XDS: u64 = 1 << 32;
 const BUFFER: usize = 256 * 1024;
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 const READABLE: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
@@ -73,6 +79,7 @@ pub fn run(mut given: Arguments) -> Result<(), Box<dyn Error>> {
     let mut fleet = Fleet {
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
         address: given.required("connect")?.parse()?,
+        xds: given.text("xds").map(|text| text.parse()).transpose()?,
         token: given.text("token").unwrap_or_default(),
         ttl_ms: given.value("ttl-ms")?.unwrap_or(10_000),
         spread: given.value("spread")?.unwrap_or(10.0),
@@ -115,6 +122,7 @@ enum Task {
 struct Fleet {
     epoll: OwnedFd,
     address: Address,
+    xds: Option<Address>,
     token: String,
     ttl_ms: u64,
     spread: f64,
@@ -161,6 +169,7 @@ impl Fleet {
                             self.command(String::from_utf8_lossy(&line).trim())?;
                         }
                     }
+                    token if (XDS..SLOW).contains(&token) => self.told_over_xds((token - XDS) as usize, &mut buffer),
                     token if token >= SLOW => self.slow_has_ended((token - SLOW) as usize),
                     token => self.read_from(token as usize, &mut buffer),
                 }
@@ -364,21 +373,26 @@ impl Fleet {
     }
 
     fn dial(&mut self, index: usize, now: u64) {
-        let socket = self.address.connect();
-        let Some(host) = self.hosts.get_mut(index) else { return };
         let renewal = self.ttl_ms * 1_000_000 / 3;
-        match socket {
-            Ok(socket) => {
-                let added = epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), READABLE);
-                host.begin(Link::new(socket, &self.token), &self.own, &self.plan, self.ttl_ms, now);
-                host.renew_at = now + renewal / 2 + (self.random.fraction() * renewal as f64 / 2.0) as u64;
-                self.tally.opened.push(now);
-                if added.is_err() {
-                    self.lose(index, "the kernel takes no more connections");
-                }
-            }
-            Err(_) => self.retry(index, now),
-        }
+        let Ok((link, xds)) = self.connect(index) else {
+            self.retry(index, now);
+            return;
+        };
+        let Some(host) = self.hosts.get_mut(index) else { return };
+        host.begin(link, xds, &self.own, &self.plan, self.ttl_ms, now);
+        host.renew_at = now + renewal / 2 + (self.random.fraction() * renewal as f64 / 2.0) as u64;
+        self.tally.opened.push(now);
+    }
+
+    fn connect(&self, index: usize) -> io::Result<(Link, Option<Xds>)> {
+        let socket = self.address.connect()?;
+        epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), READABLE)?;
+        let link = Link::new(socket, &self.token);
+        let Some(address) = &self.xds else { return Ok((link, None)) };
+        let socket = address.connect()?;
+        epoll::add(&self.epoll, &socket, EventData::new_u64(XDS + index as u64), READABLE)?;
+        let xds = Xds::new(socket, &format!("host-{index}"), self.plan.followed(index).into_iter());
+        Ok((link, Some(xds)))
     }
 
     fn retry(&mut self, index: usize, now: u64) {
@@ -396,6 +410,7 @@ impl Fleet {
         self.tally.lost += 1;
         if let Some(host) = self.hosts.get_mut(index) {
             host.link = None;
+            host.xds = None;
             host.current = false;
         }
         self.retry(index, now);
@@ -407,6 +422,28 @@ impl Fleet {
             && let Err(error) = link.flush()
         {
             self.lose(index, &error.to_string());
+        } else if let Some(Err(error)) = self.hosts.get_mut(index).and_then(|host| host.xds.as_mut()).map(Xds::flush) {
+            self.lose(index, &error.to_string());
+        }
+    }
+
+    fn told_over_xds(&mut self, index: usize, buffer: &mut [u8]) {
+        let now = self.now();
+        let Some(host) = self.hosts.get_mut(index) else { return };
+        let Some(mut xds) = host.xds.take() else { return };
+        let (tally, own, behind) = (&mut self.tally, &self.own, &mut self.behind);
+        let outcome = xds.receive(buffer, |assignment| {
+            tally.frames += 1;
+            let instances = assignment.endpoints.iter().map(xds::Endpoint::told).collect();
+            let said = Said::Service { name: &assignment.name, revision: 0, instances, gone: Vec::new(), whole: true };
+            host.services_told += 1;
+            heard(host, said, own, tally, behind, now)
+        });
+        host.current = host.services_told >= host.followed.len();
+        host.xds = Some(xds);
+        match outcome {
+            Ok(bytes) => self.tally.bytes += bytes,
+            Err(error) => self.lose(index, &error.to_string()),
         }
     }
 

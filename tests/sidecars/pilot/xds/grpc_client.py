@@ -19,7 +19,12 @@ PATIENCE_S = 10.0
 def main(target: str, rate: float, concurrency: int) -> None:
     """Calls until standard input ends."""
     over, one_at_a_time = threading.Event(), threading.Lock()
-    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+
+    def end() -> None:
+        sys.stdin.read()
+        over.set()
+
+    threading.Thread(target=end, daemon=True).start()
     with grpc.insecure_channel(target) as channel, ThreadPoolExecutor(concurrency) as pool:
         who = channel.unary_unary(ECHO)
 

@@ -46,6 +46,15 @@ class Envoy:
         found: Json = json.loads(await self.get("/config_dump?include_eds"))
         return found
 
+    async def health(self, cluster: str) -> Mapping[int, str]:
+        """What it was told of a cluster's endpoints, by port."""
+        statuses = json.loads(await self.get("/clusters?format=json"))["cluster_statuses"]
+        (hosts,) = (one["host_statuses"] for one in statuses if one["name"] == cluster)
+        return {
+            host["address"]["socket_address"]["port_value"]: host["health_status"]["eds_health_status"]
+            for host in hosts
+        }
+
     async def rejected(self) -> Mapping[str, int]:
         """Updates that it did not take, where there are any."""
         return {name: count for name, count in (await self.statistics("update_rejected")).items() if count}

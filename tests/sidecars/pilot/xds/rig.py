@@ -3,13 +3,14 @@ process, so that what clients have said can be asked of it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 from pannier.shared.instances import Key, State
+from pannier.shared.unix import listen_unix
 from pannier.sidecars.pilot.entries import Entry
 from pannier.sidecars.pilot.fanout import Fanout
 from pannier.sidecars.pilot.grpc.call import Call
@@ -75,8 +76,8 @@ class Pilot:
 
 
 @asynccontextmanager
-async def pilot(folder: Path) -> AsyncIterator[Pilot]:
-    """A pilot, and all that runs for it."""
+async def pilot(folder: Path, *, port: int = 0) -> AsyncIterator[Pilot]:
+    """A pilot, and all that runs for it. What is registered stays in the folder."""
     async with open_sqlite(folder / "store.sqlite") as store, trio.open_nursery() as nursery:
         registry = Registry(store)
         await nursery.start(registry.follow)
@@ -85,13 +86,10 @@ async def pilot(folder: Path) -> AsyncIterator[Pilot]:
         nursery.start_soon(fanout.run)
         stages = Stages()
         xds = Xds(registry, fanout, stages)
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        (listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
         nursery.start_soon(serve_grpc, listener, xds.handlers())
         path = folder / "xds.sock"
-        plain = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
-        await plain.bind(str(path))
-        plain.listen(16)
-        nursery.start_soon(serve_grpc, trio.SocketListener(plain), xds.handlers())
+        nursery.start_soon(serve_grpc, listen_unix(path), xds.handlers())
         yield Pilot(registry, xds, stages, listener.socket.getsockname()[1], path)
         nursery.cancel_scope.cancel()
 
@@ -155,8 +153,3 @@ class _Started(trio.TaskStatus[list[trio.SocketListener]]):
 
     def started(self, value: object = None) -> None:
         self.whose.started(self.origin)
-
-
-def metadata_of(**said: object) -> Mapping[str, object]:
-    """The metadata of a node."""
-    return {key: value for key, value in said.items() if value is not None}

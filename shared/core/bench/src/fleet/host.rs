@@ -6,6 +6,7 @@ use super::followed::Followed;
 use super::link::Link;
 use super::message::{Register, put_follow, put_register};
 use super::plan::{Plan, address_of, instance_id, service_name};
+use super::xds::Xds;
 
 /// An instance as its host registers it.
 #[derive(Clone)]
@@ -66,8 +67,12 @@ pub struct Asked {
 pub struct Host {
     /// None while there is none.
     pub link: Option<Link>,
+    /// And the one over which it follows, if that is another.
+    pub xds: Option<Xds>,
     /// Everything that was to be told has been, on this connection.
     pub current: bool,
+    /// How many services it has been told of over xDS on this connection.
+    pub services_told: usize,
     /// When to connect, nanoseconds.
     pub dial_at: u64,
     /// How often that was tried in vain.
@@ -91,7 +96,9 @@ impl Host {
         let followed = plan.followed(number).into_iter();
         Self {
             link: None,
+            xds: None,
             current: false,
+            services_told: 0,
             dial_at,
             attempt: 0,
             followed: followed.map(|service| Followed::new(service, &plan.of_service(service))).collect(),
@@ -103,15 +110,17 @@ impl Host {
         }
     }
 
-    /// A connection begins: follows and registers everything.
-    pub fn begin(&mut self, link: Link, own: &[Own], plan: &Plan, ttl_ms: u64, now: u64) {
+    /// A connection begins: registers everything, and follows it unless there is one for that.
+    pub fn begin(&mut self, link: Link, xds: Option<Xds>, own: &[Own], plan: &Plan, ttl_ms: u64, now: u64) {
         self.link = Some(link);
+        self.xds = xds;
         self.current = false;
+        self.services_told = 0;
         self.asked.clear();
         let names: Vec<(String, u64)> =
             self.followed.iter().map(|one| (service_name(one.service), one.revision)).collect();
         let wanted: Vec<(&str, u64)> = names.iter().map(|(name, revision)| (name.as_str(), *revision)).collect();
-        if let Some(link) = &mut self.link {
+        if let (Some(link), None) = (&mut self.link, &self.xds) {
             put_follow(link.outbox(), &wanted);
         }
         self.register_all(Why::Begin, own, plan, ttl_ms, now);

@@ -102,8 +102,9 @@ pub fn put_register(out: &mut Vec<u8>, asked: &Register<'_>) {
             put_unsigned(out, number);
         }
         put_text(out, "metadata");
-        put_map(out, 3);
+        put_map(out, 4);
         put_pair(out, "stamp", &asked.stamp.to_string());
+        put_pair(out, "weight", &(asked.stamp + 1).to_string()); // what xDS tells of it
         put_pair(out, "version", "v1");
         put_pair(out, "zone", "eu-west-1a");
     });

@@ -54,6 +54,14 @@ pub fn address_of(instance: usize, epoch: u64) -> String {
     format!("10.{}.{}.{}:{}", instance >> 16 & 0xff, instance >> 8 & 0xff, instance & 0xff, 1024 + epoch % 60_000)
 }
 
+/// The id of the instance that has that address in one of its first lives, and which one.
+pub fn instance_at(host: &str, port: u64) -> Option<(String, u64)> {
+    let mut parts = host.split('.').map(str::parse::<u8>);
+    let Some(Ok(10)) = parts.next() else { return None };
+    let number = parts.try_fold(0_usize, |sum, part| part.ok().map(|part| sum << 8 | usize::from(part)))?;
+    Some((instance_id(number), port.checked_sub(1024)?))
+}
+
 /// The service that has that name.
 pub fn service_of(name: &str) -> Option<usize> {
     name.strip_prefix("service-")?.parse().ok()
@@ -66,7 +74,7 @@ pub fn instance_of(id: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Plan, instance_id, instance_of, service_name, service_of};
+    use super::{Plan, address_of, instance_at, instance_id, instance_of, service_name, service_of};
 
     #[test]
     fn every_service_has_as_many_followers() {
@@ -100,6 +108,9 @@ mod tests {
     #[test]
     fn names_are_read_back() {
         assert_eq!((service_of(&service_name(7)), instance_of(&instance_id(9_999))), (Some(7), Some(9_999)));
+        let address = address_of(70_001, 9);
+        let found = address.split_once(':').and_then(|(host, port)| instance_at(host, port.parse().ok()?));
+        assert_eq!(found, Some((instance_id(70_001), 9)));
         assert_eq!((service_of("*"), instance_of("host-x-18080")), (None, None));
     }
 }

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pannier.shared.explain import ConfigError
 from pannier.shared.profile import Endpoint as StaticEndpoint
-from pannier.sidecars.discovery.statics import SIZE_LIMIT, Look, StaticSource, parse
+from pannier.shared.statics import SIZE_LIMIT, Look, StaticSource, parse
 
 GOOD = """
 [[services.orders]]

@@ -20,12 +20,18 @@ import msgspec
 from pannier.shared.check import check
 from pannier.shared.explain import UNREADABLE, ConfigError, Problem, problem
 from pannier.shared.explain import Place as TextPlace
+from pannier.shared.instances import ServiceName
 from pannier.shared.layers import Document, parse_toml, syntax_error
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.toml_position import Positions
-from pannier.sidecars.discovery.config import StaticFile
 
 SIZE_LIMIT = 1 << 20
+
+
+class StaticFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The same `services` as a profile, in TOML or JSON."""
+
+    services: dict[ServiceName, tuple[StaticEndpoint, ...]]
 
 
 def parse(name: str, text: str) -> dict[str, tuple[StaticEndpoint, ...]]:
@@ -34,6 +40,21 @@ def parse(name: str, text: str) -> dict[str, tuple[StaticEndpoint, ...]]:
     if findings := check(data, [StaticFile]):
         raise ConfigError([problem(document, finding) for finding in findings])
     return msgspec.convert(data, StaticFile).services
+
+
+def read(path: Path) -> dict[str, tuple[StaticEndpoint, ...]]:
+    """The services in a file. Raises ConfigError, and OSError."""
+    with path.open("rb") as file:
+        data = file.read(SIZE_LIMIT + 1)
+    name = str(path)
+    if len(data) > SIZE_LIMIT:
+        raise ConfigError([Problem(TextPlace(name, 1, 1), UNREADABLE, "", f"longer than {SIZE_LIMIT} bytes")])
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Problem(TextPlace(name, line, 1), UNREADABLE, "", "not UTF-8")]) from error
+    return parse(name, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +82,7 @@ class StaticSource:
             if seen == self._seen:
                 return Look()
             self._seen = seen
-            services = parse(str(self._path), self._read())
+            services = read(self._path)
         except OSError as error:
             message = f"cannot read {self._path}: {error.strerror}; what it said last stays in force"
             if message == self._trouble:
@@ -75,18 +96,6 @@ class StaticSource:
             return Look(complaint=f"{self._path}:1: no services in it any more; what it said last stays in force")
         changed, self.services = services != self.services, services
         return Look(changed)
-
-    def _read(self) -> str:
-        with self._path.open("rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
-        name = str(self._path)
-        if len(data) > SIZE_LIMIT:
-            raise ConfigError([Problem(TextPlace(name, 1, 1), UNREADABLE, "", f"longer than {SIZE_LIMIT} bytes")])
-        try:
-            return data.decode()
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise ConfigError([Problem(TextPlace(name, line, 1), UNREADABLE, "", "not UTF-8")]) from error
 
 
 def _parse_json(name: str, text: str) -> tuple[Document, Any]:

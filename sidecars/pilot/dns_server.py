@@ -1,0 +1,150 @@
+"""DNS over UDP and TCP on one port: packets to `dns.Zone`, and what came of them.
+
+Bounded: `RATE` questions a second are answered, since whoever floods must not take the registry's time; over TCP there
+are `CONNECTIONS`, each with `IDLE_SECONDS` for the next question and for taking its answer.
+"""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from typing import Final
+
+import dns.rcode
+import msgspec
+import trio
+from pannier.shared.errors import Blame, PannierError
+from pannier.sidecars.pilot.dns import TCP_BYTES, UDP_BYTES, Zone
+
+RATE: Final = 2000
+CONNECTIONS: Final = 128
+IDLE_SECONDS: Final = 10.0
+_QUESTION_BYTES: Final = 4096
+_CHUNK: Final = 4096
+_BUFFER: Final = 256 * 1024
+_ATTEMPTS: Final = 8
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """Since the start. `dropped`: over the rate, or no question at all; `cut`: did not fit, to be asked over TCP."""
+
+    answered: int
+    refused: int
+    malformed: int
+    dropped: int
+    cut: int
+
+
+class DnsServer:
+    """One place, (host, port); port 0 is any. Bound when it is made: raises PannierError."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._listener, self._datagrams = _bound(host, port)
+        self._answered = self._refused = self._malformed = self._dropped = self._cut = 0
+        self._second = 0
+        self._taken = 0
+        self.host = host
+        self.port: int = self._listener.socket.getsockname()[1]
+
+    def statistics(self) -> Statistics:
+        return Statistics(self._answered, self._refused, self._malformed, self._dropped, self._cut)
+
+    async def serve(self, zone: Zone) -> None:
+        """Answers what that zone says, until cancelled."""
+        limiter = trio.CapacityLimiter(CONNECTIONS)
+
+        async def take(stream: trio.SocketStream) -> None:
+            try:
+                limiter.acquire_nowait()
+            except trio.WouldBlock:
+                await trio.aclose_forcefully(stream)
+                return
+            try:
+                async with stream:
+                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                        await self._converse(zone, stream)
+            finally:
+                limiter.release()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._take_datagrams, zone)
+            nursery.start_soon(trio.serve_listeners, take, [self._listener])
+
+    async def _take_datagrams(self, zone: Zone) -> None:
+        with self._datagrams:
+            while True:
+                try:
+                    packet, place = await self._datagrams.recvfrom(_QUESTION_BYTES)
+                    answer = self._answer(zone, packet, UDP_BYTES)
+                    if answer is not None:
+                        await self._datagrams.sendto(answer, place)
+                except OSError:  # of an earlier answer that nobody took, or of one that cannot be sent there
+                    await trio.lowlevel.checkpoint()
+
+    async def _converse(self, zone: Zone, stream: trio.SocketStream) -> None:
+        waiting = b""
+        while True:
+            with trio.fail_after(IDLE_SECONDS):
+                while len(waiting) < 2 or len(waiting) < (length := 2 + int.from_bytes(waiting[:2], "big")):
+                    part = b"" if len(waiting) >= 2 and length > _QUESTION_BYTES else await stream.receive_some(_CHUNK)
+                    if not part:
+                        return
+                    waiting += part
+            packet, waiting = waiting[2:length], waiting[length:]
+            answer = self._answer(zone, packet, TCP_BYTES)
+            if answer is None:
+                return
+            with trio.fail_after(IDLE_SECONDS):
+                await stream.send_all(len(answer).to_bytes(2, "big") + answer)
+
+    def _answer(self, zone: Zone, packet: bytes, most: int) -> bytes | None:
+        second = int(trio.current_time())
+        if second != self._second:
+            self._second, self._taken = second, 0
+        self._taken += 1
+        if self._taken > RATE:
+            self._dropped += 1
+            return None
+        found = zone.answer(packet, most=most)
+        if found.packet is None:
+            self._dropped += 1
+        elif found.rcode == dns.rcode.FORMERR:
+            self._malformed += 1
+        elif found.rcode == dns.rcode.REFUSED:
+            self._refused += 1
+        else:
+            self._answered += 1
+            self._cut += found.cut
+        return found.packet
+
+
+def _bound(host: str, port: int) -> tuple[trio.SocketListener, trio.socket.SocketType]:
+    """A listener and a socket for datagrams on one port, also if that is any."""
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        for attempt in range(_ATTEMPTS):
+            stream = socket.socket(family, socket.SOCK_STREAM)
+            datagrams = socket.socket(family, socket.SOCK_DGRAM)
+            try:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                stream.bind(place)
+                stream.listen(CONNECTIONS)
+                datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+                datagrams.bind((place[0], stream.getsockname()[1], *place[2:]))
+            except OSError:
+                stream.close()
+                datagrams.close()
+                if port or attempt == _ATTEMPTS - 1:
+                    raise
+                continue
+            stream.setblocking(False)
+            return trio.SocketListener(trio.socket.from_stdlib_socket(stream)), trio.socket.from_stdlib_socket(
+                datagrams
+            )
+    except OSError as error:
+        raise PannierError(
+            f"cannot answer DNS on {host}:{port}: {error.strerror or error}",
+            hint="choose another address with --dns; below port 1024 only root may",
+            blame=Blame.USAGE,
+        ) from error
+    raise AssertionError("the last attempt has raised")
