@@ -31,8 +31,12 @@ proofs: | toolchain
 sanitize: | toolchain
 	$(CORE)/table/sanitize
 
+# Those in APART have nothing in common, no port and no core, so they run beside one another.
+APART := $(addprefix tests/,model profiles shared sidecars structure supervisor)
+
 test-python: build
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile $(APART)
+	$(BIN)/python -m pytest -q tests $(addprefix --ignore=,$(APART))
 
 lint: build
 	$(BIN)/ruff check .

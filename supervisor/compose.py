@@ -43,6 +43,9 @@ from pannier.supervisor.static_slots import Word, static_slots
 SEGMENTS: Final = tuple(_native.SEGMENTS)
 """The proxy has them all; the keeper is asked for the same."""
 LOOPBACK: Final = "localhost,127.0.0.1,::1"
+XDS_FILE: Final = "GRPC_XDS_BOOTSTRAP"
+XDS_CONFIG: Final = "GRPC_XDS_BOOTSTRAP_CONFIG"
+"""What gRPC's clients read of the two: the file's name first, then the content itself."""
 PUBLIC_MODE: Final = 0o660
 PRIVATE_MODE: Final = 0o600
 """Of Unix sockets; `socket_files.py` says why."""
@@ -286,7 +289,7 @@ def _app(profile: Profile, arguments: Arguments, place: Place, ready_timeout: fl
         name="app",
         kind=Kind.APP,
         argv=arguments.command,
-        environment=app_environment(arguments, place),
+        environment=app_environment(profile, arguments, place),
         cwd=arguments.cwd,
         held=(),
         stdio=(Stdio.INHERIT, output, output),
@@ -308,7 +311,7 @@ def handed_all(plan: Plan) -> Plan:
     return msgspec.structs.replace(plan, proxy=msgspec.structs.replace(plan.proxy, held=tuple(held)))
 
 
-def app_environment(arguments: Arguments, place: Place) -> dict[str, str]:
+def app_environment(profile: Profile, arguments: Arguments, place: Place) -> dict[str, str]:
     """The caller's environment and, wherever the user set nothing, ours. Upper and lower case are one variable.
 
     No client takes a Unix socket as `HTTP_PROXY`, so then there is none.
@@ -321,11 +324,23 @@ def app_environment(arguments: Arguments, place: Place) -> dict[str, str]:
         "PANNIER_BUS": place.inside("bus.sock"),
         "PANNIER_API": place.inside("api.sock"),
         **_telemetry(arguments),
+        **({} if XDS_FILE in environment else _xds(profile, arguments)),
     }
     for name, value in () if "outbound" in place.sockets else (("HTTP_PROXY", outbound), ("NO_PROXY", LOOPBACK)):
         if name not in environment and name.lower() not in environment:
             ours |= {name: value, name.lower(): value}
     return {**ours, **environment}
+
+
+def _xds(profile: Profile, arguments: Arguments) -> dict[str, str]:
+    """Where gRPC's own clients find a pilot, if the profile says where one serves them."""
+    pilot = getattr(profile.sidecars.get("discovery"), "pilot", None)
+    if pilot is None or pilot.grpc is None:
+        return {}
+    from pannier.sidecars.pilot.xds import bootstrap
+
+    made = bootstrap.grpc(pilot.grpc, arguments.name, metadata={"stage": arguments.profile})
+    return {XDS_CONFIG: msgspec.json.encode(made).decode()}
 
 
 def without_outer(environment: Mapping[str, str]) -> dict[str, str]:
@@ -340,6 +355,8 @@ def without_outer(environment: Mapping[str, str]) -> dict[str, str]:
     if inner.get("OTEL_SERVICE_NAME") == name:
         inner.pop("OTEL_SERVICE_NAME")
         inner.pop("OTEL_RESOURCE_ATTRIBUTES", None)
+    if f'"id":"{name}"' in inner.get(XDS_CONFIG, ""):
+        inner.pop(XDS_CONFIG)
     for variable in ("PANNIER_NAME", "PANNIER_OUTBOUND", "PANNIER_BUS", "PANNIER_API"):
         inner.pop(variable, None)
     return inner

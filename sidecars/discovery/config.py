@@ -59,8 +59,9 @@ class Pilot(Struct, frozen=True, forbid_unknown_fields=True):
     this sidecar register over TCP.
 
     `advertise` is the host under which others reach this one; without it an instance whose address is the loopback's
-    or a socket's is not registered. `follow` names the services that are subscribed to, `*` is all; others follow when
-    they are asked for on `api.sock`.
+    or a socket's is not registered. `grpc` is where the pilots serve gRPC: then the app's own gRPC clients find
+    services as `xds:///orders`, without a hop. `follow` names the services that are subscribed to, `*` is all; others
+    follow when they are asked for on `api.sock`.
     """
 
     addresses: Annotated[list[Address], Meta(min_length=1, max_length=16)]
@@ -68,6 +69,7 @@ class Pilot(Struct, frozen=True, forbid_unknown_fields=True):
     advertise: (
         Annotated[str, Meta(pattern=r"^[0-9A-Za-z.:_-]{1,255}$(?!\n)", description="a host or IP address")] | None
     ) = None
+    grpc: Address | None = None
     follow: Annotated[list[FollowedName], Meta(max_length=1000)] = field(default_factory=lambda: [EVERY])
 
     def __post_init__(self) -> None:

@@ -25,27 +25,27 @@ import trio
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.http_server import Limits, serve_http
 from pannier.shared.unix import listen_unix
-from pannier.sidecars.pilot.api import Api
-from pannier.sidecars.pilot.documents import Documents
-from pannier.sidecars.pilot.documents_api import DocumentsApi
-from pannier.sidecars.pilot.etcd import EtcdStore
-from pannier.sidecars.pilot.fanout import Fanout
+from pannier.sidecars.pilot.documents.documents import Documents
+from pannier.sidecars.pilot.documents.policies import Policies
 from pannier.sidecars.pilot.grpc.registry import registry_handlers
 from pannier.sidecars.pilot.grpc.server import serve_grpc
 from pannier.sidecars.pilot.grpc.tally import Tally
-from pannier.sidecars.pilot.peers import Peers
-from pannier.sidecars.pilot.policies import Policies
-from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.sqlite import open_sqlite
-from pannier.sidecars.pilot.status import Account
-from pannier.sidecars.pilot.store import Store
-from pannier.sidecars.pilot.stream import Streams
+from pannier.sidecars.pilot.http.api import Api
+from pannier.sidecars.pilot.http.documents_api import DocumentsApi
+from pannier.sidecars.pilot.http.status import Account
+from pannier.sidecars.pilot.registry.fanout import Fanout
+from pannier.sidecars.pilot.registry.peers import Peers
+from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.etcd import EtcdStore
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
+from pannier.sidecars.pilot.stores.store import Store
+from pannier.sidecars.pilot.stream.stream import Streams
 from pannier.sidecars.pilot.xds.service import Xds
 
 if TYPE_CHECKING:
     from pannier.sidecars.pilot.bridges.opening import Bridge
-    from pannier.sidecars.pilot.dns import Zone
-    from pannier.sidecars.pilot.dns_server import DnsServer
+    from pannier.sidecars.pilot.dns.answer import Zone
+    from pannier.sidecars.pilot.dns.server import DnsServer
 
 CONNECTIONS: Final = 4096
 """Of one listener: a watcher holds one."""
@@ -161,8 +161,8 @@ async def _opened(store: Kept) -> AsyncIterator[tuple[Store, Peers | None]]:
         return
     pilot = f"{socket.gethostname()}-{secrets.token_hex(8)}"
     if isinstance(store, InZooKeeper):
-        from pannier.sidecars.pilot.zookeeper import ZooKeeperStore
-        from pannier.sidecars.pilot.zookeeper_session import open_session
+        from pannier.sidecars.pilot.stores.zookeeper import ZooKeeperStore
+        from pannier.sidecars.pilot.stores.zookeeper_session import open_session
 
         async with open_session(store.members) as session:
             zookeeper = ZooKeeperStore(session, root=store.root)
@@ -182,15 +182,15 @@ def _shown(store: Kept) -> str:
 def _dns_servers(settings: Settings) -> Sequence[DnsServer]:
     if not settings.dns:
         return ()
-    from pannier.sidecars.pilot.dns import zone_name
-    from pannier.sidecars.pilot.dns_server import DnsServer
+    from pannier.sidecars.pilot.dns.answer import zone_name
+    from pannier.sidecars.pilot.dns.server import DnsServer
 
     zone_name(settings.dns_zone)
     return [DnsServer(host, port) for host, port in settings.dns]
 
 
 def _zone(settings: Settings, registry: Registry) -> Zone:
-    from pannier.sidecars.pilot.dns import Zone, zone_name
+    from pannier.sidecars.pilot.dns.answer import Zone, zone_name
 
     name = zone_name(settings.dns_zone)
     return Zone(registry.instances, lambda: registry.view.revision, sample=random.sample, name=name)

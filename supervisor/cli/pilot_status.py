@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
-from pannier.sidecars.pilot.status import Status
+from pannier.sidecars.pilot.http.status import Status
 from pannier.supervisor.cli.output import output_option, print_json, print_table
 from pannier.supervisor.cli.pilot_client import pilot_options, the_pilot
 

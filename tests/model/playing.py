@@ -14,11 +14,11 @@ from typing import TypeAlias
 
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.shared.instances import Key, State
-from pannier.sidecars.pilot.entries import Entry
-from pannier.sidecars.pilot.entries import Verdict as Said
-from pannier.sidecars.pilot.peers import PREFIX as PILOTS
-from pannier.sidecars.pilot.registry import Outcome, Registry
-from pannier.sidecars.pilot.store import Compacted, Item, Store
+from pannier.sidecars.pilot.registry.entries import Entry
+from pannier.sidecars.pilot.registry.entries import Verdict as Said
+from pannier.sidecars.pilot.registry.peers import PREFIX as PILOTS
+from pannier.sidecars.pilot.registry.registry import Outcome, Registry
+from pannier.sidecars.pilot.stores.store import Compacted, Item, Store
 
 from tests.model.history import Call, History, Telling, Told, Verdict
 from tests.sidecars.pilot.paper import Pilot, World

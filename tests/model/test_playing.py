@@ -14,7 +14,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
 
 from tests.model.history import History
 from tests.model.invariants import violations

@@ -18,15 +18,15 @@ from pannier.sidecars.discovery.api import Api as LocalApi
 from pannier.sidecars.discovery.catalogue import Catalogue
 from pannier.sidecars.discovery.health import Thresholds
 from pannier.sidecars.discovery.table import Table
-from pannier.sidecars.pilot.api import Api as PilotApi
 from pannier.sidecars.pilot.bridges.opening import Status as BridgeStatus
-from pannier.sidecars.pilot.documents import Documents
-from pannier.sidecars.pilot.fanout import Fanout
-from pannier.sidecars.pilot.peers import Peer
-from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.sqlite import open_sqlite
-from pannier.sidecars.pilot.status import Account, Status
-from pannier.sidecars.pilot.stream import Streams
+from pannier.sidecars.pilot.documents.documents import Documents
+from pannier.sidecars.pilot.http.api import Api as PilotApi
+from pannier.sidecars.pilot.http.status import Account, Status
+from pannier.sidecars.pilot.registry.fanout import Fanout
+from pannier.sidecars.pilot.registry.peers import Peer
+from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
+from pannier.sidecars.pilot.stream.stream import Streams
 from pannier.supervisor.cli import main as cli
 from pannier.supervisor.cli.discovery import ServiceRow, by_service
 from pannier.supervisor.cli.pilot_status import overview, tables

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -101,6 +102,22 @@ def test_governance_does_not_call_through_itself() -> None:
 
 def test_secrets_of_an_outer_service_stay_outside() -> None:
     assert without_outer({"PANNIER_TOKEN": "x", "PANNIER_FDS": "a=3", "NOTIFY_SOCKET": "/x", "A": "b"}) == {"A": "b"}
+
+
+def test_an_apps_grpc_clients_find_the_pilot_that_the_profile_names() -> None:
+    pilot = discovery_config.Pilot(["10.0.0.1:18800"], grpc="10.0.0.1:18801")
+    profile = Profile(sidecars={"discovery": discovery_config.Config(pilot=pilot)})
+    variable = "GRPC_XDS_BOOTSTRAP_CONFIG"
+    app = planned(profile).app
+    assert app is not None
+    said = json.loads(app.environment[variable])
+    assert said["xds_servers"][0]["server_uri"] == "10.0.0.1:18801"
+    assert said["node"] == {"id": "orders", "metadata": {"stage": "dev"}}
+    assert variable not in without_outer(app.environment)
+    for own in ("GRPC_XDS_BOOTSTRAP", variable):
+        app = planned(profile, {own: "mine"}).app
+        assert app is not None
+        assert {name: text for name, text in app.environment.items() if name.startswith("GRPC")} == {own: "mine"}
 
 
 def test_every_installed_sidecar_is_planned_and_the_profiles_run() -> None:

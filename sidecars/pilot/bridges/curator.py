@@ -17,7 +17,7 @@ import msgspec
 from pannier.shared.instances import check_address
 from pannier.shared.profile import Address
 from pannier.sidecars.pilot.bridges.source import Found
-from pannier.sidecars.pilot.entries import Entry
+from pannier.sidecars.pilot.registry.entries import Entry
 
 MARKS: Final = "/pannier-bridge"
 MAX_BYTES: Final = 64 * 1024

@@ -27,8 +27,8 @@ from pannier.shared.instances import Key, State
 from pannier.shared.ticks import next_tick
 from pannier.sidecars.pilot.bridges.belief import Belief, Patience
 from pannier.sidecars.pilot.bridges.source import MAX_INSTANCES, Found, Source
-from pannier.sidecars.pilot.entries import Entry, instance_of, key_of, next_epoch
-from pannier.sidecars.pilot.registry import Registry
+from pannier.sidecars.pilot.registry.entries import Entry, instance_of, key_of, next_epoch
+from pannier.sidecars.pilot.registry.registry import Registry
 
 ORIGIN: Final = "origin"
 TTL_SECONDS: Final = 30.0

@@ -21,7 +21,7 @@ from pannier.shared.duration import milliseconds
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.registration import key_of
 from pannier.sidecars.pilot.bridges.inward import Inward, Inwards
-from pannier.sidecars.pilot.registry import Registry
+from pannier.sidecars.pilot.registry.registry import Registry
 
 ZOOKEEPER: Final = "zookeeper"
 SERVICES: Final = "/services"
@@ -83,7 +83,7 @@ class Bridge:
     async def _run_zookeeper(self, registry: Registry) -> None:
         from pannier.sidecars.pilot.bridges.outward import Outward
         from pannier.sidecars.pilot.bridges.zookeeper import ZooKeeperSource
-        from pannier.sidecars.pilot.zookeeper_session import open_session
+        from pannier.sidecars.pilot.stores.zookeeper_session import open_session
 
         async with open_session(self.place.hosts, lingers=True) as session, trio.open_nursery() as nursery:
             inward = Inward(registry, ZooKeeperSource(session, self.place.path, name=self.name))

@@ -37,10 +37,10 @@ from pannier.shared.instances import State
 from pannier.sidecars.pilot.bridges.belief import Patience
 from pannier.sidecars.pilot.bridges.curator import MARKS, is_ours, read_mark, same, write, write_mark
 from pannier.sidecars.pilot.bridges.inward import ORIGIN
-from pannier.sidecars.pilot.entries import Entry, instance_of, key_of
-from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.store import Compacted
-from pannier.sidecars.pilot.zookeeper_session import Bell, Session, got
+from pannier.sidecars.pilot.registry.entries import Entry, instance_of, key_of
+from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.store import Compacted
+from pannier.sidecars.pilot.stores.zookeeper_session import Bell, Session, got
 
 CHECK_SECONDS: Final = 15.0
 """Everything is looked at again so often, and after another session has begun."""

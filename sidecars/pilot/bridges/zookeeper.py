@@ -17,7 +17,7 @@ from pannier.shared.errors import Unreachable
 from pannier.shared.instances import INSTANCE_PATTERN, SERVICE_PATTERN, Key
 from pannier.sidecars.pilot.bridges.curator import MARKS, is_ours, read
 from pannier.sidecars.pilot.bridges.source import MAX_INSTANCES, Found, Look
-from pannier.sidecars.pilot.zookeeper_session import Bell, Session, got
+from pannier.sidecars.pilot.stores.zookeeper_session import Bell, Session, got
 
 EVERY_SECONDS: Final = 10.0
 REREAD_SECONDS: Final = 60.0

@@ -18,12 +18,12 @@ from pannier.shared.errors import Unreachable
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance
 from pannier.shared.registration import Registering, key_of
-from pannier.sidecars.pilot import changing
-from pannier.sidecars.pilot.changing import Stale, Unknown, shows_token
 from pannier.sidecars.pilot.grpc.call import Call, Code, GrpcError, Handler
 from pannier.sidecars.pilot.grpc.schema import MESSAGES, PACKAGE, SERVICE, STATE_OF, STATES
-from pannier.sidecars.pilot.registry import Full, Registry
-from pannier.sidecars.pilot.store import Compacted
+from pannier.sidecars.pilot.registry import changing
+from pannier.sidecars.pilot.registry.changing import Stale, Unknown, shows_token
+from pannier.sidecars.pilot.registry.registry import Full, Registry
+from pannier.sidecars.pilot.stores.store import Compacted
 
 FIRST_SECONDS: Final = 10.0
 """Within which the message of a call has to come."""

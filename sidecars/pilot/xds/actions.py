@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pannier.shared.duration import milliseconds
 from pannier.shared.toml_position import Path
-from pannier.sidecars.pilot.policy import Client
+from pannier.sidecars.pilot.documents.policy import Client
 from pannier.sidecars.pilot.xds.findings import Findings
 from pannier.sidecars.pilot.xds.shares import Share
 from pannier.sidecars.pilot.xds.words import Json, at_runtime, duration

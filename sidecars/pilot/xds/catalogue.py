@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from google.protobuf import json_format
 from pannier.shared.pilot_stream import Instance
-from pannier.sidecars.pilot.policy import Policy
+from pannier.sidecars.pilot.documents.policy import Policy
 from pannier.sidecars.pilot.xds.clusters import clusters
 from pannier.sidecars.pilot.xds.endpoints import Client, assignment
 from pannier.sidecars.pilot.xds.hosts import Host, Hosts, routes

@@ -11,7 +11,7 @@ from typing import Final
 
 from pannier.shared.duration import milliseconds
 from pannier.shared.toml_position import Path
-from pannier.sidecars.pilot.policy import Policy, Unmapped
+from pannier.sidecars.pilot.documents.policy import Policy, Unmapped
 from pannier.sidecars.pilot.xds.balancing import load_balancing_policy
 from pannier.sidecars.pilot.xds.ejection import ejection
 from pannier.sidecars.pilot.xds.findings import Findings, limits_of, traffic_of

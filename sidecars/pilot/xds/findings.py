@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pannier.shared.explain import dotted
 from pannier.shared.toml_position import Path
-from pannier.sidecars.pilot.policy import Clients, Policy, Unmapped
+from pannier.sidecars.pilot.documents.policy import Clients, Policy, Unmapped
 
 
 class Findings:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from google.protobuf import json_format
-from pannier.sidecars.pilot.policy import Policy
+from pannier.sidecars.pilot.documents.policy import Policy
 from pannier.sidecars.pilot.protobuf import delimited
 from pannier.sidecars.pilot.xds.endpoints import Client
 from pannier.sidecars.pilot.xds.resources import Resource, Type, encode

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from pannier.shared.toml_position import Path
-from pannier.sidecars.pilot.policy import Client
+from pannier.sidecars.pilot.documents.policy import Client
 from pannier.sidecars.pilot.xds.findings import Findings
 from pannier.sidecars.pilot.xds.words import Json
 from pannier.sidecars.traffic.config import Match, Text

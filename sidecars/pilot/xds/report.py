@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pannier.sidecars.pilot.policy import Policy, Unmapped
+from pannier.sidecars.pilot.documents.policy import Policy, Unmapped
 from pannier.sidecars.pilot.xds.clusters import clusters
 from pannier.sidecars.pilot.xds.findings import Findings
 from pannier.sidecars.pilot.xds.routes import route_configuration

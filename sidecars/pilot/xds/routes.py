@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from pannier.shared.duration import milliseconds
 from pannier.shared.toml_position import Path
-from pannier.sidecars.pilot.policy import Client, Policy, Unmapped
+from pannier.sidecars.pilot.documents.policy import Client, Policy, Unmapped
 from pannier.sidecars.pilot.xds import actions, filters, retries
 from pannier.sidecars.pilot.xds.findings import Findings, limits_of, traffic_of
 from pannier.sidecars.pilot.xds.matches import GRPC_METHOD, Matched, matches

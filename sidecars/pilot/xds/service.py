@@ -17,9 +17,9 @@ import msgspec
 import trio
 from google.protobuf.message import DecodeError
 from pannier.shared.instances import EVERY
-from pannier.sidecars.pilot.fanout import Change, Fanout
 from pannier.sidecars.pilot.grpc.call import Call, Code, GrpcError, Handler
-from pannier.sidecars.pilot.registry import Registry
+from pannier.sidecars.pilot.registry.fanout import Change, Fanout
+from pannier.sidecars.pilot.registry.registry import Registry
 from pannier.sidecars.pilot.xds.ads import Asked, AskedAll, Delta, Refused, StateOfTheWorld, Stream
 from pannier.sidecars.pilot.xds.catalogue import Catalogue, NoPolicies, Policies, Shape
 from pannier.sidecars.pilot.xds.listeners import OUTBOUND

@@ -7,7 +7,7 @@ from fractions import Fraction
 from math import lcm
 from typing import Final, NamedTuple
 
-from pannier.sidecars.pilot.policy import Policy
+from pannier.sidecars.pilot.documents.policy import Policy
 
 MOST: Final = 1 << 31
 """The weights of one split add up to less than 2**32 with Envoy and gRPC."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from pannier.sidecars.pilot.policy import Policy
+from pannier.sidecars.pilot.documents.policy import Policy
 from pannier.sidecars.pilot.xds.clusters import clusters
 from pannier.sidecars.pilot.xds.filters import HTTP_FILTERS
 from pannier.sidecars.pilot.xds.routes import route_configuration

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import pytest
-from pannier.sidecars.pilot.policy import Policy
+from pannier.sidecars.pilot.documents.policy import Policy
 from pannier.sidecars.resilience import config as resilience
 from pannier.sidecars.traffic import config as traffic
 from pannier.sidecars.traffic.config import Headers, Match, Redirect, Rewrite, Route, Text

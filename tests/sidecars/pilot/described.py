@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import jsonschema
-from pannier.sidecars.pilot.openapi import document
+from pannier.sidecars.pilot.http.openapi import document
 
 BASE = "urn:pilot"
 

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 import trio
 from pannier.shared.errors import Unreachable
-from pannier.sidecars.pilot.entries import PREFIX, Entry
-from pannier.sidecars.pilot.peers import PREFIX as PILOTS
-from pannier.sidecars.pilot.peers import Peers
-from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.store import ABSENT, Conflict, Item
+from pannier.sidecars.pilot.registry.entries import PREFIX, Entry
+from pannier.sidecars.pilot.registry.peers import PREFIX as PILOTS
+from pannier.sidecars.pilot.registry.peers import Peers
+from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.store import ABSENT, Conflict, Item
 
 TTL = 10
 

@@ -12,13 +12,13 @@ import trio
 import trio.testing
 from pannier.shared.errors import Unreachable
 from pannier.shared.http_server import Request, Response
-from pannier.sidecars.pilot.api import Api
-from pannier.sidecars.pilot.documents import Documents
-from pannier.sidecars.pilot.fanout import Fanout
-from pannier.sidecars.pilot.registry import Full, Registry
-from pannier.sidecars.pilot.sqlite import open_sqlite
-from pannier.sidecars.pilot.store import Store
-from pannier.sidecars.pilot.stream import Streams
+from pannier.sidecars.pilot.documents.documents import Documents
+from pannier.sidecars.pilot.http.api import Api
+from pannier.sidecars.pilot.registry.fanout import Fanout
+from pannier.sidecars.pilot.registry.registry import Full, Registry
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
+from pannier.sidecars.pilot.stores.store import Store
+from pannier.sidecars.pilot.stream.stream import Streams
 
 from tests.sidecars.pilot.described import conforms
 

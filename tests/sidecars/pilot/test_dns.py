@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from pannier.shared.errors import PannierError
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance
-from pannier.sidecars.pilot.dns import ANSWERS, TCP_BYTES, TTL, UDP_BYTES, Zone, label_of, zone_name
-from pannier.sidecars.pilot.dns_server import CONNECTIONS, RATE, DnsServer
+from pannier.sidecars.pilot.dns.answer import ANSWERS, TCP_BYTES, TTL, UDP_BYTES, Zone, label_of, zone_name
+from pannier.sidecars.pilot.dns.server import CONNECTIONS, RATE, DnsServer
 
 from tests.system.host import PATIENCE
 
@@ -157,7 +157,7 @@ def test_another_operation_is_not_done() -> None:
         (b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00", None),
         (b"\x12\x34\x01\x00\x00\x01" + bytes(6), b"\x12\x34\x81\x01" + bytes(8)),
         (b"\x12\x34\x81\x00\x00\x01" + bytes(6), None),
-        (dns.message.make_query("orders.pannier.", "A").to_wire() + b"rest", "FORMERR"),
+        (dns.message.make_query("orders.pannier.", "A", id=0x1234).to_wire() + b"rest", "FORMERR"),
         (b"\x12\x34\x01\x00\x00\x01" + bytes(6) + b"\xc0\x0c\x00\x01\x00\x01", b"\x12\x34\x81\x01" + bytes(8)),
     ],
 )

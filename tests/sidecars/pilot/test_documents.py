@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 from pannier.shared.errors import Unreachable
-from pannier.sidecars.pilot.documents import KEPT, Document, Documents, Key, Stale, TooMuch, Unknown, revised
-from pannier.sidecars.pilot.etcd import EtcdStore
-from pannier.sidecars.pilot.sqlite import open_sqlite
-from pannier.sidecars.pilot.store import ABSENT, Store
+from pannier.sidecars.pilot.documents.documents import KEPT, Document, Documents, Key, Stale, TooMuch, Unknown, revised
+from pannier.sidecars.pilot.stores.etcd import EtcdStore
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
+from pannier.sidecars.pilot.stores.store import ABSENT, Store
 
 from tests.sidecars.pilot.real_etcd import running_etcd
 

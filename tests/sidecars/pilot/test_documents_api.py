@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import trio
 from pannier.shared.http_server import Request, Response
-from pannier.sidecars.pilot.api import Api
-from pannier.sidecars.pilot.documents import Documents
-from pannier.sidecars.pilot.documents_api import DocumentsApi
-from pannier.sidecars.pilot.fanout import Fanout
-from pannier.sidecars.pilot.policies import Policies
-from pannier.sidecars.pilot.policy import Policy
-from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.sqlite import open_sqlite
-from pannier.sidecars.pilot.store import Store
-from pannier.sidecars.pilot.stream import Streams
+from pannier.sidecars.pilot.documents.documents import Documents
+from pannier.sidecars.pilot.documents.policies import Policies
+from pannier.sidecars.pilot.documents.policy import Policy
+from pannier.sidecars.pilot.http.api import Api
+from pannier.sidecars.pilot.http.documents_api import DocumentsApi
+from pannier.sidecars.pilot.registry.fanout import Fanout
+from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
+from pannier.sidecars.pilot.stores.store import Store
+from pannier.sidecars.pilot.stream.stream import Streams
 
 from tests.sidecars.pilot.described import conforms
 

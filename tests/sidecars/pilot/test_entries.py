@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.entries import (
+from pannier.sidecars.pilot.registry.entries import (
     Decision,
     Entry,
     Verdict,

@@ -20,14 +20,14 @@ import trio
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 from pannier.shared.instances import Key, State
-from pannier.sidecars.pilot.entries import Entry, key_of
-from pannier.sidecars.pilot.etcd import EtcdStore
-from pannier.sidecars.pilot.peers import Peers
-from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.sqlite import open_sqlite
-from pannier.sidecars.pilot.store import Store
-from pannier.sidecars.pilot.zookeeper import ZooKeeperStore
-from pannier.sidecars.pilot.zookeeper_session import open_session
+from pannier.sidecars.pilot.registry.entries import Entry, key_of
+from pannier.sidecars.pilot.registry.peers import Peers
+from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.etcd import EtcdStore
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
+from pannier.sidecars.pilot.stores.store import Store
+from pannier.sidecars.pilot.stores.zookeeper import ZooKeeperStore
+from pannier.sidecars.pilot.stores.zookeeper_session import open_session
 
 Word: TypeAlias = tuple[str, int]
 """What is said, and by which life: 1 is the old one, 2 the new one."""

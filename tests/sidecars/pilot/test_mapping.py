@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import msgspec
 import pytest
 from msgspec import inspect
-from pannier.sidecars.pilot.policy import Client, Policy, Unmapped
+from pannier.sidecars.pilot.documents.policy import Client, Policy, Unmapped
 from pannier.sidecars.pilot.xds.clusters import clusters
 from pannier.sidecars.pilot.xds.report import unmapped
 from pannier.sidecars.pilot.xds.resources import Type

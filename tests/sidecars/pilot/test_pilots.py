@@ -8,11 +8,11 @@ import trio
 import trio.testing
 from pannier.shared.errors import Unreachable
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.entries import PREFIX, Entry, Verdict, key_of
-from pannier.sidecars.pilot.peers import GONE_SECONDS
-from pannier.sidecars.pilot.peers import PREFIX as PILOTS
-from pannier.sidecars.pilot.registry import BURIED_SECONDS, DOUBTED_TTLS
-from pannier.sidecars.pilot.store import Compacted
+from pannier.sidecars.pilot.registry.entries import PREFIX, Entry, Verdict, key_of
+from pannier.sidecars.pilot.registry.peers import GONE_SECONDS
+from pannier.sidecars.pilot.registry.peers import PREFIX as PILOTS
+from pannier.sidecars.pilot.registry.registry import BURIED_SECONDS, DOUBTED_TTLS
+from pannier.sidecars.pilot.stores.store import Compacted
 
 from tests.sidecars.pilot.paper import TTL, World, entry
 

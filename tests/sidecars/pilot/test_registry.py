@@ -10,10 +10,10 @@ import pytest
 import trio
 from pannier.shared.errors import Unreachable
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.entries import PREFIX, Entry, Verdict, key_of
-from pannier.sidecars.pilot.registry import BURIED_SECONDS, Full, Registry
-from pannier.sidecars.pilot.sqlite import SqliteStore, open_sqlite
-from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item
+from pannier.sidecars.pilot.registry.entries import PREFIX, Entry, Verdict, key_of
+from pannier.sidecars.pilot.registry.registry import BURIED_SECONDS, Full, Registry
+from pannier.sidecars.pilot.stores.sqlite import SqliteStore, open_sqlite
+from pannier.sidecars.pilot.stores.store import ABSENT, Compacted, Conflict, Item
 
 A, B = ("orders", "a"), ("orders", "b")
 TTL_MS = 10_000

@@ -12,14 +12,14 @@ import trio
 from pannier.shared.errors import Unreachable
 from pannier.shared.instances import State
 from pannier.sidecars.pilot.bridges.opening import Status as BridgeStatus
-from pannier.sidecars.pilot.dns_server import Statistics as DnsStatus
-from pannier.sidecars.pilot.documents import Documents
-from pannier.sidecars.pilot.documents import Statistics as DocumentStatus
-from pannier.sidecars.pilot.entries import Verdict
-from pannier.sidecars.pilot.fanout import Fanout
-from pannier.sidecars.pilot.metrics import Exposition
-from pannier.sidecars.pilot.status import Account, Status
-from pannier.sidecars.pilot.stream import Streams
+from pannier.sidecars.pilot.dns.server import Statistics as DnsStatus
+from pannier.sidecars.pilot.documents.documents import Documents
+from pannier.sidecars.pilot.documents.documents import Statistics as DocumentStatus
+from pannier.sidecars.pilot.http.metrics import Exposition
+from pannier.sidecars.pilot.http.status import Account, Status
+from pannier.sidecars.pilot.registry.entries import Verdict
+from pannier.sidecars.pilot.registry.fanout import Fanout
+from pannier.sidecars.pilot.stream.stream import Streams
 from pannier.sidecars.pilot.xds.service import Answers, ClientStatus, TypeStatus, XdsStatus
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open
 from prometheus_client.parser import text_string_to_metric_families as parse_text

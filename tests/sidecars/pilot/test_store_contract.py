@@ -11,13 +11,13 @@ import pytest
 import trio
 import trio.testing
 from pannier.shared.errors import PannierError, Unreachable
-from pannier.sidecars.pilot import sqlite
-from pannier.sidecars.pilot import zookeeper as zookeeper_module
-from pannier.sidecars.pilot.etcd import EtcdStore
-from pannier.sidecars.pilot.sqlite import open_sqlite
-from pannier.sidecars.pilot.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, Conflict, Item, Store
-from pannier.sidecars.pilot.zookeeper import ZooKeeperStore
-from pannier.sidecars.pilot.zookeeper_session import open_session
+from pannier.sidecars.pilot.stores import sqlite
+from pannier.sidecars.pilot.stores import zookeeper as zookeeper_module
+from pannier.sidecars.pilot.stores.etcd import EtcdStore
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
+from pannier.sidecars.pilot.stores.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, Conflict, Item, Store
+from pannier.sidecars.pilot.stores.zookeeper import ZooKeeperStore
+from pannier.sidecars.pilot.stores.zookeeper_session import open_session
 
 Open = Callable[[], AbstractAsyncContextManager[Store]]
 

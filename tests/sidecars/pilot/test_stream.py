@@ -22,14 +22,14 @@ from pannier.sidecars.discovery.configuration import Configuration
 from pannier.sidecars.discovery.mirror import Mirror
 from pannier.sidecars.discovery.pilot_link import PilotLink
 from pannier.sidecars.discovery.voice import Voice
-from pannier.sidecars.pilot import outgoing
-from pannier.sidecars.pilot.api import Api
-from pannier.sidecars.pilot.documents import CONFIG, Documents, Key
-from pannier.sidecars.pilot.entries import Entry, key_of
-from pannier.sidecars.pilot.fanout import Fanout
-from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.sqlite import SqliteStore, open_sqlite
-from pannier.sidecars.pilot.stream import Streams
+from pannier.sidecars.pilot.documents.documents import CONFIG, Documents, Key
+from pannier.sidecars.pilot.http.api import Api
+from pannier.sidecars.pilot.registry.entries import Entry, key_of
+from pannier.sidecars.pilot.registry.fanout import Fanout
+from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.sqlite import SqliteStore, open_sqlite
+from pannier.sidecars.pilot.stream import outgoing
+from pannier.sidecars.pilot.stream.stream import Streams
 
 ASK = b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: pannier-pilot\r\n%s\r\n"
 TTL_MS = 10_000

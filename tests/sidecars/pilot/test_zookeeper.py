@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import trio
 from pannier.shared.errors import Unreachable
-from pannier.sidecars.pilot import zookeeper_session
-from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item
-from pannier.sidecars.pilot.zookeeper import ZooKeeperStore
-from pannier.sidecars.pilot.zookeeper_session import open_session
+from pannier.sidecars.pilot.stores import zookeeper_session
+from pannier.sidecars.pilot.stores.store import ABSENT, Compacted, Conflict, Item
+from pannier.sidecars.pilot.stores.zookeeper import ZooKeeperStore
+from pannier.sidecars.pilot.stores.zookeeper_session import open_session
 
 from tests.sidecars.pilot.real_zookeeper import ZooKeeper, running_zookeeper
 from tests.system.host import PATIENCE

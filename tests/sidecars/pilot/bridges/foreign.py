@@ -19,7 +19,7 @@ from pannier.sidecars.pilot.bridges.dns import DnsSource
 from pannier.sidecars.pilot.bridges.file import FileSource
 from pannier.sidecars.pilot.bridges.source import Source, id_of
 from pannier.sidecars.pilot.bridges.zookeeper import ZooKeeperSource
-from pannier.sidecars.pilot.zookeeper_session import Session
+from pannier.sidecars.pilot.stores.zookeeper_session import Session
 
 from tests.system.host import PATIENCE, free_port
 

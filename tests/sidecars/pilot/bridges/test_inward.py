@@ -11,8 +11,8 @@ from pannier.shared.instances import Key, State
 from pannier.sidecars.pilot.bridges.belief import LOOKS, SECONDS
 from pannier.sidecars.pilot.bridges.inward import ORIGIN, TTL_SECONDS, Inward
 from pannier.sidecars.pilot.bridges.source import MAX_INSTANCES, Found, Look
-from pannier.sidecars.pilot.entries import Entry, key_of
-from pannier.sidecars.pilot.peers import GONE_SECONDS
+from pannier.sidecars.pilot.registry.entries import Entry, key_of
+from pannier.sidecars.pilot.registry.peers import GONE_SECONDS
 
 from tests.sidecars.pilot.paper import Pilot, World
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pannier.shared.errors import PannierError
 from pannier.sidecars.pilot.bridges.opening import Bridge, Place, understood
-from pannier.sidecars.pilot.dns import zone_name
+from pannier.sidecars.pilot.dns.answer import zone_name
 
 
 @pytest.mark.parametrize(

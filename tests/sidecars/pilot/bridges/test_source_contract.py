@@ -10,7 +10,7 @@ import pytest
 import trio
 from pannier.shared.errors import Unreachable
 from pannier.sidecars.pilot.bridges.source import Look, id_of
-from pannier.sidecars.pilot.zookeeper_session import open_session
+from pannier.sidecars.pilot.stores.zookeeper_session import open_session
 
 from tests.sidecars.pilot.bridges.foreign import SERVICE, Foreign, ForeignDns, ForeignFile, ForeignZooKeeper
 from tests.system.host import PATIENCE

@@ -18,12 +18,12 @@ from pannier.sidecars.pilot.bridges.curator import MARKS, read
 from pannier.sidecars.pilot.bridges.inward import ORIGIN, Inward
 from pannier.sidecars.pilot.bridges.outward import Outward, Wish
 from pannier.sidecars.pilot.bridges.zookeeper import ZooKeeperSource
-from pannier.sidecars.pilot.entries import Entry
-from pannier.sidecars.pilot.etcd import EtcdStore
-from pannier.sidecars.pilot.peers import Peers
-from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.sqlite import open_sqlite
-from pannier.sidecars.pilot.zookeeper_session import Session, open_session
+from pannier.sidecars.pilot.registry.entries import Entry
+from pannier.sidecars.pilot.registry.peers import Peers
+from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.etcd import EtcdStore
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
+from pannier.sidecars.pilot.stores.zookeeper_session import Session, open_session
 
 from tests.sidecars.pilot.bridges.foreign import ForeignZooKeeper
 from tests.system.host import PATIENCE

@@ -19,9 +19,9 @@ from pannier.shared.errors import Unreachable
 from pannier.sidecars.pilot import grpc as package
 from pannier.sidecars.pilot.grpc.registry import registry_handlers
 from pannier.sidecars.pilot.grpc.schema import MESSAGES, PACKAGE, SERVICE, TABLE
-from pannier.sidecars.pilot.registry import Full, Registry
+from pannier.sidecars.pilot.registry.registry import Full, Registry
 from pannier.sidecars.pilot.service import Settings, serve
-from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
 
 from tests.sidecars.pilot.grpc.rig import PATIENCE_SECONDS, in_memory, serving
 

@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import trio
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.policy import Policy, Proxy
+from pannier.sidecars.pilot.documents.policy import Policy, Proxy
 from pannier.sidecars.resilience.config import Config as Resilience
 from pannier.sidecars.traffic.config import Config as Traffic
 from pannier.sidecars.traffic.config import Service

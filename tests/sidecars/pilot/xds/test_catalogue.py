@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance
-from pannier.sidecars.pilot.policy import Policy
+from pannier.sidecars.pilot.documents.policy import Policy
 from pannier.sidecars.pilot.xds.ads import Refused
 from pannier.sidecars.pilot.xds.catalogue import Catalogue, Offering, Shape
 from pannier.sidecars.pilot.xds.endpoints import Client

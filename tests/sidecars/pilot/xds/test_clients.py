@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.policy import Policy
+from pannier.sidecars.pilot.documents.policy import Policy
 from pannier.sidecars.pilot.xds.catalogue import Shape
 from pannier.sidecars.pilot.xds.resources import Resource, Response, Type
 from pannier.sidecars.pilot.xds.schema import MESSAGES

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import trio
-from pannier.sidecars.pilot.documents import Documents, Key
+from pannier.sidecars.pilot.documents.documents import Documents, Key
+from pannier.sidecars.pilot.documents.policies import Policies
+from pannier.sidecars.pilot.documents.policy import Policy
 from pannier.sidecars.pilot.grpc.call import Call
 from pannier.sidecars.pilot.grpc.server import serve_grpc
-from pannier.sidecars.pilot.policies import Policies
-from pannier.sidecars.pilot.policy import Policy
-from pannier.sidecars.pilot.sqlite import open_sqlite
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
 from pannier.sidecars.resilience import config as resilience
 from pannier.sidecars.traffic import config as traffic
 from pannier.sidecars.traffic.config import Match, Route

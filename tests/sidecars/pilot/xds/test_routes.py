@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import pytest
-from pannier.sidecars.pilot.policy import Policy
+from pannier.sidecars.pilot.documents.policy import Policy
 from pannier.sidecars.pilot.xds.clusters import clusters
 from pannier.sidecars.pilot.xds.endpoints import Client
 from pannier.sidecars.pilot.xds.hosts import Hosts

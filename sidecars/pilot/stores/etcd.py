@@ -19,7 +19,7 @@ import h11
 import msgspec
 import trio
 from pannier.shared.errors import Unreachable
-from pannier.sidecars.pilot.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, Conflict, Item
+from pannier.sidecars.pilot.stores.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, Conflict, Item
 
 T = TypeVar("T")
 

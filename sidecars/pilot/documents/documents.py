@@ -20,7 +20,7 @@ import msgspec
 import trio
 from pannier.shared.backoff import full_jitter
 from pannier.shared.errors import Blame, PannierError, Unreachable
-from pannier.sidecars.pilot.store import ABSENT, MAX_VALUE, Compacted, Conflict, Item, Store
+from pannier.sidecars.pilot.stores.store import ABSENT, MAX_VALUE, Compacted, Conflict, Item, Store
 
 PREFIX: Final = "documents/"
 CONFIG: Final = "config"

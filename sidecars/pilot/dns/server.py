@@ -14,7 +14,7 @@ import dns.rcode
 import msgspec
 import trio
 from pannier.shared.errors import Blame, PannierError
-from pannier.sidecars.pilot.dns import TCP_BYTES, UDP_BYTES, Zone
+from pannier.sidecars.pilot.dns.answer import TCP_BYTES, UDP_BYTES, Zone
 
 RATE: Final = 2000
 CONNECTIONS: Final = 128

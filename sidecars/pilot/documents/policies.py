@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 from pannier.shared.check import check
 from pannier.shared.explain import Finding, bounded
-from pannier.sidecars.pilot.documents import Documents, Key
-from pannier.sidecars.pilot.policy import Policy
+from pannier.sidecars.pilot.documents.documents import Documents, Key
+from pannier.sidecars.pilot.documents.policy import Policy
 
 KIND: Final = "policy"
 NOTHING: Final = Policy()

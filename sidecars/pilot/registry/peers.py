@@ -20,7 +20,7 @@ import msgspec
 import trio
 from pannier.shared.errors import PannierError, Unreachable
 from pannier.shared.ticks import next_tick
-from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item, Store
+from pannier.sidecars.pilot.stores.store import ABSENT, Compacted, Conflict, Item, Store
 
 PREFIX: Final = "pilots/"
 BEAT_SECONDS: Final = 3.0

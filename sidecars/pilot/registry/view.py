@@ -18,8 +18,8 @@ from typing import Final
 
 import msgspec
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.entries import Entry, instance_of
-from pannier.sidecars.pilot.store import ABSENT, Item
+from pannier.sidecars.pilot.registry.entries import Entry, instance_of
+from pannier.sidecars.pilot.stores.store import ABSENT, Item
 
 KEPT: Final = 10_000
 """Changes that a watcher may have missed."""

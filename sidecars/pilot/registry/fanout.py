@@ -14,8 +14,8 @@ from typing import Final, Protocol
 
 import trio
 from pannier.shared.instances import EVERY, Key
-from pannier.sidecars.pilot.entries import instance_of
-from pannier.sidecars.pilot.registry import Registry
+from pannier.sidecars.pilot.registry.entries import instance_of
+from pannier.sidecars.pilot.registry.registry import Registry
 
 PACE_SECONDS: Final = 0.1
 MOST_SECONDS: Final = 2.0

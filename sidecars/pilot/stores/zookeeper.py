@@ -32,8 +32,8 @@ from kazoo.exceptions import (
 )
 from kazoo.handlers.threading import KazooTimeoutError
 from pannier.shared.errors import Unreachable
-from pannier.sidecars.pilot.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, Conflict, Item
-from pannier.sidecars.pilot.zookeeper_session import Bell, Session, got
+from pannier.sidecars.pilot.stores.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, Conflict, Item
+from pannier.sidecars.pilot.stores.zookeeper_session import Bell, Session, got
 
 ROOT: Final = "/pannier"
 KEPT = 1000

@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 
 import trio
 from pannier.shared.errors import Blame, PannierError, Unreachable
-from pannier.sidecars.pilot.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, Conflict, Item
+from pannier.sidecars.pilot.stores.store import ABSENT, MAX_KEY, MAX_VALUE, Compacted, Conflict, Item
 
 KEPT: Final = 10_000
 BATCH: Final = 1000

@@ -29,16 +29,16 @@ from pannier.shared.errors import PannierError, Unreachable
 from pannier.shared.http_server import Request, Response, Upgrade, error_response, json_response
 from pannier.shared.instances import Key
 from pannier.shared.registration import draining, key_of, leaving, not_allowed, not_understood, registering
-from pannier.sidecars.pilot.answers import Everything, Service
-from pannier.sidecars.pilot.changing import Stale, Unknown, drain, leave, register, shows_token
-from pannier.sidecars.pilot.documents_api import DocumentsApi
-from pannier.sidecars.pilot.registry import Full, Registry
-from pannier.sidecars.pilot.status import Account
-from pannier.sidecars.pilot.store import Compacted
-from pannier.sidecars.pilot.stream import Streams
+from pannier.sidecars.pilot.http.answers import Everything, Service
+from pannier.sidecars.pilot.http.documents_api import DocumentsApi
+from pannier.sidecars.pilot.http.status import Account
+from pannier.sidecars.pilot.registry.changing import Stale, Unknown, drain, leave, register, shows_token
+from pannier.sidecars.pilot.registry.registry import Full, Registry
+from pannier.sidecars.pilot.stores.store import Compacted
+from pannier.sidecars.pilot.stream.stream import Streams
 
 if TYPE_CHECKING:
-    from pannier.sidecars.pilot.metrics import Exposition
+    from pannier.sidecars.pilot.http.metrics import Exposition
 
 WAIT_SECONDS: Final = 30.0
 """Of a watch that does not say how long; no watch waits for longer than twice that."""
@@ -115,7 +115,7 @@ class Api:
                 case ("v1", "status"):
                     body = self._account.status()
                 case ("v1", "openapi.json"):
-                    from pannier.sidecars.pilot.openapi import document
+                    from pannier.sidecars.pilot.http.openapi import document
 
                     body = document()
                 case ("metrics",):
@@ -174,7 +174,7 @@ class Api:
 
     def _metrics(self, request: Request) -> Response:
         if self._exposition is None:
-            from pannier.sidecars.pilot.metrics import Exposition
+            from pannier.sidecars.pilot.http.metrics import Exposition
 
             self._exposition = Exposition(self._account)
         body, content_type = self._exposition.render(request.header("accept"))

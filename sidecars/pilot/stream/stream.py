@@ -48,11 +48,11 @@ from pannier.shared.pilot_stream import (
     frame,
 )
 from pannier.shared.pilot_stream import Instance as ToldInstance
-from pannier.sidecars.pilot.documents import CONFIG, Documents, Key
-from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
-from pannier.sidecars.pilot.fanout import SLICE_SECONDS, Change, Fanout
-from pannier.sidecars.pilot.outgoing import Outgoing
-from pannier.sidecars.pilot.registry import CATCH_UP_SECONDS, Outcome, Registry
+from pannier.sidecars.pilot.documents.documents import CONFIG, Documents, Key
+from pannier.sidecars.pilot.registry.entries import Entry, Verdict, next_epoch
+from pannier.sidecars.pilot.registry.fanout import SLICE_SECONDS, Change, Fanout
+from pannier.sidecars.pilot.registry.registry import CATCH_UP_SECONDS, Outcome, Registry
+from pannier.sidecars.pilot.stream.outgoing import Outgoing
 
 CONNECTIONS: Final = 3500
 """Below those of one listener: somebody else has to find room, too."""

@@ -30,12 +30,12 @@ from pannier.shared.instances import Key, State
 from pannier.shared.leases import WINDOW_SECONDS, Leases, Registration
 from pannier.shared.pilot_stream import Gone, Instance
 from pannier.shared.ticks import next_tick
-from pannier.sidecars.pilot import entries
-from pannier.sidecars.pilot.entries import PREFIX, Decision, Entry, Verdict, instance_of, key_of
-from pannier.sidecars.pilot.peers import Peers
-from pannier.sidecars.pilot.store import ABSENT, Compacted, Conflict, Item, Store
-from pannier.sidecars.pilot.tally import FULL, UNREACHABLE, Action, Tally
-from pannier.sidecars.pilot.view import View
+from pannier.sidecars.pilot.registry import entries
+from pannier.sidecars.pilot.registry.entries import PREFIX, Decision, Entry, Verdict, instance_of, key_of
+from pannier.sidecars.pilot.registry.peers import Peers
+from pannier.sidecars.pilot.registry.tally import FULL, UNREACHABLE, Action, Tally
+from pannier.sidecars.pilot.registry.view import View
+from pannier.sidecars.pilot.stores.store import ABSENT, Compacted, Conflict, Item, Store
 
 CAPACITY: Final = 100_000
 BURIED_SECONDS: Final = 7 * 86_400.0

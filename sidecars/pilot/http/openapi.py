@@ -17,8 +17,9 @@ from msgspec import Meta
 from pannier.shared.duration import Duration
 from pannier.shared.instances import InstanceId, ServiceName
 from pannier.shared.registration import Drained, Leaving, Registered, Registering, Removed
-from pannier.sidecars.pilot.answers import Everything, Service
-from pannier.sidecars.pilot.documents_api import (
+from pannier.sidecars.pilot.documents.policy import Unmapped
+from pannier.sidecars.pilot.http.answers import Everything, Service
+from pannier.sidecars.pilot.http.documents_api import (
     Change,
     Patching,
     Problem,
@@ -28,8 +29,7 @@ from pannier.sidecars.pilot.documents_api import (
     Told,
     Values,
 )
-from pannier.sidecars.pilot.policy import Unmapped
-from pannier.sidecars.pilot.status import Status
+from pannier.sidecars.pilot.http.status import Status
 
 PATH: Final = "/v1/openapi.json"
 VERSION: Final = "1"

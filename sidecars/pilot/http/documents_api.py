@@ -27,10 +27,10 @@ from pannier.shared.explain import Finding, dotted
 from pannier.shared.http_server import Request, Response, error_response, json_response
 from pannier.shared.instances import ServiceName
 from pannier.shared.registration import not_allowed
-from pannier.sidecars.pilot import policies
-from pannier.sidecars.pilot.documents import CONFIG, Document, Documents, Key, Stale, TooMuch, Unknown
-from pannier.sidecars.pilot.policies import Policies, findings
-from pannier.sidecars.pilot.policy import Unmapped
+from pannier.sidecars.pilot.documents import policies
+from pannier.sidecars.pilot.documents.documents import CONFIG, Document, Documents, Key, Stale, TooMuch, Unknown
+from pannier.sidecars.pilot.documents.policies import Policies, findings
+from pannier.sidecars.pilot.documents.policy import Unmapped
 from pannier.sidecars.pilot.xds.report import unmapped
 
 POLICY: Final = policies.KIND

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.documents import Statistics as DocumentStatus
-from pannier.sidecars.pilot.status import Account, Status
-from pannier.sidecars.pilot.stream import StreamStatus
-from pannier.sidecars.pilot.tally import ASKED
+from pannier.sidecars.pilot.documents.documents import Statistics as DocumentStatus
+from pannier.sidecars.pilot.http.status import Account, Status
+from pannier.sidecars.pilot.registry.tally import ASKED
+from pannier.sidecars.pilot.stream.stream import StreamStatus
 from pannier.sidecars.pilot.xds.service import XdsStatus
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from pannier.sidecars.pilot.bridges.opening import Status as BridgeStatus
-    from pannier.sidecars.pilot.dns_server import Statistics as DnsStatus
+    from pannier.sidecars.pilot.dns.server import Statistics as DnsStatus
 
 BRIDGE: Final = "bridge "
 DNS: Final = "dns "

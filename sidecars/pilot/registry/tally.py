@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
-from pannier.sidecars.pilot.entries import Verdict
+from pannier.sidecars.pilot.registry.entries import Verdict
 
 FULL: Final = "full"
 UNREACHABLE: Final = "unreachable"

@@ -12,8 +12,8 @@ from typing import Final
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.instances import Key, State
 from pannier.shared.registration import Drained, Registered, Registering, Removed, address_of, ttl_of
-from pannier.sidecars.pilot.entries import Entry, Verdict, next_epoch
-from pannier.sidecars.pilot.registry import Outcome, Registry
+from pannier.sidecars.pilot.registry.entries import Entry, Verdict, next_epoch
+from pannier.sidecars.pilot.registry.registry import Outcome, Registry
 
 TTL_SECONDS: Final = 10.0
 

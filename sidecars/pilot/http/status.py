@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 from pannier.shared.instances import State
-from pannier.sidecars.pilot.peers import Peer, Peers
-from pannier.sidecars.pilot.registry import Registry
-from pannier.sidecars.pilot.tally import ASKED, Action
+from pannier.sidecars.pilot.registry.peers import Peer, Peers
+from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.registry.tally import ASKED, Action
 
 Statistics: TypeAlias = Callable[[], object]
 
