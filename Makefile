@@ -8,7 +8,7 @@ BIN     := $(VENV)/bin
 CORE    := shared/core
 RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print 2>/dev/null)
 NATIVE  := $(CORE)/python/pannier/_native.abi3.so
-PEERS   := nginx-light apache2-bin bind9-dnsutils dnsmasq-base etcd-server haproxy strace prometheus valgrind varnish libzookeeper-java slowhttptest $(if $(shell command -v node),,nodejs) $(if $(shell command -v java),,default-jre-headless)
+PEERS   := nginx-light apache2-bin bind9-dnsutils dnsmasq-base etcd-server haproxy iproute2 strace prometheus valgrind varnish libzookeeper-java slowhttptest $(if $(shell command -v node),,nodejs) $(if $(shell command -v java),,default-jre-headless)
 
 .PHONY: run test test-rust proofs sanitize test-python lint peers bench bench-start bench-plane bench-fleet faults soak fuzz docs build clean
 
@@ -73,7 +73,7 @@ bench-fleet: build
 bench-start: build
 	$(BIN)/python -m tests.bench.start $(if $(filter command line,$(origin PROFILE)),--profile $(PROFILE)) $(if $(FOR),--idle $(patsubst %s,%,$(FOR)))
 
-# ROWS="kill-* storm" picks rows, TABLE=bus a table, LANES=1 tries them one after the other instead of three at a time;
+# ROWS="kill-* storm" picks rows, TABLE=bus a table, LANES=1 tries them one after the other instead of four at a time;
 # results accumulate, and `make docs` takes them over.
 faults: build
 	$(BIN)/python -m tests.faults.run $(if $(ROWS),--rows "$(ROWS)") $(if $(TABLE),--table "$(TABLE)") $(if $(REPEAT),--repeat $(REPEAT)) $(if $(LANES),--lanes $(LANES))

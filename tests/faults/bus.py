@@ -102,7 +102,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; old or new, never a mix; nothing rejected; back, and its newest table in force",
         how=KilledSidecar(),
         stage=WHOLE,
-        seconds=4.0,
+        seconds=3.0,
     ),
     Row(
         name="table-reader-stopped",
@@ -111,7 +111,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; the newest in force, never a mix; nothing rejected",
         how=StoppedReader(),
         stage=WHOLE,
-        seconds=3.0,
+        seconds=2.5,
     ),
     Row(
         name="table-two-writers",

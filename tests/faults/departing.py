@@ -49,8 +49,11 @@ class Leaves(Fault):
         process = bed.running.pop(self._struck)
         process.terminate()
         began = time.monotonic()
-        up = lambda: sum(row["state"] == "UP" for row in found.told().values())  # noqa: E731 - a question
-        wait_until(lambda: up() == 1, "the pilot has been told", within=GIVEN_UP_S)
+        wait_until(
+            lambda: sum(row["state"] == "UP" for row in found.told().values()) == 1,
+            "the pilot has been told",
+            within=GIVEN_UP_S,
+        )
         trial.times["said_s"] = time.monotonic() - began
         trial.require(process.poll() is None, "it had ended before that was said")
         wait_until(lambda: process.poll() is not None, "it has ended", within=GIVEN_UP_S)

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.faults.bed import CALLEE, Bed
+from tests.faults.bed import CALLEE, ORDERS, SECOND, SHOP, Bed
 from tests.faults.load import Load
 from tests.faults.row import Fault
 from tests.faults.spread import APART, PILOT, STORE, Spread, spread
@@ -20,6 +20,8 @@ from tests.faults.waiting import pause, wait_until
 AWAY_S = 12.0
 """Longer than a pilot may be blind before it refuses renewals (10 s), and than a TTL."""
 BACK_S = 5.0
+KEPT_S = 4.0
+"""Longer than three probes take who would find that somebody is gone."""
 GIVEN_UP_S = 20.0
 REFUSED = 503
 ROOT = b"pannier/instances/"
@@ -90,11 +92,15 @@ class StoreWiped(Fault):
 
 
 class ListEmptied(Fault):
-    """The pilot is killed, the store emptied, or halved; the next pilot tells what is there: nobody, or half."""
+    """The pilot is killed, the store emptied, or halved, and the callees' ways to the next pilot are shut. It tells the
+    caller what is there: nobody, or half. Then they are opened."""
 
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
         found = spread(bed)
-        before = ids(found)
+        before, log = ids(found), bed.log(SHOP)
+        size = log.stat().st_size
+        for name in (ORDERS, SECOND):
+            found.shut_doors(name)
         found.site.kill(PILOT)
         lost = ROOT if trial.number % 2 == 0 else ROOT + f"{CALLEE}/{min(before)}".encode()
         etcd(found, "kv/deleterange", {"key": text(lost), "range_end": text(lost + b"\xff")})
@@ -102,13 +108,23 @@ class ListEmptied(Fault):
         found.wait_pilot()
         fewest = 2
 
-        def back() -> bool:
+        def alarmed() -> bool:
             nonlocal fewest
             fewest = min(fewest, bed.known())
-            return ids(found) == before
+            return "are not told of any more" in log.read_text()[size:]
 
-        wait_until(back, "all have registered again", within=GIVEN_UP_S)
+        wait_until(alarmed, "the caller says that it was told of fewer", within=GIVEN_UP_S)
+        pause(KEPT_S)
+        fewest = min(fewest, bed.known())
+        trial.require(ids(found) < before, f"the pilot tells {ids(found)}, as if nobody were lost")
+        for name in (ORDERS, SECOND):
+            found.open_doors(name)
+        wait_until(lambda: ids(found) == before, "all have registered again", within=GIVEN_UP_S)
         trial.require(fewest == 2, f"the caller knew {fewest} of 2 meanwhile")
+
+    def heal(self, bed: Bed) -> None:
+        for name in (ORDERS, SECOND):
+            spread(bed).open_doors(name)
 
 
 class StoreSetBack(Fault):

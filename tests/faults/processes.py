@@ -38,7 +38,7 @@ ROWS: Final[Sequence[Row]] = (
             promise="0 failed; back in 1 s; the gap is visible in a metric",
             how=KillSidecars((name,)),
             stage=WHOLE,
-            seconds=3.0,
+            seconds=2.5,
         )
         for name in SIDECARS
     ),
@@ -49,7 +49,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; back in 1 s; the gap is visible in a metric",
         how=KillSidecars(SIDECARS),
         stage=WHOLE,
-        seconds=3.5,
+        seconds=3.0,
     ),
     Row(
         name="kill-fused",
@@ -58,7 +58,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; back in 1 s; the gap is visible in a metric",
         how=KillSidecars(SIDECARS),
         stage=Stage("production", ("fuse=true",)),
-        seconds=3.5,
+        seconds=3.0,
     ),
     Row(
         name="kill-supervisor",
@@ -76,7 +76,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; taken over in 2 s; everybody else keeps his PID",
         how=KillSidecars(SIDECARS, supervisor=True),
         stage=WHOLE,
-        seconds=5.0,
+        seconds=3.5,
         quick=True,
     ),
     Row(
@@ -86,7 +86,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; shown as degraded in 1 s; children are listed with their PIDs, and ended with the service",
         how=KillKeeper(),
         stage=WHOLE,
-        seconds=3.0,
+        seconds=2.5,
     ),
     Row(
         name="kill-proxy",
@@ -108,7 +108,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; back in 1 s",
         how=KillProxyOfCallee(),
         stage=WHOLE,
-        seconds=3.0,
+        seconds=2.5,
         flows=READS,
     ),
     *(
@@ -139,7 +139,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="5 starts in 10 s, then failed; siblings' PIDs unchanged; readiness stays false; 0 failed elsewhere",
         how=CrashLoop(),
         stage=WHOLE,
-        seconds=15.0,
+        seconds=11.0,
     ),
     Row(
         name="crash-loop-again",
@@ -157,7 +157,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; Connection: close; a stream lives until the deadline; it ends with its app's code",
         how=Terminate(),
         stage=Stage("production", (f"proxy.timeouts.drain={DRAIN_S:g}s",)),
-        seconds=6.5,
+        seconds=5.0,
     ),
     Row(
         name="runtime-left",
@@ -212,7 +212,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; whoever is not concerned keeps his PID",
         how=Transitions(50),
         stage=WHOLE,
-        seconds=20.0,
+        seconds=14.0,
         to="inbound",
     ),
     Row(
@@ -222,7 +222,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; a new PID each time, and one proxy afterwards; everybody else keeps his PID",
         how=Upgrades(100),
         stage=WHOLE,
-        seconds=120.0,
+        seconds=80.0,
         short_seconds=30.0,
         flows=BUSY,
         to="inbound",
@@ -234,7 +234,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; refused with a reason; the old one keeps serving, same PIDs",
         how=OtherLayout(),
         stage=WHOLE,
-        seconds=4.0,
+        seconds=2.5,
         to="inbound",
     ),
     Row(

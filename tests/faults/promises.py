@@ -37,7 +37,7 @@ HEAD = """\
 Each row breaks something under load, again and again: an open loop of numbered requests, an origin that writes down
 what it is asked, every answer compared. Failed is what was refused, reset, wrong, over 2 s, or seen twice although it
 may come once. A row holds only if every repetition does. Times are the median and the worst of all repetitions. Rows
-are tried three at a time, each with services of its own, except those that compare times with others, or hold against
+are tried four at a time, each with services of its own, except those that compare times with others, or hold against
 the clock what is mostly work of a CPU: these have the machine for themselves. The rules are in
 `tests/faults/verdict.py`; `make faults` tries all rows in less than an hour, `make faults TABLE=...` those of one
 table, `LANES=1` one at a time.

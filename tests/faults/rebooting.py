@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.faults.bed import FRONT, SHOP, Bed
+from pannier.shared.instances import State
+from pannier.sidecars.discovery import remembered
+
+from tests.faults.bed import CALLEE, FRONT, SHOP, Bed
 from tests.faults.load import Load
 from tests.faults.row import Fault
 from tests.faults.spread import PILOT, spread
@@ -37,18 +40,24 @@ def damaged(file: Path) -> None:
     file.write_bytes(data)
 
 
-LEFT: Sequence[Callable[[Path], None]] = (whole, torn, damaged)
+def old(file: Path) -> None:
+    """It was written before last week."""
+    now = time.time()
+    file.write_bytes(remembered.encode(remembered.read(file, now), now - remembered.OLD_SECONDS - 1))
+
+
+LEFT: Sequence[Callable[[Path], None]] = (whole, torn, damaged, old)
 
 
 class Reboot(Fault):
     """Everything of the caller and the pilot is killed at once; then the caller is started again, without a pilot. What
-    is torn or damaged is ignored: then it knows nobody, and says why."""
+    is torn, damaged or old is ignored: then it knows nobody, and says why."""
 
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
         found = spread(bed)
         left = LEFT[trial.number % len(LEFT)]
         file = found.host_of(SHOP).folder / "s" / "endpoints" / SHOP
-        wait_until(file.exists, "what the pilot says is on the disk", within=GIVEN_UP_S)
+        wait_until(lambda: kept(file) == 2, "both callees are on the disk", within=GIVEN_UP_S)
         found.site.kill(PILOT)
         kill(found.host_of(SHOP).survivors())
         bed.running.pop(SHOP).wait()
@@ -69,6 +78,12 @@ class Reboot(Fault):
         found = spread(bed)
         found.site.start(PILOT)
         found.wait_pilot()
+
+
+def kept(file: Path) -> int:
+    """How many callees that can be called are in the file."""
+    found = remembered.read(file, time.time())
+    return sum(each.service == CALLEE and each.state is State.UP for each in found)
 
 
 def answered(bed: Bed) -> int:

@@ -32,7 +32,7 @@ class Recount(Fault):
     bound: float
 
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
-        seed = trial.number
+        seed = random.SystemRandom().randrange(1_000_000)
         with self.site() as site:
             happen = self.happenings(random.Random(seed), self.seconds)
             history = recorded(site, happen, seconds=self.seconds, quiet=QUIET_S, seed=seed)

@@ -23,7 +23,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="rejected with file, line and field; 0 failed; the last good one stays in force, also across restarts",
         how=InvalidFiles(),
         stage=WHOLE,
-        seconds=30.0,
+        seconds=24.0,
     ),
     Row(
         name="config-oversized",
@@ -64,7 +64,7 @@ ROWS: Final[Sequence[Row]] = (
         promise="0 failed; no PID changes; nothing is truncated; log and registry go on in 5 s",
         how=DiskFull(),
         stage=DISK,
-        seconds=22.0,
+        seconds=18.0,
     ),
     Row(
         name="resources-memory",

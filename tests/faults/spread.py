@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
+from pathlib import Path
 from typing import Any
 
 from tests.faults.bed import CALLEE, ORDERS, REMAINDERS, ROUTE, SECOND, SHOP, Bed, Stage, app
@@ -48,8 +49,9 @@ class Spread(Bed):
         super().make()
 
     def start(self, name: str) -> subprocess.Popen[str]:
-        pilots = json.dumps([f"unix:{self.site.socket(pilot)}" for pilot in self.site.pilots])
-        settings = ("--set", f"sidecars.discovery.pilot={{addresses={pilots}}}")
+        self.open_doors(name)
+        pilots = json.dumps([f"unix:{self._door(name, pilot)}" for pilot in self.site.pilots])
+        settings: Sequence[str] = ("--set", f"sidecars.discovery.pilot={{addresses={pilots}}}")
         if name == SHOP:
             settings = (*settings, "--set", f"sidecars.traffic.routes=[{ROUTE}]")
             return self.run(name, *settings, command=("sleep", "86400"))
@@ -76,6 +78,17 @@ class Spread(Bed):
         super().settle()
         for pilot in self.site.pilots:
             wait_until(lambda pilot=pilot: len(self.told(pilot)) == 2, f"{pilot} knows both", within=PATIENCE)  # type: ignore[misc]
+
+    def shut_doors(self, name: str) -> None:
+        """A host reaches no pilot any more, once those that it has reached are gone."""
+        for pilot in self.site.pilots:
+            self._door(name, pilot).unlink()
+
+    def open_doors(self, name: str) -> None:
+        """It does."""
+        for pilot in self.site.pilots:
+            with suppress(FileExistsError):
+                self._door(name, pilot).symlink_to(self.site.socket(pilot))
 
     def ask(self, pilot: str, method: str, target: str, body: object = None) -> tuple[int, Any]:
         """Status and body of what a pilot answers. Raises OSError."""
@@ -106,6 +119,10 @@ class Spread(Bed):
             wait_until(answers, f"{pilot} answers", within=PATIENCE)
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.site.said(pilot)[-300:]!r}") from error
+
+    def _door(self, name: str, pilot: str) -> Path:
+        """Where a host has a pilot's socket."""
+        return self._hosts[name].folder / f"{pilot}.sock"
 
     def _host(self, name: str) -> Host:
         folder = self.folder / {SHOP: "0", ORDERS: "1", SECOND: "2"}[name]

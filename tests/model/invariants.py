@@ -215,15 +215,18 @@ def _renewals(calls: Sequence[Call], epoch: int) -> Iterator[Call]:
 
 def _was_silent(calls: Sequence[Call], epoch: int, since: float, at: float) -> bool:
     """Whether there was a whole TTL, over between `since` and `at`, in which no renewal of that life was acknowledged.
-    A pilot has heard one somewhen between its beginning and its end, so what may have been a TTL counts as one."""
-    last: Call | None = None
-    for call in _renewals(calls, epoch):
-        if call.began > at:
-            break
-        if last is not None and call.ended - last.began >= last.ttl and call.ended >= since:
+    A pilot has heard one somewhen between its beginning and its end, so what may have been a TTL counts as one. Where
+    renewals were refused or lost, half a TTL is enough: the last one that was acknowledged may have been heard by a
+    pilot that was cut off already."""
+    renewals = [call for call in _renewals(calls, epoch) if call.began <= at]
+    if not renewals:
+        return True
+    ends = [*((call.began, call.ended) for call in renewals[1:]), (at, at)]
+    for last, (began, ended) in zip(renewals, ends, strict=True):
+        lost = any(last.began < call.began <= began and call.verdict is None for call in calls)
+        if ended >= since and ended - last.began >= last.ttl * (0.5 if lost else 1.0):
             return True
-        last = call
-    return last is None or at - last.began >= last.ttl
+    return False
 
 
 def _must_be_there(history: History, key: Key, settled: float) -> Call | None:

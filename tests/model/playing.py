@@ -17,13 +17,12 @@ from pannier.shared.instances import Key, State
 from pannier.sidecars.pilot.registry.entries import Entry
 from pannier.sidecars.pilot.registry.entries import Verdict as Said
 from pannier.sidecars.pilot.registry.peers import PREFIX as PILOTS
-from pannier.sidecars.pilot.registry.registry import Outcome
-from pannier.sidecars.pilot.stores.store import Compacted
+from pannier.sidecars.pilot.registry.registry import Outcome, Registry
+from pannier.sidecars.pilot.stores.store import Compacted, Item, Store
 
 from tests.model.history import Call, History, Telling, Told, Verdict
 from tests.sidecars.pilot.paper import Pilot, World
 
-TTL = 4
 KEYS: Sequence[Key] = (("orders", "a"), ("orders", "b"), ("orders", "c"), ("stock", "d"))
 WALL_JUMPS = (-3600, 3600)
 
@@ -63,12 +62,28 @@ WHATS = ("cut", "joined", "late", "heard", "hangs", "goes on", "crashes", "loses
 
 
 class Losing(Pilot):
-    """A pilot whose store may lose an answer: what was asked has happened then, and it cannot know."""
+    """A pilot whose store may lose an answer: what was asked has happened then, and it cannot know. With a `file` the
+    store is that one, and only its watch is on paper."""
 
     loses = False
+    file: Store | None = None
+
+    async def get(self, key: str) -> Item | None:
+        await self._ask()
+        return await super().get(key) if self.file is None else await self.file.get(key)
+
+    async def scan(self, prefix: str) -> tuple[int, Sequence[Item]]:
+        await self._ask()
+        return await super().scan(prefix) if self.file is None else await self.file.scan(prefix)
 
     async def swap(self, key: str, value: bytes | None, version: int) -> int:
-        answer = await super().swap(key, value, version)
+        if self.file is None:
+            answer = await super().swap(key, value, version)
+        else:
+            await self._ask()
+            answer = await self.file.swap(key, value, version)
+            self.paper.revision, _ = await self.file.scan(key)  # which is that of the only one who writes
+            self.paper.log.append(Item(key, value, self.paper.revision))
         if self.loses:
             self.loses = False
             raise Unreachable("the answer was lost")
@@ -78,7 +93,9 @@ class Losing(Pilot):
 class Play:
     """A world, and the history of what was done in it."""
 
-    def __init__(self, pilots: int) -> None:
+    def __init__(self, pilots: int, ttl: int, file: Store | None) -> None:
+        self._file = file
+        self._ttl = ttl
         self.world = World()
         self.history = History()
         self._numbers = count()
@@ -122,9 +139,17 @@ class Play:
 
     async def _start(self, number: int) -> None:
         pilot = Losing(self.world.paper, f"p{next(self._numbers)}", self.world)
+        if self._file is not None:
+            pilot.file = self._file
+            pilot.registry = Registry(pilot, clock=lambda: self.world.now, wall=lambda: self.world.wall)
         self.world.pilots[number : number + 1] = [pilot]
-        pilot.beat()
+        self._beat(pilot)
         await self._read(pilot)
+
+    def _beat(self, pilot: Pilot) -> None:
+        """Says that it lives; beside a file it is alone, and nobody would hear it."""
+        if self._file is None:
+            pilot.beat()
 
     async def _read(self, pilot: Pilot) -> None:
         """It reads everything, of its instances and of its peers, as after a lost watch."""
@@ -170,7 +195,7 @@ class Play:
             if name in self._hanging:
                 continue
             if round(self.world.now) % 3 == 0:
-                pilot.beat()
+                self._beat(pilot)
             if not pilot.down and name not in self._late:
                 pilot.deliver()
             pilot.registry.look()
@@ -189,10 +214,10 @@ class Play:
     async def _say(self, pilot: Pilot, step: Say) -> None:
         registry, key, epoch = pilot.registry, step.key, step.epoch
         address = f"10.0.0.{step.life}:80"
-        call = Call(key, step.kind, epoch, self._now(), address=address, state=step.state, ttl=TTL)  # type: ignore[arg-type]
+        call = Call(key, step.kind, epoch, self._now(), address=address, state=step.state, ttl=self._ttl)  # type: ignore[arg-type]
         try:
             if step.kind == "register":
-                outcome = await registry.register(key, Entry(epoch, address, ttl_ms=1000 * TTL), state=step.state)
+                outcome = await registry.register(key, Entry(epoch, address, ttl_ms=1000 * self._ttl), state=step.state)
             elif step.kind == "drain":
                 outcome = await registry.move(key, epoch, State.DRAINING)
             else:
@@ -227,7 +252,9 @@ class Play:
         self.history.tellings.append(Telling(watcher, name, self._now(), service, revision, instances, anew=anew))
 
     def told_finally(self) -> None:
-        """Each watcher reads everything, as it is now."""
+        """Each pilot has heard everything, and each watcher reads it, as it is now."""
+        for pilot in self.world.pilots:
+            pilot.deliver()
         for number, pilot in enumerate(self.world.pilots):
             for service in sorted({service for service, _ in KEYS}):
                 self._told(f"w{number}", pilot.peers.pilot, service, pilot.registry.view.revision, anew=False)
@@ -244,9 +271,10 @@ def _read(outcome: Outcome) -> tuple[Verdict, int]:
     return verdict, outcome.entry.epoch if outcome.entry is not None and outcome.verdict.accepted else 0
 
 
-async def play(pilots: int, steps: Sequence[Step], *, quiet: int) -> History:
-    """What came of the steps, and of so many seconds afterwards in which everything was well."""
-    found = Play(pilots)
+async def play(pilots: int, steps: Sequence[Step], *, ttl: int, quiet: int, file: Store | None = None) -> History:
+    """What came of the steps, and of so many seconds afterwards in which everything was well; over a store on paper, or
+    over that one. `ttl` is everybody's, in seconds."""
+    found = Play(pilots, ttl, file)
     await found.begin()
     for step in steps:
         await found.do(step)

@@ -184,8 +184,9 @@ class Registry:
             return entries.register(held, wished)
 
         outcome = await self._decide(Action.REGISTER, key, decide)
-        if outcome.verdict.accepted and outcome.entry is not None:
-            self._renew(key, outcome.entry)
+        held, _ = self.view.get(key_of(key))
+        if outcome.verdict.accepted and held is not None and self._is_mine(held) and held == outcome.entry:
+            self._renew(key, held)  # unless he has been replaced before the store's answer came
         if outcome.verdict is Verdict.RENEWED:
             self._refuse_if_blind()
         return outcome
@@ -195,6 +196,8 @@ class Registry:
         Unreachable."""
         held, version = self.view.get(key_of(key))
         if held is None or version == ABSENT or held.pilot != self._pilot or asked.epoch != held.epoch or held.gone:
+            return None
+        if held.doubted:  # which is written: so is that he is not any more
             return None
         if asked.address != held.address or (state or held.state) is not held.state:
             return None

@@ -17,6 +17,7 @@ from pannier.sidecars.pilot.stores.store import Compacted
 from tests.sidecars.pilot.paper import TTL, World, entry
 
 A, B = ("orders", "a"), ("orders", "b")
+DAY_S = 86_400
 
 
 @pytest.fixture
@@ -159,6 +160,35 @@ async def test_what_a_store_has_lost_is_told_on_and_written_again(world: World) 
     assert one.ids() == ["a"]
 
 
+async def test_a_store_that_is_away_for_a_day_costs_nobody_an_endpoint(world: World) -> None:
+    one, two = world.pilots
+    await world.begin()
+    renewing = [(one, A), (two, B)]
+    for pilot, key in renewing:
+        await pilot.registry.register(key, entry())
+    await world.later(4, renewing=renewing)
+    one.down = two.down = True
+    refused = 0
+    for _ in range(DAY_S // 2):
+        world.now += 2
+        for pilot, key in renewing:
+            try:
+                await pilot.registry.register(key, entry())
+            except Unreachable:
+                refused += 1
+            pilot.registry.look()
+    assert refused > DAY_S - 20, "a pilot that hears nothing of the others takes no renewals, and forgets nobody"
+    assert (one.ids(), two.ids()) == (["a", "b"], ["a", "b"])
+    one.down = two.down = False
+    await world.begin()
+    for pilot in world.pilots:
+        pilot.beat()
+        pilot.deliver()
+    await world.later(4 * TTL, renewing=renewing)
+    for pilot in world.pilots:
+        assert [(i.id, i.suspect) for i in pilot.registry.instances("orders")] == [("a", False), ("b", False)]
+
+
 @pytest.mark.parametrize(
     "value", [None, b"nonsense", msgspec.msgpack.encode(entry(1, "10.0.0.9:80"))], ids=["deleted", "nonsense", "older"]
 )
@@ -236,7 +266,9 @@ async def test_pilots_that_rely_on_each_others_instances_do_not_leave_nobody(wor
         for pilot in world.pilots:
             pilot.deliver()
     assert [(i.id, i.suspect) for i in one.registry.instances("orders")] == [("a", True), ("b", True)]
+    assert two.registry.renewed(B, entry()) is None, "it has to be written"
     assert (await two.registry.register(B, entry())).verdict is Verdict.CHANGED, "it is doubted no more"
+    assert two.registry.renewed(B, entry()) is not None
     await world.later(4 * TTL, renewing=[(two, B)])
     assert two.ids() == ["b"], "now there is another one"
 
@@ -278,6 +310,24 @@ async def test_a_first_epoch_after_a_burial_is_timed_like_any(world: World) -> N
     await one.registry.register(A, entry(1))
     await world.later(2 * TTL, renewing=[(one, B)])
     assert one.ids() == ["b"]
+
+
+async def test_who_was_replaced_before_his_own_answer_came_is_not_timed(world: World) -> None:
+    one, two = world.pilots
+    swap = one.swap
+
+    async def replaced_first(key: str, value: bytes | None, version: int) -> int:
+        answer = await swap(key, value, version)
+        one.swap = swap  # type: ignore[method-assign]
+        await two.registry.register(A, entry(2, "10.0.0.2:80"))
+        one.deliver()
+        return answer
+
+    one.swap = replaced_first  # type: ignore[method-assign]
+    await one.registry.register(A, entry(1))
+    await world.later(2 * TTL, renewing=[])
+    assert not one.registry._leases.suspects()
+    assert [i.epoch for i in one.registry.instances("orders")] == [2]
 
 
 async def test_a_burial_whose_word_comes_before_its_answer_is_one_burial(world: World) -> None:
