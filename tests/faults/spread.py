@@ -51,7 +51,7 @@ class Spread(Bed):
     def start(self, name: str) -> subprocess.Popen[str]:
         self.open_doors(name)
         pilots = json.dumps([f"unix:{self._door(name, pilot)}" for pilot in self.site.pilots])
-        settings: Sequence[str] = ("--set", f"sidecars.discovery.pilot={{addresses={pilots}}}")
+        settings: Sequence[str] = ("--set", f'sidecars.discovery.pilot={{addresses={pilots}, advertise="127.0.0.1"}}')
         if name == SHOP:
             settings = (*settings, "--set", f"sidecars.traffic.routes=[{ROUTE}]")
             return self.run(name, *settings, command=("sleep", "86400"))
