@@ -76,6 +76,7 @@ class _Server:
 
     async def hold(self, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
         """Keeps the connections from what cancels the listener, until they have ended in good order."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # else nobody would be there to end it
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as connections:
                 connections.start_soon(self._tend)

@@ -96,9 +96,9 @@ def move(held: Entry | None, epoch: int, state: State) -> Decision:
         return Decision(Verdict.UNKNOWN if held is None or epoch >= held.epoch else Verdict.STALE)
     if epoch < held.epoch:
         return Decision(Verdict.STALE)
-    if state is held.state:
+    if state is held.state and not held.doubted:
         return Decision(Verdict.RENEWED)
-    return Decision(Verdict.CHANGED, msgspec.structs.replace(held, state=state))
+    return Decision(Verdict.CHANGED, msgspec.structs.replace(held, state=state, doubted=False))
 
 
 def leave(held: Entry | None, epoch: int) -> Decision:
@@ -116,7 +116,7 @@ def take_over(held: Entry | None, before: str, pilot: str) -> Decision:
     """Another pilot tends a life from now on, since the one before has gone."""
     if held is None or held.gone or held.pilot != before:
         return Decision(Verdict.UNKNOWN)
-    return Decision(Verdict.CHANGED, msgspec.structs.replace(held, pilot=pilot))
+    return Decision(Verdict.CHANGED, msgspec.structs.replace(held, pilot=pilot, doubted=False))
 
 
 def doubt(held: Entry | None, epoch: int, pilot: str) -> Decision:

@@ -29,9 +29,10 @@ is telling, too, and most of it where each follower has messages of his own."""
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Change:
-    """What has changed of a service: these instances, or perhaps everything (None)."""
+    """What has changed of a service up to a revision of its own: these instances, or perhaps everything (None)."""
 
     service: str
+    revision: int
     instances: Collection[Key] | None
 
 
@@ -80,7 +81,9 @@ class Fanout:
                     changed.setdefault(instance[0], {})[instance] = None
             after, setbacks = view.revision, view.setbacks
             began = trio.current_time()
-            await self._tell_all([Change(name, None if whole else keys) for name, keys in changed.items()])
+            await self._tell_all(
+                [Change(name, view.revision_of(name), None if whole else keys) for name, keys in changed.items()]
+            )
             await trio.sleep(min(max(PACE_SECONDS, trio.current_time() - began), MOST_SECONDS))
 
     async def _tell_all(self, changes: Sequence[Change]) -> None:

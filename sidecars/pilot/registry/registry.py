@@ -386,8 +386,10 @@ class Registry:
                 self.trouble = ""  # it takes writes again
             if self._untold is None and version > self.view.revision:
                 self._untold = (version, self._clock())
+            before, _ = self.view.get(name)
             if self.view.learn(Item(name, value, version)):
                 self._attend(name)
+                self._touch_if_doubted_otherwise(name, before)
             return Outcome(decision.verdict, write)
         raise Unreachable(f"{name} is written by others all the time", hint="try again in a moment")
 
@@ -405,7 +407,7 @@ class Registry:
         """Raises Full."""
         if not write.gone and (held is None or held.gone) and len(self.view) >= self._capacity:
             raise Full(f"{len(self.view)} instances are registered, and this pilot takes no more")
-        if held is None and len(self.view.names()) >= 2 * self._capacity:
+        if held is None and self.view.remembered >= 2 * self._capacity:
             raise Full("as many instances have come and gone as this pilot remembers")
 
     def _read(self, revision: int, items: Sequence[Item], *, grace: float = 0.0) -> None:
@@ -418,10 +420,12 @@ class Registry:
 
     def _hear(self, item: Item) -> None:
         """What the watch says."""
-        if self.view.lacks(item) and self._is_mine(self.view.get(item.key)[0]):
+        before, _ = self.view.get(item.key)
+        if self.view.lacks(item) and self._is_mine(before):
             self._lost.add(item.key)
         if self.view.follow(item):
             self._attend(item.key)
+            self._touch_if_doubted_otherwise(item.key, before)
 
     def _attend(self, name: str, *, grace: float = 0.0) -> None:
         """Times whom this pilot tends, as it is known now, and nobody else."""
@@ -447,6 +451,12 @@ class Registry:
         if keys:
             self._touched.update(dict.fromkeys(keys))
             self._tell()
+
+    def _touch_if_doubted_otherwise(self, name: str, before: Entry | None) -> None:
+        """Whether somebody is doubted is told, though it is no change of his."""
+        after, _ = self.view.get(name)
+        if before is not None and after is not None and before.doubted is not after.doubted:
+            self._touch([instance_of(name)])
 
     def _miss(self, key: Key) -> None:
         entry, _ = self.view.get(key_of(key))

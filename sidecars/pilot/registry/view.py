@@ -30,10 +30,10 @@ _decode = msgspec.msgpack.Decoder(Entry).decode
 
 class View:
     """`revision` is that of the last change; changes after `forgotten` are known. `setbacks` counts how often the store
-    was set back, after which revisions mean something else."""
+    was set back, after which revisions mean something else: those up to `disowned` may be of before."""
 
     def __init__(self) -> None:
-        self.revision = self.forgotten = self.setbacks = 0
+        self.revision = self.forgotten = self.setbacks = self.disowned = 0
         self._known: dict[str, tuple[Entry, int]] = {}
         self._alive: dict[str, set[str]] = {}  # keys by service
         self._tended: dict[str, set[str]] = {}  # keys by the pilot that tends them
@@ -41,12 +41,16 @@ class View:
         self._revisions: dict[str, int] = {}  # of the last write to a service
         self._told: dict[str, Entry] = {}  # as the watch had it last
         self._changes: deque[tuple[int, str]] = deque()
-        self._last: dict[str, int] = {}  # the revision of a service's last change, where it is among those
         self._begun = False
 
     def __len__(self) -> int:
         """How many instances there are, tombstones not counted."""
-        return sum(map(len, self._alive.values()))
+        return sum(self._states.values())
+
+    @property
+    def remembered(self) -> int:
+        """How many there are and were, tombstones counted."""
+        return len(self._known)
 
     def get(self, key: str) -> tuple[Entry | None, int]:
         """The entry and the version that a swap has to expect."""
@@ -103,12 +107,8 @@ class View:
                 self._told[item.key] = visible
             self._revisions[service] = max(item.version, self._revisions.get(service, 0))
             self._changes.append((item.version, item.key))
-            self._last[instance_of(item.key)[0]] = item.version
             while len(self._changes) > KEPT:
-                self.forgotten, key = self._changes.popleft()
-                service, _ = instance_of(key)
-                if self._last.get(service) == self.forgotten:
-                    del self._last[service]
+                self.forgotten, _ = self._changes.popleft()
         return news
 
     def lacks(self, item: Item) -> bool:
@@ -136,9 +136,10 @@ class View:
         backwards = self._begun and revision < self.revision
         if backwards:  # it was restored from a copy: nobody's revision means anything any more
             _log.warning("the store is at revision %d, and was at %d: it was set back", revision, self.revision)
+            self.disowned = max(self.disowned, self.revision)
             self.revision = self.forgotten = revision
             self.setbacks += 1
-            self._forget()
+            self._changes.clear()
             self._revisions.clear()
         lost = [key for key in self._known if self._lost(key, revision, backwards=backwards)]
         found = {item.key: item for item in items}
@@ -157,7 +158,7 @@ class View:
             self.follow(item)
         if not self._begun:
             self._begun, self.forgotten = True, self.revision
-            self._forget()
+            self._changes.clear()
         return lost
 
     def changed(self, after: int) -> Iterator[str]:
@@ -166,14 +167,6 @@ class View:
             if revision <= after:
                 return
             yield key
-
-    def has_changed(self, service: str, after: int) -> bool:
-        """Whether a service has changed after that revision, which is not forgotten."""
-        return self._last.get(service, 0) > after
-
-    def _forget(self) -> None:
-        self._changes.clear()
-        self._last.clear()
 
     def _lost(self, key: str, revision: int, *, backwards: bool) -> bool:
         """Whether what is known of a key ought to be in a store at that revision."""

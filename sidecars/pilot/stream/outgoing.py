@@ -42,6 +42,7 @@ class Outgoing:
         self._answers: deque[bytes] = deque()
         self._told: deque[bytes] = deque()
         self._size = 0
+        self._anew = 0  # frames of those told, which were told anew and are not counted
         self._full = self._ending = False
         self._blocked = trio.Event()
 
@@ -66,7 +67,7 @@ class Outgoing:
         """As soon as he has read what has begun."""
         self.behind = True
         self._told.clear()
-        self._size = 0
+        self._size = self._anew = 0
         self._unsent[self] = None
 
     def send(self) -> None:
@@ -76,6 +77,7 @@ class Outgoing:
             if self.behind and not self._begun:
                 self.behind = False
                 self._told.extend(self._everything())
+                self._anew = len(self._told)
             parts: list[bytes | memoryview] = [self._begun, *islice(self._answers, _PARTS)]
             parts += islice(self._told, max(0, _PARTS - len(self._answers)))
             try:
@@ -143,5 +145,9 @@ class Outgoing:
         self.frames += 1
         if self._answers:
             self._answers.popleft()
+            return
+        told = self._told.popleft()
+        if self._anew:
+            self._anew -= 1
         else:
-            self._size -= len(self._told.popleft())
+            self._size -= len(told)

@@ -138,8 +138,9 @@ class Streams:
         found = self._whole.get(service)
         if found is None:
             view = self.registry.view
-            anew = view.setbacks > 0
-            found = frame(Told(service, view.revision_of(service), self.registry.instances(service), anew))
+            revision = view.revision_of(service)
+            anew = revision <= view.disowned
+            found = frame(Told(service, revision, self.registry.instances(service), anew))
             if view.alive(service):  # of names that mean nothing, nothing is kept
                 self._whole[service] = found
         return found
@@ -151,7 +152,7 @@ class Streams:
         last, encoded = self._last
         if last is not change:
             there, gone = self.become(change.instances)
-            encoded = frame(Changed(change.service, self.registry.view.revision_of(change.service), there, gone))
+            encoded = frame(Changed(change.service, change.revision, there, gone))
             self._last = (change, encoded)
         return encoded
 
@@ -218,8 +219,7 @@ class _Session:
             self.out.end()
             streams.told += self.out.frames
             streams.sessions.discard(self)
-            for service in self.following:
-                streams.fanout.leave(service, self)
+            self._unfollow()
             self._follow_configuration(None)
 
     def changed(self, change: Change) -> None:
@@ -295,7 +295,7 @@ class _Session:
                 self._at_once(message)
             case Follow():
                 await self._follow(message)
-            case FollowConfiguration():
+            case FollowConfiguration() if self._may_change:  # an app's settings are not for everybody
                 key = Key(CONFIG, message.stage, message.service)
                 self._follow_configuration(key)
                 self.out.tell(self._streams.configuration(key))
@@ -310,6 +310,8 @@ class _Session:
             raise StreamError(f"more than {FOLLOWED} services on one connection; follow {EVERY!r} for all of them")
         view = self._registry.view
         await self._registry.catch_up(message.services, within=CATCH_UP_SECONDS)
+        if EVERY in message.services:  # nobody is told twice
+            self._unfollow()
         for service, known in message.services.items():
             if service == EVERY or EVERY not in self.following:
                 self.following.add(service)
@@ -318,6 +320,11 @@ class _Session:
                 if not known or view.revision_of(name) != known:
                     self.out.tell(self._streams.whole(name))
         self.out.tell(self._streams.current(everything=EVERY in self.following))
+
+    def _unfollow(self) -> None:
+        for service in self.following:
+            self._streams.fanout.leave(service, self)
+        self.following.clear()
 
     def _follow_configuration(self, key: Key | None) -> None:
         configured = self._streams.configured

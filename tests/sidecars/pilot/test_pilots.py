@@ -359,3 +359,15 @@ async def test_a_renewal_does_not_undo_a_drain_and_a_new_life_is_up(world: World
     await one.registry.move(A, 1, State.DRAINING)
     await one.registry.register(A, entry(2))
     assert one.registry.instances("orders")[0].state is State.UP
+
+
+async def test_whom_another_pilot_doubts_is_told_and_so_is_that_he_is_back(world: World) -> None:
+    one, two = world.pilots
+    await one.registry.register(A, entry())
+    await two.registry.register(B, entry())
+    await world.later(TTL, renewing=[(one, A), (two, B)])
+    for doubted in (True, False):
+        while two.registry.instances("orders")[0].suspect is not doubted:
+            await world.later(1, renewing=[(two, B)] if doubted else [(one, A), (two, B)])
+        with trio.fail_after(5):
+            assert A in await two.registry.wait_changed(two.registry.view.revision, 0)

@@ -25,7 +25,7 @@ from pannier.sidecars.discovery.voice import Voice
 from pannier.sidecars.pilot.documents.documents import CONFIG, Documents, Key
 from pannier.sidecars.pilot.http.api import Api
 from pannier.sidecars.pilot.registry.entries import Entry, key_of
-from pannier.sidecars.pilot.registry.fanout import Fanout
+from pannier.sidecars.pilot.registry.fanout import Change, Fanout
 from pannier.sidecars.pilot.registry.registry import Registry
 from pannier.sidecars.pilot.stores.sqlite import SqliteStore, open_sqlite
 from pannier.sidecars.pilot.stream import outgoing
@@ -165,6 +165,34 @@ async def test_what_is_known_is_not_told_again(pilot: Pilot) -> None:
         while known != {"a", "c"}:
             message = await follower.hear()
             known |= set() if isinstance(message, wire.Current) else set(ids(message))
+
+
+async def test_a_change_says_no_revision_that_it_does_not_contain(pilot: Pilot) -> None:
+    await pilot.register("a")
+    gathered = Change("orders", pilot.registry.view.revision_of("orders"), [("orders", "a")])
+    await pilot.register("b")
+    (body,) = wire.Frames(wire.MAX_TOLD).feed(pilot.streams.change(gathered))
+    message = wire.said(body)
+    assert isinstance(message, wire.Changed)
+    assert ids(message) == ["a"]
+    assert message.revision < pilot.registry.view.revision_of("orders")
+
+
+async def test_who_follows_a_service_and_then_all_of_them_is_told_once(pilot: Pilot) -> None:
+    async with client(pilot) as follower:
+        await follower.say(wire.Follow({"orders": 0}), wire.Follow({EVERY: 0}), wire.Follow({"orders": 0}))
+        while not isinstance(await follower.hear(), wire.Current):
+            pass
+        await wait_for(lambda: pilot.streams.statistics().following == 1)
+        await pilot.register("a")
+        await follower.say(wire.Ping())
+        heard = [message async for message in until_pong(follower) if isinstance(message, wire.Changed)]
+        assert len(heard) <= 1
+
+
+async def until_pong(follower: Client) -> AsyncIterator[wire.Said]:
+    while not isinstance(message := await follower.hear(), wire.Pong):
+        yield message
 
 
 async def test_a_lease_is_held_over_the_stream_and_outlives_it(pilot: Pilot) -> None:
