@@ -73,7 +73,7 @@ bench-fleet: build
 bench-start: build
 	$(BIN)/python -m tests.bench.start $(if $(filter command line,$(origin PROFILE)),--profile $(PROFILE)) $(if $(FOR),--idle $(patsubst %s,%,$(FOR)))
 
-# ROWS="kill-* storm" picks rows, TABLE=bus a table, LANES=1 tries them one after the other instead of four at a time;
+# ROWS="kill-* storm" picks rows, TABLE=bus a table, LANES=1 tries them one after the other instead of three at a time;
 # results accumulate, and `make docs` takes them over.
 faults: build
 	$(BIN)/python -m tests.faults.run $(if $(ROWS),--rows "$(ROWS)") $(if $(TABLE),--table "$(TABLE)") $(if $(REPEAT),--repeat $(REPEAT)) $(if $(LANES),--lanes $(LANES))

@@ -29,7 +29,7 @@ from tests.faults.verdict import TOLD, Outcome, Trial
 
 ROWS = (*processes.ROWS, *independence.ROWS, *bus.ROWS, *discovery.ROWS, *hostile.ROWS, *resources.ROWS)
 FEW = 3
-LANES = 4
+LANES = 3
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
