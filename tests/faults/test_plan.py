@@ -66,7 +66,7 @@ def test_the_plan_says_what_the_lanes_save() -> None:
 
 
 @pytest.mark.xfail(
-    reason="66 minutes with the table Discovery; four lanes would do, but 7 of 31 rows lose there what they keep in three"
+    reason="66 minutes with the table Discovery; four lanes would do, but 7 of 31 rows lost what they keep in three"
 )
 def test_all_tables_take_an_hour_at_most() -> None:
     assert whole([(row, row.repetitions) for row in ROWS], LANES) / 60 + DIFFERENTIAL_MIN <= 60
