@@ -22,7 +22,7 @@ AWAY_S = 12.0
 BACK_S = 5.0
 KEPT_S = 4.0
 """Longer than three probes take who would find that somebody is gone."""
-GIVEN_UP_S = 20.0
+GIVEN_UP_S = 30.0
 REFUSED = 503
 ROOT = b"pannier/instances/"
 

@@ -17,7 +17,7 @@ from tests.model.sites import MEMBERS
 NOWHERE = "127.0.0.1:9"
 STALE = 409
 MANY = 20
-GIVEN_UP_S = 20.0
+GIVEN_UP_S = 30.0
 
 
 class Zombie(Fault):

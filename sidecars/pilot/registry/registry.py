@@ -42,7 +42,7 @@ BURIED_SECONDS: Final = 7 * 86_400.0
 LOOK_SECONDS: Final = 1.0
 BURIAL_SECONDS: Final = 3600.0
 DOUBTED_TTLS: Final = 3
-GRACE_SECONDS: Final = 10.0
+GRACE_SECONDS: Final = 14.0
 """That everybody gets beside his TTL from a pilot that has just begun: so long those take who have lost another one."""
 CATCH_UP_SECONDS: Final = 2.0
 """How far behind another pilot, whose revision a watcher brings along, this one may be."""

@@ -82,7 +82,7 @@ pub fn run(mut given: Arguments) -> Result<(), Box<dyn Error>> {
         xds: given.text("xds").map(|text| text.parse()).transpose()?,
         token: given.text("token").unwrap_or_default(),
         ttl_ms: given.value("ttl-ms")?.unwrap_or(10_000),
-        spread: given.value("spread")?.unwrap_or(10.0),
+        spread: given.value("spread")?.unwrap_or(14.0),
         patience: SECOND * given.value("patience")?.unwrap_or(PATIENCE),
         open_rate: given.value("open-rate")?.unwrap_or(200),
         followers: Vec::new(),

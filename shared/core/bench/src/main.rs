@@ -26,7 +26,7 @@ usage: pannier-bench relay --listen ADDRESS --connect ADDRESS [--reactor epoll|t
                           [--host NAME] [--path /] [--method GET] [--body-bytes N]
                           (--expect-body FILE | --expect-bytes N)
        pannier-bench fleet --connect ADDRESS [--token TOKEN] [--instances 100] [--per-service 50] [--hosts 10]
-                          [--follows 20] [--ttl-ms 10000] [--spread 10] [--open-rate 200]
+                          [--follows 20] [--ttl-ms 10000] [--spread 14] [--open-rate 200]
                           [--patience 180] [--xds ADDRESS]
 ADDRESS is 127.0.0.1:8080, [::1]:8080 or unix:/path
 Exit code 77: the kernel refuses the reactor.";
