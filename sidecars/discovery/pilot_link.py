@@ -3,7 +3,8 @@
 Rules:
 - Nothing waits for it. What was heard stays in force while nobody answers, for however long that is.
 - Who has lost a pilot comes back within `SPREAD_SECONDS`, at a moment that chance chooses: a thousand who lose the same
-  one come back at seventy a second, and not at more than a hundred in any. A lease that a pilot has not heard of since it began gets that time, too.
+  one come back at seventy a second, at a hundred in the densest. A lease that a pilot has not heard of since it began
+  gets that time, too.
 - Several pilots are equal: whichever answers is the one, and the next is tried when it does not, or when it says that
   another one may be able to do what it cannot.
 - The own instance is registered with the epoch that it has on this host. If a pilot knows a greater one before this
