@@ -38,7 +38,7 @@ class HealthChecks(Struct, frozen=True, forbid_unknown_fields=True):
     path: CheckPath | None = None
     grpc: Annotated[str, Meta(max_length=256)] | None = None
     tcp: bool = False
-    command: Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(max_length=64)] = ()
+    command: Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(max_length=64)] = []
     interval: Duration = "10s"
     timeout: Duration = "1s"
     failures: Count = 3

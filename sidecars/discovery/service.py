@@ -133,7 +133,7 @@ class Discovery:
         self._nursery.start_soon(self._follow_lifecycle)
         if config.health.is_asked and config.app is not None:
             health = config.health
-            self._own_probes.ask({"app": Target(config.app, health.path, health.grpc, health.command)})
+            self._own_probes.ask({"app": Target(config.app, health.path, health.grpc, tuple(health.command))})
         path = self._context.directory / API_SOCKET
         api = Api(
             self._catalogue.leases,

@@ -120,6 +120,13 @@ def test_an_apps_grpc_clients_find_the_pilot_that_the_profile_names() -> None:
         assert {name: text for name, text in app.environment.items() if name.startswith("GRPC")} == {own: "mine"}
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_settings_are_the_same_when_the_keeper_hands_them_back(config: type[msgspec.Struct]) -> None:
+    """A successor compares: a tuple that comes back as a list would restart a sidecar for nothing."""
+    settings = msgspec.to_builtins(config())
+    assert msgpack.unpackb(msgpack.packb(settings)) == settings
+
+
 def test_every_installed_sidecar_is_planned_and_the_profiles_run() -> None:
     plan = planned()
     assert set(plan.sidecars) == {"discovery", "third"}
