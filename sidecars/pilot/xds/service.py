@@ -30,6 +30,8 @@ from pannier.sidecars.pilot.xds.topic import Topic
 
 SERVICE: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 MAX_STREAMS: Final = 8192
+FIRST_SECONDS: Final = 10.0
+"""Within which a client has to say what it wants."""
 SEND_SECONDS: Final = 30.0
 """That a client may take to read a response."""
 REQUESTS_PER_SECOND: Final = 100.0
@@ -209,6 +211,7 @@ class _Session:
         self._node = Node()
         self._stream: Stream | None = None
         self._following: dict[str, set[str]] = {}  # names of endpoints by service
+        self._edition = 0  # of those names
         self._allowance = REQUESTS_AT_ONCE
         self._allowed_at = self._since
 
@@ -222,7 +225,10 @@ class _Session:
 
     async def run(self) -> None:
         """Until the client sends no more."""
-        wire = await self._call.receive()
+        with trio.move_on_after(FIRST_SECONDS) as deadline:
+            wire = await self._call.receive()
+        if deadline.cancelled_caught:
+            raise Refused(f"no request came within {FIRST_SECONDS:g} s")
         if wire is None:
             return
         request = self._decode(wire)
@@ -322,7 +328,9 @@ class _Session:
                 self._xds.answers[kind] = Answers(counted.accepted + accepted, counted.rejected + rejected)
             if topic.nacked > nacked:
                 _log.warning("%s rejects %s: %s", self.name, kind.name.lower(), topic.error)
-        if (endpoints := stream.topics.get(Type.ENDPOINTS)) is not None:
+        endpoints = stream.topics.get(Type.ENDPOINTS)
+        if endpoints is not None and endpoints.edition != self._edition:
+            self._edition = endpoints.edition
             self.follow(endpoints.names)
 
     def _begin(self, shape: Shape) -> Stream:
