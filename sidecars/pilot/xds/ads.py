@@ -25,7 +25,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from pannier.sidecars.pilot.xds.resources import BY_URL, Resource, Response, Type, no_endpoints, version_of
 from pannier.sidecars.pilot.xds.topic import ABSENT, Difference, Offer, Topic
@@ -81,6 +81,10 @@ class Stream:
         # Endpoints of clusters that are new to the client → the nonce with which they were told after that, if any.
         self._warming: dict[str, str] = {}
         self._held: dict[Type, float] = {}  # what waits for something else, and since when
+
+    def receive(self, asked: Any, now: float) -> None:
+        """A request of this form. Raises Refused."""
+        raise NotImplementedError
 
     def changed(self, kind: Type, names: Iterable[str] | None) -> bool:
         """These may have changed, or anything of the type (None); whether the client follows any of it."""
