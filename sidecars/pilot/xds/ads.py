@@ -112,6 +112,8 @@ class Stream:
             if (topic := self._ready(kind, now)) is None:
                 continue
             difference = topic.difference(self._offer)
+            if difference.more:
+                continue
             if self._open(kind, bool(difference.removed), partial(self._is_unused, kind), now):
                 response = self._tell(topic, difference, difference.removed, now)
                 if response is not None:

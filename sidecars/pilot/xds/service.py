@@ -46,8 +46,8 @@ _log = logging.getLogger("pannier.pilot")
 
 class TypeStatus(msgspec.Struct, frozen=True):
     """What a client has to do with a type. `names` counts those that it follows, `everything` says that it follows all;
-    `version` was accepted last, `error` is why it rejected something last; `waiting_s`: it has not answered for that
-    long, 0 if there is nothing to answer. `ignored` answers were to no response that was under way."""
+    `version` was accepted last, `error` is why it rejects something, if it does; `waiting_s`: it has not answered for
+    that long, 0 if there is nothing to answer. `ignored` answers were to no response that was under way."""
 
     type: str
     everything: bool

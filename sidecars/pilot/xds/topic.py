@@ -65,7 +65,7 @@ class Topic:
         self.since = 0.0  # the outstanding one was sent
         self.not_before = 0.0
         self.sent = self.acked = self.nacked = self.ignored = 0
-        self.error = ""
+        self.error = ""  # of what it rejects still
         self.version = ""  # that was accepted last
         self._rejected: dict[str, str] = {}
         self._parts: dict[str, int] = {}  # are told with no more than so many, since a larger response was rejected
@@ -201,6 +201,8 @@ class Topic:
             self.acked += 1
             self._nacks, self.not_before = 0, 0.0
             self.version = response.version
+            if not self._rejected and not self._parts:
+                self.error = ""
             return ()
         self.nacked += 1
         self.error = error[:ERROR_LETTERS]

@@ -398,6 +398,21 @@ def test_what_was_rejected_is_not_sent_again_until_it_is_another() -> None:
     assert (topic.sent, topic.acked, topic.nacked, topic.error) == (2, 0, 1, "orders: no such policy")
 
 
+def test_an_error_is_shown_for_as_long_as_something_is_rejected() -> None:
+    there = There(orders="bad")
+    stream = Delta(there)
+    stream.receive(Asked(CDS.url), 0)
+    accept(stream, stream.next(0), error="no")
+    there.of[CDS]["stock"] = "1"
+    stream.changed(CDS, ["stock"])
+    accept(stream, stream.next(100))
+    assert stream.topics[CDS].error == "no"
+    there.of[CDS]["orders"] = "2"
+    stream.changed(CDS, ["orders"])
+    accept(stream, stream.next(100))
+    assert stream.topics[CDS].error == ""
+
+
 @pytest.mark.parametrize("form", [Delta, StateOfTheWorld])
 @pytest.mark.parametrize("number", [2, 100, 1000])
 def test_what_is_good_arrives_beside_what_is_rejected(form: type[Delta | StateOfTheWorld], number: int) -> None:
