@@ -4,6 +4,7 @@ registers one, wherever it is registered."""
 from __future__ import annotations
 
 from enum import StrEnum
+from ipaddress import IPv6Address, ip_address
 from typing import Annotated, TypeAlias
 
 from msgspec import Meta
@@ -31,10 +32,20 @@ class State(StrEnum):
 
 
 def check_address(address: str) -> str:
-    """Returns an `Address` that the proxy can connect to; raises ValueError for a port or path out of range."""
+    """Returns an `Address` that the proxy can connect to, as everybody spells it: one place is one text. Raises
+    ValueError for a port or path out of range, and for brackets around what is no address."""
     if address.startswith("unix:"):
         if len(address.removeprefix("unix:").encode()) > SOCKET_NAME_LIMIT:
             raise ValueError(f"{address[:80]!r}: the path of a socket has at most {SOCKET_NAME_LIMIT} bytes")
-    elif not 1 <= int(address.rpartition(":")[2]) <= 65535:
+        return address
+    host, _, digits = address.rpartition(":")
+    port = int(digits)
+    if not 1 <= port <= 65535:
         raise ValueError(f"{address!r}: a port is 1 to 65535")
-    return address
+    try:
+        ip = ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        if host.startswith("["):
+            raise ValueError(f"{address!r}: what is in brackets is no address") from None
+        return f"{host}:{port}"
+    return f"[{ip}]:{port}" if isinstance(ip, IPv6Address) else f"{ip}:{port}"

@@ -25,7 +25,7 @@ from h2.exceptions import H2Error
 from hyperframe.frame import GoAwayFrame
 from pannier.sidecars.pilot.grpc.call import CallOver, Code, GrpcError, Handler
 from pannier.sidecars.pilot.grpc.exchange import Exchange, status_of
-from pannier.sidecars.pilot.grpc.frames import FrameCounter, FrameError
+from pannier.sidecars.pilot.grpc.frames import FrameError, Frames
 from pannier.sidecars.pilot.grpc.limits import MAX_SETTINGS, Limits, Patience
 from pannier.sidecars.pilot.grpc.machine import machine, metadata_of
 from pannier.sidecars.pilot.grpc.tally import Tally
@@ -72,7 +72,7 @@ class Connection:
         self._stream = stream
         self._h2 = machine(shared.limits)
         self._calls: dict[int, Exchange] = {}
-        self._frames = FrameCounter()
+        self._frames = Frames()
         self._patience = Patience(shared.limits)
         self._scope, self._reading = trio.CancelScope(), trio.CancelScope()
         self._leaving = False  # no call is taken any more
@@ -172,13 +172,15 @@ class Connection:
         while data := await self._stream.receive_some(_CHUNK):
             self._heard, self._pinged = trio.current_time(), None
             try:
-                number = self._frames.count(data)
-                for event in self._h2.receive_data(data):
+                before = self._frames.number
+                for event in self._h2.receive_data(self._frames.feed(data)):
                     self._greeted = True
                     react = _REACTIONS.get(type(event))
                     if react is not None:
                         react(self, event)
-                if not self._patience.frames(number, self._heard):
+                if self._frames.leaving:
+                    self.go_away()
+                if not self._patience.frames(self._frames.number - before, self._heard):
                     raise _Abuse(f"more than {self.limits.idle_frames} frames that bring nothing")
             except (_Abuse, FrameError) as abuse:
                 self._tally.sent_away += 1
@@ -271,7 +273,7 @@ class Connection:
         self._shared.held += len(event.data)
         try:
             call.messages.extend(call.deframer.feed(event.data))
-            if call.held > 2 * _WINDOW and self._shared.held > self.limits.buffered_bytes:
+            if self._shared.held > self.limits.buffered_bytes // (2 if call.held > _CHUNK else 1):
                 raise GrpcError(Code.RESOURCE_EXHAUSTED, "too much was sent at once, by all clients together")
         except GrpcError as error:
             call.end(error)

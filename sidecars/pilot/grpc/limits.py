@@ -20,7 +20,8 @@ MAX_SETTINGS: Final = 32
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Counts, bytes, seconds. `buffered_bytes` is what all calls of a listener together may have sent that no handler
-    has taken; `resets` and `idle_frames` are within 30 s. A connection is pinged after `ping_seconds` of silence."""
+    has taken; the second half of it is for calls that hold a frame or less; `resets` and `idle_frames` are
+    within 30 s. A connection is pinged after `ping_seconds` of silence."""
 
     connections: int = 4096
     streams: int = 100

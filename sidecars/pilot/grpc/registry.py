@@ -31,8 +31,12 @@ NAMED: Final = 10_000
 WATCHES: Final = 3000
 """Of one listener, below its connections: whoever registers has to find room."""
 WAIT_SECONDS: Final = 60.0
+WHOLE_BYTES: Final = 4 * 1024 * 1024
+"""Of one answer: what a client takes unless it is told to take more."""
 PART_BYTES: Final = 256 * 1024
 """Of a watch's message, above which the next one begins."""
+FIELD_BYTES: Final = 5
+"""Of a field's number and length."""
 _CODES: Final[Mapping[type[Exception], Code]] = {
     Stale: Code.FAILED_PRECONDITION,
     Unknown: Code.NOT_FOUND,
@@ -99,8 +103,16 @@ class _Service:
 
     async def get(self, asked: Any) -> Any:
         view = self._registry.view
-        found = [self._told(name) for name in _names(asked.services) or view.services()]
-        return MESSAGES[f"{PACKAGE}.GetResponse"](revision=view.revision, services=found)
+        answer = MESSAGES[f"{PACKAGE}.GetResponse"](revision=view.revision)
+        size = answer.ByteSize()
+        for name in _names(asked.services) or view.services():
+            told = self._told(name)
+            size += told.ByteSize() + FIELD_BYTES
+            if size > WHOLE_BYTES:
+                hint = "name fewer services, or use Watch, which answers in parts"
+                raise GrpcError(Code.RESOURCE_EXHAUSTED, f"the answer has more than {WHOLE_BYTES} bytes; {hint}")
+            answer.services.append(told)
+        return answer
 
     async def watch(self, call: Call) -> None:
         asked = await _asked(call, "WatchRequest")

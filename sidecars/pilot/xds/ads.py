@@ -10,8 +10,8 @@ There are two of them, for the incremental form and for the state of the world. 
   the same. So they are told on each new stream, too: the old one may have ended between the two, and the client does
   not say so.
 - One response of a type is under way at a time. Who is slow is told the newest state next, never a backlog.
-- What was rejected is not sent again until it is another (`topic.py`). A nonce that is not of the last response means
-  nothing.
+- What was rejected is not sent again until it is another, once it is known which it is (`topic.py`). A nonce that is
+  not of the last response means nothing.
 - In the state of the world a response with clusters or listeners has all of them, one with endpoints or routes those
   that have changed.
 
@@ -25,14 +25,14 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from pannier.sidecars.pilot.xds.resources import BY_URL, Resource, Response, Type, no_endpoints, version_of
 from pannier.sidecars.pilot.xds.topic import ABSENT, Difference, Offer, Topic
 
 GATE_SECONDS: Final = 5.0
 MAX_NAMES: Final = 10_000
-"""That one client follows of one type by name."""
+"""That one client follows of one type by name; and how many it may have from before that there are not any more."""
 MAX_LETTERS: Final = 512
 RESPONSE_BYTES: Final = 1024 * 1024
 """Of an incremental response, if more than one resource is in it."""
@@ -82,6 +82,10 @@ class Stream:
         self._warming: dict[str, str] = {}
         self._held: dict[Type, float] = {}  # what waits for something else, and since when
 
+    def receive(self, asked: Any, now: float) -> None:
+        """A request of this form. Raises Refused."""
+        raise NotImplementedError
+
     def changed(self, kind: Type, names: Iterable[str] | None) -> bool:
         """These may have changed, or anything of the type (None); whether the client follows any of it."""
         topic = self.topics.get(kind)
@@ -94,29 +98,37 @@ class Stream:
         """What is to be sent now; to be asked again until there is nothing."""
         self.wake_at = math.inf
         for kind in Type:
-            topic, difference = self._due(kind, now)
+            if (topic := self._ready(kind, now)) is None:
+                continue
+            difference = topic.difference(self._offer)
+            if difference.more and not difference.told:
+                self.wake_at = now
             if kind is Type.ROUTES and not self._open(kind, bool(difference), self._settled, now):
                 continue
             gone = () if kind in {Type.CLUSTER, Type.ENDPOINTS} else difference.removed
             if difference and (response := self._tell(topic, difference, gone, now)) is not None:
                 return response
         for kind in (Type.CLUSTER, Type.ENDPOINTS):
-            topic, difference = self._due(kind, now)
+            if (topic := self._ready(kind, now)) is None:
+                continue
+            difference = topic.difference(self._offer)
+            if difference.more:
+                continue
             if self._open(kind, bool(difference.removed), partial(self._is_unused, kind), now):
                 response = self._tell(topic, difference, difference.removed, now)
                 if response is not None:
                     return response
         return None
 
-    def _due(self, kind: Type, now: float) -> tuple[Topic, Difference]:
-        """What is to be told of a type, if anything may be told now."""
+    def _ready(self, kind: Type, now: float) -> Topic | None:
+        """The topic of a type, if something of it may be told now."""
         topic = self.topics.get(kind)
-        if topic is None or topic.outstanding is not None or not topic.dirty:
-            return topic or Topic(kind), Difference()
-        if topic.not_before > now:
+        if topic is None or topic.outstanding is not None:
+            return None
+        if topic.dirty and topic.not_before > now:
             self.wake_at = min(self.wake_at, topic.not_before)
-            return topic, Difference()
-        return topic, topic.difference(self._offer)
+            return None
+        return topic
 
     def _open(self, kind: Type, wanted: bool, is_ready: Callable[[], bool], now: float) -> bool:
         """Whether there is something to tell that need not wait for something else any longer."""
@@ -135,13 +147,18 @@ class Stream:
     def _settled(self) -> bool:
         """Whether every cluster that there is has been told, and has its endpoints."""
         clusters = self.topics.get(Type.CLUSTER)
-        return not self._warming and (clusters is None or not clusters.difference(self._offer).told)
+        missing = Difference() if clusters is None else clusters.difference(self._offer)
+        if missing.told or missing.more:
+            return False
+        for name in [name for name in self._warming if self._offer.get(Type.CLUSTER, name) is None]:
+            del self._warming[name]  # nobody waits for the endpoints of what is no more
+        return not self._warming
 
     def _is_unused(self, kind: Type) -> bool:
-        """Whether nothing uses any more what is to be removed of a type."""
+        """Whether nothing uses any more what is to be removed of a type: what was rejected may."""
         users = (Type.LISTENER, Type.ROUTES) if kind is Type.CLUSTER else (Type.LISTENER, Type.ROUTES, Type.CLUSTER)
         topics = [self.topics[user] for user in users if user in self.topics]
-        return not any(topic.outstanding or topic.difference(self._offer) for topic in topics)
+        return not any(topic.outstanding or topic.rejects or topic.difference(self._offer) for topic in topics)
 
     def _tell(self, topic: Topic, difference: Difference, gone: Collection[str], now: float) -> Response | None:
         raise NotImplementedError
@@ -154,10 +171,10 @@ class Stream:
         before = {one.name: topic.known.get(one.name) for one in resources}
         asked = self.topics.get(Type.ENDPOINTS)
         response = Response(topic.kind, nonce, version_of(resources), resources, removed)
-        if topic.kind is Type.CLUSTER:  # nobody waits for the endpoints of what is no more
-            for name in gone:
-                self._warming.pop(topic.known[name].endpoints if name in topic.known else "", None)
         topic.tell(response, gone, now)
+        if topic.kind is Type.ENDPOINTS:
+            for name in removed:
+                self._warming.pop(name, None)
         for one in resources:
             if topic.kind is Type.ENDPOINTS and one.name in self._warming:
                 self._warming[one.name] = nonce
@@ -184,19 +201,27 @@ class Stream:
         topic = self.topics.get(kind)
         if topic is not None:
             return topic, False
-        return self.topics.setdefault(kind, Topic(kind)), True
+        return self.topics.setdefault(kind, Topic(kind, divisible=self._divides(kind))), True
 
-    def _bound(self, topic: Topic) -> None:
-        if len(topic.names) > MAX_NAMES or len(topic.known) > 2 * MAX_NAMES:
+    def _divides(self, kind: Type) -> bool:
+        """Whether a response may have less than all there is."""
+        return True
+
+    def _bound(self, names: Collection[str]) -> None:
+        if len(names) > MAX_NAMES:
             raise Refused(f"more than {MAX_NAMES} names of one type are followed", exhausted=True)
 
     def _answered(self, topic: Topic, nonce: str, error: str | None, now: float) -> None:
         if topic.outstanding is None or topic.outstanding.nonce != nonce:
             topic.ignored += 1
             return
-        topic.answer(error, now)
+        again = topic.answer(error, now)
         if topic.kind is Type.ENDPOINTS:
-            self._warming = {name: told for name, told in self._warming.items() if told != nonce}
+            for name in [name for name, told in self._warming.items() if told == nonce]:
+                if name in again:
+                    self._warming[name] = ""
+                else:
+                    del self._warming[name]
 
 
 class Delta(Stream):
@@ -213,21 +238,24 @@ class Delta(Stream):
         if ALL in asked.subscribe or (new and not asked.subscribe and topic.kind.whole):
             topic.subscribe_all()
         topic.subscribe(name for name in asked.subscribe if name != ALL)
+        self._bound(topic.names)
         if new and topic.kind is not Type.ENDPOINTS:
+            self._bound(asked.versions.keys() - self._offer.names(topic.kind) if topic.wildcard else asked.versions)
             topic.resume(asked.versions.items())
         if new and topic.kind is Type.CLUSTER:  # endpoints have their cluster's name
             self._warming.update(dict.fromkeys(asked.versions, ""))
-        self._bound(topic)
 
     def _tell(self, topic: Topic, difference: Difference, gone: Collection[str], now: float) -> Response | None:
         removed = [*difference.absent, *gone]
         resources: list[Resource] = []
         size = 0
-        for one in difference.told:
+        for one in topic.portion(difference.told):
             size += len(one.as_delta)
             if resources and size > RESPONSE_BYTES:
                 break
             resources.append(one)
+        if topic.kind is Type.CLUSTER and (difference.more or len(resources) < len(difference.told)):
+            self._held.pop(Type.ROUTES, None)  # it is we who are slow
         if not (resources or removed or difference.owed):
             return None
         return self._send(topic, resources, removed, removed, now)
@@ -259,12 +287,12 @@ class StateOfTheWorld(Stream):
             self._named.add(topic.kind)
         topic.unsubscribe(topic.names - names)
         topic.subscribe(names - topic.names)
-        self._bound(topic)
+        self._bound(topic.names)
 
     def _tell(self, topic: Topic, difference: Difference, gone: Collection[str], now: float) -> Response | None:
         if topic.kind.whole:
             return self._tell_whole(topic, difference, gone, now)
-        told = list(difference.told)
+        told = list(topic.portion(difference.told))
         if topic.kind is Type.ENDPOINTS:  # a cluster that waits for them would wait in vain
             told += [no_endpoints(name) for name in difference.absent]
         else:
@@ -272,8 +300,14 @@ class StateOfTheWorld(Stream):
         topic.tell_gone(gone)
         return self._send(topic, told, (), (), now) if told else None
 
+    def _divides(self, kind: Type) -> bool:
+        return not kind.whole
+
     def _tell_whole(self, topic: Topic, difference: Difference, gone: Collection[str], now: float) -> Response | None:
         """All there is, and what is to be removed but is in use."""
+        if difference.more:
+            self.wake_at = now
+            return None
         if not (difference.told or difference.absent or difference.owed or gone):
             return None
         names = {*topic.names, *(self._offer.names(topic.kind) if topic.wildcard else ())}

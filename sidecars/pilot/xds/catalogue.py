@@ -31,6 +31,8 @@ OUTBOUND_PORT: Final = 15001
 STAGE: Final = "production"
 PANIC_PERCENT: Final = 1
 """Below that many healthy endpoints Envoy calls the others too: if there is none at all."""
+NAMES: Final = 20_000
+"""Listeners and routes that are remembered for a shape; clients may ask for one listener by many names."""
 LISTENERS: Final = 256
 """Ports for which Envoy's listener is remembered."""
 HTTP2: Final = frozenset({"h2", "h2c", "grpc"})
@@ -75,10 +77,19 @@ class Catalogue:
         self.instances = instances
         self.policies = policies
         self.services: dict[str, bool] = {}  # whether they take HTTP/2
-        self.left_out: dict[str, Sequence[str]] = {}
+        self.made = 0  # resources
         self.hosts = Hosts()
+        self._left_out: dict[str, dict[Client, Sequence[str]]] = {}
         self._shared: dict[str, dict[tuple[Type, str, Client, str], Resource | None]] = {}  # by service
         self._offerings: WeakValueDictionary[Shape, Offering] = WeakValueDictionary()
+
+    @property
+    def left_out(self) -> Mapping[str, Sequence[str]]:
+        """Addresses that some of the clients that there are cannot call, by service."""
+        return {
+            service: sorted({address for addresses in of.values() for address in addresses})
+            for service, of in self._left_out.items()
+        }
 
     def offering(self, shape: Shape) -> Offering:
         """What clients of that shape are told."""
@@ -91,13 +102,13 @@ class Catalogue:
         """The instances of a service have changed. Whether more than its endpoints has: clusters and routes, too."""
         there = self.instances.instances(service)
         before = self.services.get(service)
+        self._left_out.pop(service, None)
         now = all(one.metadata.get("protocol") in HTTP2 for one in there) if there else None
         if now == before:
             self._forget(service, Type.ENDPOINTS)
             return False
         if now is None:
             del self.services[service]
-            self.left_out.pop(service, None)
             self.hosts.drop(service)
         else:
             self.services[service] = now
@@ -149,6 +160,7 @@ class Catalogue:
         if key not in shared:
             make = self._cluster if kind is Type.CLUSTER else self._endpoints
             shared[key] = make(client, policy, name)
+            self.made += 1
         return shared[key]
 
     def _cluster(self, client: Client, policy: Policy, name: str) -> Resource | None:
@@ -165,10 +177,8 @@ class Catalogue:
         instances = self.instances.instances(service)
         chosen = [one for one in instances if all(one.metadata.get(key) == value for key, value in wanted.items())]
         body, left_out = assignment(name, chosen, client)
-        if not subset:
-            self.left_out.pop(service, None)
-            if left_out:
-                self.left_out[service] = left_out
+        if left_out and not subset:
+            self._left_out.setdefault(service, {})[client] = left_out
         return encode(Type.ENDPOINTS, name, body)
 
 
@@ -183,8 +193,12 @@ class Offering:
     def __init__(self, catalogue: Catalogue, shape: Shape) -> None:
         self.shape = shape
         self._catalogue = catalogue
-        self._own: dict[tuple[Type, str], Resource | None] = {}
+        self._own: dict[tuple[Type, str], Resource] = {}
         self._names: dict[Type, Collection[str]] = {}
+
+    @property
+    def made(self) -> int:
+        return self._catalogue.made
 
     def concerns(self, service: str) -> bool:
         """Whether it matters to these clients that there is such a service."""
@@ -214,12 +228,18 @@ class Offering:
         if kind is Type.ENDPOINTS:
             return self._catalogue.endpoints(shape.client, shape.stage, name)
         if (kind, name) not in self._own:
-            self._own[kind, name] = self._listener(name) if kind is Type.LISTENER else self._routes(name)
+            made = self._listener(name) if kind is Type.LISTENER else self._routes(name)
+            if made is None:  # of those there are as many as clients like
+                return None
+            if len(self._own) >= NAMES:
+                self._own.clear()
+            self._own[kind, name] = made
+            self._catalogue.made += 1
         return self._own[kind, name]
 
     def _all(self, kind: Type) -> Collection[str]:
         if kind is Type.LISTENER:
-            return [OUTBOUND] if self.shape.client is Client.ENVOY else self._services()
+            return frozenset([OUTBOUND] if self.shape.client is Client.ENVOY else self._services())
         if kind is not Type.CLUSTER:
             return ()
         names = {name for one in self._services() for name in self._catalogue.cluster_names(self.shape.stage, one)}

@@ -5,8 +5,8 @@
   is left.
 - `weight` and `zone` are taken from an instance's metadata; a zone weighs what its instances do, since gRPC calls
   nobody in a zone without a weight.
-- An address is an IP and a port, once; for Envoy also a Unix socket. Neither client resolves names that come with
-  endpoints: such an instance is left out, and named.
+- An address is an IP and a port, once, however it is spelled; for Envoy also a Unix socket. Neither client resolves
+  names that come with endpoints: such an instance is left out, and named.
 
 Each endpoint is encoded once for as long as it is remembered; an assignment is put together from the bytes.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance
@@ -30,6 +30,9 @@ MAX_WEIGHT: Final = 1_000_000
 MAX_TOTAL: Final = 2**32 - 1
 """Of the weights of a locality's endpoints, and of all localities."""
 REMEMBERED: Final = 100_000
+
+Place: TypeAlias = tuple[str, int] | str
+"""An IP and a port, or the path of a socket."""
 
 
 class Client(StrEnum):
@@ -48,19 +51,20 @@ class Assignment(NamedTuple):
 
 def assignment(name: str, instances: Iterable[Instance], client: Client) -> Assignment:
     """The endpoints of a cluster, those in front first that are healthy."""
-    up: dict[str, Instance] = {}
-    draining: dict[str, Instance] = {}
+    up: dict[Place, Instance] = {}
+    draining: dict[Place, Instance] = {}
     left_out = []
     for instance in instances:
         if instance.state not in {State.UP, State.DRAINING}:
             continue
-        if _socket(instance.address) is None or (client is Client.GRPC and instance.address.startswith("unix:")):
+        place = _place(instance.address)
+        if place is None or (client is Client.GRPC and isinstance(place, str)):
             left_out.append(instance.address)
         else:
-            (up if instance.state is State.UP else draining)[instance.address] = instance
+            (up if instance.state is State.UP else draining)[place] = instance
     told = [(one, HEALTHY) for one in up.values()]
     if client is Client.ENVOY:
-        told += [(one, DRAINING) for address, one in draining.items() if address not in up]
+        told += [(one, DRAINING) for place, one in draining.items() if place not in up]
     elif not told:
         told = [(one, HEALTHY) for one in draining.values()]
     zones: dict[str, list[tuple[Instance, int]]] = {}
@@ -95,19 +99,25 @@ def _locality(zone: str, weight: int) -> bytes:
 def _endpoint(address: str, weight: int, health: int) -> bytes:
     """The field of a LocalityLbEndpoints that is one LbEndpoint."""
     made = MESSAGES["envoy.config.endpoint.v3.LbEndpoint"](
-        endpoint={"address": _socket(address)}, health_status=health, load_balancing_weight={"value": weight}
+        endpoint={"address": _socket(_place(address))}, health_status=health, load_balancing_weight={"value": weight}
     )
     return delimited(2, made.SerializeToString())
 
 
 @lru_cache(REMEMBERED)
-def _socket(address: str) -> dict[str, Any] | None:
-    """An Address; None for a name."""
+def _place(address: str) -> Place | None:
+    """Where that is; None for a name."""
     if address.startswith("unix:"):
-        return {"pipe": {"path": address.removeprefix("unix:")}}
+        return address.removeprefix("unix:")
     host, _, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
     try:
-        return {"socket_address": {"address": str(ip_address(host)), "port_value": int(port)}}
+        return str(ip_address(host.removeprefix("[").removesuffix("]"))), int(port)
     except ValueError:
         return None
+
+
+def _socket(place: Place | None) -> dict[str, Any]:
+    """An Address."""
+    if isinstance(place, tuple):
+        return {"socket_address": {"address": place[0], "port_value": place[1]}}
+    return {"pipe": {"path": place}}

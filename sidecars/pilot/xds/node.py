@@ -38,7 +38,7 @@ def node_of(message: Any) -> Node:
     """From an `envoy.config.core.v3.Node`. Raises Refused for metadata that means nothing."""
     try:
         said = msgspec.convert(MESSAGES.to_json(message.metadata), _Metadata, strict=False)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ValueError) as error:  # no number of JSON, too
         raise Refused(f"the metadata of the node cannot be used: {error}") from None
     client = Client.GRPC if message.user_agent_name.startswith("gRPC") else Client.ENVOY
     services = None if said.services is None else frozenset(said.services)

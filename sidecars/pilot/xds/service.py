@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -21,15 +22,17 @@ from pannier.sidecars.pilot.grpc.call import Call, Code, GrpcError, Handler
 from pannier.sidecars.pilot.registry.fanout import Change, Fanout
 from pannier.sidecars.pilot.registry.registry import Registry
 from pannier.sidecars.pilot.xds.ads import Asked, AskedAll, Delta, Refused, StateOfTheWorld, Stream
-from pannier.sidecars.pilot.xds.catalogue import Catalogue, NoPolicies, Policies, Shape
+from pannier.sidecars.pilot.xds.catalogue import Catalogue, NoPolicies, Policies
 from pannier.sidecars.pilot.xds.listeners import OUTBOUND
 from pannier.sidecars.pilot.xds.node import Node, node_of
 from pannier.sidecars.pilot.xds.resources import Response, Type
 from pannier.sidecars.pilot.xds.schema import MESSAGES
-from pannier.sidecars.pilot.xds.topic import Topic
+from pannier.sidecars.pilot.xds.topic import Offer, Topic
 
 SERVICE: Final = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 MAX_STREAMS: Final = 8192
+FIRST_SECONDS: Final = 10.0
+"""Within which a client has to say what it wants."""
 SEND_SECONDS: Final = 30.0
 """That a client may take to read a response."""
 REQUESTS_PER_SECOND: Final = 100.0
@@ -43,8 +46,8 @@ _log = logging.getLogger("pannier.pilot")
 
 class TypeStatus(msgspec.Struct, frozen=True):
     """What a client has to do with a type. `names` counts those that it follows, `everything` says that it follows all;
-    `version` was accepted last, `error` is why it rejected something last; `waiting_s`: it has not answered for that
-    long, 0 if there is nothing to answer. `ignored` answers were to no response that was under way."""
+    `version` was accepted last, `error` is why it rejects something, if it does; `waiting_s`: it has not answered for
+    that long, 0 if there is nothing to answer. `ignored` answers were to no response that was under way."""
 
     type: str
     everything: bool
@@ -160,10 +163,10 @@ class Xds:
         )
 
     async def _delta(self, call: Call) -> None:
-        await self._converse(_DeltaSession(self, call))
+        await self._converse(_Session(self, call, _DELTA))
 
     async def _state_of_the_world(self, call: Call) -> None:
-        await self._converse(_StateOfTheWorldSession(self, call))
+        await self._converse(_Session(self, call, _STATE_OF_THE_WORLD))
 
     async def _converse(self, session: _Session) -> None:
         if len(self._sessions) >= MAX_STREAMS:
@@ -196,19 +199,55 @@ class Xds:
         self.refused[why] = self.refused.get(why, 0) + 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """One of the two that the protocol has: how a request is read, and a response written."""
+
+    name: str
+    request: str
+    begin: Callable[[Offer], Stream]
+    asked: Callable[[Any], Asked | AskedAll]
+    encode: Callable[[Response], bytes]
+
+
+def _asked(request: Any) -> Asked:
+    return Asked(
+        request.type_url,
+        request.resource_names_subscribe,
+        request.resource_names_unsubscribe,
+        request.initial_resource_versions,
+        request.response_nonce,
+        _error(request),
+    )
+
+
+def _asked_all(request: Any) -> AskedAll:
+    return AskedAll(request.type_url, request.resource_names, request.response_nonce, _error(request))
+
+
+def _error(request: Any) -> str | None:
+    return request.error_detail.message if request.HasField("error_detail") else None
+
+
+_DELTA: Final = _Form("delta", "DeltaDiscoveryRequest", Delta, _asked, Response.as_delta)
+_STATE_OF_THE_WORLD: Final = _Form(
+    "state-of-the-world", "DiscoveryRequest", StateOfTheWorld, _asked_all, Response.as_state_of_the_world
+)
+
+
 class _Session:
     """One stream. What is asked for is read while something is sent."""
 
-    form = ""
-
-    def __init__(self, xds: Xds, call: Call) -> None:
+    def __init__(self, xds: Xds, call: Call, form: _Form) -> None:
         self._xds = xds
         self._call = call
+        self._form = form
         self._since = xds.clock()
         self._wake = trio.Event()
         self._node = Node()
         self._stream: Stream | None = None
         self._following: dict[str, set[str]] = {}  # names of endpoints by service
+        self._edition = 0  # of those names
         self._allowance = REQUESTS_AT_ONCE
         self._allowed_at = self._since
 
@@ -222,12 +261,15 @@ class _Session:
 
     async def run(self) -> None:
         """Until the client sends no more."""
-        wire = await self._call.receive()
+        with trio.move_on_after(FIRST_SECONDS) as deadline:
+            wire = await self._call.receive()
+        if deadline.cancelled_caught:
+            raise Refused(f"no request came within {FIRST_SECONDS:g} s")
         if wire is None:
             return
         request = self._decode(wire)
         self._node = node_of(request.node)
-        stream = self._stream = self._begin(self._node.shape)
+        stream = self._stream = self._form.begin(self._xds.catalogue.offering(self._node.shape))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, stream)
             while True:
@@ -287,8 +329,11 @@ class _Session:
         types = [_type_status(topic, now) for topic in stream.topics.values()]
         node, shape = self._node, self._node.shape
         return ClientStatus(
-            node.id, self._call.peer, node.agent, self.form, shape.stage, round(now - self._since, 3), types
+            node.id, self._call.peer, node.agent, self._form.name, shape.stage, round(now - self._since, 3), types
         )
+
+    def _decode(self, wire: bytes) -> Any:
+        return MESSAGES.parse(f"envoy.service.discovery.v3.{self._form.request}", wire)
 
     async def _write(self, stream: Stream) -> None:
         while True:
@@ -298,7 +343,7 @@ class _Session:
             while (response := stream.next(self._xds.clock())) is not None:
                 self._xds.sent += 1
                 with trio.move_on_after(SEND_SECONDS) as deadline:
-                    await self._call.send(self._encode(response))
+                    await self._call.send(self._form.encode(response))
                 if deadline.cancelled_caught:
                     raise Refused(f"a response was not read within {SEND_SECONDS:g} s", exhausted=True)
 
@@ -311,7 +356,7 @@ class _Session:
 
     def _receive(self, stream: Stream, request: Any) -> None:
         before = {kind: (topic.acked, topic.nacked) for kind, topic in stream.topics.items()}
-        self._ask(stream, request)
+        stream.receive(self._form.asked(request), self._xds.clock())
         for kind, topic in stream.topics.items():
             acked, nacked = before.get(kind, (0, 0))
             accepted, rejected = topic.acked - acked, topic.nacked - nacked
@@ -322,62 +367,10 @@ class _Session:
                 self._xds.answers[kind] = Answers(counted.accepted + accepted, counted.rejected + rejected)
             if topic.nacked > nacked:
                 _log.warning("%s rejects %s: %s", self.name, kind.name.lower(), topic.error)
-        if (endpoints := stream.topics.get(Type.ENDPOINTS)) is not None:
+        endpoints = stream.topics.get(Type.ENDPOINTS)
+        if endpoints is not None and endpoints.edition != self._edition:
+            self._edition = endpoints.edition
             self.follow(endpoints.names)
-
-    def _begin(self, shape: Shape) -> Stream:
-        raise NotImplementedError
-
-    def _decode(self, wire: bytes) -> Any:
-        raise NotImplementedError
-
-    def _ask(self, stream: Any, request: Any) -> None:
-        raise NotImplementedError
-
-    def _encode(self, response: Response) -> bytes:
-        raise NotImplementedError
-
-
-class _DeltaSession(_Session):
-    form = "delta"
-
-    def _begin(self, shape: Shape) -> Stream:
-        return Delta(self._xds.catalogue.offering(shape))
-
-    def _decode(self, wire: bytes) -> Any:
-        return MESSAGES.parse("envoy.service.discovery.v3.DeltaDiscoveryRequest", wire)
-
-    def _ask(self, stream: Delta, request: Any) -> None:
-        asked = Asked(
-            request.type_url,
-            request.resource_names_subscribe,
-            request.resource_names_unsubscribe,
-            request.initial_resource_versions,
-            request.response_nonce,
-            request.error_detail.message if request.HasField("error_detail") else None,
-        )
-        stream.receive(asked, self._xds.clock())
-
-    def _encode(self, response: Response) -> bytes:
-        return response.as_delta()
-
-
-class _StateOfTheWorldSession(_Session):
-    form = "state-of-the-world"
-
-    def _begin(self, shape: Shape) -> Stream:
-        return StateOfTheWorld(self._xds.catalogue.offering(shape))
-
-    def _decode(self, wire: bytes) -> Any:
-        return MESSAGES.parse("envoy.service.discovery.v3.DiscoveryRequest", wire)
-
-    def _ask(self, stream: StateOfTheWorld, request: Any) -> None:
-        error = request.error_detail.message if request.HasField("error_detail") else None
-        asked = AskedAll(request.type_url, request.resource_names, request.response_nonce, error)
-        stream.receive(asked, self._xds.clock())
-
-    def _encode(self, response: Response) -> bytes:
-        return response.as_state_of_the_world()
 
 
 def _first(group: BaseExceptionGroup[_Error]) -> _Error:

@@ -15,6 +15,7 @@ from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
     ExtensionFrame,
+    GoAwayFrame,
     HeadersFrame,
     PingFrame,
     PriorityFrame,
@@ -415,6 +416,46 @@ async def test_what_all_have_sent_and_nobody_takes_is_bounded(autojump_clock: tr
                     await client.read()
         assert (await hoarders[2].answer(calls[2]))["grpc-status"] == "8"
         await still_serves(memory)
+
+
+async def test_the_bound_holds_for_many_calls_that_hold_little_each(autojump_clock: trio.testing.MockClock) -> None:
+    """A quarter of what the windows of their streams allow for, and three times what is granted."""
+    bound, waiting = 1_000_000, Waiting()
+    wire = framed(bytes(1_000_000))[:15_000]
+    async with in_memory({"/a.B/Wait": waiting.handle}, Limits(buffered_bytes=bound)) as memory:
+        for _ in range(2):
+            client = await (await memory.connect()).begin()
+            streams = [client.call("/a.B/Wait", end=False) for _ in range(100)]
+            await client.flush()
+            for stream in streams:
+                await client.until(
+                    lambda c=client, s=stream: s_over(c, s) or c.h2.local_flow_control_window(s) >= len(wire)
+                )
+                if not s_over(client, stream):
+                    client.h2.send_data(stream, wire)
+                    await client.flush()
+        await trio.testing.wait_all_tasks_blocked()
+        assert bound // 2 < waiting.running * len(wire) <= bound
+
+
+async def test_who_says_goodbye_is_still_answered(autojump_clock: trio.testing.MockClock) -> None:
+    async def slow(call: Call) -> None:
+        message = await call.receive()
+        await trio.sleep(5)
+        await call.send(message or b"")
+
+    async with in_memory({"/a.B/Slow": slow}) as memory:
+        client = await (await memory.connect()).begin()
+        stream = client.call("/a.B/Slow", b"patience")
+        await client.flush()
+        await client.send(GoAwayFrame(0, last_stream_id=0, error_code=ErrorCodes.NO_ERROR).serialize())
+        said = b""
+        while data := await client.stream.receive_some(65_536):
+            said += bytes(data)
+        assert kinds(said)[-3:] == ["HEADERS", "DATA", "HEADERS"]
+        assert "GOAWAY" in kinds(said)
+        assert framed(b"patience") in said
+        assert (stream, 5 <= trio.current_time() <= 8) == (1, True)
 
 
 def s_over(client: Client, stream: int) -> bool:

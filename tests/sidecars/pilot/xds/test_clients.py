@@ -12,6 +12,8 @@ import pytest
 import trio
 from pannier.shared.instances import State
 from pannier.sidecars.pilot.documents.policy import Policy
+from pannier.sidecars.pilot.registry.entries import Entry
+from pannier.sidecars.pilot.xds.bootstrap import Form
 from pannier.sidecars.pilot.xds.catalogue import Shape
 from pannier.sidecars.pilot.xds.resources import Resource, Response, Type
 from pannier.sidecars.pilot.xds.schema import MESSAGES
@@ -20,9 +22,9 @@ from pannier.sidecars.resilience import config as resilience
 from pannier.sidecars.traffic import config as traffic
 
 from tests.sidecars.pilot.xds.churn import differences, free_port, is_well, run
-from tests.sidecars.pilot.xds.load import Calls, through
-from tests.sidecars.pilot.xds.real_envoy import Envoy, Form, envoy
-from tests.sidecars.pilot.xds.rig import pilot, serve_http_origin, wait_until
+from tests.sidecars.pilot.xds.load import Calls, asked, through
+from tests.sidecars.pilot.xds.real_envoy import Envoy, envoy
+from tests.sidecars.pilot.xds.rig import ECHO, pilot, serve_grpc_origin, serve_http_origin, wait_until
 
 RICH = Policy(
     traffic=traffic.Config(
@@ -129,6 +131,19 @@ async def test_what_envoy_rejects_is_shown_and_not_sent_again(short_path: Path, 
             assert (listener.sent, listener.accepted, listener.rejected) == (1, 0, 1)
             assert "in use" in listener.error
             assert set(await one.health("stock")) == {1}
+        nursery.cancel_scope.cancel()
+
+
+async def test_grpc_takes_endpoints_that_are_registered_in_two_spellings(short_path: Path) -> None:
+    """It refuses all endpoints of a service for one that is there twice."""
+    async with pilot(short_path) as tower, trio.open_nursery() as nursery:
+        origin = await nursery.start(serve_grpc_origin, "a")
+        for name, address in (("a", f"127.0.0.1:{origin.port}"), ("b", f"[127.0.0.1]:{origin.port}")):
+            entry = Entry(0, address, State.UP, 3_600_000, {})
+            await tower.registry.register(("orders", name), entry, state=State.UP)
+        async with asked(short_path, tower.port, [{"target": "xds:///orders", "path": ECHO}]) as answers:
+            assert answers == [{"a": 1}]
+            assert {kind.error for client in tower.xds.statistics() for kind in client.types} == {""}
         nursery.cancel_scope.cancel()
 
 

@@ -83,6 +83,24 @@ def test_an_address_is_told_once_and_healthy_if_it_is_anywhere() -> None:
     assert told(twice) == [("", 1, [("10.0.0.1", 1, 1)])]
 
 
+@pytest.mark.parametrize("client", Client)
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ("127.0.0.1:7777", "[127.0.0.1]:7777"),
+        ("10.0.0.1:80", "10.0.0.1:080"),
+        ("[::1]:80", "[0:0:0:0:0:0:0:1]:80"),
+    ],
+)
+@pytest.mark.parametrize("state", [UP, DRAINING])
+def test_an_address_is_told_once_however_it_is_spelled(
+    state: State, spellings: tuple[str, str], client: Client
+) -> None:
+    one, other = spellings
+    ((_, weight, endpoints),) = told([instance(one), instance(other, state)], client)
+    assert (weight, [health for _, health, _ in endpoints]) == (1, [1])
+
+
 def test_weights_add_up_to_what_a_client_can_count() -> None:
     many = [instance(f"10.0.{number // 256}.{number % 256}:80", weight="999999999") for number in range(5000)]
     ((_, total, endpoints),) = told(many)

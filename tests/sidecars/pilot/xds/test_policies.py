@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,7 +21,7 @@ from pannier.sidecars.resilience import config as resilience
 from pannier.sidecars.traffic import config as traffic
 from pannier.sidecars.traffic.config import Match, Route
 
-from tests.sidecars.pilot.xds import grpc_asks
+from tests.sidecars.pilot.xds.load import asked
 from tests.sidecars.pilot.xds.real_envoy import Envoy, envoy
 from tests.sidecars.pilot.xds.rig import ECHO, PATIENCE_S, Pilot, pilot, wait_until
 from tests.system.host import free_port
@@ -210,7 +207,7 @@ async def test_grpc_takes_all_of_it_and_keeps_to_what_it_knows(short_path: Path)
         {"target": "xds:///cookied", "path": ECHO},
         *({"target": f"xds:///balance-{number}", "path": ECHO} for number in range(len(BALANCES))),
     ]
-    async with serving(short_path) as running, asked(short_path, running, calls) as answers:
+    async with serving(short_path) as running, asked(short_path, running.port, calls) as answers:
         clients = running.xds.statistics()
     split, beta, user, posted, slow, aborted, moved, hashed, *others = answers
     assert len(clients) == len({call["target"] for call in calls})  # gRPC has a stream for each
@@ -222,32 +219,3 @@ async def test_grpc_takes_all_of_it_and_keeps_to_what_it_knows(short_path: Path)
     assert hashed == {"1": 5}
     assert [sum(one.values()) for one in others] == [1] * (1 + len(BALANCES))
     assert all(set(one) <= {"1", "2"} for one in others)
-
-
-@asynccontextmanager
-async def asked(
-    folder: Path, running: Pilot, calls: Sequence[Mapping[str, Any]]
-) -> AsyncIterator[Sequence[dict[str, int]]]:
-    """What the calls by a client of gRPC's own came to, which follows the pilot meanwhile."""
-    server = {"server_uri": f"127.0.0.1:{running.port}", "channel_creds": [{"type": "insecure"}]}
-    bootstrap = folder / "bootstrap.json"
-    bootstrap.write_text(
-        json.dumps({"xds_servers": [{**server, "server_features": ["xds_v3"]}], "node": {"id": "grpc"}})
-    )
-    process = await trio.lowlevel.open_process(
-        [sys.executable, grpc_asks.__file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "GRPC_XDS_BOOTSTRAP": str(bootstrap)},
-    )
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        said = b""
-        with trio.fail_after(3 * PATIENCE_S):
-            await process.stdin.send_all(json.dumps(calls).encode() + b"\n")
-            while not said.endswith(b"\n"):
-                said += await process.stdout.receive_some() or b"\n"
-        yield json.loads(said)
-    finally:
-        process.kill()
-        await process.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,16 @@ import grpc
 import msgspec
 import pytest
 import trio
+import trio.testing
 from pannier.shared.instances import State
+from pannier.sidecars.pilot.registry.fanout import Fanout
+from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.sqlite import open_sqlite
 from pannier.sidecars.pilot.xds.resources import Type
 from pannier.sidecars.pilot.xds.schema import MESSAGES
-from pannier.sidecars.pilot.xds.service import SERVICE
+from pannier.sidecars.pilot.xds.service import FIRST_SECONDS, SERVICE, Xds, _Session
 
+from tests.sidecars.pilot.grpc.rig import in_memory
 from tests.sidecars.pilot.xds.rig import PATIENCE_S, Pilot, pilot, wait_until
 
 REQUEST = "envoy.service.discovery.v3.DeltaDiscoveryRequest"
@@ -110,6 +115,42 @@ async def test_who_never_answers_is_sent_nothing_more_and_costs_nobody_else(shor
         newest = MESSAGES.parse(Type.ENDPOINTS.value, (await mute.read()).resources[0].resource.value)
         ports = [one.endpoint.address.socket_address.port_value for one in newest.endpoints[0].lb_endpoints]
         assert ports == [1, 5], "the newest state, not each one that was"
+
+
+async def test_who_says_nothing_is_let_go(autojump_clock: trio.testing.MockClock, tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path / "store") as store:
+        registry = Registry(store)
+        xds = Xds(registry, Fanout(registry))
+        async with in_memory(xds.handlers()) as memory:
+            client = await (await memory.connect()).begin()
+            streams = [client.call(f"{SERVICE}DeltaAggregatedResources", end=False) for _ in range(100)]
+            await client.flush()
+            answers = [await client.answer(stream) for stream in streams]
+            assert {answer["grpc-status"] for answer in answers} == {"3"}
+            assert FIRST_SECONDS <= trio.current_time() < 2 * FIRST_SECONDS
+            assert xds.refused == {"asked": 100}
+
+
+async def test_names_are_looked_at_when_they_change(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[set[str]] = []
+    follow = _Session.follow
+
+    def seen(session: _Session, names: Collection[str]) -> None:
+        followed.append(set(names))
+        follow(session, names)
+
+    monkeypatch.setattr(_Session, "follow", seen)
+    async with subscribers(short_path) as (tower, connect):
+        await tower.register("orders", "a", 1)
+        one = connect()
+        one.say(Type.ENDPOINTS, resource_names_subscribe=["orders"])
+        for port in range(2, 6):
+            one.answer(await one.read())
+            await tower.register("orders", "b", port)
+        one.answer(await one.read())
+        one.say(Type.ENDPOINTS, resource_names_unsubscribe=["orders"], resource_names_subscribe=["stock"])
+        await one.read()
+        assert followed == [{"orders"}, {"stock"}]
 
 
 async def test_a_rejection_is_told_to_the_operator(short_path: Path, caplog: pytest.LogCaptureFixture) -> None:
