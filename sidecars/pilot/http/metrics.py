@@ -157,7 +157,7 @@ def _xds(status: XdsStatus) -> Iterator[Metric]:
     for reason, count in sorted(status.refused.items()):
         refused.add_metric([reason], count)
     yield refused
-    yield _gauge("xds_left_out", "Services with addresses that no client could call.", len(status.left_out))
+    yield _gauge("xds_left_out", "Services with addresses that some client could not call.", len(status.left_out))
 
 
 def _documents(status: DocumentStatus) -> Iterator[Metric]:

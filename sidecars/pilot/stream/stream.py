@@ -259,7 +259,8 @@ class _Session:
         if not isinstance(message, Register) or not self._may_change:
             return False
         try:
-            found = self._registry.renewed((message.service, message.id), _entry(message), state=message.state)
+            entry = _entry(message, message.address)
+            found = self._registry.renewed((message.service, message.id), entry, state=message.state)
         except PannierError as error:
             self.out.answer(frame(_failed(message.n, error)))
             return True
@@ -343,8 +344,8 @@ class _Session:
         try:
             if isinstance(message, Leave):
                 return _answer(message.n, await self._registry.leave(key, message.epoch or None))
-            check_address(message.address)
-            return _answer(message.n, await self._registry.register(key, _entry(message), state=message.state))
+            entry = _entry(message, check_address(message.address))
+            return _answer(message.n, await self._registry.register(key, entry, state=message.state))
         except PannierError as error:
             return _failed(message.n, error)
         except ValueError as error:
@@ -369,8 +370,8 @@ class _Session:
         scope.deadline = trio.current_time() + LAST_WORD_SECONDS
 
 
-def _entry(message: Register) -> Entry:
-    return Entry(message.epoch, message.address, State.UP, message.ttl_ms, message.metadata)
+def _entry(message: Register, address: str) -> Entry:
+    return Entry(message.epoch, address, State.UP, message.ttl_ms, message.metadata)
 
 
 def _answer(n: int, outcome: Outcome) -> Answer:
