@@ -1,12 +1,15 @@
 """DNS over UDP and TCP on one port: packets to `dns.Zone`, and what came of them.
 
-Bounded: `RATE` questions a second are answered, since whoever floods must not take the registry's time; over TCP there
-are `CONNECTIONS`, each with `IDLE_SECONDS` for the next question and for taking its answer.
+Bounded: `RATE` questions a second are answered over each of both, since whoever floods must not take the registry's
+time. Half of them are for whoever comes; the other half is for those who have not asked `FAIR` times in that second, so
+that who floods does not take the others' turn. Over TCP there are `CONNECTIONS`, each with `IDLE_SECONDS` for the next
+question and for taking its answer.
 """
 
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from contextlib import suppress
 from typing import Final
 
@@ -14,12 +17,13 @@ import dns.rcode
 import msgspec
 import trio
 from pannier.shared.errors import Blame, PannierError
-from pannier.sidecars.pilot.dns.answer import TCP_BYTES, UDP_BYTES, Zone
+from pannier.sidecars.pilot.dns.answer import QUESTION_BYTES, TCP_BYTES, UDP_BYTES, Zone
 
 RATE: Final = 2000
+FAIR: Final = 50
+"""Questions a second of one address that are answered also while others flood."""
 CONNECTIONS: Final = 128
 IDLE_SECONDS: Final = 10.0
-_QUESTION_BYTES: Final = 4096
 _CHUNK: Final = 4096
 _BUFFER: Final = 256 * 1024
 _ATTEMPTS: Final = 8
@@ -35,14 +39,34 @@ class Statistics(msgspec.Struct, frozen=True):
     cut: int
 
 
+class Budget:
+    """Whose question is answered, in this second. Only who is answered is counted, so it remembers `RATE` at most."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._taken = 0
+        self._by: Counter[str] = Counter()
+
+    def take(self, address: str) -> bool:
+        """Whether one more of that address is answered now."""
+        second = int(trio.current_time())
+        if second != self._second:
+            self._second, self._taken = second, 0
+            self._by.clear()
+        if self._taken >= RATE or (2 * self._taken >= RATE and self._by[address] >= FAIR):
+            return False
+        self._taken += 1
+        self._by[address] += 1
+        return True
+
+
 class DnsServer:
     """One place, (host, port); port 0 is any. Bound when it is made: raises PannierError."""
 
     def __init__(self, host: str, port: int) -> None:
         self._listener, self._datagrams = _bound(host, port)
         self._answered = self._refused = self._malformed = self._dropped = self._cut = 0
-        self._second = 0
-        self._taken = 0
+        self._udp, self._tcp = Budget(), Budget()
         self.host = host
         self.port: int = self._listener.socket.getsockname()[1]
 
@@ -61,7 +85,7 @@ class DnsServer:
                 return
             try:
                 async with stream:
-                    with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+                    with suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                         await self._converse(zone, stream)
             finally:
                 limiter.release()
@@ -74,8 +98,8 @@ class DnsServer:
         with self._datagrams:
             while True:
                 try:
-                    packet, place = await self._datagrams.recvfrom(_QUESTION_BYTES)
-                    answer = self._answer(zone, packet, UDP_BYTES)
+                    packet, place = await self._datagrams.recvfrom(QUESTION_BYTES + 1)
+                    answer = self._answer(zone, packet, UDP_BYTES) if self._takes(self._udp, place[0]) else None
                     if answer is not None:
                         await self._datagrams.sendto(answer, place)
                 except OSError:  # of an earlier answer that nobody took, or of one that cannot be sent there
@@ -83,28 +107,29 @@ class DnsServer:
 
     async def _converse(self, zone: Zone, stream: trio.SocketStream) -> None:
         waiting = b""
+        address = stream.socket.getpeername()[0]
         while True:
             with trio.fail_after(IDLE_SECONDS):
                 while len(waiting) < 2 or len(waiting) < (length := 2 + int.from_bytes(waiting[:2], "big")):
-                    part = b"" if len(waiting) >= 2 and length > _QUESTION_BYTES else await stream.receive_some(_CHUNK)
+                    part = (
+                        b"" if len(waiting) >= 2 and length - 2 > QUESTION_BYTES else await stream.receive_some(_CHUNK)
+                    )
                     if not part:
                         return
                     waiting += part
             packet, waiting = waiting[2:length], waiting[length:]
-            answer = self._answer(zone, packet, TCP_BYTES)
+            answer = self._answer(zone, packet, TCP_BYTES) if self._takes(self._tcp, address) else None
             if answer is None:
                 return
             with trio.fail_after(IDLE_SECONDS):
                 await stream.send_all(len(answer).to_bytes(2, "big") + answer)
 
+    def _takes(self, budget: Budget, address: str) -> bool:
+        taken = budget.take(address)
+        self._dropped += not taken
+        return taken
+
     def _answer(self, zone: Zone, packet: bytes, most: int) -> bytes | None:
-        second = int(trio.current_time())
-        if second != self._second:
-            self._second, self._taken = second, 0
-        self._taken += 1
-        if self._taken > RATE:
-            self._dropped += 1
-            return None
         found = zone.answer(packet, most=most)
         if found.packet is None:
             self._dropped += 1
