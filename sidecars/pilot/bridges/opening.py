@@ -25,6 +25,9 @@ from pannier.sidecars.pilot.registry.registry import Registry
 
 ZOOKEEPER: Final = "zookeeper"
 SERVICES: Final = "/services"
+LINGERS_SECONDS: Final = 30.0
+"""Of what is written to a ZooKeeper, after the pilot has gone: another one believes that after half of it, and takes it
+over."""
 _PORT: Final = 2181
 _DNS_PORT: Final = 53
 _KNOWN: Final = "zookeeper://HOST:PORT,.../BASE, file:/PATH, dns://NAME[:PORT]?service=SERVICE"
@@ -85,7 +88,7 @@ class Bridge:
         from pannier.sidecars.pilot.bridges.zookeeper import ZooKeeperSource
         from pannier.sidecars.pilot.stores.zookeeper_session import open_session
 
-        async with open_session(self.place.hosts, lingers=True) as session, trio.open_nursery() as nursery:
+        async with open_session(self.place.hosts, lingers=LINGERS_SECONDS) as session, trio.open_nursery() as nursery:
             inward = Inward(registry, ZooKeeperSource(session, self.place.path, name=self.name))
             outward = Outward(registry, session, self.place.path, name=self.name)
 
