@@ -107,10 +107,9 @@ class Inward:
                 epoch = next_epoch(held)
             todo.append(partial(self._register, key, epoch, found, held))
         self._patience.keep(stale)
-        held_ids: dict[str, set[str]] = {}
-        for service, name in self._held():
-            held_ids.setdefault(service, set()).add(name)
-        for key in self._belief.gone(held_ids, look, now):
+        own = self._held().keys()
+        known = {service: self._known(service) for service in {service for service, _ in own}}
+        for key in self._belief.gone(known, own, look, now):
             held, _ = self._registry.view.get(key_of(key))
             if held is not None and not held.gone:
                 todo.append(partial(self._registry.leave, key, held.epoch))
@@ -149,6 +148,15 @@ class Inward:
             entry, _ = self._registry.view.get(name)
             if entry is not None and entry.metadata.get(ORIGIN) == self._source.name:
                 found[instance_of(name)] = entry
+        return found
+
+    def _known(self, service: str) -> set[str]:
+        """The ids of those in a service who came over this bridge, whoever tends them."""
+        found: set[str] = set()
+        for name in self._registry.view.alive(service):
+            entry, _ = self._registry.view.get(name)
+            if entry is not None and entry.metadata.get(ORIGIN) == self._source.name:
+                found.add(instance_of(name)[1])
         return found
 
     async def _look_forever(self) -> None:
