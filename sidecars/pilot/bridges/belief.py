@@ -79,7 +79,7 @@ class Belief:
 
     def _staged(
         self, service: str, ids: Set[str], missing: Sequence[str], mine: Sequence[str], now: float
-    ) -> Sequence[str]:
+    ) -> list[str]:
         """Which of the missing own ones go now."""
         most = max(1, len(ids) // 2)
         stage, since = self._stages.get(service, (ids, now - STAGE_SECONDS))

@@ -8,7 +8,11 @@ dns://_http._tcp.orders.example.com?service=orders  in: its SRV records; &server
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
+from itertools import count
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +21,7 @@ import msgspec
 import trio
 from dns.exception import DNSException
 from dns.name import from_text
+from pannier.shared.backoff import full_jitter
 from pannier.shared.duration import milliseconds
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.registration import key_of
@@ -31,6 +36,8 @@ over."""
 _PORT: Final = 2181
 _DNS_PORT: Final = 53
 _KNOWN: Final = "zookeeper://HOST:PORT,.../BASE, file:/PATH, dns://NAME[:PORT]?service=SERVICE"
+
+_log = logging.getLogger("pannier.pilot.bridge")
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -64,7 +71,11 @@ class Bridge:
         return self._statistics()
 
     async def run(self, registry: Registry) -> None:
-        """Until cancelled."""
+        """Until cancelled. An error of ours in it is logged, and it goes on: the registry is worth more than a
+        bridge."""
+        await _persistently(self.name, lambda: self._run(registry))
+
+    async def _run(self, registry: Registry) -> None:
         place = self.place
         if place.scheme == ZOOKEEPER:
             await self._run_zookeeper(registry)
@@ -81,7 +92,7 @@ class Bridge:
             source = DnsSource(place.path, place.service, name=self.name, port=place.port, server=server, every=every)
             inward = Inward(registry, source)
         self._statistics = lambda: Status(**msgspec.structs.asdict(inward.statistics()))
-        await inward.run()
+        await _persistently(self.name, inward.run)
 
     async def _run_zookeeper(self, registry: Registry) -> None:
         from pannier.sidecars.pilot.bridges.outward import Outward
@@ -97,8 +108,17 @@ class Bridge:
                 return Status(**msgspec.structs.asdict(inward.statistics()), written=out.instances, taken=out.taken)
 
             self._statistics = statistics
-            nursery.start_soon(inward.run)
-            nursery.start_soon(outward.run)
+            nursery.start_soon(_persistently, self.name, inward.run)
+            nursery.start_soon(_persistently, self.name, outward.run)
+
+
+async def _persistently(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    for attempt in count():
+        try:
+            await run()
+        except Exception:
+            _log.exception("%s: an error of ours; the bridge begins anew, and who is known stays", name)
+        await trio.sleep(full_jitter(attempt, base=1.0, cap=30.0, random=random.random()))
 
 
 def named(place: Place) -> str:
@@ -124,6 +144,8 @@ def understood(url: str) -> Place:
         if parts.scheme == "dns" and parts.hostname and options.keys() <= {"service", "server", "every"}:
             service, _ = key_of(options["service"], "any")
             hosts = hosts_of(options["server"], _DNS_PORT) if "server" in options else ()
+            for host, _ in hosts:
+                ip_address(host)
             every = milliseconds(options["every"]) / 1000 if "every" in options else 0.0
             from_text(parts.hostname)
             return Place("dns", parts.hostname, hosts, service, parts.port, every)

@@ -92,6 +92,12 @@ class Outward:
 
     async def run(self) -> None:
         """Until cancelled; its nodes go with the session."""
+        try:
+            await self._write_forever()
+        finally:
+            self._reachable = False
+
+    async def _write_forever(self) -> None:
         attempt, revision, session = 0, -1, 0
         with self._session.bell() as bell:
             while True:

@@ -349,3 +349,63 @@ async def test_who_was_taken_out_by_hand_is_back_after_a_while_if_the_source_ins
     assert one.ids() == ["b"]
     await looks(bridge, world, 2, apart=SECONDS)
     assert [(i.id, i.epoch) for i in one.registry.instances("orders")] == [("a", 78), ("b", 78)]
+
+
+async def test_a_later_node_is_a_new_life_also_where_the_registry_counts_higher(world: World, one: Pilot) -> None:
+    source = Said(a=found(1, 77))
+    bridge = bridged(one, source)
+    await one.registry.leave(A, 90)  # by hand, and of whatever comes up to there
+    await bridge.look()
+    assert one.ids() == [], "it may be of a server that lags, or of one that was set back"
+    await looks(bridge, world, LOOKS, apart=SECONDS / 2)
+    assert held(one, A).epoch == 91
+    source.says({"a": found(2, 80)})
+    await bridge.look()
+    assert (held(one, A).epoch, held(one, A).address) == (92, "10.0.0.2:80")
+    source.says({"a": found(1, 77)})
+    await bridge.look()
+    assert (held(one, A).epoch, held(one, A).address) == (92, "10.0.0.2:80")
+    await one.registry.leave(A, 92)
+    source.says({"a": found(3, 85)})
+    await bridge.look()
+    assert (held(one, A).epoch, held(one, A).address) == (93, "10.0.0.3:80")
+
+
+async def test_while_the_pilot_is_blind_everybody_is_renewed(world: World, one: Pilot) -> None:
+    bridge = bridged(one, Said(a=found(1), b=found(2), c=found(3)))
+    await bridge.look()
+    one.down = True
+    world.now += GONE_SECONDS + 1
+    assert one.peers.blind
+    with pytest.raises(Unreachable):
+        await bridge.renew()
+    leases = [one.registry._leases.get(key) for key in (A, B, C)]
+    assert [lease.expires for lease in leases if lease is not None] == 3 * [world.now + TTL_SECONDS]
+
+
+async def test_who_cannot_be_written_is_refused_and_nobody_else(one: Pilot) -> None:
+    bridge = bridged(one, Said(a=found(1, zone="\ud800"), b=found(2)))
+    for _ in range(2):
+        await bridge.look()
+    assert (one.ids(), bridge.statistics().refused) == (["b"], 2)
+
+
+async def test_pilots_that_are_told_different_things_do_not_rewrite_each_other_and_say_so_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    says_one, says_two = Said(a=found(1, zone="x")), Said(a=found(1, zone="y"))
+    one, two = bridged(world.pilots[0], says_one), bridged(world.pilots[1], says_two)
+    await one.look()
+    await world.later(1)
+    for _ in range(round(SECONDS) + 5):
+        await one.look()
+        await two.look()
+        await world.later(1)
+        await one.renew()
+    assert len([item for item in world.paper.log if item.key == key_of(A)]) == 1
+    assert held(world.pilots[1], A).metadata["zone"] == "x"
+    assert caplog.text.count("is told otherwise") == 1
+    says_one.says({"a": found(1, zone="y")})
+    await one.look()
+    await world.later(1)
+    assert held(world.pilots[1], A).metadata["zone"] == "y"
