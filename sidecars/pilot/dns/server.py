@@ -61,20 +61,25 @@ class Budget:
 
 
 class DnsServer:
-    """One place, (host, port); port 0 is any. Bound when it is made: raises PannierError."""
+    """One place, (host, port); port 0 is any. Bound when it is made: raises PannierError. Listens when it serves."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._listener, self._datagrams = _bound(host, port)
+        self._stream, self._datagrams = _bound(host, port)
         self._answered = self._refused = self._malformed = self._dropped = self._cut = 0
         self._udp, self._tcp = Budget(), Budget()
         self.host = host
-        self.port: int = self._listener.socket.getsockname()[1]
+        self.port: int = self._stream.getsockname()[1]
 
     def statistics(self) -> Statistics:
         return Statistics(self._answered, self._refused, self._malformed, self._dropped, self._cut)
 
-    async def serve(self, zone: Zone) -> None:
-        """Answers what that zone says, until cancelled."""
+    async def serve(self, zone: Zone, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answers what that zone says, until cancelled. Raises PannierError if somebody else listens there now."""
+        try:
+            self._stream.listen(CONNECTIONS)
+        except OSError as error:
+            raise _taken(self.host, self.port, error) from error
+        listener = trio.SocketListener(self._stream)
         limiter = trio.CapacityLimiter(CONNECTIONS)
 
         async def take(stream: trio.SocketStream) -> None:
@@ -92,7 +97,8 @@ class DnsServer:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._take_datagrams, zone)
-            nursery.start_soon(trio.serve_listeners, take, [self._listener])
+            nursery.start_soon(trio.serve_listeners, take, [listener])
+            task_status.started()
 
     async def _take_datagrams(self, zone: Zone) -> None:
         with self._datagrams:
@@ -143,8 +149,8 @@ class DnsServer:
         return found.packet
 
 
-def _bound(host: str, port: int) -> tuple[trio.SocketListener, trio.socket.SocketType]:
-    """A listener and a socket for datagrams on one port, also if that is any."""
+def _bound(host: str, port: int) -> tuple[trio.socket.SocketType, trio.socket.SocketType]:
+    """A socket for streams and one for datagrams on one port, also if that is any."""
     try:
         family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         for attempt in range(_ATTEMPTS):
@@ -153,7 +159,6 @@ def _bound(host: str, port: int) -> tuple[trio.SocketListener, trio.socket.Socke
             try:
                 stream.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 stream.bind(place)
-                stream.listen(CONNECTIONS)
                 datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
                 datagrams.bind((place[0], stream.getsockname()[1], *place[2:]))
             except OSError:
@@ -162,14 +167,15 @@ def _bound(host: str, port: int) -> tuple[trio.SocketListener, trio.socket.Socke
                 if port or attempt == _ATTEMPTS - 1:
                     raise
                 continue
-            stream.setblocking(False)
-            return trio.SocketListener(trio.socket.from_stdlib_socket(stream)), trio.socket.from_stdlib_socket(
-                datagrams
-            )
+            return trio.socket.from_stdlib_socket(stream), trio.socket.from_stdlib_socket(datagrams)
     except OSError as error:
-        raise PannierError(
-            f"cannot answer DNS on {host}:{port}: {error.strerror or error}",
-            hint="choose another address with --dns; below port 1024 only root may",
-            blame=Blame.USAGE,
-        ) from error
+        raise _taken(host, port, error) from error
     raise AssertionError("the last attempt has raised")
+
+
+def _taken(host: str, port: int, error: OSError) -> PannierError:
+    return PannierError(
+        f"cannot answer DNS on {host}:{port}: {error.strerror or error}",
+        hint="choose another address with --dns; below port 1024 only root may",
+        blame=Blame.USAGE,
+    )

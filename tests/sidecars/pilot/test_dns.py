@@ -247,7 +247,7 @@ def test_answers_come_in_another_order_each_time() -> None:
 async def serving() -> AsyncIterator[DnsServer]:
     server = DnsServer("127.0.0.1", 0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve, zone())
+        await nursery.start(server.serve, zone())
         yield server
         nursery.cancel_scope.cancel()
 
