@@ -27,13 +27,13 @@ from pannier.shared.errors import Blame, PannierError
 from pannier.shared.registration import key_of
 from pannier.sidecars.pilot.bridges.inward import Inward, Inwards
 from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.members import ZOOKEEPER_PORT, hosts_of
 
 ZOOKEEPER: Final = "zookeeper"
 SERVICES: Final = "/services"
 LINGERS_SECONDS: Final = 30.0
 """Of what is written to a ZooKeeper, after the pilot has gone: another one believes that after half of it, and takes it
 over."""
-_PORT: Final = 2181
 _DNS_PORT: Final = 53
 _KNOWN: Final = "zookeeper://HOST:PORT,.../BASE, file:/PATH, dns://NAME[:PORT]?service=SERVICE"
 
@@ -138,7 +138,7 @@ def understood(url: str) -> Place:
         options = {name: values[-1] for name, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()}
         if parts.scheme == ZOOKEEPER and not options:
             base = parts.path.rstrip("/") or SERVICES
-            return Place(ZOOKEEPER, base, hosts_of(parts.netloc, _PORT))
+            return Place(ZOOKEEPER, base, hosts_of(parts.netloc, ZOOKEEPER_PORT))
         if parts.scheme == "file" and parts.path.startswith("/") and not parts.netloc and not options:
             return Place("file", parts.path)
         if parts.scheme == "dns" and parts.hostname and options.keys() <= {"service", "server", "every"}:
@@ -153,17 +153,6 @@ def understood(url: str) -> Place:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise _not_understood(url, reason) from error
     raise _not_understood(url, "no such kind, or an option that it does not have")
-
-
-def hosts_of(text: str, default: int) -> Sequence[tuple[str, int]]:
-    """`10.0.0.1:2181,[::1]` as (host, port). Raises ValueError."""
-    found: list[tuple[str, int]] = []
-    for place in text.split(","):
-        split = urlsplit(f"//{place}")
-        if not split.hostname:
-            raise ValueError(f"{place!r} is no host")
-        found.append((split.hostname, split.port or default))
-    return found
 
 
 def _not_understood(url: str, reason: str) -> PannierError:

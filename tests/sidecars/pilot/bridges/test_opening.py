@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import trio
-from pannier.shared.errors import PannierError, Unreachable
+from pannier.shared.errors import PannierError, Unreachable, UsageError
 from pannier.sidecars.pilot.bridges import dns as bridges_dns
 from pannier.sidecars.pilot.bridges.file import FileSource
 from pannier.sidecars.pilot.bridges.opening import Bridge, Place, understood
 from pannier.sidecars.pilot.bridges.source import Look
 from pannier.sidecars.pilot.dns.answer import zone_name
+from pannier.sidecars.pilot.service import InZooKeeper, Kept
+from pannier.supervisor.cli.pilot import _store
 
 from tests.sidecars.pilot.paper import World
 from tests.system.host import PATIENCE
@@ -111,3 +113,22 @@ async def test_a_machine_without_a_resolver_is_one_whose_dns_says_nothing(
 def test_a_zone_that_is_no_name_is_refused() -> None:
     with pytest.raises(PannierError, match="is no DNS name"):
         zone_name("a..b")
+
+
+@pytest.mark.parametrize(
+    ("text", "store"),
+    [
+        ("zookeeper://10.0.0.1", InZooKeeper([("10.0.0.1", 2181)], "/pannier")),
+        ("zookeeper://10.0.0.1:2182,[::1]/mesh/", InZooKeeper([("10.0.0.1", 2182), ("::1", 2181)], "/mesh")),
+        ("etcd://10.0.0.1,10.0.0.2:2380", [("10.0.0.1", 2379), ("10.0.0.2", 2380)]),
+        ("/var/lib/pannier.sqlite", Path("/var/lib/pannier.sqlite")),
+    ],
+)
+def test_a_store_has_the_same_words_as_a_bridge(text: str, store: Kept) -> None:
+    assert _store(text) == store
+
+
+@pytest.mark.parametrize("text", ["zookeeper://", "zookeeper://a:b", "zookeeper://u@a", "etcd://a,", "etcd://a/b"])
+def test_a_store_that_means_nothing_is_said(text: str) -> None:
+    with pytest.raises(UsageError, match="is no store"):
+        _store(text)
