@@ -55,6 +55,7 @@ _POINTER: Final = 0xC000
 _ASKED: Final = _HEADER.size
 """Where the name that was asked for stands in an answer."""
 _OWN: Final = struct.pack("!H", _POINTER | _ASKED)
+_OPTIONS: Final = b"\0" + struct.pack("!H", dns.rdatatype.OPT)
 _RESPONSE: Final = 0x8000
 _ECHOED: Final = 0x7900  # the kind of query, and whether recursion was wished
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -294,12 +295,21 @@ def _read(packet: bytes) -> dns.message.Message | Answered:
     if dns.opcode.from_flags(flags) != dns.opcode.QUERY:
         return Answered(_bare(packet, dns.rcode.NOTIMP), dns.rcode.NOTIMP)
     malformed = Answered(_bare(packet, dns.rcode.FORMERR))
-    if counts[:3] != [1, 0, 0] or counts[3] > 1 or len(packet) > QUESTION_BYTES:
+    few = counts[:3] == [1, 0, 0] and (counts[3] == 0 or (counts[3] == 1 and _has_options(packet)))
+    if not few or len(packet) > QUESTION_BYTES:
         return malformed
     try:
         return dns.message.from_wire(packet)
     except (dns.exception.DNSException, ValueError, struct.error):
         return malformed
+
+
+def _has_options(packet: bytes) -> bool:
+    """Whether what follows the question is EDNS: a record of another kind may have more names to read."""
+    end = _HEADER.size
+    while end < len(packet) and packet[end]:
+        end += packet[end] + 1
+    return packet[end + 5 : end + 8] == _OPTIONS
 
 
 def _bare(packet: bytes, rcode: dns.rcode.Rcode) -> bytes:

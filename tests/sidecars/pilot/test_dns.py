@@ -196,11 +196,12 @@ TO_LONG = b"\xc0\x0c\x00\x05\x00\x01" + bytes(5) + b"\x02\xc0\x0e"
         header(answers=275) + LONG + 275 * TO_LONG,
         header(answers=1) + LONG + TO_LONG,
         header(authorities=1) + LONG + TO_LONG,
+        header(additionals=1) + LONG + TO_LONG,
         header(additionals=2) + LONG + 2 * TO_LONG,
         header(questions=2) + 2 * LONG,
         header() + LONG + bytes(QUESTION_BYTES),
     ],
-    ids=["many records", "an answer", "an authority", "two additional", "two questions", "too long"],
+    ids=["many records", "an answer", "an authority", "no options", "two additional", "two questions", "too long"],
 )
 def test_what_is_more_than_a_question_is_refused_unread(packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[bytes] = []
