@@ -3,11 +3,14 @@
 Rules:
 - A Unix socket of mode 0600 is always there, and needs no token: only its owner can open it.
 - What is asked over TCP to change something needs the token, which is made at the first start and never has a default.
+- Places are bound at once, so that a wrong one is said at once; nobody is listened to before the registry is read. A
+  store that is waited for is said.
 - What ends the store or a listener ends the pilot, loudly: who runs it starts it again, and no call depends on it.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import resource
@@ -34,6 +37,7 @@ from pannier.sidecars.pilot.http.api import Api
 from pannier.sidecars.pilot.http.documents_api import DocumentsApi
 from pannier.sidecars.pilot.http.status import Account
 from pannier.sidecars.pilot.registry.fanout import Fanout
+from pannier.sidecars.pilot.registry.peers import PREFIX as PILOTS
 from pannier.sidecars.pilot.registry.peers import Peers
 from pannier.sidecars.pilot.registry.registry import Registry
 from pannier.sidecars.pilot.stores.etcd import EtcdStore
@@ -49,9 +53,14 @@ if TYPE_CHECKING:
 
 CONNECTIONS: Final = 4096
 """Of one listener: a watcher holds one."""
+BACKLOG: Final = 4096
 DESCRIPTORS: Final = 65_536
 """Asked for at the start, as far as they are granted: by default a process has 1024."""
 TOKEN_BYTES: Final = 32
+PATIENCE_SECONDS: Final = 2.0
+"""With a store that does not answer at the start, before that is said."""
+
+_log = logging.getLogger("pannier.pilot")
 
 
 class InZooKeeper(msgspec.Struct, frozen=True):
@@ -89,23 +98,13 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
     _ask_for_descriptors()
     token = load_token(settings.token) if settings.listen or settings.grpc else ""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        listeners = await _bind(settings.listen, "--listen")
-        grpc_listeners = await _bind(settings.grpc, "--grpc")
+        bound = await _bind(settings.listen, "--listen")
+        grpc_bound = await _bind(settings.grpc, "--grpc")
         dns_servers = _dns_servers(settings)
         bridges = _bridges(settings.bridges)
         async with _opened(settings.store) as (store, peers), trio.open_nursery() as nursery:
             nursery.start_soon(_end_when_told, signals, nursery.cancel_scope)
-            registry = Registry(store, peers=peers)
-            if peers is not None:
-                nursery.start_soon(peers.follow)
-                nursery.start_soon(peers.beat)
-                await peers.there.wait()
-            await nursery.start(registry.follow)
-            nursery.start_soon(registry.tend)
-            fanout = Fanout(registry)
-            nursery.start_soon(fanout.run)
-            documents = Documents(store)
-            await nursery.start(documents.follow)
+            registry, fanout, documents = await _read(settings.store, store, peers, nursery)
             streams = Streams(registry, fanout, documents)
             policies = Policies(documents)
             xds = Xds(registry, fanout, policies)
@@ -113,6 +112,8 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
             account = Account(registry, store=_shown(settings.store), peers=peers)
             account.parts |= {"stream": streams.statistics, "documents": documents.statistics, "xds": xds.status}
             api = partial(Api, registry, streams, account=account, documents=DocumentsApi(documents, policies))
+            listeners = [_listening(sock, "--listen") for sock in bound]
+            grpc_listeners = [_listening(sock, "--grpc") for sock in grpc_bound]
             listen = partial(serve_http, limits=Limits(connections=CONNECTIONS))
             nursery.start_soon(listen, listen_unix(settings.socket), api().handle)
             for listener in listeners:
@@ -126,7 +127,7 @@ async def serve(settings: Settings, ready: Callable[[str], None]) -> None:
                 nursery.start_soon(over_grpc, listener, registry_handlers(registry, token=token) | xds.handlers())
             for server in dns_servers:
                 account.parts[f"dns {server.host}:{server.port}"] = server.statistics
-                nursery.start_soon(server.serve, _zone(settings, registry))
+                await nursery.start(server.serve, _zone(settings, registry))
             for bridge in bridges:
                 account.parts[f"bridge {bridge.name}"] = bridge.statistics
                 nursery.start_soon(bridge.run, registry)
@@ -150,6 +151,38 @@ def _ask_for_descriptors() -> None:
 async def _end_when_told(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
     async for _ in signals:
         scope.cancel()
+
+
+async def _read(
+    kept: Kept, store: Store, peers: Peers | None, nursery: trio.Nursery
+) -> tuple[Registry, Fanout, Documents]:
+    """What a store has, known and followed from now on."""
+    waiting = trio.CancelScope()
+    nursery.start_soon(_say_what_is_waited_for, kept, store, waiting)
+    registry = Registry(store, peers=peers)
+    if peers is not None:
+        nursery.start_soon(peers.follow)
+        nursery.start_soon(peers.beat)
+        await peers.there.wait()
+    await nursery.start(registry.follow)
+    nursery.start_soon(registry.tend)
+    fanout = Fanout(registry)
+    nursery.start_soon(fanout.run)
+    documents = Documents(store)
+    await nursery.start(documents.follow)
+    waiting.cancel()
+    return registry, fanout, documents
+
+
+async def _say_what_is_waited_for(kept: Kept, store: Store, scope: trio.CancelScope) -> None:
+    with scope:
+        await trio.sleep(PATIENCE_SECONDS)
+        reason = "it takes its time"
+        try:
+            await store.get(PILOTS)
+        except PannierError as error:
+            reason = f"{error.message}; {error.hint}" if error.hint else error.message
+        _log.warning("the pilot waits for %s, and listens once it has read it: %s", _shown(kept), reason)
 
 
 @asynccontextmanager
@@ -228,18 +261,42 @@ def load_token(path: Path) -> str:
     return token
 
 
-async def _bind(places: Sequence[tuple[str, int]], option: str) -> list[trio.SocketListener]:
-    found: list[trio.SocketListener] = []
+async def _bind(places: Sequence[tuple[str, int]], option: str) -> list[trio.socket.SocketType]:
+    """Sockets that have these places, and are not listened on yet."""
+    found: list[trio.socket.SocketType] = []
     for host, port in places:
         try:
-            found += await trio.open_tcp_listeners(port, host=host)
+            for family, *_, place in await trio.socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            ):
+                sock = trio.socket.socket(family, socket.SOCK_STREAM)
+                found.append(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                await sock.bind(place)
         except OSError as error:
-            raise PannierError(
-                f"cannot listen on {host}:{port}: {error.strerror or error}",
-                hint=f"choose another address with {option}",
-                blame=Blame.USAGE,
-            ) from error
+            for sock in found:
+                sock.close()
+            raise _taken(f"{host}:{port}", option, error) from error
     return found
+
+
+def _listening(sock: trio.socket.SocketType, option: str) -> trio.SocketListener:
+    try:
+        sock.listen(BACKLOG)
+    except OSError as error:  # somebody else was quicker
+        host, port = sock.getsockname()[:2]
+        raise _taken(f"{host}:{port}", option, error) from error
+    return trio.SocketListener(sock)
+
+
+def _taken(place: str, option: str, error: OSError) -> PannierError:
+    return PannierError(
+        f"cannot listen on {place}: {error.strerror or error}",
+        hint=f"choose another address with {option}",
+        blame=Blame.USAGE,
+    )
 
 
 def _address(listener: trio.SocketListener) -> str:

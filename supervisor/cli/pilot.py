@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--store",
     metavar="PLACE",
-    help="A SQLite file (default: in the state folder), etcd://HOST:PORT,... or zookeeper://HOST:PORT,...[/NODE].",
+    help="A SQLite file (default: in the state folder), etcd://HOST[:PORT],... or zookeeper://HOST[:PORT],...[/NODE].",
 )
 @click.option("--dns", multiple=True, metavar="HOST:PORT", help="Answer DNS about the services, over UDP and TCP.")
 @click.option("--dns-zone", default="pannier.", show_default=True, help="The zone that is answered.")
@@ -86,11 +86,16 @@ command.add_command(pilot_policy.command)
 
 def _store(text: str) -> Kept:
     from pannier.sidecars.pilot.service import InZooKeeper
-    from pannier.supervisor.ports import split_address
+    from pannier.sidecars.pilot.stores.members import ETCD_PORT, ZOOKEEPER_PORT, hosts_of
 
-    if text.startswith(ZOOKEEPER):
-        members, _, root = text.removeprefix(ZOOKEEPER).partition("/")
-        return InZooKeeper([split_address(member) for member in members.split(",")], f"/{root.strip('/') or 'pannier'}")
-    if text.startswith(ETCD):
-        return [split_address(member) for member in text.removeprefix(ETCD).split(",")]
+    try:
+        if text.startswith(ZOOKEEPER):
+            members, _, root = text.removeprefix(ZOOKEEPER).partition("/")
+            return InZooKeeper(hosts_of(members, ZOOKEEPER_PORT), f"/{root.strip('/') or 'pannier'}")
+        if text.startswith(ETCD):
+            return hosts_of(text.removeprefix(ETCD), ETCD_PORT)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no store: {error}", hint="such as zookeeper://10.0.0.1:2181,10.0.0.2/pannier"
+        ) from error
     return Path(text)

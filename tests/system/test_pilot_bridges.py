@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from tests.sidecars.pilot.real_zookeeper import running_zookeeper
-from tests.system.host import PATIENCE, Host, until
+from tests.system.host import PATIENCE, Host, free_port, until
 from tests.system.test_pilot import HERE, A, ask, over_unix, start
 
 
@@ -83,3 +84,31 @@ def test_what_cannot_be_done_is_said_and_nothing_starts(host: Host, words: list[
     done = host.run("pilot", *words)
     assert done.returncode not in {0, 75} and complaint in done.stderr
     assert "Traceback" not in done.stderr and "is ready" not in done.stderr
+
+
+def test_a_store_that_is_not_there_is_said_and_nobody_is_kept_waiting_meanwhile(host: Host) -> None:
+    store, listen, dns_port = free_port(), free_port(), free_port()
+    words = [
+        "--store",
+        f"etcd://127.0.0.1:{store}",
+        "--listen",
+        f"127.0.0.1:{listen}",
+        "--dns",
+        f"127.0.0.1:{dns_port}",
+    ]
+    pilot = host.start("pilot", *words)
+    assert pilot.stderr is not None
+    said = ""
+    while "waits for" not in said:
+        line = pilot.stderr.readline()
+        assert line, f"it ended: {said}"
+        said += line
+    assert f"etcd at 127.0.0.1:{store}" in said and "no etcd answers" in said
+    for port in (listen, dns_port):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), PATIENCE).close()
+    pilot.terminate()
+    assert pilot.wait(PATIENCE) == 0
+    with socket.create_server(("127.0.0.1", listen)):
+        refused = host.run("pilot", *words)
+    assert f"cannot listen on 127.0.0.1:{listen}" in refused.stderr and "waits for" not in refused.stderr

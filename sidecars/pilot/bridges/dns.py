@@ -23,14 +23,15 @@ from pannier.sidecars.pilot.bridges.source import Found, Look, id_of
 
 EVERY_SECONDS: Final = 5.0
 LOOKUP_SECONDS: Final = 4.0
+RESOLV_CONF: Final = "/etc/resolv.conf"
 MAX_RECORDS: Final = 500
 """SRV records whose targets are looked up, one after the other if they have not come along."""
 _ADDRESSES: Final = (dns.rdatatype.A, dns.rdatatype.AAAA)
 
 
 class DnsSource:
-    """A `source.Source` for one service. Without a `port` the name has SRV records. `server` is (host, port); without
-    one it is the machine's."""
+    """A `source.Source` for one service. Without a `port` the name has SRV records. `server` is (IP address,
+    port); without one it is the machine's."""
 
     def __init__(
         self,
@@ -47,7 +48,8 @@ class DnsSource:
         self._domain = dns.name.from_text(domain)
         self._service = service
         self._port = port
-        self._resolver = dns.asyncresolver.Resolver(configure=server is None)
+        self._resolver = dns.asyncresolver.Resolver(configure=False)
+        self._configured = server is not None
         if server is not None:
             self._resolver.nameservers = [server[0]]
             self._resolver.port = server[1]
@@ -96,6 +98,9 @@ class DnsSource:
     async def _ask(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> dns.resolver.Answer | None:
         """None: there is no such name. Raises Unreachable."""
         try:
+            if not self._configured:
+                self._resolver.read_resolv_conf(RESOLV_CONF)
+                self._configured = True
             return await self._resolver.resolve(name, kind, raise_on_no_answer=False)
         except dns.resolver.NXDOMAIN:
             return None

@@ -5,8 +5,11 @@
 - Epochs only grow. They are the source's where it has some; else a new life (an address that was not in force before)
   gets the wall clock's, or the next one. A source that says that a life is there which the registry has seen end is
   old, or was set back: it is believed after as long as it takes to believe that a whole service has gone.
+  Not so if the source has shown, while this process runs, an older one of the same instance: then it is a new life.
 - While the source says nothing, everybody stays as he was, and is renewed.
-- Several pilots may have the same bridge on one store: an instance is renewed, and ended, by the one that tends it.
+- Several pilots may have the same bridge on one store: an instance is renewed, and ended, by the one that tends it. If
+  another one is told otherwise of the same life, that is not written; if it stays so, the log has it once.
+- Who cannot be written is refused, and nobody else.
 """
 
 from __future__ import annotations
@@ -73,6 +76,9 @@ class Inward:
         self._patience = Patience()
         self._reachable = False
         self._refused = self._stale = 0
+        self._shown: dict[Key, int] = {}  # the incarnation that the source has shown last
+        self._otherwise = Patience()
+        self._said: set[Key] = set()  # of whom it is said that others are told otherwise about him
 
     def statistics(self) -> Inwards:
         return Inwards(self._reachable, len(self._held()), self._refused, self._belief.doubts, self._stale)
@@ -81,11 +87,17 @@ class Inward:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._renew_forever)
-            await self._look_forever()
+            try:
+                await self._look_forever()
+            finally:
+                self._reachable = False
 
     async def look(self) -> None:
         """Looks once, and does what follows. Raises Unreachable, of the source or of the registry."""
-        look = await self._source.look()
+        try:
+            look = await self._source.look()
+        except ValueError as error:
+            raise Unreachable(f"{self._source.name} is not understood: {error}") from error
         if len(look.instances) > MAX_INSTANCES:
             self._refused += 1
             raise Unreachable(f"{self._source.name} has {len(look.instances)} instances: at most {MAX_INSTANCES}")
@@ -98,30 +110,49 @@ class Inward:
             if held is not None and not held.gone and held.metadata.get(ORIGIN) != self._source.name:
                 self._refused += 1
                 continue
-            epoch = self._epoch(held, found)
+            epoch = self._epoch(key, held, found)
             if not epoch:
                 stale.add(key)
                 self._stale += 1
                 if not self._patience.spent(key, now):
                     continue
                 epoch = next_epoch(held)
+            if found.incarnation:
+                self._shown[key] = found.incarnation
             todo.append(partial(self._register, key, epoch, found, held))
         self._patience.keep(stale)
-        held_ids: dict[str, set[str]] = {}
-        for service, name in self._held():
-            held_ids.setdefault(service, set()).add(name)
-        for key in self._belief.gone(held_ids, look, now):
+        self._otherwise.keep(look.instances)
+        self._said &= look.instances.keys()
+        if len(self._shown) > 2 * MAX_INSTANCES:  # also of those who have gone, since they come back
+            self._shown = {key: shown for key, shown in self._shown.items() if key in look.instances}
+        own = self._held().keys()
+        known = {service: self._known(service) for service in {service for service, _ in own}}
+        for key in self._belief.gone(known, own, look, now):
             held, _ = self._registry.view.get(key_of(key))
             if held is not None and not held.gone:
                 todo.append(partial(self._registry.leave, key, held.epoch))
         await _all(todo)
 
     async def renew(self) -> None:
-        """Says for everybody who came over this bridge that he is there. Raises Unreachable."""
-        for key, entry in self._held().items():
-            await self._registry.register(key, msgspec.structs.replace(entry, pilot=""))
+        """Says for everybody who came over this bridge that he is there. Raises Unreachable, of the first whom that
+        could not be said for, once it was said for all others."""
+        failed: list[PannierError] = []
+        to_write: list[tuple[Key, Entry]] = []
+        for key, entry in self._held().items():  # those first who need no store, and are not kept waiting by it
+            try:
+                if self._registry.renewed(key, entry) is None:
+                    to_write.append((key, entry))
+            except PannierError as error:
+                failed.append(error)
+        for key, entry in to_write:
+            try:
+                await self._registry.register(key, msgspec.structs.replace(entry, pilot=""))
+            except PannierError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
-    def _epoch(self, held: Entry | None, found: Found) -> int:
+    def _epoch(self, key: Key, held: Entry | None, found: Found) -> int:
         """That of the life which the source has found; 0 if it is one that is over."""
         same = held is not None and not held.gone and held.address == found.address
         if not found.incarnation:
@@ -132,6 +163,8 @@ class Inward:
             return found.incarnation
         if same or (found.incarnation == held.epoch and held.gone and not held.final):
             return held.epoch
+        if found.incarnation > self._shown.get(key, found.incarnation):
+            return next_epoch(held)
         return 0
 
     async def _register(self, key: Key, epoch: int, found: Found, held: Entry | None) -> None:
@@ -139,8 +172,38 @@ class Inward:
         state = held.state if held is not None and held.epoch == epoch and not held.gone else State.UP
         wished = Entry(epoch, found.address, state, round(TTL_SECONDS * 1000), metadata)
         if held is not None and msgspec.structs.replace(held, pilot="") == wished:
+            self._agreed(key)
             return  # whoever tends it renews it
-        await self._registry.register(key, wished)
+        if (
+            held is not None
+            and held.epoch == epoch
+            and not (held.gone or held.doubted)
+            and held.pilot != self._registry.pilot
+        ):
+            self._disagree(key, held)
+            return  # and writes what has changed
+        self._agreed(key)
+        try:
+            await self._registry.register(key, wished)
+        except ValueError as error:
+            self._refused += 1
+            _log.debug("%s: %s/%s cannot be written: %s", self._source.name, *key, error)
+
+    def _agreed(self, key: Key) -> None:
+        self._otherwise.forget(key)
+        self._said.discard(key)
+
+    def _disagree(self, key: Key, held: Entry) -> None:
+        """Another pilot is told otherwise of a life that it tends; said once, if that stays so."""
+        if self._otherwise.spent(key, self._clock()) and key not in self._said:
+            self._said.add(key)
+            _log.warning(
+                "%s: the pilot %s, which tends %s/%s, is told otherwise about it, and that stands: "
+                "see that the sources of both say the same",
+                self._source.name,
+                held.pilot,
+                *key,
+            )
 
     def _held(self) -> dict[Key, Entry]:
         """Those whom this pilot tends and who came over this bridge."""
@@ -149,6 +212,15 @@ class Inward:
             entry, _ = self._registry.view.get(name)
             if entry is not None and entry.metadata.get(ORIGIN) == self._source.name:
                 found[instance_of(name)] = entry
+        return found
+
+    def _known(self, service: str) -> set[str]:
+        """The ids of those in a service who came over this bridge, whoever tends them."""
+        found: set[str] = set()
+        for name in self._registry.view.alive(service):
+            entry, _ = self._registry.view.get(name)
+            if entry is not None and entry.metadata.get(ORIGIN) == self._source.name:
+                found.add(instance_of(name)[1])
         return found
 
     async def _look_forever(self) -> None:

@@ -8,7 +8,11 @@ dns://_http._tcp.orders.example.com?service=orders  in: its SRV records; &server
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import ip_address
+from itertools import count
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -17,17 +21,23 @@ import msgspec
 import trio
 from dns.exception import DNSException
 from dns.name import from_text
+from pannier.shared.backoff import full_jitter
 from pannier.shared.duration import milliseconds
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.registration import key_of
 from pannier.sidecars.pilot.bridges.inward import Inward, Inwards
 from pannier.sidecars.pilot.registry.registry import Registry
+from pannier.sidecars.pilot.stores.members import ZOOKEEPER_PORT, hosts_of
 
 ZOOKEEPER: Final = "zookeeper"
 SERVICES: Final = "/services"
-_PORT: Final = 2181
+LINGERS_SECONDS: Final = 30.0
+"""Of what is written to a ZooKeeper, after the pilot has gone: another one believes that after half of it, and takes it
+over."""
 _DNS_PORT: Final = 53
 _KNOWN: Final = "zookeeper://HOST:PORT,.../BASE, file:/PATH, dns://NAME[:PORT]?service=SERVICE"
+
+_log = logging.getLogger("pannier.pilot.bridge")
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -61,7 +71,11 @@ class Bridge:
         return self._statistics()
 
     async def run(self, registry: Registry) -> None:
-        """Until cancelled."""
+        """Until cancelled. An error of ours in it is logged, and it goes on: the registry is worth more than a
+        bridge."""
+        await _persistently(self.name, lambda: self._run(registry))
+
+    async def _run(self, registry: Registry) -> None:
         place = self.place
         if place.scheme == ZOOKEEPER:
             await self._run_zookeeper(registry)
@@ -78,14 +92,14 @@ class Bridge:
             source = DnsSource(place.path, place.service, name=self.name, port=place.port, server=server, every=every)
             inward = Inward(registry, source)
         self._statistics = lambda: Status(**msgspec.structs.asdict(inward.statistics()))
-        await inward.run()
+        await _persistently(self.name, inward.run)
 
     async def _run_zookeeper(self, registry: Registry) -> None:
         from pannier.sidecars.pilot.bridges.outward import Outward
         from pannier.sidecars.pilot.bridges.zookeeper import ZooKeeperSource
         from pannier.sidecars.pilot.stores.zookeeper_session import open_session
 
-        async with open_session(self.place.hosts, lingers=True) as session, trio.open_nursery() as nursery:
+        async with open_session(self.place.hosts, lingers=LINGERS_SECONDS) as session, trio.open_nursery() as nursery:
             inward = Inward(registry, ZooKeeperSource(session, self.place.path, name=self.name))
             outward = Outward(registry, session, self.place.path, name=self.name)
 
@@ -94,8 +108,17 @@ class Bridge:
                 return Status(**msgspec.structs.asdict(inward.statistics()), written=out.instances, taken=out.taken)
 
             self._statistics = statistics
-            nursery.start_soon(inward.run)
-            nursery.start_soon(outward.run)
+            nursery.start_soon(_persistently, self.name, inward.run)
+            nursery.start_soon(_persistently, self.name, outward.run)
+
+
+async def _persistently(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    for attempt in count():
+        try:
+            await run()
+        except Exception:
+            _log.exception("%s: an error of ours; the bridge begins anew, and who is known stays", name)
+        await trio.sleep(full_jitter(attempt, base=1.0, cap=30.0, random=random.random()))
 
 
 def named(place: Place) -> str:
@@ -115,12 +138,14 @@ def understood(url: str) -> Place:
         options = {name: values[-1] for name, values in parse_qs(parts.query, strict_parsing=bool(parts.query)).items()}
         if parts.scheme == ZOOKEEPER and not options:
             base = parts.path.rstrip("/") or SERVICES
-            return Place(ZOOKEEPER, base, hosts_of(parts.netloc, _PORT))
+            return Place(ZOOKEEPER, base, hosts_of(parts.netloc, ZOOKEEPER_PORT))
         if parts.scheme == "file" and parts.path.startswith("/") and not parts.netloc and not options:
             return Place("file", parts.path)
         if parts.scheme == "dns" and parts.hostname and options.keys() <= {"service", "server", "every"}:
             service, _ = key_of(options["service"], "any")
             hosts = hosts_of(options["server"], _DNS_PORT) if "server" in options else ()
+            for host, _ in hosts:
+                ip_address(host)
             every = milliseconds(options["every"]) / 1000 if "every" in options else 0.0
             from_text(parts.hostname)
             return Place("dns", parts.hostname, hosts, service, parts.port, every)
@@ -128,17 +153,6 @@ def understood(url: str) -> Place:
         reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise _not_understood(url, reason) from error
     raise _not_understood(url, "no such kind, or an option that it does not have")
-
-
-def hosts_of(text: str, default: int) -> Sequence[tuple[str, int]]:
-    """`10.0.0.1:2181,[::1]` as (host, port). Raises ValueError."""
-    found: list[tuple[str, int]] = []
-    for place in text.split(","):
-        split = urlsplit(f"//{place}")
-        if not split.hostname:
-            raise ValueError(f"{place!r} is no host")
-        found.append((split.hostname, split.port or default))
-    return found
 
 
 def _not_understood(url: str, reason: str) -> PannierError:

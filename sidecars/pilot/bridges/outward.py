@@ -2,8 +2,9 @@
 
 Rules:
 - Written is who did not come over this very bridge, by the pilot that tends him: those that are UP; where nobody is,
-  those that drain. They are ephemeral, and outlast a pilot by its session: one that is started again takes its nodes
-  over, and nobody has missed them.
+  those that drain. They are ephemeral, and outlast a pilot by its session, which is longer than it takes another one
+  to believe that it has gone: that one, or itself if it is started again, takes its nodes over, and nobody has missed
+  them. Who tends whom is nobody's business, and no change that is told: it is looked for.
 - Beside each node of ours is a mark that says the epoch of its life (`curator.py`), and stays when the node goes. A
   lesser epoch writes nothing there, unless nobody is there for as long as a bridge needs to believe what is odd: then
   the registry has lost its own epochs. A node that is not ours is left alone.
@@ -16,6 +17,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Collection, Mapping
@@ -43,7 +45,9 @@ from pannier.sidecars.pilot.stores.store import Compacted
 from pannier.sidecars.pilot.stores.zookeeper_session import Bell, Session, got
 
 CHECK_SECONDS: Final = 15.0
-"""Everything is looked at again so often, and after another session has begun."""
+"""Everything is looked at again so often, whatever else changes, and after another session has begun."""
+LOOK_SECONDS: Final = 1.0
+"""Between looks for whom this pilot has come to tend."""
 _ATTEMPTS: Final = 10
 _QUICKER: Final = (BadVersionError, NodeExistsError, NoNodeError, RolledBackError, RuntimeInconsistency)
 
@@ -79,6 +83,8 @@ class Outward:
         self._written: dict[str, int] = {}  # by service
         self._taken = 0
         self._patience = Patience()
+        self._check_at = self._look_at = 0.0
+        self._mine: frozenset[str] = frozenset()  # keys of those whom this pilot tended at the last look
         self._settled: dict[str, tuple[int, Mapping[str, Wish], frozenset[str]]] = {}  # as it was left
 
     def statistics(self) -> Outwards:
@@ -86,17 +92,25 @@ class Outward:
 
     async def run(self) -> None:
         """Until cancelled; its nodes go with the session."""
+        try:
+            await self._write_forever()
+        finally:
+            self._reachable = False
+
+    async def _write_forever(self) -> None:
         attempt, revision, session = 0, -1, 0
         with self._session.bell() as bell:
             while True:
                 try:
                     if session != self._session.id or not self._reachable:
                         session, revision = self._session.id, -1
-                    if revision < 0:
+                    if revision < 0 or trio.current_time() >= self._check_at:
+                        self._check_at = trio.current_time() + CHECK_SECONDS
                         revision = self._registry.view.revision
                         services: Collection[str] = {*self._registry.view.services(), *self._written}
                     else:
-                        revision, services = await self._changes(revision, bell)
+                        revision, changed = await self._changes(revision, bell)
+                        services = {*changed, *self._taken_over()}
                     for service in sorted(services):
                         await self.write(service)
                     attempt, self._reachable = 0, True
@@ -110,20 +124,29 @@ class Outward:
 
     async def _changes(self, after: int, bell: Bell) -> tuple[int, Collection[str]]:
         """The services that have changed and the revision at which they have; -1: all of them are to be looked at,
-        since the connection is another one, or a while has passed."""
+        since the connection is another one, or it is not known any more. Returns after `LOOK_SECONDS` at most."""
         found: tuple[int, Collection[str]] = (-1, ())
 
         async def wake() -> None:
-            await bell.heard(CHECK_SECONDS)
+            await bell.heard(math.inf)
             waiting.cancel()
 
         async with trio.open_nursery() as nursery:
             waiting = nursery.cancel_scope
             nursery.start_soon(wake)
             with suppress(Compacted):
-                found = await self._registry.changes(after, (), wait=2 * CHECK_SECONDS)
+                found = await self._registry.changes(after, (), wait=LOOK_SECONDS)
             waiting.cancel()
         return found
+
+    def _taken_over(self) -> Collection[str]:
+        """The services of those whom this pilot tends since the last look."""
+        if trio.current_time() < self._look_at:
+            return ()
+        self._look_at = trio.current_time() + LOOK_SECONDS
+        mine = frozenset(self._registry.view.tended(self._registry.pilot))
+        new, self._mine = mine - self._mine, mine
+        return {instance_of(key)[0] for key in new}
 
     async def write(self, service: str) -> None:
         """Brings the nodes of a service up to date. Raises Unreachable."""

@@ -10,8 +10,9 @@ Rules:
   a Unix socket is left out: he has no address to tell.
 - Answers are in random order, at most `ANSWERS` of a service. What does not fit loses its additional records first,
   then it is cut and says so (TC), and the client comes again over TCP.
-- What comes is read by dnspython. What is sent is a header and a few kinds of records, packed here: through its objects
-  a service of fifty took twenty times as long, in a process that has instances to renew.
+- What comes is read by dnspython, once its header says that it is one question and little more: a packet full of
+  records with long names takes it most of a second. What is sent is a header and a few kinds of records, packed here:
+  through its objects a service of fifty took twenty times as long, in a process that has instances to renew.
 - Nothing is asked of others: names outside the zone are refused. Both "no such name" and "no such record" carry the
   zone's SOA, so that they are kept for `TTL` seconds and not longer.
 """
@@ -41,7 +42,9 @@ from pannier.shared.pilot_stream import Instance
 TTL: Final = 5
 ANSWERS: Final = 128
 UDP_BYTES: Final = 1232
-"""What is sent and taken in one datagram at most; less to a client that does not say that it takes as much."""
+"""What is sent in one datagram at most; less to a client that does not say that it takes as much."""
+QUESTION_BYTES: Final = 512
+"""Of one question; one with the longest name and its options is shorter."""
 TCP_BYTES: Final = 65_535
 _CLASSIC_BYTES: Final = 512
 _HEADER: Final = struct.Struct("!HHHHHH")
@@ -52,6 +55,7 @@ _POINTER: Final = 0xC000
 _ASKED: Final = _HEADER.size
 """Where the name that was asked for stands in an answer."""
 _OWN: Final = struct.pack("!H", _POINTER | _ASKED)
+_OPTIONS: Final = b"\0" + struct.pack("!H", dns.rdatatype.OPT)
 _RESPONSE: Final = 0x8000
 _ECHOED: Final = 0x7900  # the kind of query, and whether recursion was wished
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -122,12 +126,9 @@ class Zone:
 
     def answer(self, packet: bytes, *, most: int = UDP_BYTES) -> Answered:
         """The answer to a packet, of at most so many bytes and of what the client takes; never raises."""
-        try:
-            query = dns.message.from_wire(packet)
-        except (dns.exception.DNSException, ValueError, struct.error):
-            return Answered(_malformed(packet))
-        if query.flags & dns.flags.QR:
-            return Answered(None)
+        query = _read(packet)
+        if isinstance(query, Answered):
+            return query
         if most == UDP_BYTES:
             most = min(most, max(query.payload, _CLASSIC_BYTES)) if query.edns >= 0 else _CLASSIC_BYTES
         found = self._found(query)
@@ -156,12 +157,8 @@ class Zone:
         return found
 
     def _refused(self, query: dns.message.Message) -> dns.rcode.Rcode | None:
-        if query.opcode() != dns.opcode.QUERY:
-            return dns.rcode.NOTIMP
         if query.edns > 0:
             return dns.rcode.BADVERS
-        if len(query.question) != 1:
-            return dns.rcode.FORMERR
         question = query.question[0]
         transfer = dns.rdatatype.is_metatype(question.rdtype) and question.rdtype != dns.rdatatype.ANY
         ours = question.rdclass == dns.rdataclass.IN and question.name.is_subdomain(self.name)
@@ -288,11 +285,34 @@ def _packed(
     return b"".join((_HEADER.pack(query.id, flags, *counts), *asked, *answer, *authority, *additional, *options))
 
 
-def _malformed(packet: bytes) -> bytes | None:
-    """FORMERR to what has at least the header of a question."""
+def _read(packet: bytes) -> dns.message.Message | Answered:
+    """The question in a packet, or what is said to one that is none: by its header, if that is enough."""
     if len(packet) < _HEADER.size:
-        return None
+        return Answered(None)
+    _, flags, *counts = _HEADER.unpack_from(packet)
+    if flags & dns.flags.QR:
+        return Answered(None)
+    if dns.opcode.from_flags(flags) != dns.opcode.QUERY:
+        return Answered(_bare(packet, dns.rcode.NOTIMP), dns.rcode.NOTIMP)
+    malformed = Answered(_bare(packet, dns.rcode.FORMERR))
+    few = counts[:3] == [1, 0, 0] and (counts[3] == 0 or (counts[3] == 1 and _has_options(packet)))
+    if not few or len(packet) > QUESTION_BYTES:
+        return malformed
+    try:
+        return dns.message.from_wire(packet)
+    except (dns.exception.DNSException, ValueError, struct.error):
+        return malformed
+
+
+def _has_options(packet: bytes) -> bool:
+    """Whether what follows the question is EDNS: a record of another kind may have more names to read."""
+    end = _HEADER.size
+    while end < len(packet) and packet[end]:
+        end += packet[end] + 1
+    return packet[end + 5 : end + 8] == _OPTIONS
+
+
+def _bare(packet: bytes, rcode: dns.rcode.Rcode) -> bytes:
+    """An answer to a question that is not read: its header."""
     number, flags, *_ = _HEADER.unpack_from(packet)
-    if flags & _RESPONSE:
-        return None
-    return _HEADER.pack(number, _RESPONSE | flags & _ECHOED | dns.rcode.FORMERR, 0, 0, 0, 0)
+    return _HEADER.pack(number, _RESPONSE | flags & _ECHOED | rcode, 0, 0, 0, 0)

@@ -5,7 +5,9 @@ Each says so in an item of its own, again and again, and times the others by its
 - Only a new beat is a sign of life: what a pilot that has just come reads of the others is one, once.
 - Who has not been heard of for `GONE_SECONDS` has gone; so has one that is not there, which is how a pilot leaves. The
   time is that between his last beat and the own one that was heard last: who hears nobody has no opinion.
-- A pilot that does not hear itself is blind: the store or its watch does not work, and it believes nobody to be gone.
+- A pilot that does not hear itself for `BLIND_SECONDS` is blind: the store or its watch does not work, and it believes
+  nobody to be gone. That is less than two thirds of a usual TTL: who has renewed with another pilot and comes back to
+  one that has not heard of it is sent away while his lease with the other one still lasts.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pannier.sidecars.pilot.stores.store import ABSENT, Compacted, Conflict, Ite
 
 PREFIX: Final = "pilots/"
 BEAT_SECONDS: Final = 3.0
+BLIND_SECONDS: Final = 6.0
 GONE_SECONDS: Final = 10.0
 
 
@@ -50,7 +53,7 @@ class Peers:
     @property
     def blind(self) -> bool:
         """Whether nothing is known of anybody."""
-        return self.pilot not in self._heard or self._clock() - self._heard[self.pilot][1] >= GONE_SECONDS
+        return self.pilot not in self._heard or self._clock() - self._heard[self.pilot][1] >= BLIND_SECONDS
 
     def statistics(self) -> Sequence[Peer]:
         """All that have been heard of, by name."""

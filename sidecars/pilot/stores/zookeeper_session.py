@@ -114,12 +114,14 @@ class Session:
 
 
 @asynccontextmanager
-async def open_session(hosts: Sequence[tuple[str, int]], *, lingers: bool = False) -> AsyncIterator[Session]:
+async def open_session(hosts: Sequence[tuple[str, int]], *, lingers: float = 0.0) -> AsyncIterator[Session]:
     """A session with any of these (host, port), which is looked for as long as it takes. One that `lingers` is not
-    ended here, but by ZooKeeper, `SESSION_SECONDS` after the process: who comes back in time finds its nodes there."""
+    ended here, but by ZooKeeper, so many seconds after the process, or as many as it allows (by default 20 of its
+    ticks, of 2 s): who comes back in time finds its nodes there."""
+    seconds = lingers or SESSION_SECONDS
     client = KazooClient(
         hosts=",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in hosts),
-        timeout=SESSION_SECONDS,
+        timeout=seconds,
         connection_retry=_RETRY,
         logger=_log,
     )
@@ -130,7 +132,7 @@ async def open_session(hosts: Sequence[tuple[str, int]], *, lingers: bool = Fals
         with trio.move_on_after(CALL_SECONDS):
             await anyio.to_thread.run_sync(connected.wait, CALL_SECONDS, abandon_on_cancel=True)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_begin_anew, session)
+            nursery.start_soon(_begin_anew, session, seconds)
             yield session
             nursery.cancel_scope.cancel()
     finally:
@@ -140,14 +142,14 @@ async def open_session(hosts: Sequence[tuple[str, int]], *, lingers: bool = Fals
                 await anyio.to_thread.run_sync(_close, client, abandon_on_cancel=True)
 
 
-async def _begin_anew(session: Session) -> None:
+async def _begin_anew(session: Session, seconds: float) -> None:
     """Ends sessions that cannot be alive any more, and looks for another one; runs until cancelled."""
     alive_at = trio.current_time()
     while True:
-        await trio.sleep(SESSION_SECONDS / 4)
+        await trio.sleep(seconds / 4)
         if session.connected:
             alive_at = trio.current_time()
-        elif trio.current_time() - alive_at >= 2 * SESSION_SECONDS:
+        elif trio.current_time() - alive_at >= 2 * seconds:
             await anyio.to_thread.run_sync(_restart, session.client)
             alive_at = trio.current_time()
 

@@ -33,7 +33,7 @@ class ZooKeeper:
         configuration = self._folder / "zoo.cfg"
         configuration.write_text(
             f"dataDir={self._folder}/data{self._data}\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
-            "tickTime=500\nadmin.enableServer=false\n4lw.commands.whitelist=srvr\nmaxClientCnxns=0\n"
+            "tickTime=500\nmaxSessionTimeout=40000\nadmin.enableServer=false\n4lw.commands.whitelist=srvr\nmaxClientCnxns=0\n"
             "minSessionTimeout=1000\nforceSync=no\n"
         )
         words = [self._java, *_JAVA, "-cp", str(JAR), "org.apache.zookeeper.server.quorum.QuorumPeerMain"]

@@ -21,8 +21,17 @@ from hypothesis import strategies as st
 from pannier.shared.errors import PannierError
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance
-from pannier.sidecars.pilot.dns.answer import ANSWERS, TCP_BYTES, TTL, UDP_BYTES, Zone, label_of, zone_name
-from pannier.sidecars.pilot.dns.server import CONNECTIONS, RATE, DnsServer
+from pannier.sidecars.pilot.dns.answer import (
+    ANSWERS,
+    QUESTION_BYTES,
+    TCP_BYTES,
+    TTL,
+    UDP_BYTES,
+    Zone,
+    label_of,
+    zone_name,
+)
+from pannier.sidecars.pilot.dns.server import CONNECTIONS, FAIR, RATE, Budget, DnsServer
 
 from tests.system.host import PATIENCE
 
@@ -171,6 +180,41 @@ def test_what_cannot_be_read_is_said_to_be_so_unless_it_is_no_question(
         assert found.packet == answer
 
 
+def header(questions: int = 1, answers: int = 0, authorities: int = 0, additionals: int = 0) -> bytes:
+    counts = (questions, answers, authorities, additionals)
+    return b"\x12\x34\x01\x00" + b"".join(count.to_bytes(2, "big") for count in counts)
+
+
+LONG = b"\x01a" * 117 + b"\x07pannier\x00" + b"\x00\x01\x00\x01"
+TO_LONG = b"\xc0\x0c\x00\x05\x00\x01" + bytes(5) + b"\x02\xc0\x0e"
+"""A record of 14 bytes, in which a long name stands twice."""
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        header(answers=275) + LONG + 275 * TO_LONG,
+        header(answers=1) + LONG + TO_LONG,
+        header(authorities=1) + LONG + TO_LONG,
+        header(additionals=1) + LONG + TO_LONG,
+        header(additionals=2) + LONG + 2 * TO_LONG,
+        header(questions=2) + 2 * LONG,
+        header() + LONG + bytes(QUESTION_BYTES),
+    ],
+    ids=["many records", "an answer", "an authority", "no options", "two additional", "two questions", "too long"],
+)
+def test_what_is_more_than_a_question_is_refused_unread(packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    monkeypatch.setattr(dns.message, "from_wire", read.append)
+    found = zone().answer(packet)
+    assert (found.rcode, found.packet, read) == (dns.rcode.FORMERR, b"\x12\x34\x81\x01" + bytes(8), [])
+
+
+def test_the_longest_question_is_read() -> None:
+    query = dns.message.make_query(f"{'a' * 61}.{'b' * 61}.{'c' * 61}.{'d' * 54}.pannier.", "A", use_edns=True)
+    assert zone().answer(query.to_wire()).rcode == dns.rcode.NXDOMAIN
+
+
 def test_an_answer_is_nobodys_question() -> None:
     answer = zone().answer(dns.message.make_query("orders.pannier.", "A").to_wire()).packet
     assert answer is not None
@@ -204,7 +248,7 @@ def test_answers_come_in_another_order_each_time() -> None:
 async def serving() -> AsyncIterator[DnsServer]:
     server = DnsServer("127.0.0.1", 0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.serve, zone())
+        await nursery.start(server.serve, zone())
         yield server
         nursery.cancel_scope.cancel()
 
@@ -263,13 +307,27 @@ async def test_who_holds_connections_does_not_keep_datagrams_from_being_answered
         nursery.cancel_scope.cancel()
 
 
-async def test_a_flood_is_answered_up_to_the_rate_and_counted(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_flood_is_answered_up_to_the_rate_and_leaves_the_others_their_turn(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    budget = Budget()
+    flood = [budget.take("10.0.0.1") for _ in range(2 * RATE)]
+    assert flood.count(True) == RATE // 2
+    others = [budget.take(f"10.0.{n}.2") for n in range(RATE // 2 // FAIR + 1) for _ in range(FAIR + 1)]
+    assert others[: FAIR + 1] == [True] * FAIR + [False]
+    assert others.count(True) == RATE // 2, "that is all"
+    await trio.sleep(1)
+    assert budget.take("10.0.0.1")
+
+
+async def test_who_floods_over_udp_is_counted_and_answered_over_tcp() -> None:
     async with serving() as server:
-        wire, known = dns.message.make_query("nobody.pannier.", "A").to_wire(), zone()
-        answers = [server._answer(known, wire, UDP_BYTES) for _ in range(RATE + 10)]
-        assert (answers.count(None), server.statistics().dropped) == (10, 10)
-        await trio.sleep(1)
-        assert server._answer(known, wire, UDP_BYTES) is not None
+        for _ in range(RATE):
+            server._takes(server._udp, "127.0.0.1")
+        dropped = server.statistics().dropped
+        query = dns.message.make_query("orders.pannier.", "A")
+        answer = await dns.asyncquery.tcp(query, "127.0.0.1", port=server.port, timeout=PATIENCE)
+    assert dropped > 0 and texts(answer) == ["10.0.0.1", "10.0.0.2"]
 
 
 async def test_a_port_that_is_taken_is_said() -> None:

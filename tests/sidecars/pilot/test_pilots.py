@@ -83,6 +83,32 @@ async def test_a_pilot_that_does_not_hear_itself_takes_no_renewals_and_believes_
     assert one.ids() == ["a"]
 
 
+async def test_who_comes_back_to_a_pilot_that_does_not_know_he_had_left_is_sent_away_in_time(world: World) -> None:
+    one, two = world.pilots
+    await two.registry.register(B, entry())
+    await one.registry.register(A, entry())
+    await world.later(3)
+    one.deliver()  # and nothing more from here on
+    await two.registry.register(A, entry())
+    refused = 0
+    for tick in range(1, 4 * TTL):
+        world.now += TTL / 3
+        for pilot in world.pilots:
+            pilot.beat()
+        try:
+            await one.registry.register(A, entry())
+        except Unreachable:
+            refused += 1
+            await two.registry.register(A, entry())
+        await two.registry.register(B, entry())
+        two.deliver()
+        two.registry.look()
+        await two.registry.write_down()
+        assert two.ids() == ["a", "b"], tick
+        assert not any(instance.suspect for instance in two.registry.instances("orders")), tick
+    assert refused == 4 * TTL - 2
+
+
 async def test_of_two_pilots_that_decide_at_once_the_second_decides_again(world: World) -> None:
     one, two = world.pilots
     assert (await one.registry.register(A, entry(1))).verdict is Verdict.CREATED

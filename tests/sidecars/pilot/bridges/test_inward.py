@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
 
 import pytest
 import trio
 from pannier.shared.errors import Unreachable
 from pannier.shared.instances import Key, State
-from pannier.sidecars.pilot.bridges.belief import LOOKS, SECONDS
+from pannier.sidecars.pilot.bridges.belief import LOOKS, SECONDS, STAGE_SECONDS
 from pannier.sidecars.pilot.bridges.inward import ORIGIN, TTL_SECONDS, Inward
 from pannier.sidecars.pilot.bridges.source import MAX_INSTANCES, Found, Look
 from pannier.sidecars.pilot.registry.entries import Entry, key_of
@@ -155,8 +156,10 @@ async def test_an_empty_or_more_than_halved_answer_is_doubted_and_then_believed_
     world.now += SECONDS
     sizes = []
     for _ in range(4):
-        await looks(bridge, world, 1)
+        await looks(bridge, world, 1, apart=STAGE_SECONDS)
         sizes.append(len(one.ids()))
+        await looks(bridge, world, 10, apart=0.05)
+        assert len(one.ids()) == sizes[-1], "a stage is a time, however often anybody looks"
     assert sizes == ([2, 1, 1, 1] if left else [2, 1, 0, 0])
 
 
@@ -278,6 +281,55 @@ async def test_two_pilots_whose_views_differ_keep_whom_one_of_them_sees(world: W
     assert len([item for item in world.paper.log if item.key == key_of(C)]) == 1
 
 
+@pytest.mark.parametrize("left", [0, 2])
+async def test_pilots_that_tend_a_part_of_a_service_each_judge_the_whole(world: World, left: int) -> None:
+    ids = [f"{who}{number}" for who in "ab" for number in range(4)]
+    everybody = {name: found(number) for number, name in enumerate(ids)}
+    sources = Said(), Said()
+    bridges = [bridged(pilot, source) for pilot, source in zip(world.pilots, sources, strict=True)]
+
+    async def look(apart: float) -> int:
+        world.now += apart
+        for pilot in world.pilots:
+            pilot.beat()
+        for pilot in world.pilots:
+            pilot.deliver()
+        for bridge in bridges:
+            await bridge.look()
+        for pilot in world.pilots:
+            pilot.deliver()
+        return len(world.pilots[0].ids())
+
+    for bridge, source, who in zip(bridges, sources, "ab", strict=True):
+        source.says({name: each for name, each in everybody.items() if name.startswith(who)})
+        await bridge.look()
+    await world.later(1)
+    for source in sources:
+        source.says(everybody)
+    assert await look(1.0) == len(ids)
+    assert [bridge.statistics().instances for bridge in bridges] == [4, 4]
+    for source in sources:  # at least half of what the second pilot tends, and less than half of all
+        source.says({name: everybody[name] for name in ids[4 : 4 + left]})
+    assert [await look(1.0) for _ in range(10)] == 10 * [len(ids)]
+    sizes = [await look(SECONDS), *[await look(1.0) for _ in range(round(5 * STAGE_SECONDS))]]
+    stages = [(size, len(list(times))) for size, times in groupby(sizes)]
+    assert [size for size, _ in stages] == ([4, 2] if left else [4, 2, 1, 0])
+    assert all(times >= STAGE_SECONDS for _, times in stages)
+
+
+async def test_whom_another_pilot_does_not_let_go_keeps_nobody_else(world: World) -> None:
+    theirs, mine = Said(a=found(1)), Said(b=found(2))
+    bridge = bridged(world.pilots[1], mine)
+    await bridged(world.pilots[0], theirs).look()
+    await bridge.look()
+    await world.later(1)
+    mine.says({})  # and the other one's goes on
+    await looks(bridge, world, LOOKS, apart=SECONDS / 2)
+    assert world.pilots[1].ids() == ["a", "b"]
+    await looks(bridge, world, 10, apart=SECONDS / 5)
+    assert world.pilots[1].ids() == ["a"]
+
+
 async def test_more_than_a_bridge_takes_is_not_believed_at_all(one: Pilot) -> None:
     source = Said(a=found(1))
     bridge = bridged(one, source)
@@ -297,3 +349,63 @@ async def test_who_was_taken_out_by_hand_is_back_after_a_while_if_the_source_ins
     assert one.ids() == ["b"]
     await looks(bridge, world, 2, apart=SECONDS)
     assert [(i.id, i.epoch) for i in one.registry.instances("orders")] == [("a", 78), ("b", 78)]
+
+
+async def test_a_later_node_is_a_new_life_also_where_the_registry_counts_higher(world: World, one: Pilot) -> None:
+    source = Said(a=found(1, 77))
+    bridge = bridged(one, source)
+    await one.registry.leave(A, 90)  # by hand, and of whatever comes up to there
+    await bridge.look()
+    assert one.ids() == [], "it may be of a server that lags, or of one that was set back"
+    await looks(bridge, world, LOOKS, apart=SECONDS / 2)
+    assert held(one, A).epoch == 91
+    source.says({"a": found(2, 80)})
+    await bridge.look()
+    assert (held(one, A).epoch, held(one, A).address) == (92, "10.0.0.2:80")
+    source.says({"a": found(1, 77)})
+    await bridge.look()
+    assert (held(one, A).epoch, held(one, A).address) == (92, "10.0.0.2:80")
+    await one.registry.leave(A, 92)
+    source.says({"a": found(3, 85)})
+    await bridge.look()
+    assert (held(one, A).epoch, held(one, A).address) == (93, "10.0.0.3:80")
+
+
+async def test_while_the_pilot_is_blind_everybody_is_renewed(world: World, one: Pilot) -> None:
+    bridge = bridged(one, Said(a=found(1), b=found(2), c=found(3)))
+    await bridge.look()
+    one.down = True
+    world.now += GONE_SECONDS + 1
+    assert one.peers.blind
+    with pytest.raises(Unreachable):
+        await bridge.renew()
+    leases = [one.registry._leases.get(key) for key in (A, B, C)]
+    assert [lease.expires for lease in leases if lease is not None] == 3 * [world.now + TTL_SECONDS]
+
+
+async def test_who_cannot_be_written_is_refused_and_nobody_else(one: Pilot) -> None:
+    bridge = bridged(one, Said(a=found(1, zone="\ud800"), b=found(2)))
+    for _ in range(2):
+        await bridge.look()
+    assert (one.ids(), bridge.statistics().refused) == (["b"], 2)
+
+
+async def test_pilots_that_are_told_different_things_do_not_rewrite_each_other_and_say_so_once(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    says_one, says_two = Said(a=found(1, zone="x")), Said(a=found(1, zone="y"))
+    one, two = bridged(world.pilots[0], says_one), bridged(world.pilots[1], says_two)
+    await one.look()
+    await world.later(1)
+    for _ in range(round(SECONDS) + 5):
+        await one.look()
+        await two.look()
+        await world.later(1)
+        await one.renew()
+    assert len([item for item in world.paper.log if item.key == key_of(A)]) == 1
+    assert held(world.pilots[1], A).metadata["zone"] == "x"
+    assert caplog.text.count("is told otherwise") == 1
+    says_one.says({"a": found(1, zone="y")})
+    await one.look()
+    await world.later(1)
+    assert held(world.pilots[1], A).metadata["zone"] == "y"

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 from pannier.shared.errors import Unreachable
+from pannier.shared.statics import read
+from pannier.sidecars.pilot.bridges import file as bridges_file
 from pannier.sidecars.pilot.bridges.source import Look, id_of
 from pannier.sidecars.pilot.stores.zookeeper_session import open_session
 
@@ -101,3 +103,26 @@ async def test_a_new_life_has_no_lesser_incarnation(foreign: Foreign) -> None:
 async def test_a_source_has_a_name_that_fits_into_metadata(foreign: Foreign) -> None:
     assert 0 < len(foreign.source.name) <= 256
     assert foreign.source.every > 0
+
+
+async def test_a_file_is_read_when_it_has_changed_whether_it_can_be_understood_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    monkeypatch.setattr(bridges_file, "read", lambda path: reads.append(path) or read(path))
+    foreign = ForeignFile(tmp_path / "static.toml")
+    foreign.put([A])
+    assert [addresses(await looked(foreign)) for _ in range(3)] == 3 * [{A}]
+    assert len(reads) == 1
+    foreign.fail()
+    for _ in range(3):
+        with pytest.raises(Unreachable, match=r"static\.toml:2"):
+            await looked(foreign)
+    assert len(reads) == 2
+    foreign.put([A, B])
+    assert addresses(await looked(foreign)) == {A, B}
+    (tmp_path / "static.toml").unlink()
+    with pytest.raises(Unreachable, match="cannot read"):
+        await looked(foreign)
+    foreign.put([A, B])
+    assert addresses(await looked(foreign)) == {A, B}

@@ -6,23 +6,28 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 from pannier.shared.instances import State
+from pannier.sidecars.pilot.bridges import outward
 from pannier.sidecars.pilot.bridges.belief import LOOKS, SECONDS
 from pannier.sidecars.pilot.bridges.curator import MARKS, read
 from pannier.sidecars.pilot.bridges.inward import ORIGIN, Inward
+from pannier.sidecars.pilot.bridges.opening import LINGERS_SECONDS
 from pannier.sidecars.pilot.bridges.outward import Outward, Wish
 from pannier.sidecars.pilot.bridges.zookeeper import ZooKeeperSource
-from pannier.sidecars.pilot.registry.entries import Entry
-from pannier.sidecars.pilot.registry.peers import Peers
+from pannier.sidecars.pilot.registry.entries import Entry, key_of
+from pannier.sidecars.pilot.registry.peers import BEAT_SECONDS, GONE_SECONDS, Peers
 from pannier.sidecars.pilot.registry.registry import Registry
 from pannier.sidecars.pilot.stores.etcd import EtcdStore
 from pannier.sidecars.pilot.stores.sqlite import open_sqlite
+from pannier.sidecars.pilot.stores.store import ABSENT
 from pannier.sidecars.pilot.stores.zookeeper_session import Session, open_session
 
 from tests.sidecars.pilot.bridges.foreign import ForeignZooKeeper
@@ -293,6 +298,58 @@ async def test_two_pilots_on_one_etcd_have_one_entry_and_one_node_of_each_and_wr
         assert sum(outward.statistics().instances for _, outward in bridges) == 1
         foreign.close()
         nursery.cancel_scope.cancel()
+
+
+async def test_whom_a_pilot_takes_over_is_written_out_by_it_at_once(
+    etcd: tuple[str, int], zookeeper: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outward, "CHECK_SECONDS", 10 * PATIENCE)
+    store, base = EtcdStore([etcd], root=f"{secrets.token_hex(8)}/"), f"/{secrets.token_hex(8)}/services"
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        session = await stack.enter_async_context(open_session([zookeeper]))
+        registry = Registry(store, peers=Peers(store, "two"))
+        await nursery.start(registry.follow)
+        bridge = Outward(registry, session, base, name=f"zookeeper://x{base}")
+        foreign = ForeignZooKeeper(zookeeper, session, base)
+        await store.swap(key_of(A), msgspec.msgpack.encode(replace(entry(1), pilot="one")), ABSENT)
+        await until(lambda: bool(registry.view.tended("one")))
+        nursery.start_soon(bridge.run)
+        await until(lambda: bridge.statistics().reachable)
+        assert foreign.names() == []
+        found = await store.get(key_of(A))
+        assert found is not None
+        await store.swap(key_of(A), msgspec.msgpack.encode(replace(entry(1), pilot="two")), found.version)
+        await until(lambda: foreign.names() == ["a"])
+        foreign.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_everything_is_looked_at_again_however_much_changes_meanwhile(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outward, "CHECK_SECONDS", 0.5)
+    await rig.registry.register(A, entry(1))
+
+    async def change_much() -> None:
+        for number in count():
+            await rig.registry.register(("stock", "x"), entry(1, number=str(number)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rig.outward.run)
+        nursery.start_soon(change_much)
+        await until(lambda: rig.foreign.names() == ["a"])
+        rig.foreign.client.delete(f"{rig.foreign.base}/orders/a")
+        await until(lambda: rig.foreign.names() == ["a"])
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_session_that_lingers_outlasts_the_belief_that_its_pilot_lives(zookeeper: tuple[str, int]) -> None:
+    async with open_session([zookeeper], lingers=LINGERS_SECONDS) as session:
+        asked_s = session.client._session_timeout / 1000
+        await trio.to_thread.run_sync(session.client.stop)
+        await trio.to_thread.run_sync(session.client.close)
+    assert asked_s >= 2 * (GONE_SECONDS + BEAT_SECONDS + outward.LOOK_SECONDS)
 
 
 @pytest.mark.parametrize(
