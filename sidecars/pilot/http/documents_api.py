@@ -28,7 +28,16 @@ from pannier.shared.http_server import Request, Response, error_response, json_r
 from pannier.shared.instances import ServiceName
 from pannier.shared.registration import not_allowed
 from pannier.sidecars.pilot.documents import policies
-from pannier.sidecars.pilot.documents.documents import CONFIG, Document, Documents, Key, Stale, TooMuch, Unknown
+from pannier.sidecars.pilot.documents.documents import (
+    CONFIG,
+    Content,
+    Document,
+    Documents,
+    Key,
+    Stale,
+    TooMuch,
+    Unknown,
+)
 from pannier.sidecars.pilot.documents.policies import Policies, findings
 from pannier.sidecars.pilot.documents.policy import Unmapped
 from pannier.sidecars.pilot.xds.report import unmapped
@@ -198,31 +207,18 @@ class DocumentsApi:
         if key.kind == POLICY:
             return await self._put_policy(request, key)
         if request.method == "PATCH":
-            return await self._patch(msgspec.json.decode(request.body, type=Patching), key)
+            patch = msgspec.json.decode(request.body, type=Patching)
+            return await self._put_values(key, lambda held: _patched(held, patch), patch)
         put = msgspec.json.decode(request.body, type=Putting)
-        return _whole(key, await self._put_values(key, put.values, put))
+        return await self._put_values(key, lambda _: put.values, put)
 
-    async def _put_values(self, key: Key, values: Mapping[str, str], change: Change) -> Document:
-        size = sum(len(name) + len(value.encode()) for name, value in values.items())
-        if len(values) > MAX_KEYS or size > MAX_TOTAL:
-            raise TooMuch(f"{len(values)} keys of {size} bytes, at most {MAX_KEYS} of {MAX_TOTAL} are kept")
-        if large := [name for name, value in values.items() if len(value.encode()) > 8192]:
-            raise TooMuch(f"{large[0]} has more than 8192 bytes")
-        return await self._documents.put(key, {"values": dict(values)}, expected=change.version, comment=change.comment)
+    async def _put_values(self, key: Key, values: Callable[[Content], Mapping[str, str]], change: Change) -> Response:
+        """Puts the values that are made of the content in force."""
 
-    async def _patch(self, patch: Patching, key: Key) -> Response:
-        held = self._documents.get(key)
-        values = dict(held.content["values"]) if held is not None else {}
-        for name in patch.unset:
-            values.pop(name, None)
-        values.update(patch.set)
-        last = self._documents.last(key)
-        in_force = 0 if last is None else last.version
-        expected = in_force if patch.version is None else patch.version
-        if patch.version is not None and patch.version != in_force:
-            raise Stale(f"version {in_force} is in force, not version {patch.version}", hint="read it again")
-        change = Change(expected, patch.comment)
-        return _whole(key, await self._put_values(key, values, change))
+        def made(held: Content) -> Content:
+            return {"values": _bounded(values(held))}
+
+        return _whole(key, await self._documents.put(key, made, expected=change.version, comment=change.comment))
 
     async def _put_policy(self, request: Request, key: Key) -> Response:
         body = msgspec.json.decode(request.body)
@@ -251,7 +247,23 @@ class DocumentsApi:
         change = Change(asked.version, asked.comment or f"back to version {asked.to}")
         if key.kind == POLICY:
             return await self._checked(key, former.content, change)
-        return _whole(key, await self._put_values(key, former.content["values"], change))
+        return await self._put_values(key, lambda _: former.content["values"], change)
+
+
+def _patched(held: Content, patch: Patching) -> Mapping[str, str]:
+    values = dict(held.get("values", {}))
+    for name in patch.unset:
+        values.pop(name, None)
+    return values | patch.set
+
+
+def _bounded(values: Mapping[str, str]) -> dict[str, str]:
+    size = sum(len(name) + len(value.encode()) for name, value in values.items())
+    if len(values) > MAX_KEYS or size > MAX_TOTAL:
+        raise TooMuch(f"{len(values)} keys of {size} bytes, at most {MAX_KEYS} of {MAX_TOTAL} are kept")
+    if large := [name for name, value in values.items() if len(value.encode()) > 8192]:
+        raise TooMuch(f"{large[0]} has more than 8192 bytes")
+    return dict(values)
 
 
 def _key(kind: str, stage: str, service: str = "") -> Key:

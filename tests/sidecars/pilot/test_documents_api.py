@@ -32,8 +32,9 @@ class Pilot:
     def __init__(self, store: Store) -> None:
         self.documents = Documents(store)
         self.policies = Policies(self.documents)
-        registry = Registry(store)
-        streams = Streams(registry, Fanout(registry), self.documents)
+        self.store = store
+        self.registry = registry = Registry(store)
+        self.streams = streams = Streams(registry, Fanout(registry), self.documents)
         self.api = Api(registry, streams, documents=DocumentsApi(self.documents, self.policies))
         self.guarded = Api(registry, streams, token="secret", documents=DocumentsApi(self.documents, self.policies))
 
@@ -82,6 +83,36 @@ async def test_a_configuration_is_put_read_changed_and_taken_back(pilot: Pilot) 
     assert (await pilot.ask("GET", "/v1/config"))[1]["documents"] == []
     assert (await pilot.ask("POST", f"{ORDERS}/rollback", {"to": 4}))[0] == 404
     assert (await pilot.ask("POST", f"{ORDERS}/rollback", {"to": 3}))[1]["version"] == 5
+
+
+async def test_a_patch_is_made_to_a_version_as_a_put_is(pilot: Pilot) -> None:
+    await pilot.ask("PATCH", ORDERS, {"set": {"limit": "5"}, "version": 0})
+    await pilot.ask("DELETE", ORDERS)
+    status, said = await pilot.ask("PATCH", ORDERS, {"set": {"mode": "slow"}, "version": 0})
+    assert (status, said["version"], said["values"]) == (200, 3, {"mode": "slow"})
+    assert (await pilot.ask("PATCH", ORDERS, {"set": {}, "version": 0}))[0] == 409
+
+
+async def test_a_patch_of_a_version_that_another_pilot_has_just_told_catches_up(pilot: Pilot) -> None:
+    behind = Documents(pilot.store)  # follows nothing
+    api = Api(pilot.registry, pilot.streams, documents=DocumentsApi(behind, Policies(behind)))
+    await pilot.ask("PUT", ORDERS, {"values": {"limit": "5"}})
+    status, said = await pilot.ask("PATCH", ORDERS, {"set": {"mode": "slow"}, "version": 1}, api=api)
+    assert (status, said["values"]) == (200, {"limit": "5", "mode": "slow"})
+
+
+async def test_patches_of_different_keys_at_once_all_hold(pilot: Pilot) -> None:
+    await pilot.ask("PUT", ORDERS, {"values": {}})
+    statuses: list[int] = []
+
+    async def patch(name: str) -> None:
+        statuses.append((await pilot.ask("PATCH", ORDERS, {"set": {name: "1"}}))[0])
+
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(patch, name)
+    assert statuses == [200] * 3
+    assert (await pilot.ask("GET", ORDERS))[1]["values"] == {"a": "1", "b": "1", "c": "1"}
 
 
 async def test_who_waits_is_told_of_the_next_version(pilot: Pilot) -> None:
