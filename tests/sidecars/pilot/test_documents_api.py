@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pannier.shared.http_server import Request, Response
 from pannier.sidecars.pilot.documents.documents import Documents
 from pannier.sidecars.pilot.documents.policies import Policies
 from pannier.sidecars.pilot.documents.policy import Policy
+from pannier.sidecars.pilot.http import documents_api
 from pannier.sidecars.pilot.http.api import Api
 from pannier.sidecars.pilot.http.documents_api import DocumentsApi
 from pannier.sidecars.pilot.registry.fanout import Fanout
@@ -251,9 +253,15 @@ async def test_what_does_not_fit_is_refused(pilot: Pilot, method: str, target: s
     assert said["error"]
 
 
-async def test_changes_need_the_token_and_reading_does_not(pilot: Pilot) -> None:
+async def test_changes_and_reading_configurations_need_the_token_and_reading_policies_does_not(pilot: Pilot) -> None:
     guarded = pilot.guarded
     for method, target, body in (
+        ("GET", "/v1/config", None),
+        ("GET", ORDERS, None),
+        ("HEAD", ORDERS, None),
+        ("GET", f"{ORDERS}?after=0&wait=1ms", None),
+        ("GET", f"{ORDERS}/history", None),
+        ("GET", f"{ORDERS}/history/1", None),
         ("PUT", ORDERS, {"values": {}}),
         ("PATCH", ORDERS, {}),
         ("DELETE", ORDERS, None),
@@ -266,7 +274,41 @@ async def test_changes_need_the_token_and_reading_does_not(pilot: Pilot) -> None
         assert (await pilot.ask(method, target, body, api=guarded, authorization="Bearer wrong"))[0] == 401
     status, _ = await pilot.ask("PUT", ORDERS, {"values": {}}, api=guarded, authorization="Bearer secret")
     assert status == 200
-    assert (await pilot.ask("GET", ORDERS, api=guarded))[0] == 200
+    assert (await pilot.ask("GET", ORDERS, api=guarded, authorization="Bearer secret"))[0] == 200
+    await pilot.ask("PUT", STAGING, {})
+    for target in ("/v1/policy", STAGING, f"{STAGING}/history", f"{STAGING}/report"):
+        assert (await pilot.ask("GET", target, api=guarded))[0] == 200
+
+
+async def test_those_who_wait_at_a_port_take_no_place_on_the_socket(
+    pilot: Pilot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents_api, "MAX_WATCHES", 2)
+    waiting = f"{STAGING}?after=9&wait=30s"
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(partial(pilot.ask, "GET", waiting, api=pilot.guarded))
+        await trio.testing.wait_all_tasks_blocked()
+        status, said = await pilot.ask("GET", waiting, api=pilot.guarded)
+        assert (status, said["error"]) == (503, "2 wait already")
+        assert (await pilot.ask("GET", f"{ORDERS}?after=9&wait=1ms"))[0] == 404
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "said"),
+    [
+        ("/v1/config/STAGE/orders", 400, "'STAGE' is no name of a stage"),
+        ("/v1/config/staging/or%2Fders", 400, "'or/ders' is no name of a service"),
+        ("/v1/policy/STAGE", 400, "'STAGE' is no name of a stage"),
+        (ORDERS, 404, "there is no configuration of orders in staging"),
+        (STAGING, 404, "there is no policy of staging"),
+    ],
+)
+async def test_what_is_not_there_is_answered_with_what_to_do(pilot: Pilot, target: str, status: int, said: str) -> None:
+    answered, told = await pilot.ask("GET", target)
+    assert (answered, told["error"]) == (status, said)
+    assert "use up to 63 of" in told["hint"] or "pannier pilot" in told["hint"]
 
 
 async def test_anything_but_json_is_refused(pilot: Pilot) -> None:
