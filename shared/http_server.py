@@ -5,6 +5,7 @@ Rules:
 - Nothing that one peer does costs another: a deadline stands on every read and write, the number of connections is
   bounded, and when it is reached the connection that idles longest makes room.
 - A handler that fails answers 500 and is logged; it never ends the server.
+- What a loopback port answers is for this host alone: pages of others in a browser here get 403 (`same_host.py`).
 - Ambiguous framing is refused, never repaired: both Content-Length and Transfer-Encoding is 400.
 
 Refused: the standard library's `http.server` (threads, no deadlines), an ASGI server (another event loop, no use of it
@@ -25,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 import h11
 import msgspec
 import trio
+from pannier.shared.same_host import HERE, comes_from_here, is_loopback
 
 _log = logging.getLogger(__name__)
 _CHUNK = 16_384
@@ -118,7 +120,7 @@ async def serve_http(
     The listener is already bound; connections may be made before this is called. Raises what `accept` raises, except
     for a lack of descriptors or memory, which is waited out.
     """
-    server = _Server(handler, limits or Limits())
+    server = _Server(_for_this_host(handler) if is_loopback(listener) else handler, limits or Limits())
     async with listener, trio.open_nursery() as nursery:
         while True:
             try:
@@ -131,6 +133,15 @@ async def serve_http(
                 continue
             await server.wait_room()
             nursery.start_soon(server.connection, stream)
+
+
+def _for_this_host(handler: Handler) -> Handler:
+    async def handle(request: Request) -> Response | Upgrade:
+        if comes_from_here(request.header("host", HERE), request.header("origin", HERE)):
+            return await handler(request)
+        return error_response(403, "this is for this host alone", hint="ask for it as localhost or by its IP address")
+
+    return handle
 
 
 class _Refused(Exception):
@@ -283,10 +294,13 @@ class _Peer:
             ],
         )
         wire = self._h11.send(head) or b""
+        body = b""
         if response.body and method != "HEAD":
-            wire += self._h11.send(h11.Data(data=response.body)) or b""
-        wire += self._h11.send(h11.EndOfMessage()) or b""
-        if not await self._write(wire):
+            self._h11.send_with_data_passthrough(h11.Data(data=response.body))
+            body = response.body  # as it is, since its length is said; many may be told the same one
+        self._h11.send(h11.EndOfMessage())
+        together = len(body) <= _CHUNK
+        if not await self._write(wire + body if together else wire, b"" if together else body):
             return False
         if self._h11.our_state is h11.MUST_CLOSE or self._h11.their_state is h11.MUST_CLOSE:
             return False
@@ -315,9 +329,11 @@ class _Peer:
             while left > 0 and (data := await self._stream.receive_some(_CHUNK)):
                 left -= len(data)
 
-    async def _write(self, wire: bytes | None) -> bool:
+    async def _write(self, wire: bytes | None, body: bytes = b"") -> bool:
         with trio.move_on_after(self._limits.write_seconds) as scope:
             await self._stream.send_all(wire or b"")
+            if body:
+                await self._stream.send_all(body)
         return not scope.cancelled_caught
 
 

@@ -2,7 +2,8 @@
 `api.sock`, and kept on the disk for a start while no pilot answers.
 
 Rules:
-- Only a later version counts, or one that was made later: a pilot that has lost its store counts from 1 again.
+- Only a later version counts, or one that was made later: a pilot that has lost its store counts from 1 again. Pilots
+  give a later version a later time whatever their clocks say, so who lags behind tells what is earlier in both.
 - The file is replaced as a whole: who reads it finds one version, never parts of two.
 - A configuration that was deleted is one without values. Where there never was one, there is no file.
 """

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     metavar="URL",
     help="Another registry: zookeeper://HOST:PORT,.../NODE, file:/PATH, dns://NAME[:PORT]?service=SERVICE.",
 )
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    help="The token of all pilots of a store, made if it is not there (default: one in the state folder).",
+)
 @click.option("--socket", type=click.Path(path_type=Path), help="The Unix socket (default: in the runtime folder).")
 @click.pass_context
 def command(
@@ -48,12 +53,13 @@ def command(
     dns: Sequence[str],
     dns_zone: str,
     bridge: Sequence[str],
+    token_file: Path | None,
     socket: Path | None,
 ) -> None:
     """Run the pilot in the foreground: services register with it, and read and watch who else is there. With a COMMAND:
     ask one that runs."""
     if context.invoked_subcommand is not None:
-        if listen or grpc or store or socket or dns or bridge:
+        if listen or grpc or store or socket or dns or bridge or token_file:
             raise UsageError(
                 "these options are for a pilot that starts", hint=f"pannier pilot {context.invoked_subcommand} --help"
             )
@@ -66,7 +72,7 @@ def command(
     settings = Settings(
         socket=socket or runtime_dir() / SOCKET,
         store=_store(store) if store else folder / "store.sqlite",
-        token=folder / TOKEN,
+        token=token_file or folder / TOKEN,
         listen=[split_address(address) for address in listen],
         grpc=[split_address(address) for address in grpc],
         dns=[split_address(address) for address in dns],
@@ -98,4 +104,9 @@ def _store(text: str) -> Kept:
         raise UsageError(
             f"{text!r} is no store: {error}", hint="such as zookeeper://10.0.0.1:2181,10.0.0.2/pannier"
         ) from error
+    if "://" in text:
+        raise UsageError(
+            f"there is no store of the kind {text.partition('://')[0]}://",
+            hint=f"use a path, {ETCD}HOST:PORT,... or {ZOOKEEPER}HOST:PORT,...",
+        )
     return Path(text)

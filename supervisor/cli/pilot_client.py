@@ -1,7 +1,7 @@
 """How a command asks the pilot, or anything else of ours that speaks HTTP and JSON: one question, one answer.
 
 - Which pilot: `--pilot PLACE`, else the environment's PANNIER_PILOT, else `pilot.sock` in the runtime folder.
-- The token goes along only over TCP, and only with what changes something: reading needs none.
+- The token goes along only over TCP, and only with what needs it: changes, and the configurations of services.
 - Every error is a PannierError with what the peer said and its hint. Only `Refused` has a status to look at.
 
 Synchronous, by the standard library: a command asks once and ends, and `pannier --help` never comes here.
@@ -37,6 +37,7 @@ VARIABLE: Final = "PANNIER_PILOT"
 PATIENCE: Final = 10.0
 """Seconds for connecting, and for each part of an answer."""
 _READING: Final = frozenset({"GET", "HEAD"})
+_SETTINGS: Final = ("v1", "config")
 
 
 def pilot_options(command: F) -> F:
@@ -53,7 +54,7 @@ def token_option(command: F) -> F:
     return click.option(
         "--token-file",
         type=click.Path(path_type=Path),
-        help="What holds the pilot's token, for changes over TCP (default: in the state folder).",
+        help="What holds the pilot's token, for changes and configurations over TCP (default: in the state folder).",
     )(command)
 
 
@@ -105,13 +106,20 @@ class Client:
         Raises Refused, Unreachable (also for 503, where trying again may help), PannierError for an answer that does
         not fit.
         """
-        target = "/" + "/".join(quote(segment, safe="") for segment in segments) + (f"?{query}" if query else "")
+        try:
+            target = "/" + "/".join(quote(segment, safe="") for segment in segments) + (f"?{query}" if query else "")
+            sent = None if body is None else msgspec.json.encode(body)
+        except UnicodeEncodeError as error:  # the arguments of a command are any bytes
+            raise UsageError(
+                f"{error.object[:80]!r} is no UTF-8", hint="write it in UTF-8; of bytes, say their Base64"
+            ) from error
         headers = {"accept": "application/json"}
         if body is not None:
             headers["content-type"] = "application/json"
-        if method not in _READING and not isinstance(self._address, Path) and (token := self._read_token()):
+        guarded = method not in _READING or tuple(segments[:2]) == _SETTINGS
+        if guarded and not isinstance(self._address, Path) and (token := self._read_token()):
             headers["authorization"] = f"Bearer {token}"
-        status, answer = self._exchange(method, target, None if body is None else msgspec.json.encode(body), headers)
+        status, answer = self._exchange(method, target, sent, headers)
         if status >= 300:
             raise self._refused(status, answer)
         try:

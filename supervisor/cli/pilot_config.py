@@ -10,7 +10,7 @@ import click
 from pannier.shared.errors import UsageError
 from pannier.supervisor.cli.output import output_option, print_json, print_table, talk
 from pannier.supervisor.cli.pilot_client import pilot_options, the_pilot
-from pannier.supervisor.cli.pilot_documents import change_options, changed, roll_back, show_history, when
+from pannier.supervisor.cli.pilot_documents import add_versions, change_options, changed, has_version, when
 
 
 @click.group("config")
@@ -79,35 +79,7 @@ def set_(
         raise UsageError("nothing is said to change", hint="name KEY=TEXT, or --unset KEY")
     body = changed(version, comment, set=values, unset=list(unset))
     found = the_pilot(pilot, token_file).ask("PATCH", _path(stage, service), dict[str, Any], body)
-    talk(f"{service} has version {found['version']} in {stage}")
+    talk(has_version(found))
 
 
-@command.command()
-@click.argument("stage")
-@click.argument("service")
-@pilot_options
-@output_option
-def history(stage: str, service: str, *, pilot: str | None, token_file: Path | None, output: str) -> None:
-    """List the versions that are kept."""
-    show_history(the_pilot(pilot, token_file), _path(stage, service), output)
-
-
-@command.command()
-@click.argument("stage")
-@click.argument("service")
-@click.argument("to", type=click.IntRange(1), metavar="VERSION")
-@change_options
-@pilot_options
-def rollback(
-    stage: str,
-    service: str,
-    to: int,
-    *,
-    version: int | None,
-    comment: str,
-    pilot: str | None,
-    token_file: Path | None,
-) -> None:
-    """Make a version with the content of an old one."""
-    found = roll_back(the_pilot(pilot, token_file), _path(stage, service), to, version, comment)
-    talk(f"{service} has version {found['version']} in {stage}, as version {to} was")
+add_versions(command, "config", "stage", "service")

@@ -15,9 +15,12 @@ import msgspec
 from pannier.shared.errors import UsageError
 from pannier.supervisor.cli.output import output_option, print_json, print_table, talk
 from pannier.supervisor.cli.pilot_client import pilot_options, the_pilot
-from pannier.supervisor.cli.pilot_documents import Json, change_options, changed, roll_back, show_history, when
+from pannier.supervisor.cli.pilot_documents import Json, add_versions, change_options, changed, has_version, when
 
 PARTS = ("traffic", "resilience", "proxy")
+_TOLD = ("stage", "version", "when", "comment", "deleted", "problems", "unmapped")
+"""What an answer says besides, and `show -o json` prints."""
+_SUCH_A_FILE = f"name {', '.join(PARTS)}; `pannier pilot policy show STAGE` prints such a file"
 
 
 @click.group("policy")
@@ -54,7 +57,7 @@ def apply(
     found = the_pilot(pilot, token_file).ask("PUT", _path(stage), dict[str, Any], body)
     for one in found.get("problems", ()):
         talk(f"{one['code']} {one['severity']}  {one['path']}: {one['message']}")
-    talk(f"{stage} has version {found['version']}; {len(found['unmapped'])} things do not reach all clients (report)")
+    talk(f"{has_version(found)}; {len(found['unmapped'])} things do not reach all clients (report)")
 
 
 @command.command()
@@ -71,34 +74,19 @@ def report(stage: str, *, pilot: str | None, token_file: Path | None, output: st
     print_table(("WHERE", "CLIENTS", "WHAT", "WHY"), rows)
 
 
-@command.command()
-@click.argument("stage")
-@pilot_options
-@output_option
-def history(stage: str, *, pilot: str | None, token_file: Path | None, output: str) -> None:
-    """List the versions that are kept."""
-    show_history(the_pilot(pilot, token_file), _path(stage), output)
-
-
-@command.command()
-@click.argument("stage")
-@click.argument("to", type=click.IntRange(1), metavar="VERSION")
-@change_options
-@pilot_options
-def rollback(
-    stage: str, to: int, *, version: int | None, comment: str, pilot: str | None, token_file: Path | None
-) -> None:
-    """Make a version with the content of an old one."""
-    found = roll_back(the_pilot(pilot, token_file), _path(stage), to, version, comment)
-    talk(f"{stage} has version {found['version']}, as version {to} was")
+add_versions(command, "policy", "stage")
 
 
 def _of_json(file: Path) -> Json:
     try:
         content = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError) as error:
-        raise UsageError(f"cannot read {file}: {error}", hint="pannier pilot policy show prints such a file") from error
-    return content
+        raise UsageError(f"cannot read {file}: {error}", hint=_SUCH_A_FILE) from error
+    if unknown := sorted(content.keys() - {*PARTS, *_TOLD}):
+        raise UsageError(f"{file} has {unknown[0]!r}, which is no part of a policy", hint=_SUCH_A_FILE)
+    if not content.keys() & set(PARTS):
+        raise UsageError(f"{file} has no part of a policy", hint=_SUCH_A_FILE)
+    return {part: content[part] for part in PARTS if part in content}
 
 
 def _of_profile(name: str) -> Json:

@@ -4,11 +4,14 @@ import contextlib
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 from pannier.shared.http_server import Limits, Request, Response, error_response, json_response, serve_http
+from pannier.shared.same_host import is_loopback
+from pannier.shared.unix import listen_unix
 
 
 class Listener(trio.abc.Listener[trio.abc.Stream]):
@@ -27,9 +30,9 @@ class Listener(trio.abc.Listener[trio.abc.Stream]):
         self._send.close()
         await trio.lowlevel.checkpoint()
 
-    def connect(self) -> trio.abc.HalfCloseableStream:
+    def connect(self, stream: trio.abc.Stream | None = None) -> trio.abc.HalfCloseableStream:
         ours, theirs = trio.testing.memory_stream_pair()
-        self._send.send_nowait(theirs)
+        self._send.send_nowait(stream or theirs)
         return ours
 
 
@@ -211,3 +214,78 @@ async def test_the_bytes_of_any_prefix_never_end_the_server(autojump_clock) -> N
 def test_an_encoded_slash_stays_inside_its_segment() -> None:
     assert Request("GET", "/v1/a%2Fb/c?d=/").segments == ("v1", "a/b", "c")
     assert Request("GET", "http://host/v1/x?y").path == "/v1/x"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "status"),
+    [
+        ("host", "localhost", 200),
+        ("host", "LocalHost:9100", 200),
+        ("host", "127.0.0.1:9100", 200),
+        ("host", "[::1]:9100", 200),
+        ("host", "rebound.example:9100", 403),
+        ("host", "localhost.rebound.example", 403),
+        ("host", "127.0.0.1.rebound.example", 403),
+        ("host", "[::1", 403),
+        ("host", "", 403),
+        ("origin", "http://localhost:3000", 200),
+        ("origin", "http://127.0.0.1", 200),
+        ("origin", "https://evil.example", 403),
+        ("origin", "null", 403),
+    ],
+)
+async def test_nobody_elses_page_reaches_a_loopback_port(field: str, value: str, status: int) -> None:
+    asked = {"host": "localhost"} | {field: value}
+    head = "".join(f"{name}: {said}\r\n" for name, said in asked.items())
+    wire = f"GET /a HTTP/1.1\r\n{head}connection: close\r\n\r\n".encode()
+    (loopback,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_http, loopback, echo)
+        async with await trio.open_tcp_stream(*loopback.socket.getsockname()[:2]) as stream:
+            await stream.send_all(wire)
+            assert (await read_all(stream)).startswith(f"HTTP/1.1 {status} ".encode())
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "::1"])
+async def test_which_ports_are_for_this_host_alone(host: str) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=host)
+    async with listener:
+        assert is_loopback(listener) == (host != "0.0.0.0")
+
+
+def test_other_listeners_are_not_looked_at(tmp_path: Path) -> None:
+    assert not is_loopback(Listener())
+    with listen_unix(tmp_path / "s").socket as unix:
+        assert not is_loopback(trio.SocketListener(unix))
+
+
+async def test_a_large_body_is_sent_as_it_is() -> None:
+    """Many who are told the same and read slowly hold no copies of it."""
+    body = b"x" * 100_000
+    sent: list[object] = []
+
+    class Seen(trio.abc.SendStream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            sent.append(data)
+            await theirs.send_all(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await theirs.wait_send_all_might_not_block()
+
+        async def aclose(self) -> None:
+            await theirs.aclose()
+
+    async def whole(_: Request) -> Response:
+        await trio.lowlevel.checkpoint()
+        return Response(body=body)
+
+    listener = Listener()
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve_http, listener, whole)
+        listener.connect(trio.StapledStream(Seen(), theirs.receive_stream))
+        await ours.send_all(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        assert (await read_all(ours)).endswith(b"\r\n\r\n" + body)
+        nursery.cancel_scope.cancel()
+    assert sent[-1] is body

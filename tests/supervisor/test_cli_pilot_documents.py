@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -121,7 +122,101 @@ async def test_a_profile_is_applied_and_reported(pannier: Run, short_path: Path)
     assert "traffic.services.orders.split.v9: orders has no subset v9" in err
 
 
-async def test_over_tcp_a_change_needs_the_token(pannier: Run, short_path: Path) -> None:
+async def test_what_is_shown_as_json_can_be_applied(pannier: Run, short_path: Path) -> None:
+    """What an answer says besides is left out: the version is another one."""
+    (short_path / "mine.toml").write_text(PROFILE)
+    await pannier("policy", "apply", "staging", "./mine.toml")
+    _, shown, _ = await pannier("policy", "show", "staging", "-o", "json")
+    (short_path / "shown.json").write_text(shown)
+    code, _, err = await pannier("policy", "apply", "production", "shown.json")
+    assert (code, "production has version 1" in err) == (0, True), err
+    _, again, _ = await pannier("policy", "show", "production")
+    assert json.loads(again) == (await shown_parts(pannier, "staging"))
+
+
+async def shown_parts(pannier: Run, stage: str) -> object:
+    return json.loads((await pannier("policy", "show", stage))[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "cannot read some.json"),
+        ("[]", "cannot read some.json"),
+        ("{}", "some.json has no part of a policy"),
+        ('{"version": 3}', "some.json has no part of a policy"),
+        ('{"trafic": {}, "proxy": {}}', "some.json has 'trafic', which is no part of a policy"),
+    ],
+)
+async def test_a_file_that_is_no_policy_is_refused_with_the_next_step(
+    pannier: Run, short_path: Path, content: str, said: str
+) -> None:
+    (short_path / "some.json").write_text(content)
+    code, _, err = await pannier("policy", "apply", "staging", "some.json")
+    assert code != 0
+    assert said in err
+    assert "pannier pilot policy show STAGE" in err
+
+
+async def test_what_is_deleted_can_be_brought_back(pannier: Run, short_path: Path) -> None:
+    await pannier("config", "set", "staging", "orders", "limit=5")
+    code, _, err = await pannier("config", "delete", "staging", "orders", "--version", "1", "--comment", "no use")
+    assert (code, err) == (0, "orders has version 2 in staging: it is deleted\n")
+    code, _, err = await pannier("config", "get", "staging", "orders")
+    assert code != 0
+    assert "pannier pilot config set staging orders KEY=TEXT" in err
+    _, out, _ = await pannier("config", "history", "staging", "orders")
+    assert out.splitlines()[1].split()[-3:] == ["deleted", "no", "use"]
+    assert (await pannier("config", "rollback", "staging", "orders", "1"))[0] == 0
+    (short_path / "mine.json").write_text('{"proxy": {}}')
+    await pannier("policy", "apply", "staging", "mine.json")
+    assert (await pannier("policy", "delete", "staging"))[2] == "staging has version 2: it is deleted\n"
+    code, _, err = await pannier("policy", "show", "staging")
+    assert code != 0
+    assert "pannier pilot policy apply staging PROFILE" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [("set", "staging", "orders", b"a=\xff"), ("get", "staging", b"\xff"), ("get", b"stag\xffing", "a")]
+)
+async def test_what_is_no_utf_8_is_refused(arguments: tuple[str | bytes, ...]) -> None:
+    command = [Path(sys.executable).with_name("pannier"), "pilot", "config", *arguments]
+    ended = await trio.run_process(command, check=False, capture_stderr=True)
+    assert ended.returncode == 2
+    assert b"is no UTF-8" in ended.stderr
+    assert b"Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("store", ["http://10.0.0.1:2379", "sqlite:///tmp/store", "etcds://10.0.0.1:2379"])
+def test_a_store_of_an_unknown_kind_is_no_file(
+    store: str, short_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PANNIER_STATE_DIR", str(short_path))
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["pilot", "--store", store])
+    said = capsys.readouterr().err
+    assert caught.value.code == 2
+    assert f"there is no store of the kind {store.partition('://')[0]}://" in said
+    assert "etcd://HOST:PORT,... or zookeeper://HOST:PORT,..." in said
+
+
+def test_the_token_of_several_pilots_is_in_a_file_that_is_named(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is looked at as the one in the state folder is."""
+    monkeypatch.setenv("PANNIER_STATE_DIR", str(short_path))
+    monkeypatch.setenv("PANNIER_RUNTIME_DIR", str(short_path))
+    (file := short_path / "shared").write_text("everybody may read this one, as long as it is")
+    file.chmod(0o644)
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["pilot", "--listen", "127.0.0.1:0", "--token-file", str(file)])
+    assert caught.value.code != 0
+    said = capsys.readouterr().err
+    assert f"the token is in {file}" in said
+    assert f"{file} is no secret" in said
+
+
+async def test_over_tcp_changes_and_configurations_need_the_token(pannier: Run, short_path: Path) -> None:
     there = ("--pilot", os.environ["OVER_TCP"])
     assert (await pannier("config", "set", "staging", "orders", "a=1", *there))[0] == 0
     (short_path / "token").write_text("another")
@@ -129,7 +224,10 @@ async def test_over_tcp_a_change_needs_the_token(pannier: Run, short_path: Path)
     code, _, err = await pannier("config", "set", "staging", "orders", "a=2", *there, *wrong)
     assert code != 0
     assert "token" in err
-    _, out, _ = await pannier("config", "get", "staging", "orders", *there, *wrong, "-o", "json")
+    code, _, err = await pannier("config", "get", "staging", "orders", *there, *wrong)
+    assert code != 0
+    assert "token" in err
+    _, out, _ = await pannier("config", "get", "staging", "orders", *there, "-o", "json")
     assert json.loads(out)["values"] == {"a": "1"}
 
 

@@ -6,6 +6,10 @@
   whoever comes second writes the same, and a pilot that dies in between has lost nothing. The last `KEPT` are kept.
 - What is read comes from memory, which follows the store's watch: a store that does not answer costs changes (503),
   never a document. One that has come back without a document, or with an older one, is told it again.
+- Of two contents under one version, made on both sides of such a loss, that of the store holds everywhere.
+- The versions of items are the store's own. They are taken as they come, for a store that was lost counts anew; a swap
+  finds out whether they are right.
+- A deletion is a document too, and buried after `BURIED_SECONDS` with its history: then its name begins anew.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from contextlib import suppress
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import trio
@@ -29,9 +34,16 @@ HISTORY: Final = "history/"
 KEPT: Final = 50
 CAPACITY: Final = 10_000
 ATTEMPTS: Final = 10
+BURIED_SECONDS: Final = 7 * 86_400.0
+BURIAL_SECONDS: Final = 3_600.0
+"""Between two looks for deletions that are old enough."""
+TICK_SECONDS: Final = 0.001
+"""How much later than the version before one is at least, whatever the clocks of pilots say."""
 _HEAD_BYTES: Final = 1024
 
-Content = Mapping[str, Any]
+Content: TypeAlias = Mapping[str, Any]
+Made: TypeAlias = Callable[[Content], Content]
+"""Makes a content of the one in force, which is empty if there is none. It may be called again: others write too."""
 _log = logging.getLogger("pannier.pilot")
 
 
@@ -84,7 +96,8 @@ class Unknown(PannierError):
 def revised(held: Document | None, content: Content | None, expected: int | None, now: float, comment: str) -> Document:
     """What replaces a document; a `content` of None deletes it. Pure. Raises Stale, Unknown, TooMuch.
 
-    `expected` is the version that has to be in force, 0 for none, None for any.
+    `expected` is the version that has to be in force, 0 for none, None for any. A later version has a later `when`,
+    also if a clock is behind that of the pilot that made the one before.
     """
     version = 0 if held is None else held.version
     in_force = 0 if held is None or held.deleted else version
@@ -92,8 +105,9 @@ def revised(held: Document | None, content: Content | None, expected: int | None
         said = f"version {version} is in force" if in_force else "there is none"
         raise Stale(f"{said}, not version {expected}", hint="read it again, and change that")
     if content is None and not in_force:
-        raise Unknown("there is no such document")
-    after = Document(version + 1, now, dict(content or {}), comment, content is None)
+        raise Unknown("there is no such document", hint="see which there are: GET /v1/config, GET /v1/policy")
+    when = now if held is None else max(now, held.when + TICK_SECONDS)
+    after = Document(version + 1, when, dict(content or {}), comment, content is None)
     size = len(_encode(after))
     if size > MAX_VALUE - _HEAD_BYTES:
         raise TooMuch(f"it is {size} bytes, at most {MAX_VALUE - _HEAD_BYTES} are kept")
@@ -151,7 +165,7 @@ class Documents:
         return self.last(key)
 
     async def put(
-        self, key: Key, content: Content | None, *, expected: int | None = None, comment: str = ""
+        self, key: Key, content: Content | Made | None, *, expected: int | None = None, comment: str = ""
     ) -> Document:
         """Makes a version of that content (None deletes the document). Raises Stale, Unknown, TooMuch, Unreachable."""
         try:
@@ -162,23 +176,23 @@ class Documents:
         self._changes += 1
         return document
 
-    async def _put(self, key: Key, content: Content | None, expected: int | None, comment: str) -> Document:
+    async def _put(self, key: Key, content: Content | Made | None, expected: int | None, comment: str) -> Document:
         if expected is not None and expected > self._version(key):
             await self._read(key)  # another pilot may have told of a version that is still on its way to us
         for _ in range(ATTEMPTS):
             held, stored = self._known.get(key, (None, ABSENT))
-            after = revised(held, content, expected, self._wall(), comment)
-            if held is None and len(self._known) >= self._capacity:
-                raise TooMuch(f"there are {len(self._known)} documents, and this pilot takes no more")
+            made = content({} if held is None else held.content) if callable(content) else content
+            after = revised(held, made, expected, self._wall(), comment)
+            if (held is None or held.deleted) and (count := self._in_force()) >= self._capacity:
+                raise TooMuch(f"there are {count} documents, and this pilot takes no more", hint="delete some")
             if held is not None:
                 await self._keep(key, held)
-            value = _encode(after)
             try:
-                version = await self._store.swap(key.item, value, stored)
+                version = await self._store.swap(key.item, _encode(after), stored)
             except Conflict:
                 await self._read(key)
                 continue
-            self._learn(Item(key.item, value, version))
+            self._written(key, after, version)
             await self._forget(key, after.version - KEPT)
             return after
         raise Unreachable(f"{key.item} is written by others all the time", hint="try again in a moment")
@@ -205,6 +219,12 @@ class Documents:
 
     async def follow(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Reads everything, then what changes, for ever; started once everything is known for the first time."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._follow)
+            nursery.start_soon(self._bury_in_time)
+            task_status.started()
+
+    async def _follow(self, *, task_status: trio.TaskStatus[None]) -> None:
         attempt = 0
         begun = False
         while True:
@@ -219,7 +239,7 @@ class Documents:
                     async for batch in changes:
                         attempt = 0
                         for item in batch:
-                            self._learn(item)
+                            await self._watched(item)
             except Compacted as error:
                 _log.warning("%s: all documents are read anew", error.message)
             except Unreachable as error:
@@ -228,58 +248,110 @@ class Documents:
             await trio.sleep(full_jitter(attempt, base=0.1, cap=5.0, random=random.random()))
             attempt += 1
 
+    async def bury(self) -> None:
+        """Takes away what was deleted long ago, first its history: no version of a new life meets one of the old.
+        Raises Unreachable."""
+        for key, (document, stored) in tuple(self._known.items()):
+            if not document.deleted or self._wall() - document.when < BURIED_SECONDS:
+                continue
+            try:
+                _, items = await self._store.scan(key.history)
+                for item in items:
+                    await self._store.swap(item.key, None, item.version)
+                await self._store.swap(key.item, None, stored)
+            except Conflict:
+                continue  # another pilot buries it, or it is written again
+            if self._known.get(key) == (document, stored):
+                del self._known[key]
+
+    async def _bury_in_time(self) -> None:
+        while True:
+            try:
+                await self.bury()
+            except Unreachable as error:
+                _log.info("%s; old deletions are buried later", error.message)
+            await trio.sleep(BURIAL_SECONDS)
+
     def _version(self, key: Key) -> int:
         document = self.last(key)
         return 0 if document is None else document.version
 
-    async def _scanned(self, items: Sequence[Item]) -> None:
-        found = {item.key: item for item in items}
-        for item in items:
-            self._learn(item)
-        for key, (document, _) in tuple(self._known.items()):
-            there = found.get(key.item)
-            stored = None if there is None else _decoded(there)
-            if stored is None or stored.version < document.version:
-                await self._restore(key, document, ABSENT if there is None else there.version)
+    def _in_force(self) -> int:
+        return sum(not document.deleted for document, _ in self._known.values())
 
-    async def _restore(self, key: Key, document: Document, stored: int) -> None:
-        """The store has lost it, or has an older one."""
-        _log.warning("the store has lost version %d of %s: it is written again", document.version, key.item)
-        value = _encode(document)
-        try:
-            version = await self._store.swap(key.item, value, stored)
-        except Conflict:  # another pilot was quicker, and its word comes by the watch
-            return
-        self._known[key] = document, version
+    async def _scanned(self, items: Sequence[Item]) -> None:
+        there: dict[Key, Item] = {}
+        for item in items:
+            if (key := _key(item.key)) is not None:
+                there[key] = item
+        for key in {**self._known, **there}:
+            await self._correct(key, there.get(key))
+
+    async def _watched(self, item: Item) -> None:
+        """What the watch says, in its order; the answers to own writes may have overtaken it."""
+        key = _key(item.key)
+        if key is not None and item.version > self._known.get(key, (None, ABSENT))[1]:
+            await self._correct(key, None if item.value is None else item)
 
     async def _read(self, key: Key) -> None:
-        item = await self._store.get(key.item)
-        if item is not None:
-            self._learn(item)
-        elif (held := self._known.get(key)) is not None:
-            self._known[key] = held[0], ABSENT
+        self._take(key, await self._store.get(key.item))
 
-    def _learn(self, item: Item) -> None:
-        """What the store says of an item, by its watch or at once: older versions than the known one mean nothing."""
-        key, document = _key(item.key), _decoded(item)
-        if key is None or document is None:
-            return
+    async def _correct(self, key: Key, item: Item | None) -> None:
+        """Takes what the store has, and tells it what it has lost."""
+        found = self._take(key, item)
         held, stored = self._known.get(key, (None, ABSENT))
-        if held is not None and held.version >= document.version:
-            if held.version == document.version:
-                self._known[key] = held, max(stored, item.version)
+        if held is None or found == held:
             return
-        self._known[key] = document, item.version
+        if item is None and held.deleted and self._wall() - held.when > BURIED_SECONDS / 2:
+            del self._known[key]  # another pilot has buried it; its clock may be another one
+            return
+        try:
+            version = await self._store.swap(key.item, _encode(held), stored)
+        except Conflict:  # it is written already, by us or by another pilot, and that comes by the watch
+            return
+        had = "nothing" if found is None else f"version {found.version}"
+        _log.warning("the store had %s of %s: version %d is written again", had, key.item, held.version)
+        if found is not None and found.when > held.when:
+            _log.error("version %d of %s was acknowledged later, and is overridden", found.version, key.item)
+        self._written(key, held, version)
+
+    def _take(self, key: Key, item: Item | None) -> Document | None:
+        """Takes the version of the item as it is, and its document unless an older one than the known; which it is."""
+        found = None if item is None else _decoded(item)
+        held = self.last(key)
+        stored = ABSENT if item is None else item.version
+        if held is not None and (found is None or found.version < held.version or found == held):
+            self._known[key] = held, stored
+        elif found is not None:
+            if held is not None and found.version == held.version:
+                _log.error("the store has another version %d of %s, made apart: it holds", held.version, key.item)
+            self._change(key, found, stored)
+        return found
+
+    def _written(self, key: Key, document: Document, stored: int) -> None:
+        """The answer to an own write, which the watch may have overtaken."""
+        held = self.last(key)
+        if held == document:
+            self._known[key] = document, stored
+        elif held is None or held.version < document.version:
+            self._change(key, document, stored)
+
+    def _change(self, key: Key, document: Document, stored: int) -> None:
+        self._known[key] = document, stored
         self._news.set()
         self._news = trio.Event()
         for listener in self.listeners:
             listener(key)
 
     async def _keep(self, key: Key, document: Document) -> None:
+        name, value = f"{key.history}{document.version:010}", _encode(document)
         try:
-            await self._store.swap(f"{key.history}{document.version:010}", _encode(document), ABSENT)
+            await self._store.swap(name, value, ABSENT)
         except Conflict:
-            return
+            kept = await self._store.get(name)
+            if kept is not None and kept.value != value:  # of a version that did not hold
+                with suppress(Conflict):
+                    await self._store.swap(name, value, kept.version)
 
     async def _forget(self, key: Key, version: int) -> None:
         if version < 1:

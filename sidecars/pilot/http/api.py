@@ -15,11 +15,13 @@ A PUT again renews. Its answer says the epoch and when to renew; 409 says which 
 as soon as something has changed after revision N, with the revision to go on from, or with 410: then everything is read
 anew.
 
-Who may change something has connected over a socket that only we can open, or shows the token: `Authorization: Bearer`.
+Who may change something, or read configurations, has connected over a socket that only we can open, or shows the token:
+`Authorization: Bearer`. All else is told to everybody.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
@@ -30,7 +32,7 @@ from pannier.shared.http_server import Request, Response, Upgrade, error_respons
 from pannier.shared.instances import Key
 from pannier.shared.registration import draining, key_of, leaving, not_allowed, not_understood, registering
 from pannier.sidecars.pilot.http.answers import Everything, Service
-from pannier.sidecars.pilot.http.documents_api import DocumentsApi
+from pannier.sidecars.pilot.http.documents_api import DocumentsApi, Waiting
 from pannier.sidecars.pilot.http.status import Account
 from pannier.sidecars.pilot.registry.changing import Stale, Unknown, drain, leave, register, shows_token
 from pannier.sidecars.pilot.registry.registry import Full, Registry
@@ -76,11 +78,13 @@ class Api:
         self._token = token
         self._documents = documents
         self._watches = 0
+        self._waiting = Waiting()
+        self._services = b""
 
     async def handle(self, request: Request) -> Response | Upgrade:
         """The answer to one request; never raises for anything that a peer sends."""
         if self._documents is not None and self._documents.owns(request):
-            return await self._documents.handle(request, self._refused)
+            return await self._documents.handle(request, self._refused, self._waiting)
         return await self._about_instances(request)
 
     async def _about_instances(self, request: Request) -> Response | Upgrade:
@@ -106,8 +110,7 @@ class Api:
         if request.method in {"GET", "HEAD"}:
             match request.segments:
                 case ("v1", "services"):
-                    names = view.services()
-                    body = Everything(view.revision, {name: registry.instances(name) for name in names})
+                    return self._everything()
                 case ("v1", "services", name):
                     body = Service(view.revision, name, registry.instances(name))
                 case ("v1", "watch"):
@@ -125,6 +128,14 @@ class Api:
         if body is None:
             return error_response(404, f"there is no {request.path[:80]}", hint=f"known: {_KNOWN}")
         return json_response(body)
+
+    def _everything(self) -> Response:
+        """All who read slowly hold one body, as long as it is the same."""
+        registry, view = self._registry, self._registry.view
+        answer = json_response(Everything(view.revision, {name: registry.instances(name) for name in view.services()}))
+        if answer.body != self._services:
+            self._services = answer.body
+        return replace(answer, body=self._services)
 
     async def _watch(self, request: Request) -> Everything:
         asked = parse_qs(request.query)
@@ -166,7 +177,7 @@ class Api:
         if not shows_token(request.header("authorization"), self._token):
             return error_response(
                 401,
-                "changes need the pilot's token",
+                "changes, and the configurations of services, need the pilot's token",
                 hint="send Authorization: Bearer TOKEN; `pannier pilot` has said where the token is",
                 headers=(("www-authenticate", "Bearer"),),
             )

@@ -11,10 +11,13 @@
 A GET with `?after=VERSION[&wait=30s]` answers as soon as there is a later version, or as it is then; such a one may say
 that it was deleted. `version` is the one that the change is made to: 409 if another one is in force, 0 if there must be
 none, left out if it does not matter. A rollback is a new version with an old content.
+
+Configurations are the settings of apps: who reads them has to show what a change needs.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, TypeAlias
 from urllib.parse import parse_qs
@@ -22,13 +25,22 @@ from urllib.parse import parse_qs
 import msgspec
 from msgspec import Meta
 from pannier.shared.duration import milliseconds
-from pannier.shared.errors import PannierError, Unreachable
+from pannier.shared.errors import Blame, PannierError, Unreachable
 from pannier.shared.explain import Finding, dotted
 from pannier.shared.http_server import Request, Response, error_response, json_response
-from pannier.shared.instances import ServiceName
+from pannier.shared.instances import SERVICE_PATTERN, STAGE_PATTERN
 from pannier.shared.registration import not_allowed
 from pannier.sidecars.pilot.documents import policies
-from pannier.sidecars.pilot.documents.documents import CONFIG, Document, Documents, Key, Stale, TooMuch, Unknown
+from pannier.sidecars.pilot.documents.documents import (
+    CONFIG,
+    Content,
+    Document,
+    Documents,
+    Key,
+    Stale,
+    TooMuch,
+    Unknown,
+)
 from pannier.sidecars.pilot.documents.policies import Policies, findings
 from pannier.sidecars.pilot.documents.policy import Unmapped
 from pannier.sidecars.pilot.xds.report import unmapped
@@ -45,17 +57,21 @@ _HINTS: Final = {
     "PATCH": 'send such as {"set": {"limit": "5"}, "unset": ["mode"]}',
     "POST": 'send such as {"to": 3}',
 }
-_STATUS: Final = {Stale: 409, TooMuch: 413, Unknown: 404, Unreachable: 503}
+NAMES: Final = "use up to 63 of a-z, 0-9, '-', '.' and '_', a letter or a digit first"
 
-StageName = Annotated[
-    str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)", description='a stage such as "production"')
-]
+StageName = Annotated[str, Meta(pattern=STAGE_PATTERN, description='a stage such as "production"')]
 Name = Annotated[str, Meta(pattern=r"^[!-~]{1,128}$(?!\n)", description="a key of 1 to 128 visible characters")]
 Value = Annotated[str, Meta(max_length=8192, description="a text of up to 8 KiB")]
 Values: TypeAlias = Annotated[dict[Name, Value], Meta(max_length=MAX_KEYS)]
 Version = Annotated[int, Meta(ge=0)]
 Comment = Annotated[str, Meta(max_length=200)]
 Refused: TypeAlias = Callable[[Request], Response | None]
+
+
+class BadName(PannierError):
+    """No stage and no service may be called so."""
+
+    blame = Blame.USAGE
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,30 +122,35 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     near: str = ""
 
 
+class Waiting:
+    """How many of one listener wait for a version: those of a port take nobody's place on our own socket."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+_STATUS: Final = {BadName: 400, Stale: 409, TooMuch: 413, Unknown: 404, Unreachable: 503}
+
+
 class DocumentsApi:
-    """Answers what is about documents. `refused` says of a request whether it may not change anything."""
+    """Answers what is about documents."""
 
     def __init__(self, documents: Documents, in_force: Policies) -> None:
         self._documents = documents
         self._policies = in_force
-        self._watches = 0
 
     @staticmethod
     def owns(request: Request) -> bool:
         """Whether a request is about documents."""
         return request.segments[:1] == ("v1",) and request.segments[1:2] in {(CONFIG,), (POLICY,)}
 
-    async def handle(self, request: Request, refused: Refused) -> Response:
-        """The answer to a request that is; never raises for anything that a peer sends."""
+    async def handle(self, request: Request, refused: Refused, waiting: Waiting) -> Response:
+        """The answer to a request that is, over the listener of `waiting`; never raises for anything that a peer sends.
+        `refused` says of a request whether it may not change anything."""
+        if request.segments[1] == CONFIG and (no := refused(request)) is not None:
+            return no
         try:
-            match request.segments:
-                case ("v1", kind):
-                    return self._list(request, kind)
-                case ("v1", "config", stage, service, *rest):
-                    return await self._document(request, _key(CONFIG, stage, service), rest, refused)
-                case ("v1", "policy", stage, *rest):
-                    return await self._document(request, _key(POLICY, stage), rest, refused)
-            raise Unknown(f"there is no {request.path[:80]}", hint="known: /v1/config/{stage}/{service}")
+            return await self._answer(request, refused, waiting)
         except (msgspec.DecodeError, ValueError) as error:
             return error_response(400, f"what was sent does not fit: {error}", hint=_HINTS.get(request.method, ""))
         except RecursionError:
@@ -137,13 +158,25 @@ class DocumentsApi:
         except PannierError as error:
             return error_response(_STATUS.get(type(error), 500), error.message, hint=error.hint)
 
+    async def _answer(self, request: Request, refused: Refused, waiting: Waiting) -> Response:
+        match request.segments:
+            case ("v1", kind):
+                return self._list(request, kind)
+            case ("v1", "config", stage, service, *rest):
+                return await self._document(request, _key(CONFIG, stage, service), rest, refused, waiting)
+            case ("v1", "policy", stage, *rest):
+                return await self._document(request, _key(POLICY, stage), rest, refused, waiting)
+        raise Unknown(f"there is no {request.path[:80]}", hint="known: /v1/config/{stage}/{service}")
+
     def _list(self, request: Request, kind: str) -> Response:
         if request.method not in _READING:
             return not_allowed(", ".join(_READING))
         found = [_told(key, document) for key in self._documents.keys(kind) if (document := self._documents.get(key))]
         return json_response({"documents": found})
 
-    async def _document(self, request: Request, key: Key, rest: Sequence[str], refused: Refused) -> Response:
+    async def _document(
+        self, request: Request, key: Key, rest: Sequence[str], refused: Refused, waiting: Waiting
+    ) -> Response:
         allowed: Sequence[str] = _READING
         if not rest:
             allowed = (*_READING, "PUT", "DELETE", *(("PATCH",) if key.kind == CONFIG else ()))
@@ -152,13 +185,13 @@ class DocumentsApi:
         if request.method not in allowed:
             return not_allowed(", ".join(allowed))
         if request.method in _READING:
-            return await self._look(request, key, rest)
+            return await self._look(request, key, rest, waiting)
         return refused(request) or await self._change(request, key)
 
-    async def _look(self, request: Request, key: Key, rest: Sequence[str]) -> Response:
+    async def _look(self, request: Request, key: Key, rest: Sequence[str], waiting: Waiting) -> Response:
         match rest:
             case []:
-                return await self._read(request, key)
+                return await self._read(request, key, waiting)
             case ["history"]:
                 history = await self._documents.history(key)
                 return json_response({"versions": [_told(key, document) for document in history]})
@@ -168,24 +201,24 @@ class DocumentsApi:
                 return json_response({"unmapped": unmapped(self._policies.policy(key.stage))})
         raise Unknown(f"there is no {request.path[:80]}", hint="known: history, rollback; of a policy report")
 
-    async def _read(self, request: Request, key: Key) -> Response:
+    async def _read(self, request: Request, key: Key, waiting: Waiting) -> Response:
         asked = parse_qs(request.query)
         if "after" not in asked:
             document = self._documents.get(key)
             if document is None:
-                raise Unknown(f"there is no {_named(key)}")
+                raise Unknown(f"there is no {_named(key)}", hint=_missing(key))
             return _whole(key, document)
         after = int(asked["after"][0])
         wait = milliseconds(asked["wait"][0]) / 1000 if "wait" in asked else WAIT_SECONDS
-        if self._watches >= MAX_WATCHES:
-            return error_response(503, f"{self._watches} wait already")
-        self._watches += 1
+        if waiting.count >= MAX_WATCHES:
+            return error_response(503, f"{waiting.count} wait already", hint="ask without `after`, or another pilot")
+        waiting.count += 1
         try:
             document = await self._documents.changed(key, after, wait=min(wait, 2 * WAIT_SECONDS))
         finally:
-            self._watches -= 1
+            waiting.count -= 1
         if document is None:
-            raise Unknown(f"there is no {_named(key)}")
+            raise Unknown(f"there is no {_named(key)}", hint=_missing(key))
         return _whole(key, document)
 
     async def _change(self, request: Request, key: Key) -> Response:
@@ -198,31 +231,18 @@ class DocumentsApi:
         if key.kind == POLICY:
             return await self._put_policy(request, key)
         if request.method == "PATCH":
-            return await self._patch(msgspec.json.decode(request.body, type=Patching), key)
+            patch = msgspec.json.decode(request.body, type=Patching)
+            return await self._put_values(key, lambda held: _patched(held, patch), patch)
         put = msgspec.json.decode(request.body, type=Putting)
-        return _whole(key, await self._put_values(key, put.values, put))
+        return await self._put_values(key, lambda _: put.values, put)
 
-    async def _put_values(self, key: Key, values: Mapping[str, str], change: Change) -> Document:
-        size = sum(len(name) + len(value.encode()) for name, value in values.items())
-        if len(values) > MAX_KEYS or size > MAX_TOTAL:
-            raise TooMuch(f"{len(values)} keys of {size} bytes, at most {MAX_KEYS} of {MAX_TOTAL} are kept")
-        if large := [name for name, value in values.items() if len(value.encode()) > 8192]:
-            raise TooMuch(f"{large[0]} has more than 8192 bytes")
-        return await self._documents.put(key, {"values": dict(values)}, expected=change.version, comment=change.comment)
+    async def _put_values(self, key: Key, values: Callable[[Content], Mapping[str, str]], change: Change) -> Response:
+        """Puts the values that are made of the content in force."""
 
-    async def _patch(self, patch: Patching, key: Key) -> Response:
-        held = self._documents.get(key)
-        values = dict(held.content["values"]) if held is not None else {}
-        for name in patch.unset:
-            values.pop(name, None)
-        values.update(patch.set)
-        last = self._documents.last(key)
-        in_force = 0 if last is None else last.version
-        expected = in_force if patch.version is None else patch.version
-        if patch.version is not None and patch.version != in_force:
-            raise Stale(f"version {in_force} is in force, not version {patch.version}", hint="read it again")
-        change = Change(expected, patch.comment)
-        return _whole(key, await self._put_values(key, values, change))
+        def made(held: Content) -> Content:
+            return {"values": _bounded(values(held))}
+
+        return _whole(key, await self._documents.put(key, made, expected=change.version, comment=change.comment))
 
     async def _put_policy(self, request: Request, key: Key) -> Response:
         body = msgspec.json.decode(request.body)
@@ -251,14 +271,35 @@ class DocumentsApi:
         change = Change(asked.version, asked.comment or f"back to version {asked.to}")
         if key.kind == POLICY:
             return await self._checked(key, former.content, change)
-        return _whole(key, await self._put_values(key, former.content["values"], change))
+        return await self._put_values(key, lambda _: former.content["values"], change)
+
+
+def _patched(held: Content, patch: Patching) -> Mapping[str, str]:
+    values = dict(held.get("values", {}))
+    for name in patch.unset:
+        values.pop(name, None)
+    return values | patch.set
+
+
+def _bounded(values: Mapping[str, str]) -> dict[str, str]:
+    size = sum(len(name) + len(value.encode()) for name, value in values.items())
+    if len(values) > MAX_KEYS or size > MAX_TOTAL:
+        raise TooMuch(f"{len(values)} keys of {size} bytes, at most {MAX_KEYS} of {MAX_TOTAL} are kept")
+    if large := [name for name, value in values.items() if len(value.encode()) > 8192]:
+        raise TooMuch(f"{large[0]} has more than 8192 bytes")
+    return dict(values)
 
 
 def _key(kind: str, stage: str, service: str = "") -> Key:
-    msgspec.convert(stage, StageName)
-    if kind == CONFIG:
-        msgspec.convert(service, ServiceName)
+    for name, of in ((stage, "stage"), (service, "service")):
+        if (name or of == "stage" or kind == CONFIG) and re.match(SERVICE_PATTERN, name) is None:
+            raise BadName(f"{name[:80]!r} is no name of a {of}", hint=NAMES)
     return Key(kind, stage, service)
+
+
+def _missing(key: Key) -> str:
+    made = f"config set {key.stage} {key.service} KEY=TEXT" if key.service else f"policy apply {key.stage} PROFILE"
+    return f"GET /v1/{key.kind} says which there are; make it: pannier pilot {made}"
 
 
 def _named(key: Key) -> str:

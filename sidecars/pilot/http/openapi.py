@@ -8,7 +8,7 @@ against it. Where an answer is put together of parts that have no struct of thei
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
@@ -88,7 +88,7 @@ class Report(msgspec.Struct, frozen=True):
 
 class Operation(msgspec.Struct, frozen=True):
     """A method of a path. Answers that are not JSON have a content type in the place of their struct; None is no body.
-    What `changes` something needs the token, over TCP."""
+    What is `guarded` needs the token, over TCP: changes, and the configurations of services."""
 
     method: str
     path: str
@@ -97,7 +97,7 @@ class Operation(msgspec.Struct, frozen=True):
     body: Any = None
     needs_body: bool = True
     query: Mapping[str, Any] = {}
-    changes: bool = False
+    guarded: bool = False
 
 
 _Epoch = Annotated[int, Meta(ge=1)]
@@ -114,15 +114,16 @@ _POLICY: Final = "/v1/policy/{stage}"
 _WAITING: Final = {"after": int, "wait": Duration}
 
 
-def _documents(path: str, told: Any, put: Any, what: str) -> Sequence[Operation]:
-    """What configurations and policies have in common."""
+def _documents(path: str, told: Any, put: Any, what: str, *, guarded: bool) -> Sequence[Operation]:
+    """What configurations and policies have in common. `guarded`: also to read."""
+    get = partial(Operation, "GET", guarded=guarded)
     return (
-        Operation("GET", path, f"{what}; with `after`, as soon as it is later than that", {200: told}, query=_WAITING),
-        Operation("PUT", path, f"Replaces {what[0].lower()}{what[1:]}", {200: told}, put, changes=True),
-        Operation("DELETE", path, "Deletes it; its history stays", {200: told}, Change, False, changes=True),
-        Operation("GET", f"{path}/history", "Its versions that are kept", {200: Versions}),
-        Operation("GET", f"{path}/history/{{version}}", "One of them, whole", {200: told}),
-        Operation("POST", f"{path}/rollback", "A new version with an old content", {200: told}, Rolling, changes=True),
+        get(path, f"{what}; with `after`, as soon as it is later than that", {200: told}, query=_WAITING),
+        Operation("PUT", path, f"Replaces {what[0].lower()}{what[1:]}", {200: told}, put, guarded=True),
+        Operation("DELETE", path, "Deletes it; its history stays", {200: told}, Change, False, guarded=True),
+        get(f"{path}/history", "Its versions that are kept", {200: Versions}),
+        get(f"{path}/history/{{version}}", "One of them, whole", {200: told}),
+        Operation("POST", f"{path}/rollback", "A new version with an old content", {200: told}, Rolling, guarded=True),
     )
 
 
@@ -133,7 +134,7 @@ OPERATIONS: Final[Sequence[Operation]] = (
         "Registers an instance, or renews it; 409 says which epoch would be accepted",
         {200: Registered, 201: Registered, 409: Failure},
         Registering,
-        changes=True,
+        guarded=True,
     ),
     Operation(
         "DELETE",
@@ -143,7 +144,7 @@ OPERATIONS: Final[Sequence[Operation]] = (
         Leaving,
         False,
         {"epoch": _Epoch},
-        changes=True,
+        guarded=True,
     ),
     Operation(
         "POST",
@@ -151,7 +152,7 @@ OPERATIONS: Final[Sequence[Operation]] = (
         "The instance takes no new calls",
         {200: Drained, 404: Failure, 409: Failure},
         Leaving,
-        changes=True,
+        guarded=True,
     ),
     Operation("GET", "/v1/services", "Who is there, with a revision to watch from", {200: Everything}),
     Operation("GET", "/v1/services/{service}", "The instances of one service", {200: Service}),
@@ -171,11 +172,11 @@ OPERATIONS: Final[Sequence[Operation]] = (
     Operation("GET", "/v1/status", "How the pilot is", {200: Status}),
     Operation("GET", "/metrics", "The same for Prometheus", {200: "text/plain"}),
     Operation("GET", PATH, "This document", {200: dict[str, Any]}),
-    Operation("GET", "/v1/config", "Which configurations there are", {200: Documents}),
-    *_documents(_CONFIG, Configuration, Putting, "The configuration of a service in a stage"),
-    Operation("PATCH", _CONFIG, "Changes some of its keys", {200: Configuration}, Patching, changes=True),
+    Operation("GET", "/v1/config", "Which configurations there are", {200: Documents}, guarded=True),
+    *_documents(_CONFIG, Configuration, Putting, "The configuration of a service in a stage", guarded=True),
+    Operation("PATCH", _CONFIG, "Changes some of its keys", {200: Configuration}, Patching, guarded=True),
     Operation("GET", "/v1/policy", "Which policies there are", {200: Documents}),
-    *_documents(_POLICY, StagePolicy, PuttingPolicy, "The policy of a stage"),
+    *_documents(_POLICY, StagePolicy, PuttingPolicy, "The policy of a stage", guarded=False),
     Operation("GET", f"{_POLICY}/report", "What clients of xDS do not get of it", {200: Report}),
 )
 
@@ -225,7 +226,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     if operation.body is not None:
         content = {"application/json": {"schema": _schema(operation.body)}}
         told["requestBody"] = {"required": operation.needs_body, "content": content}
-    if operation.changes:
+    if operation.guarded:
         told["security"] = [{"token": []}, {}]
     return told
 

@@ -12,6 +12,7 @@ from pannier.shared.pilot_stream import Configuration as Told
 from pannier.shared.pilot_stream import FollowConfiguration
 from pannier.sidecars.discovery.configuration import Configuration, Held
 from pannier.sidecars.discovery.voice import Voice
+from pannier.sidecars.pilot.documents.documents import Document, revised
 
 
 @pytest.fixture
@@ -51,6 +52,15 @@ def test_only_what_is_later_counts(found: Configuration, version: int, when: flo
     found.take(told(3, {"limit": "5"}, 3.0))
     found.take(told(version, {"limit": "6"}, when))
     assert (found.held.values == {"limit": "6"}) == taken
+
+
+def test_a_pilot_that_lags_behind_is_not_believed_whatever_the_clocks_of_pilots_say(found: Configuration) -> None:
+    """The version before was made by one whose clock is an hour ahead."""
+    before = revised(Document(3, 900.0), {}, None, 4_600.0, "")
+    after = revised(before, {}, None, 1_000.0, "")
+    found.take(told(after.version, {"limit": "5"}, after.when))
+    found.take(told(before.version, {"limit": "4"}, before.when))
+    assert found.held.values == {"limit": "5"}
 
 
 def test_a_deleted_one_has_no_values(found: Configuration, tmp_path: Path) -> None:

@@ -183,6 +183,19 @@ async def test_status_and_metrics_are_there_to_be_read(pilot: Pilot) -> None:
     assert (await pilot.ask("POST", "/metrics"))[0] == 405
 
 
+async def test_all_who_read_everything_share_one_body_until_it_changes(pilot: Pilot) -> None:
+    async def body() -> bytes:
+        answer = await pilot.api.handle(Request("GET", "/v1/services"))
+        assert isinstance(answer, Response)
+        return answer.body
+
+    await pilot.ask("PUT", A, HERE)
+    first = await body()
+    assert await body() is first
+    await pilot.ask("PUT", A, HERE | {"metadata": {"version": "2"}})
+    assert b'"version":"2"' in await body()
+
+
 async def test_another_kind_of_body_is_415(pilot: Pilot) -> None:
     assert (await pilot.ask("PUT", A, HERE, content_type="text/plain"))[0] == 415
 

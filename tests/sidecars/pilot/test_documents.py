@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from pannier.shared.errors import Unreachable
-from pannier.sidecars.pilot.documents.documents import KEPT, Document, Documents, Key, Stale, TooMuch, Unknown, revised
+from pannier.sidecars.pilot.documents.documents import (
+    BURIED_SECONDS,
+    KEPT,
+    Document,
+    Documents,
+    Key,
+    Stale,
+    TooMuch,
+    Unknown,
+    revised,
+)
 from pannier.sidecars.pilot.stores.etcd import EtcdStore
 from pannier.sidecars.pilot.stores.sqlite import open_sqlite
-from pannier.sidecars.pilot.stores.store import ABSENT, Store
+from pannier.sidecars.pilot.stores.store import ABSENT, Compacted, Conflict, Item, Store
 
 from tests.sidecars.pilot.real_etcd import running_etcd
 
@@ -85,6 +96,13 @@ def test_a_change_is_made_to_the_version_in_force(
             revised(held, {"a": 2}, expected, 5.0, "why")
     else:
         assert revised(held, {"a": 2}, expected, 5.0, "why") == Document(version, 5.0, {"a": 2}, "why")
+
+
+def test_a_later_version_is_of_a_later_time_whatever_the_clocks_say() -> None:
+    ahead = revised(None, {"a": 1}, None, 3_600.0, "")
+    lagging = revised(ahead, {"a": 2}, None, 10.0, "")
+    assert lagging.when > ahead.when
+    assert revised(lagging, {"a": 3}, None, 3_601.0, "").when == 3_601.0
 
 
 def test_what_is_not_there_cannot_be_deleted_and_what_is_too_large_is_not_kept() -> None:
@@ -177,6 +195,65 @@ async def test_the_last_of_them_are_kept(tmp_path: Path) -> None:
             await documents.former(ORDERS, 5)
 
 
+class Forgetful:
+    """A store in memory that can be wiped: then its revisions begin anew, as those of an etcd from a copy."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, tuple[bytes, int]] = {}
+        self._revision = 1000
+        self._changes: list[Item] = []
+        self._lives = 0
+        self._news = trio.Event()
+
+    def wipe(self) -> None:
+        self.items.clear()
+        self._changes.clear()
+        self._revision = 0
+        self._lives += 1
+        self._say()
+
+    def _say(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+    async def get(self, key: str) -> Item | None:
+        await trio.lowlevel.checkpoint()
+        return Item(key, *self.items[key]) if key in self.items else None
+
+    async def scan(self, prefix: str) -> tuple[int, Sequence[Item]]:
+        await trio.lowlevel.checkpoint()
+        return self._revision, [Item(key, *self.items[key]) for key in sorted(self.items) if key.startswith(prefix)]
+
+    async def swap(self, key: str, value: bytes | None, version: int) -> int:
+        await trio.lowlevel.checkpoint()
+        if self.items.get(key, (b"", ABSENT))[1] != version:
+            raise Conflict(f"{key} has another version")
+        self._revision += 1
+        if value is None:
+            del self.items[key]
+        else:
+            self.items[key] = value, self._revision
+        self._changes.append(Item(key, value, self._revision))
+        self._say()
+        return ABSENT if value is None else self._revision
+
+    @asynccontextmanager
+    async def watch(self, prefix: str, after: int) -> AsyncIterator[AsyncIterator[Sequence[Item]]]:
+        async def told() -> AsyncIterator[Sequence[Item]]:
+            seen, life = after, self._lives
+            while True:
+                if life != self._lives:
+                    raise Compacted("it was wiped")
+                later = [item for item in self._changes if item.version > seen]
+                seen = self._revision
+                if found := [item for item in later if item.key.startswith(prefix)]:
+                    yield found
+                elif not later:
+                    await self._news.wait()
+
+        yield told()
+
+
 class Lossy:
     """A store that can be made to answer nothing."""
 
@@ -248,3 +325,121 @@ async def test_there_are_only_so_many(tmp_path: Path) -> None:
         await documents.put(ORDERS, {"values": {}})
         with pytest.raises(TooMuch):
             await documents.put(Key("config", "staging", "stock"), {"values": {}})
+        await documents.put(ORDERS, None)
+        await documents.put(Key("config", "staging", "stock"), {"values": {}})
+        with pytest.raises(TooMuch):
+            await documents.put(ORDERS, {"values": {}})
+
+
+async def test_what_was_deleted_long_ago_is_buried_with_its_history(tmp_path: Path) -> None:
+    now = 1_000_000.0
+    async with open_sqlite(tmp_path / "store") as store, trio.open_nursery() as nursery:
+        documents, other = (Documents(store, wall=lambda: now) for _ in range(2))
+        await nursery.start(documents.follow)
+        await nursery.start(other.follow)
+        stock = Key("config", "staging", "stock")
+        for key in (ORDERS, stock):
+            await documents.put(key, {"values": {"a": key.service}})
+        await documents.put(ORDERS, None)
+        await until(other, ORDERS, 2)
+        now += BURIED_SECONDS - 1
+        await documents.bury()
+        assert documents.last(ORDERS) is not None
+        now += 2
+        await documents.bury()
+        assert documents.last(ORDERS) is None
+        _, left = await store.scan("")
+        assert [item.key for item in left] == [stock.item]
+        await other.put(stock, {"values": {}})  # later than the burial, so the other one has heard of that
+        await until(documents, stock, 2)
+        await trio.testing.wait_all_tasks_blocked()
+        assert other.last(ORDERS) is None
+        again = await other.put(ORDERS, {"values": {"a": "new"}}, expected=0)
+        assert again.version == 1
+        assert await until(documents, ORDERS, 1) == again
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def two(store: Store, other: Store | None = None) -> AsyncIterator[Sequence[Documents]]:
+    """Two pilots, which follow."""
+    async with following(store) as one, following(other or store) as two:
+        yield one, two
+
+
+async def settled(documents: Sequence[Documents], version: int, content: object) -> None:
+    """Waits until they agree, with that."""
+    with trio.fail_after(PATIENCE):
+        for one in documents:
+            while (found := one.last(ORDERS)) is None or (found.version, found.content) != (version, content):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+
+
+async def test_after_a_store_was_wiped_everybody_can_change_what_was_there() -> None:
+    """The versions of its items begin anew: one that was known is greater than any that comes."""
+    store = Forgetful()
+    async with two(store) as pilots:
+        await pilots[0].put(ORDERS, {"values": {"a": "1"}})
+        await pilots[0].put(ORDERS, {"values": {"a": "2"}})
+        await settled(pilots, 2, {"values": {"a": "2"}})
+        store.wipe()
+        with trio.fail_after(PATIENCE):
+            while (found := await store.get(ORDERS.item)) is None:  # noqa: ASYNC110 until it is told what it had
+                await trio.sleep(0.01)
+        assert found.version < 1000
+        for number, documents in enumerate((*pilots, *pilots), start=3):
+            content = {"values": {"a": str(number)}}
+            assert (await documents.put(ORDERS, content)).version == number
+            await settled(pilots, number, content)
+
+
+@pytest.mark.parametrize("older", [True, False], ids=["an older one", "nothing"])
+async def test_what_was_set_back_under_the_watch_is_written_again_at_once(opened: Open, older: bool) -> None:
+    async with opened() as store, two(store) as pilots:
+        await pilots[0].put(ORDERS, {"values": {"a": "1"}})
+        before = await store.get(ORDERS.item)
+        await pilots[0].put(ORDERS, {"values": {"a": "2"}})
+        item = await store.get(ORDERS.item)
+        assert before is not None and item is not None
+        broken = await store.swap(ORDERS.item, before.value if older else None, item.version)
+        with trio.fail_after(PATIENCE):
+            while (again := await store.get(ORDERS.item)) is None or again.version == broken:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        assert again.value == item.value
+        for number, documents in enumerate(pilots, start=3):
+            assert (await documents.put(ORDERS, {"values": {"a": str(number)}})).version == number
+
+
+async def test_of_two_contents_under_one_version_that_of_the_store_holds(caplog: pytest.LogCaptureFixture) -> None:
+    """The store was restored from a copy while one pilot did not reach it, and another one was told something else."""
+    store = Forgetful()
+    cut = Lossy(store)
+    async with following(cut) as one:  # type: ignore[arg-type]
+        await one.put(ORDERS, {"values": {"a": "1"}})
+        copy = store.items[ORDERS.item][0]
+        await one.put(ORDERS, {"values": {"a": "of one"}})
+        told: list[Key] = []
+        one.listeners.append(told.append)
+        cut.works = False
+        store.wipe()
+        await store.swap(ORDERS.item, copy, ABSENT)
+        async with following(store) as other:
+            await other.put(ORDERS, {"values": {"a": "of the other"}})
+            cut.works = True
+            await settled((one, other), 2, {"values": {"a": "of the other"}})
+            assert told == [ORDERS]
+            assert "another version 2 of documents/config/staging/orders" in caplog.text
+            assert (await one.put(ORDERS, {"values": {"a": "3"}})).version == 3
+            assert (await one.former(ORDERS, 2)).content == {"values": {"a": "of the other"}}
+
+
+async def test_a_change_of_what_is_there_is_made_again_when_somebody_was_quicker(tmp_path: Path) -> None:
+    async with open_sqlite(tmp_path / "store") as store, two(store) as pilots:
+
+        async def add(documents: Documents, name: str) -> None:
+            await documents.put(ORDERS, lambda held: {"values": {**held.get("values", {}), name: "1"}})
+
+        async with trio.open_nursery() as nursery:
+            for number in range(6):
+                nursery.start_soon(add, pilots[number % 2], str(number))
+        await settled(pilots, 6, {"values": {str(number): "1" for number in range(6)}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pannier.shared.http_server import Request, Response
 from pannier.sidecars.pilot.documents.documents import Documents
 from pannier.sidecars.pilot.documents.policies import Policies
 from pannier.sidecars.pilot.documents.policy import Policy
+from pannier.sidecars.pilot.http import documents_api
 from pannier.sidecars.pilot.http.api import Api
 from pannier.sidecars.pilot.http.documents_api import DocumentsApi
 from pannier.sidecars.pilot.registry.fanout import Fanout
@@ -32,8 +34,9 @@ class Pilot:
     def __init__(self, store: Store) -> None:
         self.documents = Documents(store)
         self.policies = Policies(self.documents)
-        registry = Registry(store)
-        streams = Streams(registry, Fanout(registry), self.documents)
+        self.store = store
+        self.registry = registry = Registry(store)
+        self.streams = streams = Streams(registry, Fanout(registry), self.documents)
         self.api = Api(registry, streams, documents=DocumentsApi(self.documents, self.policies))
         self.guarded = Api(registry, streams, token="secret", documents=DocumentsApi(self.documents, self.policies))
 
@@ -82,6 +85,36 @@ async def test_a_configuration_is_put_read_changed_and_taken_back(pilot: Pilot) 
     assert (await pilot.ask("GET", "/v1/config"))[1]["documents"] == []
     assert (await pilot.ask("POST", f"{ORDERS}/rollback", {"to": 4}))[0] == 404
     assert (await pilot.ask("POST", f"{ORDERS}/rollback", {"to": 3}))[1]["version"] == 5
+
+
+async def test_a_patch_is_made_to_a_version_as_a_put_is(pilot: Pilot) -> None:
+    await pilot.ask("PATCH", ORDERS, {"set": {"limit": "5"}, "version": 0})
+    await pilot.ask("DELETE", ORDERS)
+    status, said = await pilot.ask("PATCH", ORDERS, {"set": {"mode": "slow"}, "version": 0})
+    assert (status, said["version"], said["values"]) == (200, 3, {"mode": "slow"})
+    assert (await pilot.ask("PATCH", ORDERS, {"set": {}, "version": 0}))[0] == 409
+
+
+async def test_a_patch_of_a_version_that_another_pilot_has_just_told_catches_up(pilot: Pilot) -> None:
+    behind = Documents(pilot.store)  # follows nothing
+    api = Api(pilot.registry, pilot.streams, documents=DocumentsApi(behind, Policies(behind)))
+    await pilot.ask("PUT", ORDERS, {"values": {"limit": "5"}})
+    status, said = await pilot.ask("PATCH", ORDERS, {"set": {"mode": "slow"}, "version": 1}, api=api)
+    assert (status, said["values"]) == (200, {"limit": "5", "mode": "slow"})
+
+
+async def test_patches_of_different_keys_at_once_all_hold(pilot: Pilot) -> None:
+    await pilot.ask("PUT", ORDERS, {"values": {}})
+    statuses: list[int] = []
+
+    async def patch(name: str) -> None:
+        statuses.append((await pilot.ask("PATCH", ORDERS, {"set": {name: "1"}}))[0])
+
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(patch, name)
+    assert statuses == [200] * 3
+    assert (await pilot.ask("GET", ORDERS))[1]["values"] == {"a": "1", "b": "1", "c": "1"}
 
 
 async def test_who_waits_is_told_of_the_next_version(pilot: Pilot) -> None:
@@ -220,9 +253,15 @@ async def test_what_does_not_fit_is_refused(pilot: Pilot, method: str, target: s
     assert said["error"]
 
 
-async def test_changes_need_the_token_and_reading_does_not(pilot: Pilot) -> None:
+async def test_changes_and_reading_configurations_need_the_token_and_reading_policies_does_not(pilot: Pilot) -> None:
     guarded = pilot.guarded
     for method, target, body in (
+        ("GET", "/v1/config", None),
+        ("GET", ORDERS, None),
+        ("HEAD", ORDERS, None),
+        ("GET", f"{ORDERS}?after=0&wait=1ms", None),
+        ("GET", f"{ORDERS}/history", None),
+        ("GET", f"{ORDERS}/history/1", None),
         ("PUT", ORDERS, {"values": {}}),
         ("PATCH", ORDERS, {}),
         ("DELETE", ORDERS, None),
@@ -235,7 +274,41 @@ async def test_changes_need_the_token_and_reading_does_not(pilot: Pilot) -> None
         assert (await pilot.ask(method, target, body, api=guarded, authorization="Bearer wrong"))[0] == 401
     status, _ = await pilot.ask("PUT", ORDERS, {"values": {}}, api=guarded, authorization="Bearer secret")
     assert status == 200
-    assert (await pilot.ask("GET", ORDERS, api=guarded))[0] == 200
+    assert (await pilot.ask("GET", ORDERS, api=guarded, authorization="Bearer secret"))[0] == 200
+    await pilot.ask("PUT", STAGING, {})
+    for target in ("/v1/policy", STAGING, f"{STAGING}/history", f"{STAGING}/report"):
+        assert (await pilot.ask("GET", target, api=guarded))[0] == 200
+
+
+async def test_those_who_wait_at_a_port_take_no_place_on_the_socket(
+    pilot: Pilot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents_api, "MAX_WATCHES", 2)
+    waiting = f"{STAGING}?after=9&wait=30s"
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(partial(pilot.ask, "GET", waiting, api=pilot.guarded))
+        await trio.testing.wait_all_tasks_blocked()
+        status, said = await pilot.ask("GET", waiting, api=pilot.guarded)
+        assert (status, said["error"]) == (503, "2 wait already")
+        assert (await pilot.ask("GET", f"{ORDERS}?after=9&wait=1ms"))[0] == 404
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "said"),
+    [
+        ("/v1/config/STAGE/orders", 400, "'STAGE' is no name of a stage"),
+        ("/v1/config/staging/or%2Fders", 400, "'or/ders' is no name of a service"),
+        ("/v1/policy/STAGE", 400, "'STAGE' is no name of a stage"),
+        (ORDERS, 404, "there is no configuration of orders in staging"),
+        (STAGING, 404, "there is no policy of staging"),
+    ],
+)
+async def test_what_is_not_there_is_answered_with_what_to_do(pilot: Pilot, target: str, status: int, said: str) -> None:
+    answered, told = await pilot.ask("GET", target)
+    assert (answered, told["error"]) == (status, said)
+    assert "use up to 63 of" in told["hint"] or "pannier pilot" in told["hint"]
 
 
 async def test_anything_but_json_is_refused(pilot: Pilot) -> None:

@@ -41,19 +41,25 @@ def filled(path: str) -> str:
 
 
 @pytest.fixture
-async def api(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Api]:
-    """One in which there is one of everything."""
+async def apis(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[tuple[Api, Api]]:
+    """Two of a pilot in which there is one of everything: of its socket, and of a port."""
     async with open_sqlite(tmp_path / "store") as store:
         registry, documents = Registry(store), Documents(store)
         await nursery.start(registry.follow)
         await nursery.start(documents.follow)
         streams = Streams(registry, Fanout(registry), documents)
-        api = Api(registry, streams, documents=DocumentsApi(documents, Policies(documents)))
+        about_documents = DocumentsApi(documents, Policies(documents))
+        api = Api(registry, streams, documents=about_documents)
         for (method, path), body in BODIES.items():
             if method == "PUT":
                 assert (await ask(api, method, filled(path), body)).status < 300
-        yield api
+        yield api, Api(registry, streams, documents=about_documents, token="secret")
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def api(apis: tuple[Api, Api]) -> Api:
+    return apis[0]
 
 
 async def ask(api: Api, method: str, target: str, body: object = None) -> Response:
@@ -79,6 +85,16 @@ async def test_whatever_is_described_is_there_and_answers_so(api: Api, described
         validate(found["requestBody"]["content"]["application/json"]["schema"], body)
     if described.path != "/metrics":
         conforms(described.method, filled(described.path), response.status, json.loads(response.body))
+
+
+@pytest.mark.parametrize("described", OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
+async def test_over_tcp_the_token_is_asked_for_where_it_is_said(apis: tuple[Api, Api], described: Operation) -> None:
+    """Each is asked without it: whether it is there, and fits, is of no interest to a stranger."""
+    said = operation(described.method, filled(described.path))
+    assert said is not None
+    query = "?after=0&wait=10ms" if described.path == "/v1/watch" else ""
+    answer = await ask(apis[1], described.method, filled(described.path) + query, {})
+    assert (answer.status == 401) == ("security" in said)
 
 
 async def test_other_methods_of_what_is_described_are_not_allowed(api: Api) -> None:
