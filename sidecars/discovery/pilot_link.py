@@ -333,7 +333,8 @@ async def _connect(address: str, token: str | None) -> tuple[trio.abc.Stream, by
         host, _, port = address.rpartition(":")
         stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
     try:
-        headers = [("host", "pilot"), ("connection", "upgrade"), ("upgrade", UPGRADE)]
+        host = "localhost" if address.startswith("unix:") else address
+        headers = [("host", host), ("connection", "upgrade"), ("upgrade", UPGRADE)]
         if token is not None:
             headers.append(("authorization", f"Bearer {token}"))
         http = h11.Connection(h11.CLIENT)

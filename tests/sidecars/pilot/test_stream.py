@@ -228,10 +228,16 @@ async def test_without_the_token_one_may_follow_and_not_change(tmp_path: Path) -
     async with served(tmp_path, token="s3cret") as pilot:
         for header, verdict in [(b"", ""), (b"Authorization: Bearer s3cret\r\n", "created")]:
             async with client(pilot, header) as one:
-                await one.say(wire.Follow({"orders": 0}), wire.Register(1, "orders", "a", "10.0.0.1:80", TTL_MS))
-                told, current, answer = await one.hear_all(3)
-                assert isinstance(told, wire.Told) and isinstance(current, wire.Current)
-                assert isinstance(answer, wire.Answer) and answer.verdict == verdict
+                await one.say(
+                    wire.FollowConfiguration("dev", "web"),
+                    wire.Follow({"orders": 0}),
+                    wire.Register(1, "orders", "a", "10.0.0.1:80", TTL_MS),
+                )
+                heard = await one.hear_all(4 if verdict else 3)
+                assert any(isinstance(one, wire.Told) for one in heard)
+                assert any(isinstance(one, wire.Configuration) for one in heard) == bool(verdict)
+                (answer,) = [one for one in heard if isinstance(one, wire.Answer)]
+                assert answer.verdict == verdict
                 assert ("token" in answer.error) == (not verdict)
 
 
@@ -383,6 +389,18 @@ async def test_a_sidecar_follows_registers_drains_and_leaves(pilot: Pilot) -> No
         assert mirror.leases.get(("payments", "p")) is None, "nobody uses it"
         await sidecar.follow("payments")
         assert mirror.leases.get(("payments", "p"))
+
+
+async def test_a_sidecar_follows_over_tcp(pilot: Pilot, nursery: trio.Nursery) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(serve_http, listener, pilot.api.handle)
+    mirror = Mirror(0.0)
+    sidecar = link(pilot, mirror)
+    sidecar._addresses = ["127.0.0.1:{}".format(listener.socket.getsockname()[1])]
+    await pilot.register("a")
+    async with linked(sidecar):
+        await wait_for(lambda: mirror.leases.get(("orders", "a")))
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_sidecar_is_told_of_its_configuration(pilot: Pilot, tmp_path: Path) -> None:
