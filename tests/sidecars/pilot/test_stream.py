@@ -396,7 +396,7 @@ async def test_a_sidecar_follows_over_tcp(pilot: Pilot, nursery: trio.Nursery) -
     nursery.start_soon(serve_http, listener, pilot.api.handle)
     mirror = Mirror(0.0)
     sidecar = link(pilot, mirror)
-    sidecar._addresses = ["127.0.0.1:{}".format(listener.socket.getsockname()[1])]
+    sidecar._addresses = [f"127.0.0.1:{listener.socket.getsockname()[1]}"]
     await pilot.register("a")
     async with linked(sidecar):
         await wait_for(lambda: mirror.leases.get(("orders", "a")))
