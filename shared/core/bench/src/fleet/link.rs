@@ -20,7 +20,8 @@ impl Link {
     /// Asks for the stream on a socket that is connected. `token` is empty where none is needed.
     pub fn new(socket: OwnedFd, token: &str) -> Self {
         let mut asked =
-            "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: pannier-pilot\r\n".to_owned();
+            "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: pannier-pilot\r\n"
+                .to_owned();
         if !token.is_empty() {
             asked.push_str(&format!("Authorization: Bearer {token}\r\n"));
         }
