@@ -379,8 +379,10 @@ class Registry:
             try:
                 version = await self._store.swap(name, value, version)
             except Conflict:
-                self.view.correct(name, await self._store.get(name))
-                self._attend(name)
+                item = await self._store.get(name)
+                if self.view.get(name)[1] == version:  # else it was told meanwhile, and what was read may be older
+                    self.view.correct(name, item)
+                    self._attend(name)
                 continue
             if self._watching:
                 self.trouble = ""  # it takes writes again

@@ -12,7 +12,7 @@ from pannier.sidecars.pilot.registry.entries import PREFIX, Entry, Verdict, key_
 from pannier.sidecars.pilot.registry.peers import GONE_SECONDS
 from pannier.sidecars.pilot.registry.peers import PREFIX as PILOTS
 from pannier.sidecars.pilot.registry.registry import BURIED_SECONDS, DOUBTED_TTLS
-from pannier.sidecars.pilot.stores.store import Compacted
+from pannier.sidecars.pilot.stores.store import Compacted, Item
 
 from tests.sidecars.pilot.paper import TTL, World, entry
 
@@ -397,3 +397,21 @@ async def test_whom_another_pilot_doubts_is_told_and_so_is_that_he_is_back(world
             await world.later(1, renewing=[(two, B)] if doubted else [(one, A), (two, B)])
         with trio.fail_after(5):
             assert A in await two.registry.wait_changed(two.registry.view.revision, 0)
+
+
+async def test_what_was_read_after_a_conflict_is_no_news_if_the_watch_was_quicker(world: World) -> None:
+    one, two = world.pilots
+    await one.registry.register(A, entry())
+    await world.later(1, renewing=[(one, A)])
+    await two.registry.register(A, entry(2, "10.0.0.2:80"))
+    read = one.get
+
+    async def late(key: str) -> Item | None:
+        found = await read(key)
+        await two.registry.register(A, entry(3, "10.0.0.3:80"))
+        one.deliver()
+        return found
+
+    one.get = late  # type: ignore[method-assign]
+    assert (await one.registry.move(A, 1, State.DRAINING)).verdict is Verdict.STALE
+    assert [(instance.epoch, instance.address) for instance in one.registry.instances("orders")] == [(3, "10.0.0.3:80")]
