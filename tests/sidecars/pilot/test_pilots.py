@@ -413,5 +413,5 @@ async def test_what_was_read_after_a_conflict_is_no_news_if_the_watch_was_quicke
         return found
 
     one.get = late  # type: ignore[method-assign]
-    assert (await one.registry.move(A, 1, State.DRAINING)).verdict is Verdict.STALE
+    assert (await one.registry.register(A, entry(1), state=State.DRAINING)).verdict is Verdict.STALE
     assert one.registry.instances("orders") == two.registry.instances("orders")
