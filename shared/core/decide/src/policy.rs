@@ -102,13 +102,14 @@ pub struct Tables {
     pub routes: Option<schema::routes::Routes>,
     pub limits: Option<schema::limits::Limits>,
     pub headers: Option<schema::headers::Headers>,
+    pub central: Option<schema::central::Central>,
 }
 
 impl Tables {
     /// Only what the supervisor says.
     #[must_use]
     pub fn of(base: Base) -> Tables {
-        Tables { base, endpoints: None, telemetry: None, routes: None, limits: None, headers: None }
+        Tables { base, endpoints: None, telemetry: None, routes: None, limits: None, headers: None, central: None }
     }
 
     /// Takes in a table's payload, or its absence.
@@ -123,6 +124,7 @@ impl Tables {
             Kind::Routes => self.routes = payload.map(schema::decode).transpose()?,
             Kind::Limits => self.limits = payload.map(schema::decode).transpose()?,
             Kind::Headers => self.headers = payload.map(schema::decode).transpose()?,
+            Kind::Central => self.central = payload.map(schema::decode).transpose()?,
         }
         Ok(())
     }

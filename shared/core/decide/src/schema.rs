@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+pub mod central;
 pub mod headers;
 pub mod limits;
 pub mod routes;
@@ -166,6 +167,9 @@ pub struct DiscoveredEndpoint {
     pub incarnation: u16,
     #[serde(default)]
     pub metadata: BTreeMap<String, String>,
+    /// Centrals by way of which a part of its requests goes.
+    #[serde(default)]
+    pub centrals: Vec<central::Share>,
 }
 
 fn yes() -> bool {

@@ -155,7 +155,7 @@ pub fn start(
     for kind in Kind::ALL {
         let name = format!("table.{}", kind.name());
         // A supervisor of the release before hands over no such table: nobody can publish it, so there is no such capability.
-        if kind == Kind::Headers && !inherited.contains_key(&name) {
+        if matches!(kind, Kind::Headers | Kind::Central) && !inherited.contains_key(&name) {
             continue;
         }
         let map = descriptor(inherited, &name).and_then(|fd| Mapping::new(fd, SEGMENT_BYTES, Access::Read));

@@ -200,6 +200,10 @@ class Counters:
     def totals(self) -> dict[str, int]:
         """The fixed counters by their names in CELLS."""
 
+    def central(self) -> list[bytes]:
+        """What each living process says of its Central Mesh: a msgpack map (`shared/central.py`); nothing where there
+        is none."""
+
     def enrolled(self) -> list[Enrolment]: ...
     def endpoints(self, places: list[tuple[int, int]]) -> list[EndpointCounts]:
         """What was counted about each (slot, incarnation), in the order asked for."""

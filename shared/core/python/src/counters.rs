@@ -1,5 +1,6 @@
 //! Counters as Python sees them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use pannier_table::counter_reader::CounterReader;
@@ -128,6 +129,10 @@ impl Counters {
     fn gauges(&self) -> Vec<Gauge> {
         let gauges = self.reader.gauges().into_iter();
         gauges.map(|g| Gauge { service: g.service, limit: g.limit, used: g.used, most: g.most }).collect()
+    }
+
+    fn central(&self) -> Vec<Cow<'static, [u8]>> {
+        self.reader.bulletins().into_iter().map(Cow::Owned).collect()
     }
 
     fn enrolled(&self) -> Vec<Enrolment> {

@@ -3,9 +3,10 @@
 use crate::atomic::{AtomicU64, Ordering};
 use std::collections::HashMap;
 
+use crate::bulletin;
 use crate::counters::{
-    BLOCKS, BLOCKS_USED, HEARTBEAT, IN_FORCE, NAMES, OWNER, REJECTED, WORKERS, endpoint_line, gauges, line, nth_block,
-    region, worker,
+    BLOCKS, BLOCKS_USED, HEARTBEAT, IN_FORCE, NAMES, OWNER, REJECTED, WORKERS, bulletin as bulletin_of, endpoint_line,
+    gauges, line, nth_block, region, worker,
 };
 use crate::gauges::{self as gauge_list, Gauge};
 use crate::hot::Place;
@@ -184,6 +185,15 @@ impl CounterReader {
         self.regions()
             .filter(|(_, region)| Owner(word(region, OWNER).load(Ordering::Acquire)).is_alive())
             .flat_map(|(_, region)| gauge_list::read(gauges(region)))
+            .collect()
+    }
+
+    /// What the living processes say of their Central Mesh, of those that say something.
+    #[must_use]
+    pub fn bulletins(&self) -> Vec<Vec<u8>> {
+        self.regions()
+            .filter(|(_, region)| Owner(word(region, OWNER).load(Ordering::Acquire)).is_alive())
+            .filter_map(|(_, region)| bulletin::read(bulletin_of(region)))
             .collect()
     }
 

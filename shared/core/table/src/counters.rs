@@ -2,13 +2,14 @@
 //!
 //! A cell has one writer, so counting is a relaxed load and store, no atomic addition. A region outlives its process:
 //! the next one to enrol after a death inherits region and values, so totals never go back and nobody has to fold sums.
-//! Regions hold the process's [`Gauge`]s and, for each worker: fixed [`Cell`]s, blocks of [`crate::series`], and a line of
+//! Regions hold the process's [`Gauge`]s, its bulletin and, for each worker: fixed [`Cell`]s, blocks of [`crate::series`], and a line of
 //! counts for each endpoint that has a hot word.
 
 use crate::atomic::{AtomicU64, Ordering, size};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 
+use crate::bulletin::{self, BULLETIN_WORDS};
 use crate::gauges::{GAUGE_WORDS, GAUGES};
 use crate::hot::{Place, SLOTS};
 use crate::kind::Kind;
@@ -26,7 +27,8 @@ pub const OVERFLOW: &str = "_overflow";
 const SEGMENT_HEADER: usize = size(512, 8);
 const GAUGES_AT: usize = 64;
 const REGION_HEADER: usize = size(4096, 80);
-const _: () = assert!(GAUGES_AT + GAUGES * GAUGE_WORDS <= REGION_HEADER);
+const BULLETIN_AT: usize = GAUGES_AT + GAUGES * GAUGE_WORDS;
+const _: () = assert!(BULLETIN_AT + BULLETIN_WORDS <= REGION_HEADER);
 const CELL_WORDS: usize = 64;
 const _: () = assert!(NAMES.len() <= CELL_WORDS);
 const ENDPOINTS_AT: usize = CELL_WORDS + BLOCKS * BLOCK_WORDS;
@@ -174,6 +176,10 @@ pub(crate) fn gauges(region: &[AtomicU64]) -> &[AtomicU64] {
     region.get(GAUGES_AT..GAUGES_AT + GAUGES * GAUGE_WORDS).unwrap_or(&[])
 }
 
+pub(crate) fn bulletin(region: &[AtomicU64]) -> &[AtomicU64] {
+    region.get(BULLETIN_AT..BULLETIN_AT + BULLETIN_WORDS).unwrap_or(&[])
+}
+
 pub(crate) fn nth_block(worker: &[AtomicU64], index: usize) -> &[AtomicU64] {
     let from = CELL_WORDS + index * BLOCK_WORDS;
     worker.get(from..from + BLOCK_WORDS).unwrap_or(&[])
@@ -217,6 +223,7 @@ impl Enrolment {
                 for gauge in gauges(header) {
                     gauge.store(0, Ordering::Release);
                 }
+                bulletin::write(bulletin(header), &[]);
                 let enrolment = Enrolment { map, index };
                 enrolment.heartbeat();
                 word(region(enrolment.map.words(), index), OWNER).store(me.0, Ordering::Release);
@@ -246,6 +253,11 @@ impl Enrolment {
     #[must_use]
     pub fn gauges(&self) -> &[AtomicU64] {
         gauges(region(self.map.words(), self.index))
+    }
+
+    /// Says what the process says of its Central Mesh; see [`crate::bulletin`].
+    pub fn set_bulletin(&self, text: &[u8]) {
+        bulletin::write(bulletin(region(self.map.words(), self.index)), text);
     }
 
     /// Says which generation of a table every worker of this process has in force.

@@ -15,12 +15,14 @@ pub enum Kind {
     Limits,
     /// A third party's: a header policy. Younger than the others, so neither side may rely on the other one to know it.
     Headers,
+    /// The supervisor's as well: how work leaves this host for a Central Mesh. Younger than the others, too.
+    Central,
 }
 
 impl Kind {
     /// Every kind, in the order of the `in_force` words of an enrolment.
-    pub const ALL: [Kind; 6] =
-        [Kind::Base, Kind::Endpoints, Kind::Telemetry, Kind::Routes, Kind::Limits, Kind::Headers];
+    pub const ALL: [Kind; 7] =
+        [Kind::Base, Kind::Endpoints, Kind::Telemetry, Kind::Routes, Kind::Limits, Kind::Headers, Kind::Central];
 
     /// The name in `table.NAME` and in metrics.
     #[must_use]
@@ -32,6 +34,7 @@ impl Kind {
             Kind::Routes => "routes",
             Kind::Limits => "limits",
             Kind::Headers => "headers",
+            Kind::Central => "central",
         }
     }
 

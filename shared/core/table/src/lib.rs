@@ -18,6 +18,7 @@
 
 pub mod access_log;
 pub mod atomic;
+pub mod bulletin;
 pub mod clock;
 pub mod counter_reader;
 pub mod counters;

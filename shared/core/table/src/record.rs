@@ -55,10 +55,12 @@ pub enum Flag {
     DI,
     /// Shed by criticality.
     SH,
+    /// Served by a Central Mesh in place of the host's own proxy.
+    CF,
 }
 
 impl Flag {
-    const ALL: [Flag; 17] = [
+    const ALL: [Flag; 18] = [
         Flag::None,
         Flag::UH,
         Flag::UF,
@@ -76,6 +78,7 @@ impl Flag {
         Flag::FI,
         Flag::DI,
         Flag::SH,
+        Flag::CF,
     ];
 
     /// The letters; empty for none.
@@ -99,6 +102,7 @@ impl Flag {
             Flag::FI => "FI",
             Flag::DI => "DI",
             Flag::SH => "SH",
+            Flag::CF => "CF",
         }
     }
 

@@ -1,0 +1,1 @@
+//! The kernel's redirect of new connections, by nftables over netlink.
