@@ -1,0 +1,193 @@
+//! The Central Mesh in the data path: how work leaves a host that has nothing left to give, and how another host's proxy
+//! takes it on. ADR 26 has the shape; `pannier_central` decides, what is here does.
+//!
+//! | file | on a host | on a Central |
+//! | --- | --- | --- |
+//! | `shift` | the controller's thread: reads, decides, puts in force | how hard pressed it is |
+//! | `pressure` | what this host has left | the same |
+//! | `link`, `link_served` | asks for tokens, hands over its policy | grants them |
+//! | `away`, `relay`, `warm` | which connections of the app leave, and how | |
+//! | `gateway`, `hosts`, `tenant` | | who leans on it, and what it serves for them |
+//! | `passthrough` | lets a Central in to the app | |
+//! | `detours` | | publishes that instances are reached by way of it |
+//! | `preface`, `wire`, `contact`, `entrance`, `networks`, `settings`, `bulletin` | what both say, and how | the same |
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pannier_decide::address::Address;
+use pannier_decide::policy::{Policy, Tables};
+use pannier_table::kind::Kind;
+use pannier_table::layout::name_hash;
+use tokio::sync::Notify;
+
+pub mod away;
+pub mod bulletin;
+pub mod contact;
+pub mod detours;
+pub mod entrance;
+pub mod gateway;
+pub mod hosts;
+pub mod link;
+pub mod link_served;
+pub mod networks;
+pub mod passthrough;
+pub mod preface;
+pub mod pressure;
+pub mod relay;
+pub mod settings;
+pub mod shift;
+pub mod tenant;
+pub mod warm;
+pub mod wire;
+
+use away::Away;
+use hosts::{Host, Hosts};
+use settings::Settings;
+use tenant::Tenant;
+
+/// What the threads of this process share about it.
+#[derive(Default)]
+pub struct Mesh {
+    /// The way out of this host.
+    pub away: Away,
+    /// Who leans on this Central.
+    pub hosts: Hosts,
+    /// Rung for the controller's thread when a table has changed.
+    pub changed: Notify,
+    settings: Mutex<Option<Arc<Settings>>>,
+    known: Mutex<Known>,
+    revision: AtomicU64,
+    turned_away: AtomicU64,
+}
+
+/// The tables in force, as far as a Central Mesh needs them.
+#[derive(Default)]
+struct Known {
+    tables: Option<Tables>,
+    handover: wire::Policy,
+    centrals: Vec<std::net::SocketAddr>,
+}
+
+impl Mesh {
+    /// What table `central` says; none without it.
+    pub fn settings(&self) -> Option<Arc<Settings>> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The revision of the policy that a Central needs of us.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Our policy, for a Central.
+    pub fn handover(&self) -> wire::Policy {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).handover.clone()
+    }
+
+    /// The Centrals that table `central` names, and those that discovery knows.
+    pub fn centrals(&self) -> Vec<std::net::SocketAddr> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).centrals.clone()
+    }
+
+    /// Whether a Central is at that address.
+    pub fn is_central(&self, ip: IpAddr) -> bool {
+        self.centrals().iter().any(|central| central.ip().to_canonical() == ip.to_canonical())
+    }
+
+    /// Counts somebody who was not let in.
+    pub fn turned_away(&self) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Those who were not let in.
+    pub fn strangers(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+
+    /// Takes in a host's policy, joined with what is known here.
+    pub fn take_in(&self, host: &Host, tenant: Arc<Tenant>) {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tables) = &known.tables {
+            tenant.join(tables.endpoints.as_ref(), tables.telemetry.as_ref());
+        }
+        host.take(tenant);
+    }
+
+    /// Takes in tables that are about to be in force, of which one has changed.
+    ///
+    /// # Errors
+    /// One line for a table `central` that does not hold.
+    pub fn learn(&self, kind: Kind, payload: Option<&[u8]>, tables: &Tables, policy: &Policy) -> Result<(), String> {
+        if kind == Kind::Central {
+            let settings = tables.central.clone().map(Settings::of).transpose()?.map(Arc::new);
+            if let Some(gateway) = settings.as_ref().and_then(|settings| settings.table.gateway.as_ref()) {
+                self.hosts.open(gateway.capacity, gateway.hosts);
+            }
+            *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let handed = &mut known.handover;
+        let place = match kind {
+            Kind::Base => Some(&mut handed.base),
+            Kind::Routes => Some(&mut handed.routes),
+            Kind::Limits => Some(&mut handed.limits),
+            Kind::Headers => Some(&mut handed.headers),
+            Kind::Endpoints | Kind::Telemetry | Kind::Central => None,
+        };
+        if let Some(place) = place {
+            *place = payload.unwrap_or_default().to_vec();
+        }
+        let Some(settings) = self.settings() else {
+            return Ok(());
+        };
+        let is_called = |cluster: &&pannier_decide::cluster::Cluster| {
+            !cluster.is_app() && !cluster.endpoints.is_empty() && *cluster.name != *settings.table.service
+        };
+        let mut services: Vec<String> = policy.clusters.iter().filter(is_called).map(|c| c.name.to_string()).collect();
+        services.sort_unstable();
+        services.dedup();
+        handed.services = services;
+        handed.revision = revision(handed);
+        self.revision.store(handed.revision, Ordering::Release);
+        known.centrals = centrals(&settings, policy);
+        if settings.is_gateway() {
+            if matches!(kind, Kind::Endpoints | Kind::Telemetry) {
+                self.hosts.rejoin(tables.endpoints.as_ref(), tables.telemetry.as_ref());
+            }
+            known.tables = Some(tables.clone());
+        }
+        drop(known);
+        self.changed.notify_one();
+        Ok(())
+    }
+}
+
+fn revision(policy: &wire::Policy) -> u64 {
+    let mut bytes = policy.services.join(" ").into_bytes();
+    for table in [&policy.base, &policy.routes, &policy.limits, &policy.headers] {
+        bytes.extend_from_slice(&table.len().to_le_bytes());
+        bytes.extend_from_slice(table);
+    }
+    name_hash(&bytes).max(1)
+}
+
+fn centrals(settings: &Settings, policy: &Policy) -> Vec<std::net::SocketAddr> {
+    if settings.is_gateway() {
+        return Vec::new();
+    }
+    let cluster = policy.by_name.get(&*settings.table.service).and_then(|named| policy.clusters.get(named.cluster));
+    let found = cluster.iter().flat_map(|cluster| &cluster.endpoints).filter(|endpoint| endpoint.healthy);
+    let named = settings.table.addresses.iter().filter_map(|address| Address::parse(address).ok());
+    let mut all: Vec<_> = named
+        .chain(found.map(|endpoint| endpoint.address.clone()))
+        .filter_map(|address| match address {
+            Address::Ip(ip) => Some(ip),
+            Address::Name(..) | Address::Unix(_) => None,
+        })
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}

@@ -1,0 +1,76 @@
+//! Making a connection between a host and a Central: TCP, encryption, the preface, and the one byte that accepts it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::central::preface::{ACCEPTED, Preface};
+use crate::central::settings::{Manner, Settings};
+use crate::stream::Stream;
+
+/// Longest wait for all of it: on a host that starves, and to a Central that is far.
+pub const PATIENCE: Duration = Duration::from_millis(750);
+
+/// Encrypts a connection that was just made, says the preface on it, and waits until it is accepted. `name` is whose the
+/// other end must be.
+///
+/// # Errors
+/// One line for an operator.
+pub async fn introduce(
+    settings: &Settings,
+    stream: Stream,
+    address: SocketAddr,
+    name: &str,
+    preface: &Preface,
+) -> Result<Stream, String> {
+    let talk = async {
+        let stream = match (settings.manner(address), &settings.tls) {
+            (Manner::Encrypted, Some(tls)) => {
+                stream.dial_tls(tls, name).await.map_err(|error| format!("no encrypted connection to {address}: {error}"))?
+            }
+            (Manner::Plain, _) => stream,
+            _ => {
+                return Err(format!("{address} may not be reached unencrypted; see central.tls and central.plain"));
+            }
+        };
+        let failed = |error: std::io::Error| format!("{address} ended the connection: {error}");
+        say(&stream, &preface.encode()).await.map_err(failed)?;
+        let mut answer = Vec::with_capacity(64);
+        match hear(&stream, &mut answer).await.map_err(failed)? {
+            0 => Err(format!("{address} does not accept us: it is no Central, or does not know us (yet)")),
+            _ if answer == [ACCEPTED] => Ok(stream),
+            _ if answer.starts_with(b"HTTP/1.1 508") => Err(format!("{address} says that we are a Central ourselves")),
+            _ => Err(format!("{address} is no Central: it answers something else")),
+        }
+    };
+    tokio::select! {
+        biased;
+        done = talk => done,
+        () = pannier_reactor::sleep(PATIENCE) => Err(format!("{address} does not answer")),
+    }
+}
+
+/// Writes all of it.
+///
+/// # Errors
+/// The system's.
+pub async fn say(stream: &Stream, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        let written = std::future::poll_fn(|context| stream.poll_write(context, bytes, &[])).await?;
+        if written == 0 {
+            return Err(std::io::ErrorKind::WriteZero.into());
+        }
+        bytes = bytes.get(written..).unwrap_or(&[]);
+    }
+    Ok(())
+}
+
+/// Reads more into `input`, whose room is made; 0 = the end.
+///
+/// # Errors
+/// The system's.
+pub async fn hear(stream: &Stream, input: &mut Vec<u8>) -> std::io::Result<usize> {
+    if input.len() == input.capacity() {
+        input.reserve(4 << 10);
+    }
+    std::future::poll_fn(|context| stream.poll_read(context, input)).await
+}

@@ -1,0 +1,72 @@
+//! Who comes in at a gateway or a pass-through port: encrypted or not, with a preface or without one.
+
+use std::net::IpAddr;
+
+use crate::central::preface::{MOST, Preface};
+use crate::central::settings::Settings;
+use crate::pump;
+use crate::stream::Stream;
+use crate::timers::{Timer, after};
+use crate::worker::Worker;
+
+/// Longest wait for a handshake and a preface, milliseconds.
+const PATIENCE_MS: u64 = 5_000;
+/// The first byte of a TLS record with a handshake.
+const HANDSHAKE: u8 = 0x16;
+
+/// A connection that said what it is.
+pub struct Entered {
+    #[allow(missing_docs)]
+    pub stream: Stream,
+    /// None: what came looks like a request, from a kernel that redirects.
+    pub preface: Option<Preface>,
+    /// What was read behind that.
+    pub rest: Vec<u8>,
+}
+
+/// Reads what a connection says of itself.
+///
+/// # Errors
+/// One line for what it is not.
+pub async fn enter(
+    worker: &Worker,
+    settings: &Settings,
+    stream: Stream,
+    from: Option<IpAddr>,
+    timer: &Timer,
+) -> Result<Entered, String> {
+    let deadline = after(PATIENCE_MS);
+    let mut input = Vec::new();
+    let first = timer.until(deadline, pump::read_first(&worker.buffers, &stream, &mut input)).await;
+    if !matches!(first, Ok(Ok(1..))) {
+        return Err("it said nothing".into());
+    }
+    let stream = if input.first() == Some(&HANDSHAKE) {
+        let tls = settings.tls.as_ref().ok_or("it is encrypted, and there is no certificate here")?;
+        let accepted = timer.until(deadline, stream.accept_tls(tls, &input)).await;
+        input.clear();
+        accepted.map_err(|_| "its handshake took too long")?.map_err(|error| error.to_string())?
+    } else if from.is_some_and(|ip| settings.may_be_plain(ip)) {
+        stream
+    } else {
+        return Err("it is not encrypted, from a network where it has to be".into());
+    };
+    loop {
+        if !input.is_empty() {
+            if input.first() != Some(&b'\r') {
+                return Ok(Entered { stream, preface: None, rest: input });
+            }
+            if let Some((preface, length)) = Preface::parse(&input)? {
+                input.drain(..length);
+                return Ok(Entered { stream, preface: Some(preface), rest: input });
+            }
+            if input.len() > MOST {
+                return Err("its header is too long".into());
+            }
+        }
+        match timer.until(deadline, pump::read(&stream, &mut input)).await {
+            Ok(Ok(1..)) => {}
+            _ => return Err("it did not say what it is".into()),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! A host's end of the link to a Central: what may be sent there, asked for again and again; and a Central that is gone is
+//! noticed the moment its connection ends.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pannier_decide::random::Random;
+use pannier_table::clock;
+use tokio::sync::Notify;
+
+use crate::central::Mesh;
+use crate::central::contact::{PATIENCE, hear, introduce, say};
+use crate::central::preface::{Preface, Role};
+use crate::central::settings::Settings;
+use crate::central::wire::{self, Grant, Hello, Said, Want};
+use crate::dial;
+use crate::stream::Stream;
+
+/// Between two questions while something leaves or may soon, and otherwise.
+const SOON: Duration = Duration::from_millis(250);
+const CALM: Duration = Duration::from_secs(1);
+/// Longest wait for an answer: a Central that is slower helps nobody.
+const ANSWER: Duration = Duration::from_millis(500);
+/// The same to a question that has a policy before it, which is compiled first.
+const ANSWER_TO_POLICY: Duration = Duration::from_secs(3);
+const BACKOFF_MS: (u64, u64) = (250, 10_000);
+
+/// What is known of a Central.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// It answers.
+    pub is_up: bool,
+    /// Requests a second that it takes, and until when (milliseconds since boot).
+    pub rate: f64,
+    #[allow(missing_docs)]
+    pub until_ms: u64,
+    /// How long the last answer took.
+    pub rtt_ms: f64,
+    /// Requests that it served for us, over all links.
+    pub served: u64,
+    /// It has our policy.
+    pub knows_policy: bool,
+    /// It takes connections that our kernel sends.
+    pub takes_redirect: bool,
+    /// Why nothing may be sent there.
+    pub trouble: String,
+}
+
+impl Known {
+    /// Requests a second that may be sent there now.
+    pub fn usable(&self, now_ms: u64) -> f64 {
+        let is_usable = self.is_up && self.knows_policy && self.trouble.is_empty() && now_ms < self.until_ms;
+        if is_usable { self.rate } else { 0.0 }
+    }
+}
+
+/// A link.
+pub struct Link {
+    /// The Central's gateway.
+    pub address: SocketAddr,
+    /// What is known of it.
+    pub known: RefCell<Known>,
+    /// What is asked for.
+    pub want: Cell<Want>,
+    /// Ask now, and often.
+    pub is_busy: Cell<bool>,
+    /// Rung to ask at once.
+    pub ask: Notify,
+    redirects: bool,
+    ended: Cell<bool>,
+}
+
+/// Whose link it is.
+pub struct Own {
+    #[allow(missing_docs)]
+    pub service: String,
+    /// Its kernel may send connections by itself.
+    pub redirects: bool,
+    /// For the pauses between two attempts.
+    pub seed: u64,
+}
+
+impl Link {
+    /// A link that is kept until it is ended; `news` is rung when the Central is there, or gone.
+    pub fn keep(address: SocketAddr, mesh: Arc<Mesh>, own: Own, news: Rc<Notify>) -> Rc<Link> {
+        let Own { service, redirects, seed } = own;
+        let link = Rc::new(Link {
+            address,
+            known: RefCell::default(),
+            want: Cell::default(),
+            is_busy: Cell::new(false),
+            ask: Notify::new(),
+            redirects,
+            ended: Cell::new(false),
+        });
+        let its = link.clone();
+        pannier_reactor::spawn(async move {
+            let mut random = Random::new(seed);
+            let mut pause_ms = BACKOFF_MS.0;
+            while !its.ended.get() {
+                let failed = match mesh.settings() {
+                    Some(settings) => its.talk(&mesh, &settings, &service, &news).await,
+                    None => Err("there is no Central Mesh".into()),
+                };
+                let was_up = std::mem::take(&mut its.known.borrow_mut().is_up);
+                if let Err(trouble) = failed {
+                    its.known.borrow_mut().trouble = trouble;
+                }
+                pause_ms = if was_up { BACKOFF_MS.0 } else { (pause_ms * 2).min(BACKOFF_MS.1) };
+                news.notify_one();
+                let jitter = 0.5 + random.unit();
+                pannier_reactor::sleep(Duration::from_millis((pause_ms as f64 * jitter) as u64)).await;
+            }
+        });
+        link
+    }
+
+    /// Ends it.
+    pub fn end(&self) {
+        self.ended.set(true);
+        self.ask.notify_one();
+    }
+
+    async fn talk(&self, mesh: &Mesh, settings: &Settings, service: &str, news: &Notify) -> Result<(), String> {
+        let address = self.address;
+        let table = &settings.table;
+        let preface = Preface {
+            role: Role::Control,
+            service: service.to_string(),
+            instance: table.instance.clone(),
+            revision: 0,
+            hops: u8::from(settings.is_gateway()),
+            draw: 0.0,
+        };
+        let dialled = tokio::select! {
+            biased;
+            dialled = dial::unreserved(&address) => dialled.map_err(|error| format!("{address}: {error}")),
+            () = pannier_reactor::sleep(PATIENCE) => Err(format!("{address} does not answer")),
+        }?;
+        let stream = introduce(settings, dialled, address, &table.service, &preface).await?;
+        let hello = Hello {
+            service: preface.service,
+            instance: preface.instance,
+            passthrough: table.passthrough.clone(),
+            redirects: self.redirects,
+        };
+        let mut out = Vec::new();
+        wire::write(&mut out, &Said::Hello(hello));
+        let before = self.known.borrow().served;
+        let (mut input, mut handed) = (Vec::new(), 0);
+        while !self.ended.get() {
+            let mut patience = ANSWER;
+            if handed != mesh.revision() {
+                let policy = mesh.handover();
+                handed = policy.revision;
+                wire::write(&mut out, &Said::Policy(policy));
+                patience = ANSWER_TO_POLICY;
+            }
+            let want = Want { revision: mesh.revision(), ..self.want.get() };
+            wire::write(&mut out, &Said::Want(want));
+            let asked_ns = clock::monotonic_ns();
+            let grant = tokio::select! {
+                biased;
+                grant = ask(&stream, &out, &mut input) => grant.map_err(|why| format!("{address}: {why}"))?,
+                () = pannier_reactor::sleep(patience) => return Err(format!("{address} does not answer in time")),
+            };
+            out.clear();
+            let now_ms = clock::monotonic_ms();
+            let is_news = {
+                let mut known = self.known.borrow_mut();
+                let was_usable = known.usable(now_ms) > 0.0;
+                known.is_up = true;
+                known.rate = grant.rate;
+                known.until_ms = now_ms + grant.lease_ms;
+                known.rtt_ms = clock::monotonic_ns().saturating_sub(asked_ns) as f64 / 1e6;
+                known.served = before + grant.served;
+                known.knows_policy = grant.knows_policy;
+                known.takes_redirect = grant.takes_redirect;
+                if !grant.knows_policy && grant.trouble.is_empty() {
+                    handed = 0;
+                }
+                known.trouble = grant.trouble;
+                was_usable != (known.usable(now_ms) > 0.0)
+            };
+            if is_news {
+                news.notify_one();
+            }
+            let pause = if self.is_busy.get() { SOON } else { CALM };
+            tokio::select! {
+                biased;
+                () = stream.closed() => return Err(format!("{address} has ended the link")),
+                () = self.ask.notified() => {}
+                () = pannier_reactor::sleep(pause) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn ask(stream: &Stream, out: &[u8], input: &mut Vec<u8>) -> Result<Grant, String> {
+    say(stream, out).await.map_err(|error| error.to_string())?;
+    loop {
+        if let Some(grant) = wire::read(input, wire::MOST)? {
+            return Ok(grant);
+        }
+        match hear(stream, input).await {
+            Ok(0) => return Err("it has ended the link".into()),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}

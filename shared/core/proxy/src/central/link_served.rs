@@ -1,0 +1,128 @@
+//! The Central's end of a link: a host hands over its policy, asks for tokens, and is told what it gets.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use pannier_table::clock;
+
+use crate::central::contact::{hear, say};
+use crate::central::hosts::Host;
+use crate::central::preface::Preface;
+use crate::central::settings::Settings;
+use crate::central::tenant::Tenant;
+use crate::central::wire::{self, Grant, Hello, Said, Want};
+use crate::stream::Stream;
+use crate::timers::after;
+use crate::worker::Worker;
+
+/// A host that has said nothing for so long is gone, milliseconds.
+const SILENCE_MS: u64 = 5_000;
+/// What a host may send beyond its tokens: it cannot know what its connections will bring.
+const SLACK: f64 = 1.5;
+const SLACK_REQUESTS: f64 = 50.0;
+
+/// Serves a link to its end.
+pub async fn serve(
+    worker: &Rc<Worker>,
+    settings: &Settings,
+    stream: Stream,
+    from: IpAddr,
+    preface: &Preface,
+    mut input: Vec<u8>,
+) {
+    let mesh = &worker.mesh;
+    let timer = worker.timers.register();
+    let mut host: Option<Arc<Host>> = None;
+    let (mut out, mut meter) = (Vec::new(), Meter::default());
+    loop {
+        let most = if host.is_some() { wire::MOST_POLICY } else { wire::MOST };
+        let said = match wire::read(&mut input, most) {
+            Ok(Some(said)) => said,
+            Ok(None) => match timer.until(after(SILENCE_MS), hear(&stream, &mut input)).await {
+                Ok(Ok(1..)) => continue,
+                _ => break,
+            },
+            Err(_) => {
+                mesh.turned_away();
+                break;
+            }
+        };
+        match (said, &host) {
+            (Said::Hello(hello), None) if is_own(&hello, preface) => host = Some(mesh.hosts.enter(hello, from)),
+            (Said::Policy(policy), Some(host)) => {
+                match Tenant::of(&policy, &host.hello) {
+                    Ok(tenant) => mesh.take_in(host, Arc::new(tenant)),
+                    Err(reason) => meter.trouble = format!("its policy is refused: {reason}"),
+                }
+                meter.refused = policy.revision;
+            }
+            (Said::Want(want), Some(host)) => {
+                let grant = answer(worker, settings, host, &want, &mut meter);
+                out.clear();
+                wire::write(&mut out, &grant);
+                if !matches!(timer.until(after(SILENCE_MS), say(&stream, &out)).await, Ok(Ok(()))) {
+                    break;
+                }
+            }
+            _ => {
+                mesh.turned_away();
+                break;
+            }
+        }
+    }
+    if let Some(host) = host {
+        mesh.hosts.leave(&host);
+    }
+}
+
+/// Nobody speaks for another service than its certificate or its preface names.
+fn is_own(hello: &Hello, preface: &Preface) -> bool {
+    hello.service == preface.service && hello.instance == preface.instance
+}
+
+/// What is remembered from one question to the next.
+#[derive(Default)]
+struct Meter {
+    at_ms: u64,
+    served: u64,
+    granted: f64,
+    trouble: String,
+    /// The revision of the policy that the trouble is of.
+    refused: u64,
+}
+
+fn answer(worker: &Worker, settings: &Settings, host: &Host, want: &Want, meter: &mut Meter) -> Grant {
+    let now = clock::monotonic_ms();
+    let served = host.served();
+    let seconds = now.saturating_sub(meter.at_ms).min(SILENCE_MS) as f64 / 1_000.0;
+    let is_over = meter.at_ms > 0 && (served - meter.served) as f64 > meter.granted * SLACK * seconds + SLACK_REQUESTS;
+    host.said(want.weight / 100.0, want.inbound, is_over);
+    let tenant = host.policy(want.revision);
+    let missing = tenant.as_ref().map(|tenant| tenant.missing()).unwrap_or_default();
+    let mut trouble = match &tenant {
+        None if meter.refused == want.revision => meter.trouble.clone(),
+        Some(_) if want.outbound && !missing.is_empty() => {
+            format!("the Central knows no endpoint of {}", missing.join(", "))
+        }
+        _ => String::new(),
+    };
+    let (rate, lease_ms) = match worker.mesh.hosts.want(now, host, want.rate) {
+        Ok(grant) => (grant.rate, grant.until_ms.saturating_sub(now)),
+        Err(refused) => {
+            trouble = refused.to_string();
+            (0.0, 0)
+        }
+    };
+    (meter.at_ms, meter.served, meter.granted) = (now, served, rate);
+    Grant {
+        sequence: want.sequence,
+        rate,
+        lease_ms,
+        served,
+        knows_policy: tenant.is_some(),
+        takes_redirect: settings.may_be_plain(host.address)
+            && worker.mesh.hosts.at(host.address).is_some_and(|only| only.id == host.id),
+        trouble,
+    }
+}

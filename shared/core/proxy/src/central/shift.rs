@@ -1,0 +1,403 @@
+//! The controller's thread: four times a second it reads what this host has left, has decided how much is to leave, and puts
+//! that in force. It is a thread of its own, with a reactor of its own, so that neither Python nor a worker holds it up.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use pannier_central::controller::{Controller, Decision, Offer};
+use pannier_central::sample::Sample;
+use pannier_decide::schema::central::Way;
+use pannier_netfilter::Redirect;
+use pannier_reactor::{Seat, sleep};
+use pannier_table::clock;
+use pannier_table::counters::Enrolment;
+use tokio::sync::Notify;
+
+use crate::central::Mesh;
+use crate::central::away::Target;
+use crate::central::bulletin::{self, Bulletin, Inputs};
+use crate::central::link::{Link, Own};
+use crate::central::pressure::{Pressure, Readings};
+use crate::central::settings::Settings;
+use crate::central::wire::Want;
+use crate::notify::Beat;
+use crate::policy_watch::Watched;
+
+/// Between two steps.
+const TICK: Duration = Duration::from_millis(250);
+/// What is asked for beyond what there is, while it is needed: load grows.
+const AHEAD: f64 = 1.25;
+/// What is held while all is calm, so that the first relief waits for nobody.
+const STANDBY: f64 = 0.1;
+/// Of what a request costs here so much stays when the proxy relays it (`docs/central-mesh.md`); where the kernel redirects, or the
+/// callers go elsewhere, nothing does.
+const RELAYED: f64 = 0.4;
+/// Requests in a step from which on their cost is believed, and how fast the average follows.
+const ENOUGH: u64 = 25;
+const FOLLOWS: f64 = 0.1;
+/// A rule of the kernel is renewed for a change of so many points.
+const NOTICED: f64 = 0.005;
+
+/// Starts it.
+///
+/// # Errors
+/// One line when there is no thread to be had.
+pub fn start(
+    seat: Seat,
+    mesh: Arc<Mesh>,
+    watched: Watched,
+    beats: Vec<Arc<Beat>>,
+    enrolment: Arc<Enrolment>,
+) -> Result<(), String> {
+    let run = move || {
+        let ended = pannier_reactor::run(seat, async move {
+            loop {
+                let Some(settings) = mesh.settings() else {
+                    enrolment.set_bulletin(&[]);
+                    mesh.changed.notified().await;
+                    continue;
+                };
+                let mut here = Here::new(mesh.clone(), settings.clone(), watched.service(), beats.clone());
+                here.run(&enrolment).await;
+            }
+        });
+        if let Err(error) = ended {
+            eprintln!("no controller of the Central Mesh: {error}");
+        }
+    };
+    let spawned = thread::Builder::new().name("central".into()).stack_size(512 << 10).spawn(run);
+    spawned.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
+}
+
+/// This host, for as long as its settings stand.
+struct Here {
+    mesh: Arc<Mesh>,
+    settings: Arc<Settings>,
+    service: String,
+    beats: Vec<Arc<Beat>>,
+    controller: Controller,
+    pressure: Pressure,
+    links: BTreeMap<SocketAddr, Rc<Link>>,
+    news: Rc<Notify>,
+    kernel: Kernel,
+    rates: Rates,
+    decision: Decision,
+    since_ms: u64,
+}
+
+/// What passes here and elsewhere.
+#[derive(Default)]
+struct Rates {
+    at_ns: u64,
+    requests: u64,
+    served: u64,
+    /// Requests a second, here and at Centrals.
+    here: f64,
+    moved: f64,
+    /// What one costs the proxy, ns of CPU.
+    cost_ns: f64,
+}
+
+/// The kernel's part.
+struct Kernel {
+    /// Why it cannot have one.
+    why_not: Option<String>,
+    redirect: RefCell<Option<Redirect>>,
+    in_force: RefCell<Vec<(SocketAddrV4, u32)>>,
+}
+
+impl Here {
+    fn new(mesh: Arc<Mesh>, settings: Arc<Settings>, service: String, beats: Vec<Arc<Beat>>) -> Here {
+        let seed = clock::unix_ns() ^ u64::from(std::process::id()) << 32;
+        Here {
+            kernel: Kernel::probe(&settings),
+            controller: Controller::new(settings.table.controller, seed),
+            mesh,
+            settings,
+            service,
+            beats,
+            pressure: Pressure::new(),
+            links: BTreeMap::new(),
+            news: Rc::default(),
+            rates: Rates::default(),
+            decision: Decision::default(),
+            since_ms: clock::unix_ms(),
+        }
+    }
+
+    /// Until the settings are others; then nothing leaves any more, until the next decide.
+    async fn run(&mut self, enrolment: &Enrolment) {
+        let mut due_ms = 0;
+        loop {
+            let is_same = self.mesh.settings().is_some_and(|current| self.takes_over(&current));
+            if !is_same {
+                break;
+            }
+            let now_ms = clock::monotonic_ms();
+            // News is acted on at once, and is no step of the controller's.
+            let is_step = now_ms >= due_ms;
+            if is_step {
+                due_ms = now_ms + TICK.as_millis() as u64;
+            }
+            let readings = self.pressure.read(clock::monotonic_ns());
+            self.step(now_ms, is_step, readings, enrolment);
+            let left = Duration::from_millis(due_ms.saturating_sub(clock::monotonic_ms()).max(1));
+            tokio::select! {
+                () = self.news.notified() => {}
+                () = self.mesh.changed.notified() => {}
+                () = sleep(left) => {}
+            }
+        }
+        self.mesh.away.set(0.0, false, false);
+        self.mesh.away.point_to(Vec::new());
+        self.links.values().for_each(|link| link.end());
+    }
+
+    /// Whether other settings can be taken over as they are: another number of the controller's, another forced weight.
+    fn takes_over(&mut self, current: &Arc<Settings>) -> bool {
+        if Arc::ptr_eq(current, &self.settings) {
+            return true;
+        }
+        let mut table = current.table.clone();
+        (table.controller, table.forced) = (self.settings.table.controller, self.settings.table.forced);
+        let is_alike = table == self.settings.table;
+        if is_alike {
+            self.controller.reconfigure(current.table.controller);
+            self.settings = current.clone();
+        }
+        is_alike
+    }
+
+    fn step(&mut self, now_ms: u64, is_step: bool, readings: Readings, enrolment: &Enrolment) {
+        self.link_up();
+        if is_step {
+            self.rates.measure(&self.beats, &self.links, readings.proxy_cpu_ns);
+        }
+        let sample = self.sample(&readings);
+        let usable: Vec<_> = self.links.values().map(|link| (link.clone(), link.known.borrow().usable(now_ms))).collect();
+        let granted: f64 = usable.iter().map(|(_, rate)| rate).sum();
+        let total = self.rates.here + self.rates.moved;
+        let limit = if granted <= 0.0 { 0.0 } else { (100.0 * granted / total.max(1.0)).min(100.0) };
+        let forced = self.settings.table.forced.map(|forced| forced.weight);
+        let offer = Offer { usable: granted > 0.0, limit, forced };
+        let before = self.decision;
+        self.decision = self.controller.step(now_ms, &sample, &offer);
+        if before.state != self.decision.state {
+            self.since_ms = clock::unix_ms();
+        }
+        let weight = self.decision.weight / 100.0;
+        let targets: Vec<_> = usable
+            .iter()
+            .filter(|(_, rate)| *rate > 0.0)
+            .map(|(link, rate)| Target { address: link.address, share: rate / granted })
+            .collect();
+        let way = self.way(&targets, &usable);
+        let sheds = self.decision.starving && (granted <= 0.0 || limit < 1.0);
+        let outbound = if way == "none" { 0.0 } else { weight };
+        self.kernel.put(if way == "redirect" { outbound } else { 0.0 }, &targets);
+        self.mesh.away.point_to(targets);
+        self.mesh.away.set(outbound, way == "redirect", sheds);
+        let is_busy = forced.is_some() || self.decision.weight > 0.0 || self.decision.starving || self.is_warm(&sample);
+        for link in self.links.values() {
+            let part = 1.0 / self.links.len() as f64;
+            let rate = part * if is_busy { total * AHEAD + 10.0 } else { total * STANDBY + 1.0 };
+            let (inbound, leaves) = (self.settings.table.inbound, self.settings.table.outbound != Way::Off);
+            let weight = self.decision.weight;
+            link.want.set(Want { rate, weight, inbound, outbound: leaves, ..Want::default() });
+            // What a Central must know at once: it takes less, or sends connections back.
+            if is_busy != link.is_busy.replace(is_busy) || (before.weight - weight).abs() >= 1.0 {
+                link.ask.notify_one();
+            }
+        }
+        enrolment.set_bulletin(&self.bulletin(&sample, limit, granted, way, sheds, readings.trouble).encode());
+    }
+
+    /// A link to each Central that there is, and to none that there is not.
+    fn link_up(&mut self) {
+        if self.settings.is_gateway() {
+            return;
+        }
+        let centrals = self.mesh.centrals();
+        self.links.retain(|address, link| {
+            let stays = centrals.contains(address);
+            if !stays {
+                link.end();
+            }
+            stays
+        });
+        for address in centrals {
+            let (mesh, news) = (&self.mesh, &self.news);
+            let own = || Own {
+                service: self.service.clone(),
+                redirects: self.kernel.why_not.is_none(),
+                seed: clock::unix_ns(),
+            };
+            self.links.entry(address).or_insert_with(|| Link::keep(address, mesh.clone(), own(), news.clone()));
+        }
+    }
+
+    fn sample(&self, readings: &Readings) -> Sample {
+        let lag_us = self.beats.iter().map(|beat| beat.lag_us.swap(0, Ordering::Relaxed)).max().unwrap_or(0);
+        let waited = (lag_us as f64 / 1_000.0).max(readings.run_delay_ms.unwrap_or(0.0));
+        Sample {
+            host_pressure: readings.host_pressure,
+            cgroup_pressure: readings.cgroup_pressure,
+            throttled: readings.throttled,
+            run_delay_ms: readings.run_delay_ms,
+            queue_wait_ms: Some(waited),
+            idle: readings.idle,
+            returning: self.rates.moved * self.rates.cost_ns / 1e9 / readings.cores.max(0.01),
+        }
+    }
+
+    /// Whether it may be needed soon: then tokens are asked for already.
+    fn is_warm(&self, sample: &Sample) -> bool {
+        let enter = &self.settings.table.controller.enter;
+        [
+            (sample.host_pressure, enter.host_pressure),
+            (sample.cgroup_pressure, enter.cgroup_pressure),
+            (sample.throttled, enter.throttled),
+            (sample.queue_wait_ms, enter.queue_wait_ms),
+        ]
+        .into_iter()
+        .any(|(is, most)| is.is_some_and(|is| is >= most / 2.0))
+    }
+
+    /// How the app's calls leave, as things are.
+    fn way(&self, targets: &[Target], links: &[(Rc<Link>, f64)]) -> &'static str {
+        let all_take = || links.iter().all(|(link, rate)| *rate <= 0.0 || link.known.borrow().takes_redirect);
+        let can_redirect = self.kernel.why_not.is_none() && !targets.is_empty() && all_take();
+        match (self.settings.table.outbound, can_redirect) {
+            _ if targets.is_empty() => "none",
+            (Way::Best | Way::Redirect, true) => "redirect",
+            (Way::Best | Way::Relay, _) => "relay",
+            (Way::Redirect, false) | (Way::Off, _) => "none",
+        }
+    }
+
+    fn bulletin(
+        &self,
+        sample: &Sample,
+        limit: f64,
+        granted: f64,
+        way: &'static str,
+        sheds: bool,
+        mut trouble: Vec<String>,
+    ) -> Bulletin {
+        if let (Way::Best | Way::Redirect, Some(why)) = (self.settings.table.outbound, &self.kernel.why_not) {
+            trouble.push(format!("no redirect: {why}"));
+        }
+        let stays = if way == "relay" { RELAYED } else { 0.0 };
+        let centrals = self.links.values().map(|link| {
+            let known = link.known.borrow();
+            bulletin::Central {
+                address: link.address.to_string(),
+                up: known.is_up,
+                granted_rps: known.rate,
+                rtt_ms: known.rtt_ms,
+                trouble: known.trouble.clone(),
+            }
+        });
+        Bulletin {
+            state: self.decision.state.name(),
+            weight: self.decision.weight,
+            limit,
+            reason: self.decision.reason.name(),
+            forced: self.settings.table.forced.is_some(),
+            way,
+            inbound: self.settings.table.inbound,
+            since_ms: self.since_ms,
+            inputs: Inputs {
+                host_pressure: sample.host_pressure,
+                cgroup_pressure: sample.cgroup_pressure,
+                throttled: sample.throttled,
+                run_delay_ms: sample.run_delay_ms,
+                queue_wait_ms: sample.queue_wait_ms,
+                idle: sample.idle,
+                returning: sample.returning,
+            },
+            moved_rps: self.rates.moved,
+            saved_cores: self.rates.moved * self.rates.cost_ns * (1.0 - stays) / 1e9,
+            granted_rps: granted,
+            centrals: centrals.collect(),
+            reversals: self.decision.reversals,
+            shedding: sheds,
+            trouble,
+            gateway: None,
+        }
+    }
+}
+
+impl Rates {
+    fn measure(&mut self, beats: &[Arc<Beat>], links: &BTreeMap<SocketAddr, Rc<Link>>, cpu_ns: u64) {
+        let now = clock::monotonic_ns();
+        let requests: u64 = beats.iter().map(|beat| beat.requests.load(Ordering::Relaxed)).sum();
+        let served: u64 = links.values().map(|link| link.known.borrow().served).sum();
+        let seconds = now.saturating_sub(self.at_ns) as f64 / 1e9;
+        if self.at_ns > 0 && seconds > 0.0 {
+            let done = requests.saturating_sub(self.requests);
+            let follow = |average: &mut f64, now: f64| *average += (now - *average) * (seconds / 1.0).min(1.0);
+            follow(&mut self.here, done as f64 / seconds);
+            follow(&mut self.moved, served.saturating_sub(self.served) as f64 / seconds);
+            if done >= ENOUGH {
+                let cost = cpu_ns as f64 / done as f64;
+                let first = self.cost_ns <= 0.0;
+                self.cost_ns = if first { cost } else { self.cost_ns + (cost - self.cost_ns) * FOLLOWS };
+            }
+        }
+        (self.at_ns, self.requests, self.served) = (now, requests, served);
+    }
+}
+
+impl Kernel {
+    fn probe(settings: &Settings) -> Kernel {
+        let why_not = match (settings.is_gateway(), settings.table.outbound, &settings.table.listener) {
+            (true, ..) | (_, Way::Relay | Way::Off, _) => Some("not asked for".into()),
+            (.., None) => Some("the app's calls come through a Unix socket".into()),
+            _ => Redirect::probe().err(),
+        };
+        let listener = settings.table.listener.as_deref().and_then(|text| text.parse::<SocketAddrV4>().ok());
+        let opened = match (why_not, listener) {
+            (Some(why), _) => Err(why),
+            (None, None) => Err("the app's calls do not come to an IPv4 address".into()),
+            (None, Some(listener)) => Redirect::open(listener),
+        };
+        let (redirect, why_not) = match opened {
+            Ok(redirect) => (Some(redirect), None),
+            Err(why) => (None, Some(why)),
+        };
+        Kernel { why_not, redirect: RefCell::new(redirect), in_force: RefCell::default() }
+    }
+
+    /// Has the kernel send a part (0…1) of new connections away.
+    fn put(&self, weight: f64, targets: &[Target]) {
+        let shares: Vec<_> = targets
+            .iter()
+            .filter_map(|target| match target.address {
+                SocketAddr::V4(v4) => Some((v4, (weight * target.share * 10_000.0) as u32)),
+                SocketAddr::V6(_) => None,
+            })
+            .filter(|(_, share)| *share > 0)
+            .collect();
+        let mut in_force = self.in_force.borrow_mut();
+        let is_near = |((a, x), (b, y)): (&(SocketAddrV4, u32), &(SocketAddrV4, u32))| {
+            a == b && x.abs_diff(*y) < (NOTICED * 10_000.0) as u32
+        };
+        let is_whole = weight >= 1.0 && *in_force != shares;
+        if !is_whole && in_force.len() == shares.len() && in_force.iter().zip(&shares).all(is_near) {
+            return;
+        }
+        if let Some(redirect) = self.redirect.borrow_mut().as_mut() {
+            match redirect.set(&shares) {
+                Ok(()) => *in_force = shares,
+                Err(why) => eprintln!("the kernel's redirect stays as it was: {why}"),
+            }
+        }
+    }
+}
