@@ -3,3 +3,4 @@
 //! Pure: time, randomness and what was measured are arguments.
 
 pub mod config;
+pub mod ledger;
