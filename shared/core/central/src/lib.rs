@@ -4,3 +4,4 @@
 
 pub mod config;
 pub mod order;
+pub mod ledger;
