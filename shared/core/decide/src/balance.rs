@@ -221,8 +221,8 @@ impl Loads {
     }
 
     /// Forgets endpoints that no cluster has any more and that nothing is in flight to.
-    pub fn retain(&mut self, clusters: &[Cluster]) {
-        let known: rustc_hash::FxHashSet<u64> = clusters.iter().flat_map(|c| &c.endpoints).map(|e| e.key).collect();
+    pub fn retain<'a>(&mut self, clusters: impl Iterator<Item = &'a Cluster>) {
+        let known: rustc_hash::FxHashSet<u64> = clusters.flat_map(|c| &c.endpoints).map(|e| e.key).collect();
         self.loads.retain(|key, load| known.contains(key) || load.in_flight > 0);
     }
 }

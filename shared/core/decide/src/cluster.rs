@@ -1,7 +1,7 @@
 //! A callable service, or a subset of one, as a worker looks it up.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use pannier_table::hot::Place;
@@ -14,6 +14,7 @@ use crate::limits::Limits;
 use crate::live::ServiceLive;
 use crate::rules::{Injection, MirrorTo, Split};
 use crate::schema::Balance;
+use crate::schema::central::Share;
 use crate::schema::routes::{Affinity, Locality, Service};
 
 /// Zones are looked at from so many endpoints up (Envoy's zone-aware routing).
@@ -71,6 +72,28 @@ pub struct Endpoint {
     pub tier: u8,
     /// Version, zone and what else it says of itself.
     pub metadata: Arc<BTreeMap<String, String>>,
+    /// What it is called by whoever reaches it by way of a Central: its instance's name.
+    pub id: Box<str>,
+    /// Centrals by way of which a part of its requests goes.
+    pub detours: Box<[Detour]>,
+}
+
+/// The way to an endpoint by a Central.
+#[derive(Clone, Debug)]
+pub struct Detour {
+    /// The Central's gateway.
+    pub address: SocketAddr,
+    /// Joins what is known of this way: a hash of the endpoint's key and the address.
+    pub key: u64,
+    /// Of the endpoint's requests so many go this way, 0…1.
+    pub share: f64,
+}
+
+impl Endpoint {
+    /// The keys of all ways to it.
+    pub fn keys(&self) -> impl Iterator<Item = u64> {
+        self.detours.iter().map(|detour| detour.key).chain([self.key])
+    }
 }
 
 impl Cluster {
@@ -186,15 +209,25 @@ pub(crate) struct Described<'a> {
     pub healthy: bool,
     pub hot: Option<(u32, u16)>,
     pub metadata: &'a BTreeMap<String, String>,
+    pub id: &'a str,
+    pub centrals: &'a [Share],
 }
 
 /// Checks an endpoint of `cluster`.
 pub(crate) fn endpoint(cluster: &str, described: &Described<'_>) -> Result<Endpoint, String> {
-    let Described { address, weight, healthy, hot, metadata } = *described;
+    let Described { address, weight, healthy, hot, metadata, id, centrals } = *described;
     if !(1..=1000).contains(&weight) {
         return Err(format!("{cluster}: weight {weight} of {address} is not within 1…1000"));
     }
     let parsed = Address::parse(address).map_err(|e| format!("{cluster}: {e}"))?;
+    let detour = |share: &Share| {
+        let gateway = share.address.parse().map_err(|_| format!("{cluster}: {:?} is no gateway", share.address))?;
+        if !(0.0..=100.0).contains(&share.weight) {
+            return Err(format!("{cluster}: a weight of {} by way of {gateway} is not within 0…100", share.weight));
+        }
+        let key = name_hash(format!("{cluster}|{address}|{gateway}").as_bytes());
+        Ok(Detour { address: gateway, key, share: share.weight / 100.0 })
+    };
     Ok(Endpoint {
         address: parsed,
         label: address.into(),
@@ -204,6 +237,8 @@ pub(crate) fn endpoint(cluster: &str, described: &Described<'_>) -> Result<Endpo
         hot: hot.map(|(slot, incarnation)| Place { slot, incarnation }),
         tier: 0,
         metadata: Arc::new(metadata.clone()),
+        id: id.into(),
+        detours: centrals.iter().map(detour).collect::<Result<_, String>>()?,
     })
 }
 
@@ -225,8 +260,15 @@ pub(crate) mod tests {
         let nothing = BTreeMap::new();
         let one = |(index, weight): (usize, &u32)| {
             let address = format!("127.0.0.1:{}", index + 1);
-            let described =
-                Described { address: &address, weight: *weight, healthy: true, hot: None, metadata: &nothing };
+            let described = Described {
+                address: &address,
+                weight: *weight,
+                healthy: true,
+                hot: None,
+                metadata: &nothing,
+                id: "",
+                centrals: &[],
+            };
             Endpoint { key: index as u64, ..endpoint("c", &described).unwrap() }
         };
         weights.iter().enumerate().map(one).collect()

@@ -52,6 +52,8 @@ pub struct Policy {
     pub inbound_live: Arc<ServiceLive>,
     /// Makes random choices repeatable.
     pub seed: Option<u64>,
+    /// Some endpoint is reached by way of a Central, in part.
+    pub has_detours: bool,
 }
 
 /// What the name of a service leads to.
@@ -168,6 +170,7 @@ impl Policy {
             hosts: base.inbound.hosts.iter().map(|h| h.to_ascii_lowercase().into()).collect(),
             unknown: base.outbound.unknown,
             timeouts: base.timeouts,
+            has_detours: clusters.all.iter().flat_map(|c| &c.endpoints).any(|e| !e.detours.is_empty()),
             clusters: clusters.all,
             by_name,
             telemetry: tables.telemetry.as_ref().map(compile_telemetry).transpose()?,
@@ -206,7 +209,8 @@ impl Clusters<'_> {
     fn take_app(&mut self, base: &Base) -> Result<(), String> {
         if let Some(address) = &base.app {
             let nothing = BTreeMap::new();
-            let described = Described { address, weight: 1, healthy: true, hot: None, metadata: &nothing };
+            let described =
+                Described { address, weight: 1, healthy: true, hot: None, metadata: &nothing, id: "", centrals: &[] };
             let only = vec![endpoint(APP, &described)?];
             self.all.push(Cluster::plain(APP.into(), only, self.balance, self.live.of("")));
         }
@@ -225,6 +229,8 @@ impl Clusters<'_> {
                 healthy: e.healthy,
                 hot: Some((e.slot, e.incarnation)),
                 metadata: &e.metadata,
+                id: &e.id,
+                centrals: &e.centrals,
             });
             let all = described.map(|e| endpoint(&name, &e)).collect::<Result<_, _>>()?;
             self.add(name, all);
@@ -244,6 +250,8 @@ impl Clusters<'_> {
                 healthy: true,
                 hot: e.slot.map(|slot| (slot, e.incarnation)),
                 metadata: &e.metadata,
+                id: "",
+                centrals: &[],
             });
             let all = described.map(|e| endpoint(&name, &e)).collect::<Result<_, _>>()?;
             self.add(name, all);

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 
+use pannier_central::order::Criticality;
 use pannier_decide::breaker;
 use pannier_decide::bucket::Taken;
 use pannier_decide::cluster::Cluster;
@@ -23,26 +24,12 @@ use crate::plan::Plan;
 use crate::timers::{Timer, after};
 use crate::worker::Worker;
 
-/// How important a request is (`x-pannier-criticality`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Criticality {
-    /// It may be refused first.
-    Sheddable,
-    #[allow(missing_docs)]
-    #[default]
-    Default,
-    /// It is refused last.
-    Critical,
-}
-
-impl Criticality {
-    /// Reads the field; anything else is the default.
-    pub fn parse(value: Option<&[u8]>) -> Self {
-        match value {
-            Some(b"sheddable") => Criticality::Sheddable,
-            Some(b"critical") => Criticality::Critical,
-            _ => Criticality::Default,
-        }
+/// How important a request says it is (`x-pannier-criticality`); anything else is the default.
+pub fn criticality(value: Option<&[u8]>) -> Criticality {
+    match value {
+        Some(b"sheddable") => Criticality::Sheddable,
+        Some(b"critical") => Criticality::Critical,
+        _ => Criticality::Default,
     }
 }
 
@@ -102,6 +89,11 @@ pub async fn admit<'p>(context: Context<'p>, cluster: &'p Cluster, plan: &Plan<'
 async fn inbound<'p>(context: Context<'p>, plan: &Plan<'_>) -> Result<Pass<'p>, Answer> {
     let (worker, live) = (context.worker, &context.policy.inbound_live);
     let mut pass = Pass::default();
+    if plan.criticality == Criticality::Sheddable && context.guest.is_none() && worker.mesh.away.sheds() {
+        worker.count(Counter::Shed);
+        let message = "this host has no CPU to spare, and no Central can take over; what is sheddable waits";
+        return Err(Answer::new(503, Flag::SH, message).with("retry-after", 1));
+    }
     let Some(limits) = &context.policy.inbound_limits else {
         return Ok(pass);
     };

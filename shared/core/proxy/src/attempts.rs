@@ -4,7 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-use pannier_decide::cluster::Cluster;
+use pannier_decide::address::Address;
+use pannier_decide::cluster::{Cluster, Detour};
 use pannier_decide::retry::Failed;
 use pannier_http::request::renew_deadline;
 use pannier_http::response::Asked;
@@ -16,6 +17,7 @@ use pannier_table::series::Direction;
 use crate::admission::{Pass, Queued};
 use crate::answer::{Answer, harmless};
 use crate::call::{Call, Chosen, choose};
+use crate::central::detouring;
 use crate::dial::{self, DialError};
 use crate::exchange::{self, Answered, Attempt, Failure};
 use crate::outcome::{Context, Next, Outcome, say, too_late};
@@ -74,7 +76,7 @@ pub async fn run<'a>(
         let chosen = match target {
             Target::Authority => None,
             Target::Cluster(cluster) => match choose(context.worker, cluster, plan.session, &tried) {
-                Ok(chosen) => Some(chosen),
+                Ok(chosen) => Some(Chosen { by: detour(context, plan, &chosen, &tried), ..chosen }),
                 Err(answer) => return say(context, caller, plan, &answer).await,
             },
         };
@@ -96,8 +98,10 @@ pub async fn run<'a>(
             Err(NoConnection::Dial(error)) => {
                 call.failed();
                 dials += 1;
-                tried.push(call.key());
-                if matches!(target, Target::Cluster(c) if c.endpoints.len() > 1) && dials < DIALS {
+                tried.push(call.way());
+                let has_another =
+                    |c: &Cluster| c.endpoints.len() > 1 || chosen.is_some_and(|chosen| chosen.by.is_some());
+                if matches!(target, Target::Cluster(c) if has_another(c)) && dials < DIALS {
                     continue;
                 }
                 let outcome = say(context, caller, plan, &no_connection(error, label)).await;
@@ -136,7 +140,8 @@ pub async fn run<'a>(
                 if answered.following.is_empty() {
                     answered.following = following;
                 }
-                let ended = ended(&attempt, plan, label, flag, answered.status);
+                let by_central = chosen.is_some_and(|chosen| chosen.by.is_some());
+                let ended = Outcome { by_central, ..ended(&attempt, plan, label, flag, answered.status) };
                 return complete(context, &call, answered, upstream, caller, ended, plan.consumed).await;
             }
             Err(Failure::Silent) if reused && repeatable && !fresh => {
@@ -150,14 +155,14 @@ pub async fn run<'a>(
         if let Failure::Again { status, latency_ns, upstream_reusable, .. } = failure {
             call.answered(status, latency_ns);
             if upstream_reusable {
-                context.worker.pool.give(call.key(), upstream);
+                context.worker.pool.give(call.way(), upstream);
             }
         }
         if let Some(pause_ms) = again {
             if !matches!(failure, Failure::Again { .. }) {
                 call.failed();
             }
-            tried.push(call.key());
+            tried.push(call.way());
             drop(call);
             following.append(&mut attempt.following.take());
             if let Some(kept) = kept.take() {
@@ -193,6 +198,7 @@ fn gone<'a>(plan: &Plan<'_>, upstream: &'a str) -> Outcome<'a> {
         status: 0,
         flag: Flag::DC,
         upstream,
+        by_central: false,
         next: Next::Gone,
         request_bytes: plan.consumed as u64,
         response_bytes: 0,
@@ -232,24 +238,25 @@ async fn connect(
 ) -> Result<(Upstream, bool), NoConnection> {
     let (worker, timer) = (context.worker, context.timer);
     let timeout_ms = within(context.policy.timeouts.connect_ms, plan.deadline_ms);
-    let Some(Chosen { cluster, endpoint, .. }) = chosen else {
+    let Some(chosen) = chosen else {
         let dialled = dial::pass_through(worker, timer, plan.host, plan.port, timeout_ms).await;
         return dialled.map(|stream| (Upstream::uncounted(stream), false)).map_err(NoConnection::Dial);
     };
+    let cluster = chosen.cluster;
     let resources = cluster.limits.as_ref().and_then(|limits| limits.resources);
     let mut queued = None;
     let mut until_ms = 0;
     loop {
-        if !fresh && let Some(upstream) = worker.pool.take(endpoint.key, repeatable) {
+        if !fresh && let Some(upstream) = worker.pool.take(chosen.way(), repeatable) {
             worker.count(Counter::PoolReused);
             return Ok((upstream, true));
         }
         let Some(resources) = resources else {
-            let dialled = dial::connect(worker, timer, &endpoint.address, timeout_ms).await;
+            let dialled = dialled(context, &chosen, timeout_ms).await;
             return dialled.map(|stream| (Upstream::uncounted(stream), false)).map_err(NoConnection::Dial);
         };
         if let Some(counted) = Counted::take(&cluster.live, resources.connections) {
-            let dialled = dial::connect(worker, timer, &endpoint.address, timeout_ms).await;
+            let dialled = dialled(context, &chosen, timeout_ms).await;
             return dialled.map(|stream| (Upstream::counted(stream, counted), false)).map_err(NoConnection::Dial);
         }
         if worker.pool.close_one(cluster) {
@@ -268,6 +275,26 @@ async fn connect(
                 return Err(NoConnection::Overflow);
             }
         }
+    }
+}
+
+/// The way by a Central that a request takes to what was chosen. What has come through a Central goes straight.
+fn detour<'p>(context: Context<'_>, plan: &Plan<'_>, chosen: &Chosen<'p>, tried: &[u64]) -> Option<&'p Detour> {
+    let may = context.policy.has_detours && context.guest.is_none() && context.direction == Direction::Outbound;
+    may.then(|| detouring::choose(context.worker, chosen.endpoint, plan.class(), plan.detour, tried)).flatten()
+}
+
+/// A new connection to what was chosen.
+async fn dialled(context: Context<'_>, chosen: &Chosen<'_>, timeout_ms: u64) -> Result<Stream, DialError> {
+    let (worker, timer) = (context.worker, context.timer);
+    let Chosen { cluster, endpoint, by, .. } = chosen;
+    match (by, context.guest, &endpoint.address) {
+        (Some(detour), ..) => detouring::connect(worker, timer, detour, &cluster.name, &endpoint.id, timeout_ms).await,
+        (None, Some(guest), Address::Ip(address)) if cluster.is_app() => {
+            let hello = &guest.host.hello;
+            detouring::pass_through(worker, timer, *address, &hello.service, &hello.instance, timeout_ms).await
+        }
+        _ => dial::connect(worker, timer, &endpoint.address, timeout_ms).await,
     }
 }
 
@@ -326,6 +353,7 @@ fn ended<'a>(attempt: &Attempt<'_>, plan: &Plan<'_>, upstream: &'a str, flag: Fl
         status,
         flag,
         upstream,
+        by_central: false,
         next: Next::Gone,
         request_bytes: plan.consumed as u64 + attempt.uploaded.get(),
         response_bytes: attempt.written.get(),
@@ -351,8 +379,8 @@ async fn complete<'a>(
         return outcome;
     }
     outcome.following = answered.following;
-    if answered.upstream_reusable && call.key() != 0 {
-        context.worker.pool.give(call.key(), upstream);
+    if answered.upstream_reusable && call.way() != 0 {
+        context.worker.pool.give(call.way(), upstream);
     }
     outcome.next = if answered.caller_reusable { Next::Again } else { Next::Close };
     outcome

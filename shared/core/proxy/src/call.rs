@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use pannier_decide::balance::{self, Choice, Question};
 use pannier_decide::breaker::{self, Change, Ended, FailurePolicy, Seen, Verdict};
-use pannier_decide::cluster::{Cluster, Endpoint};
+use pannier_decide::cluster::{Cluster, Detour, Endpoint};
 use pannier_table::clock;
 use pannier_table::counters::{Call as Counted, Cell as Counter};
 use pannier_table::hot::State;
@@ -26,6 +26,15 @@ pub struct Chosen<'p> {
     pub endpoint: &'p Endpoint,
     /// This request is the one that tries it.
     pub is_probe: bool,
+    /// It is reached by way of a Central.
+    pub by: Option<&'p Detour>,
+}
+
+impl Chosen<'_> {
+    /// The key of the way to it.
+    pub fn way(&self) -> u64 {
+        self.by.map_or(self.endpoint.key, |detour| detour.key)
+    }
 }
 
 /// Chooses an endpoint that was not `tried`; or says why there is none.
@@ -47,7 +56,7 @@ pub fn choose<'p>(
         match worker.loads.borrow_mut().pick(cluster, &mut question) {
             Choice::Endpoint(index) => {
                 if let Some(endpoint) = cluster.endpoints.get(index) {
-                    return Ok(Chosen { cluster, endpoint, is_probe: false });
+                    return Ok(Chosen { cluster, endpoint, is_probe: false, by: None });
                 }
             }
             Choice::Probe(index) => {
@@ -56,7 +65,7 @@ pub fn choose<'p>(
                     && breaker::take_probe(policy, &worker.hot, place, now_ns / 1_000_000)
                 {
                     worker.count(Counter::Probes);
-                    return Ok(Chosen { cluster, endpoint, is_probe: true });
+                    return Ok(Chosen { cluster, endpoint, is_probe: true, by: None });
                 }
             }
             Choice::Empty => {
@@ -88,8 +97,13 @@ impl<'p> Call<'p> {
     }
 
     /// The endpoint's key; 0 for none.
-    pub fn key(&self) -> u64 {
+    fn key(&self) -> u64 {
         self.chosen.map_or(0, |chosen| chosen.endpoint.key)
+    }
+
+    /// The key of the way to it; 0 for none.
+    pub fn way(&self) -> u64 {
+        self.chosen.map_or(0, |chosen| chosen.way())
     }
 
     /// It answered. An answer that says it cannot serve (429, and the gateway's errors) is fast at that; it must not
@@ -107,6 +121,10 @@ impl<'p> Call<'p> {
 
     /// It did not answer, or not as it should.
     pub fn failed(&mut self) {
+        // What a Central fails at says nothing of the endpoint.
+        if self.chosen.is_some_and(|chosen| chosen.by.is_some()) {
+            return;
+        }
         self.load = self.of_failure();
         self.seen = Some(Seen::Unanswered);
     }

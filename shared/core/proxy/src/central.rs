@@ -9,6 +9,7 @@
 //! | `away`, `relay`, `warm` | which connections of the app leave, and how | |
 //! | `gateway`, `hosts`, `tenant` | | who leans on it, and what it serves for them |
 //! | `passthrough` | lets a Central in to the app | |
+//! | `detouring` | which calls go to an instance by way of a Central | reaches the app of an instance |
 //! | `detours` | | publishes that instances are reached by way of it |
 //! | `preface`, `wire`, `contact`, `entrance`, `networks`, `settings`, `bulletin` | what both say, and how | the same |
 
@@ -25,6 +26,7 @@ use tokio::sync::Notify;
 pub mod away;
 pub mod bulletin;
 pub mod contact;
+pub mod detouring;
 pub mod detours;
 pub mod entrance;
 pub mod gateway;
@@ -60,6 +62,12 @@ pub struct Mesh {
     known: Mutex<Known>,
     revision: AtomicU64,
     turned_away: AtomicU64,
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mesh").field("weight", &self.away.weight()).finish_non_exhaustive()
+    }
 }
 
 /// The tables in force, as far as a Central Mesh needs them.

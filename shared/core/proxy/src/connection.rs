@@ -9,16 +9,56 @@ use pannier_table::clock;
 use pannier_table::counters::Cell;
 use pannier_table::series::Direction;
 
+use crate::central::gateway::Guest;
 use crate::outcome::Next;
 use crate::pump;
 use crate::stack::{self, Arrived};
 use crate::stream::Stream;
 use crate::timers::{Timer, after};
-use crate::worker::Worker;
+use crate::worker::{InForce, Worker};
 
 /// After the last answer, what the caller still sends is read so long, so that it sees the answer and not a reset.
 const LINGER_MS: u64 = 1_000;
 const LINGER_BYTES: usize = 256 << 10;
+
+/// What holds for all requests of a connection.
+pub struct Serving {
+    /// The side it came from.
+    pub direction: Direction,
+    /// The host that it is served for; none for our own.
+    pub guest: Option<Guest>,
+    /// Where it stands in the order of leaving for a Central, 0…1.
+    draw: f64,
+}
+
+impl Serving {
+    /// Our own app's, or a caller's of it.
+    pub fn own(worker: &Worker, direction: Direction) -> Serving {
+        let away = &worker.mesh.away;
+        let draw = match direction {
+            Direction::Outbound => worker.random.borrow_mut().unit(),
+            Direction::Inbound => 1.0,
+        };
+        // What the kernel has let through stays until more is to leave.
+        let least = if away.redirects() { away.weight() } else { 0.0 };
+        Serving { direction, guest: None, draw: least + draw * (1.0 - least) }
+    }
+
+    /// Another host's.
+    pub fn guest(guest: Guest, direction: Direction) -> Serving {
+        Serving { direction, guest: Some(guest), draw: 1.0 }
+    }
+
+    /// The policy in force for it.
+    pub fn policy(&self, worker: &Worker) -> Rc<InForce> {
+        self.guest.as_ref().map_or_else(|| worker.policy(), Guest::policy)
+    }
+
+    /// Where it stands in the order of leaving.
+    pub fn draw(&self) -> f64 {
+        self.draw
+    }
+}
 
 /// Why there is no further head.
 enum NoHead<'c> {
@@ -29,15 +69,14 @@ enum NoHead<'c> {
 }
 
 /// Serves a connection to its end.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer, direction: Direction) {
+pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer, serving: Serving, mut input: Vec<u8>) {
     let timer = worker.timers.register();
-    let mut input = Vec::new();
     loop {
         let next = match next_head(&worker, &stream, &peer, &timer, &mut input).await {
-            Ok(arrived) => stack::serve_request(&worker, &stream, &timer, &mut input, arrived, direction).await,
+            Ok(arrived) => stack::serve_request(&worker, &stream, &timer, &mut input, arrived, &serving).await,
             Err(NoHead::Ended) => break,
             Err(NoHead::Refused(refusal, arrived)) => {
-                stack::refuse(&worker, &stream, &timer, &arrived, direction, refusal).await
+                stack::refuse(&worker, &stream, &timer, &arrived, &serving, refusal).await
             }
         };
         match next {

@@ -44,7 +44,7 @@ pub async fn connect(worker: &Worker, timer: &Timer, address: &Address, timeout_
             Address::Unix(path) => unix(worker, path.as_ref()).await,
         }
     };
-    count(worker, timer.until(after(timeout_ms), dial).await.map(|done| done.map_err(|_| DialError::Failed)))
+    counted(worker, timer.until(after(timeout_ms), dial).await.map(|done| done.map_err(|_| DialError::Failed)))
 }
 
 /// Resolves and connects to an authority that is no cluster; never to link-local or metadata addresses, nor to
@@ -67,7 +67,7 @@ pub async fn pass_through(
         }
         first_of(worker, &allowed).await.map_err(|_| DialError::Failed)
     };
-    count(worker, timer.until(after(timeout_ms), dial).await)
+    counted(worker, timer.until(after(timeout_ms), dial).await)
 }
 
 fn is_own(worker: &Worker, address: &SocketAddr) -> bool {
@@ -114,9 +114,28 @@ fn socket(worker: &Worker, family: AddressFamily) -> io::Result<OwnedFd> {
     }
 }
 
-async fn tcp(worker: &Worker, address: &SocketAddr) -> io::Result<Stream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket(worker, family)?;
+/// Connects to an address.
+///
+/// # Errors
+/// The system's.
+pub async fn tcp(worker: &Worker, address: &SocketAddr) -> io::Result<Stream> {
+    connected(socket(worker, family(address))?, address).await
+}
+
+/// The same for who has no connections of callers to care for.
+///
+/// # Errors
+/// The system's.
+pub async fn unreserved(address: &SocketAddr) -> io::Result<Stream> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    connected(net::socket_with(family(address), SocketType::STREAM, flags, None)?, address).await
+}
+
+fn family(address: &SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+async fn connected(socket: OwnedFd, address: &SocketAddr) -> io::Result<Stream> {
     sockopt::set_tcp_nodelay(&socket, true)?;
     match net::connect(&socket, address) {
         Ok(()) => Stream::tcp(socket, true),
@@ -142,7 +161,11 @@ async fn unix(worker: &Worker, path: &Path) -> io::Result<Stream> {
     }
 }
 
-fn count(
+/// Counts a connect that has come to nothing.
+///
+/// # Errors
+/// What it came to.
+pub fn counted(
     worker: &Worker,
     result: Result<Result<Stream, DialError>, crate::timers::Elapsed>,
 ) -> Result<Stream, DialError> {

@@ -84,11 +84,22 @@ pub enum Socket {
     Unix(UnixListener, Turn),
 }
 
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// Calls of others, or of the app.
+    Side(Direction),
+    /// Hosts that lean on this Central.
+    Gateway,
+    /// Centrals that come in to the app.
+    PassThrough,
+}
+
 /// The listeners of one worker.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    /// Each with the side that it faces.
-    pub sockets: Vec<(Direction, Socket)>,
+    #[allow(missing_docs)]
+    pub sockets: Vec<(Door, Socket)>,
     /// Where the app's own calls arrive; a request passed through to one of these would come back for ever.
     pub own: Vec<SocketAddr>,
 }
@@ -106,9 +117,11 @@ pub fn listeners(inherited: Inherited, workers: usize) -> Result<Vec<Listeners>,
             continue;
         };
         let [inbound, outbound] = &turns;
-        let (direction, turns) = match side {
-            "inbound" => (Direction::Inbound, inbound),
-            "outbound" => (Direction::Outbound, outbound),
+        let (door, turns) = match side {
+            "inbound" => (Door::Side(Direction::Inbound), inbound),
+            "outbound" => (Door::Side(Direction::Outbound), outbound),
+            "gateway" => (Door::Gateway, inbound),
+            "passthrough" => (Door::PassThrough, inbound),
             _ => continue,
         };
         let index: usize = index.parse().map_err(|_| format!("{name}: no listener's name"))?;
@@ -123,7 +136,7 @@ pub fn listeners(inherited: Inherited, workers: usize) -> Result<Vec<Listeners>,
         } else {
             Socket::Unix(UnixListener::from(fd), turn.clone())
         };
-        worker.sockets.push((direction, socket));
+        worker.sockets.push((door, socket));
     }
     for worker in &mut dealt {
         worker.own.clone_from(&own);

@@ -22,6 +22,7 @@
 //! | `pool`, `dial`, `upstream`, `reserve` | connections to upstreams, and descriptors held back for them |
 //! | `answer` | what the proxy says itself |
 //! | `account` | counters and records of a finished request |
+//! | `central` | the Central Mesh: leaving this host, and taking on others |
 //! | `timers` | coarse deadlines that cost nothing per request |
 
 use std::ffi::OsString;
@@ -33,6 +34,7 @@ mod answer;
 mod attempts;
 mod buffers;
 mod call;
+mod central;
 mod connection;
 mod dial;
 mod exchange;
@@ -54,6 +56,7 @@ mod stack;
 mod stream;
 mod threads;
 mod timers;
+mod tls;
 mod upstream;
 mod worker;
 
@@ -75,7 +78,7 @@ fn run(args: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible,
     let segments = inherited::Segments::map(&inherited, workers).map_err(|e| e.to_string())?;
     let (policies, watched) = policy_watch::start(&inherited, &segments, workers)?;
     let listeners = inherited::listeners(inherited, workers)?;
-    let beats = threads::start(listeners, &segments, policies)?;
+    let beats = threads::start(listeners, &segments, policies, &watched)?;
     generation::watch(&watched)?;
     notify::say_alive(&segments.enrolment, &beats, &watched)
 }

@@ -67,7 +67,7 @@ async fn exchange(
     let cluster = share.and_then(|index| policy.clusters.get(index)).unwrap_or(whole);
     let chosen = choose(worker, cluster, session, &[]).ok()?;
     let mut call = Call::begin(worker, Some(chosen));
-    let upstream = match worker.pool.take(call.key(), true) {
+    let upstream = match worker.pool.take(call.way(), true) {
         Some(upstream) => upstream,
         None => match dial::connect(worker, &timer, &chosen.endpoint.address, policy.timeouts.connect_ms).await {
             Ok(stream) => Upstream::uncounted(stream),
@@ -120,7 +120,7 @@ async fn exchange(
         }
     }
     if keep_alive && input.is_empty() && status >= 200 {
-        worker.pool.give(call.key(), upstream);
+        worker.pool.give(call.way(), upstream);
     }
     worker.buffers.give(input);
     worker.buffers.give(dropped);

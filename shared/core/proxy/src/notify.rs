@@ -28,6 +28,10 @@ pub struct Beat {
     pub at_ms: AtomicU64,
     /// 1 = it was told to drain, and nothing is in flight any more.
     pub drained: AtomicU64,
+    /// Requests that have begun so far.
+    pub requests: AtomicU64,
+    /// How late the loop came to what was due, µs: the worst since somebody took it.
+    pub lag_us: AtomicU64,
 }
 
 /// Says it for as long as the process lives; falls silent when a worker hangs, so that the watchdog ends the process.

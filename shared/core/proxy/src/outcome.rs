@@ -8,6 +8,7 @@ use pannier_table::record::Flag;
 use pannier_table::series::Direction;
 
 use crate::answer::Answer;
+use crate::central::gateway::Guest;
 use crate::plan::Plan;
 use crate::pump::{self, Flow};
 use crate::stream::Stream;
@@ -25,6 +26,8 @@ pub struct Context<'a> {
     pub timer: &'a Timer,
     /// The side it came from.
     pub direction: Direction,
+    /// The host that it is served for.
+    pub guest: Option<&'a Guest>,
     /// What was read of it: its head, and what came with that.
     pub input: &'a [u8],
 }
@@ -48,6 +51,8 @@ pub struct Outcome<'a> {
     pub flag: Flag,
     /// The endpoint that was tried last.
     pub upstream: &'a str,
+    /// It was reached by way of a Central.
+    pub by_central: bool,
     /// What becomes of the connection.
     pub next: Next,
     /// Bytes of the request: its head as it came, its body as it was sent on.
@@ -79,6 +84,7 @@ pub async fn say(context: Context<'_>, caller: &Stream, plan: &Plan<'_>, answer:
         status: answer.status,
         flag: answer.flag,
         upstream: "",
+        by_central: false,
         next: match said {
             Err(_) => Next::Gone,
             Ok(()) if keep_alive => Next::Again,

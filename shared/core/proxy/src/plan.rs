@@ -16,8 +16,12 @@ use pannier_http::refusal::Refusal;
 use pannier_http::request::{self, Edits, Request};
 use pannier_table::series::Direction;
 
-use crate::admission::Criticality;
+use pannier_central::order::Criticality;
+
+use crate::admission::criticality;
 use crate::answer::Answer;
+use crate::central::away::Class;
+use crate::connection::Serving;
 use crate::stack::Arrived;
 use crate::timers::NEVER;
 use crate::worker::Worker;
@@ -59,6 +63,8 @@ pub struct Plan<'p> {
     pub session: Option<u64>,
     /// How important it says it is.
     pub criticality: Criticality,
+    /// Drawn, 0…1: whether it goes by way of a Central where a part does.
+    pub detour: f64,
     /// When it began: milliseconds since boot.
     pub started_ms: u64,
     /// When all patience ends: milliseconds since boot.
@@ -97,6 +103,11 @@ impl Plan<'_> {
         self.request_id.unwrap_or(&self.new_request_id)
     }
 
+    /// How soon it leaves for a Central.
+    pub fn class(&self) -> Class {
+        Class { criticality: self.criticality, repeatable: self.repeatable }
+    }
+
     /// The trace state that came with it.
     pub fn trace_state(&self) -> &[u8] {
         self.trace_state.unwrap_or_default()
@@ -112,8 +123,9 @@ pub fn plan<'p>(
     policy: &'p Policy,
     input: &'p [u8],
     arrived: &Arrived<'p>,
-    direction: Direction,
+    serving: &Serving,
 ) -> Result<Plan<'p>, Refusal> {
+    let direction = serving.direction;
     let (head_bytes, rest) = input.split_at_checked(arrived.head).unwrap_or((input, &[]));
     let mut room = fields::room();
     let request = request::parse(head_bytes, &mut room)?;
@@ -156,6 +168,7 @@ pub fn plan<'p>(
         span,
         session: routed.session.map(|session| session.hash),
         criticality: Criticality::Default,
+        detour: 1.0,
         started_ms: arrived.started_ns / 1_000_000,
         deadline_ms: NEVER,
         deadline_is_callers: false,
@@ -172,9 +185,16 @@ pub fn plan<'p>(
         upload: None,
         malformed: None,
     };
-    if policy.inbound_limits.as_ref().is_some_and(|limits| limits.shedding.is_some()) {
-        plan.criticality = Criticality::parse(request.field("x-pannier-criticality"));
+    let away = &worker.mesh.away;
+    let sheds = policy.inbound_limits.as_ref().is_some_and(|limits| limits.shedding.is_some()) || away.sheds();
+    if sheds || away.is_open() || policy.has_detours {
+        plan.criticality = criticality(request.field("x-pannier-criticality"));
+        plan.detour = random.unit();
     }
+    plan.keep_alive &= match &serving.guest {
+        Some(guest) => guest.stays(),
+        None => !(away.redirects() && direction == Direction::Outbound && away.takes(serving.draw(), plan.class())),
+    };
     let left_ms = if policy.traffic.is_some() { govern_time(&mut plan, &request) } else { None };
     let header_rule = policy.headers.as_ref().and_then(|headers| {
         let side = if direction == Direction::Inbound { &headers.inbound } else { &headers.outbound };

@@ -19,6 +19,7 @@ use pannier_table::map::{Access, Mapping};
 use pannier_table::snapshot::{ReadError, Reader, SEGMENT_BYTES, Snapshot};
 use tokio::sync::Notify;
 
+use crate::central::Mesh;
 use crate::inherited::{Inherited, Segments, descriptor};
 
 /// How long a watcher sleeps at most. The writer wakes it; damage rings no bell, so that the memory is looked at as often,
@@ -33,7 +34,7 @@ pub struct Policies {
     pub changed: Notify,
     version: AtomicU64,
     adopted: AtomicU64,
-    central: Arc<Central>,
+    board: Arc<Board>,
 }
 
 impl Policies {
@@ -42,25 +43,26 @@ impl Policies {
         let version = self.version.load(Ordering::Acquire);
         let policy = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.adopted.store(version, Ordering::Release);
-        self.central.report_in_force();
+        self.board.report_in_force();
         policy
     }
 
     /// Another generation of the proxy takes the callers from now on.
     pub fn is_leaving(&self) -> bool {
-        self.central.leaving.load(Ordering::Acquire)
+        self.board.leaving.load(Ordering::Acquire)
     }
 }
 
 /// What the watchers know together.
 #[derive(Debug)]
-struct Central {
+struct Board {
     tables: Mutex<Tables>,
     live: Live,
     /// Apart from the tables, since workers ask for it and must not wait for a compilation.
     versions: Mutex<Versions>,
     has_base: AtomicBool,
     enrolment: Arc<Enrolment>,
+    mesh: Arc<Mesh>,
     workers: Mutex<Vec<Arc<Policies>>>,
     ended: AtomicBool,
     draining: AtomicBool,
@@ -77,7 +79,7 @@ struct Versions {
 
 /// The watchers, as the main thread sees them.
 #[derive(Clone, Debug)]
-pub struct Watched(Arc<Central>);
+pub struct Watched(Arc<Board>);
 
 impl Watched {
     /// A watcher has ended, which only a bug can bring about.
@@ -107,6 +109,16 @@ impl Watched {
         }
     }
 
+    /// The own service's name.
+    pub fn service(&self) -> String {
+        self.0.tables.lock().unwrap_or_else(PoisonError::into_inner).base.service.clone()
+    }
+
+    /// What the process knows of its Central Mesh.
+    pub fn mesh(&self) -> Arc<Mesh> {
+        self.0.mesh.clone()
+    }
+
     /// Whether that was said.
     pub fn is_leaving(&self) -> bool {
         self.0.leaving.load(Ordering::Acquire)
@@ -129,12 +141,13 @@ pub fn start(
 ) -> Result<(Vec<Arc<Policies>>, Watched), String> {
     let (tables, live) = (Tables::of(floor()), Live::default());
     let first = Arc::new(Policy::compile(&tables, &live)?);
-    let central = Arc::new(Central {
+    let board = Arc::new(Board {
         tables: Mutex::new(tables),
         live,
         versions: Mutex::default(),
         has_base: AtomicBool::new(false),
         enrolment: segments.enrolment.clone(),
+        mesh: Arc::default(),
         workers: Mutex::default(),
         ended: AtomicBool::new(false),
         draining: AtomicBool::new(false),
@@ -147,11 +160,11 @@ pub fn start(
                 changed: Notify::new(),
                 version: AtomicU64::new(0),
                 adopted: AtomicU64::new(0),
-                central: central.clone(),
+                board: board.clone(),
             })
         })
         .collect();
-    central.workers.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&boxes);
+    board.workers.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&boxes);
     for kind in Kind::ALL {
         let name = format!("table.{}", kind.name());
         // A supervisor of the release before hands over no such table: nobody can publish it, so there is no such capability.
@@ -160,22 +173,22 @@ pub fn start(
         }
         let map = descriptor(inherited, &name).and_then(|fd| Mapping::new(fd, SEGMENT_BYTES, Access::Read));
         let reader = map.and_then(|map| Reader::new(map, kind)).map_err(|e| e.to_string())?;
-        let seen = central.take(kind, &reader, None);
-        let central = central.clone();
+        let seen = board.take(kind, &reader, None);
+        let board = board.clone();
         thread::Builder::new()
             .name(name)
             .stack_size(256 << 10)
             .spawn(move || {
-                let _ended = SayEnded(central.clone());
-                watch(&central, kind, &reader, seen);
+                let _ended = SayEnded(board.clone());
+                watch(&board, kind, &reader, seen);
             })
             .map_err(|e| format!("cannot start a thread: {e}"))?;
     }
-    Ok((boxes, Watched(central)))
+    Ok((boxes, Watched(board)))
 }
 
 /// Marks the end of a watcher, however it ends.
-struct SayEnded(Arc<Central>);
+struct SayEnded(Arc<Board>);
 
 impl Drop for SayEnded {
     fn drop(&mut self) {
@@ -183,12 +196,12 @@ impl Drop for SayEnded {
     }
 }
 
-fn watch(central: &Central, kind: Kind, reader: &Reader, mut seen: Seen) -> ! {
+fn watch(board: &Board, kind: Kind, reader: &Reader, mut seen: Seen) -> ! {
     loop {
         reader.wait(seen.generation, LONGEST_SLEEP);
         let is_new = reader.generation() != seen.generation;
         if is_new || seen.is_damaged || reader.check() == Err(ReadError::Damaged) {
-            seen = central.take(kind, reader, Some(seen));
+            seen = board.take(kind, reader, Some(seen));
         }
     }
 }
@@ -201,7 +214,7 @@ struct Seen {
     is_damaged: bool,
 }
 
-impl Central {
+impl Board {
     /// Reads a snapshot and puts it in force, or rejects it.
     fn take(&self, kind: Kind, reader: &Reader, before: Option<Seen>) -> Seen {
         loop {
@@ -239,6 +252,7 @@ impl Central {
         let mut candidate = tables.clone();
         candidate.take(kind, payload)?;
         let policy = Arc::new(Policy::compile(&candidate, &self.live)?);
+        self.mesh.learn(kind, payload, &candidate, &policy)?;
         *tables = candidate;
         self.live.retain();
         let version = self.note(kind, generation);

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use pannier_decide::cluster::Cluster;
+use pannier_decide::cluster::{Cluster, Endpoint};
 use pannier_table::clock;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::Notify;
@@ -103,8 +103,8 @@ impl Pool {
     }
 
     /// Closes what no cluster has any more.
-    pub fn retain(&self, clusters: &[Cluster]) {
-        let known: FxHashSet<u64> = clusters.iter().flat_map(|c| &c.endpoints).map(|e| e.key).collect();
+    pub fn retain<'a>(&self, clusters: impl Iterator<Item = &'a Cluster>) {
+        let known: FxHashSet<u64> = clusters.flat_map(|c| &c.endpoints).flat_map(Endpoint::keys).collect();
         self.0.borrow_mut().retain(|key, _| known.contains(key));
     }
 }

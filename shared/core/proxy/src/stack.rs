@@ -32,6 +32,8 @@ use crate::account::{self, Finished};
 use crate::admission;
 use crate::answer::{Answer, harmless};
 use crate::attempts::{self, Target};
+use crate::central::relay::{self, Relayed};
+use crate::connection::Serving;
 use crate::mirror;
 use crate::outcome::{Context, Next, Outcome, say, too_late};
 use crate::plan::{self, Plan};
@@ -60,19 +62,32 @@ pub async fn serve_request(
     timer: &Timer,
     input: &mut Vec<u8>,
     arrived: Arrived<'_>,
-    direction: Direction,
+    serving: &Serving,
 ) -> Next {
     let _in_flight = worker.enter();
-    let policy = worker.policy();
-    let mut plan = match plan::plan(worker, &policy, input, &arrived, direction) {
+    let policy = serving.policy(worker);
+    let direction = serving.direction;
+    let mut plan = match plan::plan(worker, &policy, input, &arrived, serving) {
         Ok(plan) => plan,
-        Err(refusal) => return refuse(worker, caller, timer, &arrived, direction, refusal).await,
+        Err(refusal) => return refuse(worker, caller, timer, &arrived, serving, refusal).await,
     };
-    let context = Context { worker, policy: &policy, timer, direction, input };
+    if direction == Direction::Outbound
+        && worker.mesh.away.is_open()
+        && leave(worker, caller, &plan, input, serving).await
+    {
+        worker.buffers.give(plan.out);
+        return Next::Gone;
+    }
+    let context = Context { worker, policy: &policy, timer, direction, guest: serving.guest.as_ref(), input };
     let outcome = match govern(context, &mut plan, caller).await {
         Ok(outcome) => outcome,
         Err(answer) => say(context, caller, &plan, &answer).await,
     };
+    let passed_central = serving.guest.is_some() || outcome.by_central;
+    let flag = if passed_central && outcome.flag == Flag::None { Flag::CF } else { outcome.flag };
+    if let Some(guest) = &serving.guest {
+        guest.host.count();
+    }
     account::finish(
         worker,
         &Finished {
@@ -84,7 +99,7 @@ pub async fn serve_request(
             authority: plan.authority,
             version: plan.version,
             status: outcome.status,
-            flag: outcome.flag,
+            flag,
             upstream: outcome.upstream,
             request_id: plan.request_id(),
             span: plan.span,
@@ -101,6 +116,31 @@ pub async fn serve_request(
     input.drain(..consumed.min(input.len()));
     input.extend_from_slice(&following);
     next
+}
+
+/// Hands the connection over to a Central, if it is its turn and one is there; whether it did. The kernel's redirect takes
+/// new connections: then it is only told to end.
+async fn leave(worker: &Rc<Worker>, caller: &Stream, plan: &Plan<'_>, input: &[u8], serving: &Serving) -> bool {
+    let away = &worker.mesh.away;
+    let is_movable = serving.guest.is_none()
+        && !away.redirects()
+        && matches!(plan.route, Route::Cluster(_))
+        && plan.malformed.is_none()
+        && plan.answer.is_none();
+    if !is_movable || !away.takes(serving.draw(), plan.class()) {
+        return false;
+    }
+    let Some((central, address)) = worker.warm.take(worker).await else {
+        return false;
+    };
+    match relay::run(worker, caller, &central, address, input).await {
+        Relayed::Ended => true,
+        Relayed::Unanswered if plan.repeatable && plan.upload.is_none() => false,
+        Relayed::Unanswered => {
+            caller.end_by_reset();
+            true
+        }
+    }
 }
 
 /// Steps 5 to 8: everything that may wait.
@@ -165,11 +205,11 @@ pub async fn refuse(
     caller: &Stream,
     timer: &Timer,
     arrived: &Arrived<'_>,
-    direction: Direction,
+    serving: &Serving,
     refusal: Refusal,
 ) -> Next {
     worker.count(Counter::RequestsMalformed);
-    let policy = worker.policy();
+    let (policy, direction) = (serving.policy(worker), serving.direction);
     let answer = refused(refusal);
     let mut out = worker.buffers.take();
     answer.write(&mut out, &[], false, false);

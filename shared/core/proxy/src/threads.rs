@@ -6,21 +6,24 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use pannier_http::forwarding::Peer;
 use pannier_reactor::{Seat, sleep};
 use pannier_table::clock;
 use pannier_table::counters::{Cell as Counter, WorkerCounters};
 use pannier_table::hot::HotWords;
 use pannier_table::ring::Producer;
-use pannier_table::series::Direction;
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::connection;
-use crate::inherited::{Listeners, Segments};
+use crate::central::warm::Warm;
+use crate::central::{Mesh, detours, gateway, passthrough, shift};
+use crate::connection::{self, Serving};
+use crate::inherited::{Door, Listeners, Segments};
 use crate::listener::Listener;
 use crate::notify::Beat;
-use crate::policy_watch::Policies;
+use crate::policy_watch::{Policies, Watched};
 use crate::pool::WANTED;
+use crate::stream::Stream;
 use crate::timers;
 use crate::worker::{Limits, Worker};
 
@@ -39,27 +42,31 @@ pub fn start(
     listeners: Vec<Listeners>,
     segments: &Segments,
     policies: Vec<Arc<Policies>>,
+    watched: &Watched,
 ) -> Result<Vec<Arc<Beat>>, String> {
     let mut beats = Vec::new();
     let descriptors = Descriptors { of_process: descriptors(), workers: listeners.len().max(1) };
     // All of them before the first thread runs.
     let seats =
         listeners.iter().map(|_| Seat::new()).collect::<Result<Vec<_>, _>>().map_err(|e| format!("no reactor: {e}"))?;
+    let controllers = Seat::new().map_err(|e| format!("no reactor: {e}"))?;
     for (index, ((listeners, policies), seat)) in listeners.into_iter().zip(policies).zip(seats).enumerate() {
         let beat = Arc::new(Beat::default());
         let counters = WorkerCounters::new(segments.enrolment.clone(), index);
         let ring =
             Producer::new(segments.rings.clone(), segments.enrolment.index(), index).map_err(|e| e.to_string())?;
-        let (hot, its_beat) = (segments.hot.clone(), beat.clone());
+        let (hot, mesh, its_beat) = (segments.hot.clone(), watched.mesh(), beat.clone());
         thread::Builder::new()
             .name(format!("worker-{index}"))
             .spawn(move || {
                 let _end = EndProcess;
-                run(seat, listeners, descriptors, counters, ring, hot, policies, its_beat);
+                run(seat, listeners, descriptors, counters, ring, hot, policies, mesh, its_beat);
             })
             .map_err(|e| format!("cannot start a worker: {e}"))?;
         beats.push(beat);
     }
+    shift::start(controllers, watched.clone(), beats.clone(), segments.enrolment.clone())?;
+    detours::start(watched.mesh())?;
     Ok(beats)
 }
 
@@ -107,18 +114,20 @@ fn run(
     ring: Producer,
     hot: Arc<HotWords>,
     policies: Arc<Policies>,
+    mesh: Arc<Mesh>,
     beat: Arc<Beat>,
 ) {
     let ended = pannier_reactor::run(seat, async move {
         let limits = descriptors.limits(listeners.own);
-        let worker = Rc::new(Worker::new(policies.adopt(), counters, ring, hot, limits, beat));
-        for (direction, socket) in listeners.sockets {
+        let worker = Rc::new(Worker::new(policies.adopt(), counters, ring, hot, limits, mesh, beat));
+        for (door, socket) in listeners.sockets {
             match Listener::new(socket) {
-                Ok(listener) => pannier_reactor::spawn(accept(worker.clone(), listener, direction)),
+                Ok(listener) => pannier_reactor::spawn(accept(worker.clone(), listener, door)),
                 Err(e) => return eprintln!("cannot accept: {e}"),
             }
         }
         pannier_reactor::spawn(tick(worker.clone()));
+        pannier_reactor::spawn(Warm::keep(worker.clone()));
         loop {
             worker.adopt(policies.adopt());
             if policies.is_leaving() {
@@ -132,7 +141,7 @@ fn run(
     }
 }
 
-async fn accept(worker: Rc<Worker>, listener: Listener, direction: Direction) {
+async fn accept(worker: Rc<Worker>, listener: Listener, door: Door) {
     let end = EndProcess;
     while !worker.is_leaving() {
         if worker.is_full() {
@@ -151,7 +160,7 @@ async fn accept(worker: Rc<Worker>, listener: Listener, direction: Direction) {
                 worker.count(Counter::ConnectionsAccepted);
                 let (worker, held) = (worker.clone(), worker.hold_connection());
                 pannier_reactor::spawn(async move {
-                    connection::serve(worker, stream, peer, direction).await;
+                    welcome(worker, stream, peer, door).await;
                     drop(held);
                 });
             }
@@ -168,13 +177,29 @@ async fn accept(worker: Rc<Worker>, listener: Listener, direction: Direction) {
     std::mem::forget(end);
 }
 
+/// Serves a connection to its end, by the door that it came in.
+async fn welcome(worker: Rc<Worker>, stream: Stream, peer: Peer, door: Door) {
+    let from = || peer.address().parse().ok();
+    match door {
+        Door::Side(direction) => {
+            let serving = Serving::own(&worker, direction);
+            connection::serve(worker, stream, peer, serving, Vec::new()).await;
+        }
+        Door::Gateway => {
+            let from = from();
+            gateway::serve(worker, stream, peer, from).await;
+        }
+        Door::PassThrough => passthrough::serve(worker, stream, from()).await,
+    }
+}
+
 /// Sweeps deadlines while there are any; else only says, twice a second, that the loop turns.
 async fn tick(worker: Rc<Worker>) {
     let _end = EndProcess;
-    let mut purge_at = 0;
+    let (mut purge_at, mut late) = (0, Duration::ZERO);
     loop {
         let now = clock::monotonic_ms();
-        worker.turn();
+        worker.turn(late);
         worker.timers.sweep(now);
         let is_wanted = worker.pool.make_room(now);
         if now >= purge_at {
@@ -183,9 +208,11 @@ async fn tick(worker: Rc<Worker>) {
             purge_at = now + 1_000;
         }
         let quiet = if worker.is_draining() || is_wanted { timers::TICK } else { Duration::from_millis(500) };
+        let (before_ns, wait) = (clock::monotonic_ns(), worker.timers.next(quiet));
         tokio::select! {
             () = worker.timers.wait(quiet) => {}
             () = WANTED.notified() => {}
         }
+        late = Duration::from_nanos(clock::monotonic_ns().saturating_sub(before_ns)).saturating_sub(wait);
     }
 }

@@ -55,6 +55,11 @@ impl Timers {
         timer
     }
 
+    /// How long [`Timers::wait`] waits at most.
+    pub fn next(&self, quiet: Duration) -> Duration {
+        if self.in_use.get() == 0 { quiet } else { TICK }
+    }
+
     /// Waits for the next sweep: [`TICK`] while there is any deadline, else until there is, at most `quiet`.
     pub async fn wait(&self, quiet: Duration) {
         if self.in_use.get() == 0 {

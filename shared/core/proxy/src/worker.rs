@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use pannier_decide::balance::Loads;
 use pannier_decide::policy::Policy;
@@ -16,6 +17,9 @@ use pannier_table::ring::Producer;
 use tokio::sync::Notify;
 
 use crate::buffers::Buffers;
+use crate::central::Mesh;
+use crate::central::detouring::Unreachable;
+use crate::central::warm::Warm;
 use crate::notify::Beat;
 use crate::pool::Pool;
 use crate::reserve::Reserve;
@@ -34,6 +38,13 @@ const CROWDED_IDLE_MS: u64 = 1_000;
 /// A policy that all workers share, counted per worker: a request takes and drops its reference without touching a cache
 /// line that another core writes.
 pub struct InForce(Arc<Policy>);
+
+impl InForce {
+    /// A policy of one connection.
+    pub fn new(policy: Arc<Policy>) -> Self {
+        InForce(policy)
+    }
+}
 
 impl std::ops::Deref for InForce {
     type Target = Policy;
@@ -81,6 +92,13 @@ pub struct Worker {
     pub mirrors: Cell<usize>,
     /// Descriptors held back.
     pub reserve: Reserve,
+    /// What the process knows of its Central Mesh.
+    pub mesh: Arc<Mesh>,
+    /// Connections to Centrals that are ready.
+    pub warm: Warm,
+    /// Centrals that could not be reached a moment ago.
+    pub unreachable: Unreachable,
+    begun: Cell<u64>,
     in_flight: Cell<u64>,
     connections: Cell<usize>,
     most_connections: usize,
@@ -101,6 +119,7 @@ impl Worker {
         ring: Producer,
         hot: Arc<HotWords>,
         limits: Limits,
+        mesh: Arc<Mesh>,
         beat: Arc<Beat>,
     ) -> Self {
         let seed = clock::unix_ns() ^ u64::from(std::process::id()) << 32 ^ std::ptr::from_ref(&*beat) as u64;
@@ -119,6 +138,10 @@ impl Worker {
             pipes: Pipes::new(limits.descriptors),
             mirrors: Cell::new(0),
             reserve: Reserve::default(),
+            mesh,
+            warm: Warm::default(),
+            unreachable: Unreachable::default(),
+            begun: Cell::new(0),
             in_flight: Cell::new(0),
             connections: Cell::new(0),
             most_connections: limits.connections,
@@ -177,6 +200,7 @@ impl Worker {
 
     /// Counts a request in until the guard is dropped.
     pub fn enter(self: &Rc<Self>) -> InFlight {
+        self.begun.set(self.begun.get() + 1);
         self.in_flight.set(self.in_flight.get() + 1);
         InFlight(self.clone())
     }
@@ -188,8 +212,10 @@ impl Worker {
         if let Some(seed) = policy.seed.filter(|seed| self.policy.borrow().seed != Some(*seed)) {
             *self.random.borrow_mut() = Random::new(seed);
         }
-        self.loads.borrow_mut().retain(&policy.clusters);
-        self.pool.retain(&policy.clusters);
+        let guests = self.mesh.hosts.policies();
+        let clusters = || guests.iter().chain([&policy]).flat_map(|policy| &policy.clusters);
+        self.loads.borrow_mut().retain(clusters());
+        self.pool.retain(clusters());
         *self.policy.borrow_mut() = Rc::new(InForce(policy));
         match (was, draining) {
             (false, true) => self.drain(),
@@ -223,10 +249,12 @@ impl Worker {
         }
     }
 
-    /// Says that the loop turns, and whether the worker has drained.
-    pub fn turn(&self) {
+    /// Says that the loop turns, how late it came to that, and whether the worker has drained.
+    pub fn turn(&self, late: Duration) {
         let now = clock::monotonic_ms();
         self.beat.at_ms.store(now, Ordering::Relaxed);
+        self.beat.lag_us.fetch_max(late.as_micros() as u64, Ordering::Relaxed);
+        self.beat.requests.store(self.begun.get(), Ordering::Relaxed);
         let since = self.draining_since_ms.get();
         let drained = if self.is_leaving() {
             self.connections.get() == 0 && self.mirrors.get() == 0

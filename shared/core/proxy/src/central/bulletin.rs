@@ -87,7 +87,11 @@ mod tests {
     #[test]
     fn the_longest_there_can_be_fits() {
         let long = || "ä".repeat(1_000);
-        let central = Central { address: "[fd00:1111:2222:3333:4444:5555:6666:7777]:15090".into(), trouble: long(), ..Central::default() };
+        let central = Central {
+            address: "[fd00:1111:2222:3333:4444:5555:6666:7777]:15090".into(),
+            trouble: long(),
+            ..Central::default()
+        };
         let all = Bulletin {
             state: "returning",
             reason: "cgroup-pressure",

@@ -24,9 +24,10 @@ pub async fn introduce(
 ) -> Result<Stream, String> {
     let talk = async {
         let stream = match (settings.manner(address), &settings.tls) {
-            (Manner::Encrypted, Some(tls)) => {
-                stream.dial_tls(tls, name).await.map_err(|error| format!("no encrypted connection to {address}: {error}"))?
-            }
+            (Manner::Encrypted, Some(tls)) => stream
+                .dial_tls(tls, name)
+                .await
+                .map_err(|error| format!("no encrypted connection to {address}: {error}"))?,
             (Manner::Plain, _) => stream,
             _ => {
                 return Err(format!("{address} may not be reached unencrypted; see central.tls and central.plain"));

@@ -51,7 +51,8 @@ impl Guest {
     pub fn stays(&self) -> bool {
         match self.direction {
             Direction::Outbound => {
-                self.host.keeps(self.draw) && self.host.policy(0).is_some_and(|newest| Arc::ptr_eq(&newest, &self.tenant))
+                self.host.keeps(self.draw)
+                    && self.host.policy(0).is_some_and(|newest| Arc::ptr_eq(&newest, &self.tenant))
             }
             Direction::Inbound => self.host.takes_callers() && self.host.weight() > 0.0,
         }
@@ -110,14 +111,14 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer, from: Option<
 fn outbound(worker: &Worker, preface: &Preface) -> Option<Serving> {
     let host = worker.mesh.hosts.find(&preface.service, &preface.instance).filter(|host| !host.is_over())?;
     let tenant = host.policy(preface.revision)?;
-    Some(Serving::guest(Guest::new(host, tenant, Direction::Outbound, preface.draw)))
+    Some(Serving::guest(Guest::new(host, tenant, Direction::Outbound, preface.draw), Direction::Outbound))
 }
 
 /// Calls of an instance that has no CPU to spare.
 fn inbound(worker: &Worker, preface: &Preface) -> Option<Serving> {
     let host = worker.mesh.hosts.find(&preface.service, &preface.instance).filter(|host| host.takes_callers())?;
     let tenant = host.policy(0)?;
-    Some(Serving::guest(Guest::new(host, tenant, Direction::Inbound, 0.0)))
+    Some(Serving::guest(Guest::new(host, tenant, Direction::Inbound, 0.0), Direction::Inbound))
 }
 
 /// What a kernel sent here: the app's own connection, which says nothing of itself. Its address has to.
@@ -129,7 +130,7 @@ async fn redirected(worker: Rc<Worker>, stream: Stream, peer: Peer, from: Option
         return refuse(&stream, 421, "this is a Central, and it does not know you: it is not reached directly").await;
     };
     let draw = worker.random.borrow_mut().unit() * host.weight();
-    let serving = Serving::guest(Guest::new(host, tenant, Direction::Outbound, draw));
+    let serving = Serving::guest(Guest::new(host, tenant, Direction::Outbound, draw), Direction::Outbound);
     connection::serve(worker, stream, peer, serving, rest).await;
 }
 

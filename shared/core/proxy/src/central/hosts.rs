@@ -182,7 +182,7 @@ impl Hosts {
     /// # Errors
     /// Why none are granted.
     pub fn want(&self, now_ms: u64, host: &Host, rate: f64) -> Result<Grant, Refused> {
-        self.with_ledger(|ledger| ledger.want(now_ms, host.id, rate)).unwrap_or(Err(Refused::TooManyHosts))
+        self.with_ledger(|ledger| ledger.want(now_ms, host.id, rate)).unwrap_or(Err(Refused::Full))
     }
 
     /// Does something with the ledger, if this is a Central.

@@ -174,7 +174,7 @@ impl Link {
                 let was_usable = known.usable(now_ms) > 0.0;
                 known.is_up = true;
                 known.rate = grant.rate;
-                known.until_ms = now_ms + grant.lease_ms;
+                known.until_ms = asked_ns / 1_000_000 + grant.lease_ms;
                 known.rtt_ms = clock::monotonic_ns().saturating_sub(asked_ns) as f64 / 1e6;
                 known.served = before + grant.served;
                 known.knows_policy = grant.knows_policy;

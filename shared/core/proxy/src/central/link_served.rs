@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use pannier_central::ledger::Refused;
 use pannier_table::clock;
 
 use crate::central::contact::{hear, say};
@@ -110,7 +111,10 @@ fn answer(worker: &Worker, settings: &Settings, host: &Host, want: &Want, meter:
     let (rate, lease_ms) = match worker.mesh.hosts.want(now, host, want.rate) {
         Ok(grant) => (grant.rate, grant.until_ms.saturating_sub(now)),
         Err(refused) => {
-            trouble = refused.to_string();
+            trouble = match refused {
+                Refused::Full => "the Central has as many hosts as it may have".into(),
+                Refused::Flood => "the Central was asked too often".into(),
+            };
             (0.0, 0)
         }
     };

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
-use pannier_central::controller::{Controller, Decision, Offer};
+use pannier_central::controller::{Controller, Decision, Offer, Reason, State};
 use pannier_central::sample::Sample;
 use pannier_decide::schema::central::Way;
 use pannier_netfilter::Redirect;
@@ -48,13 +48,8 @@ const NOTICED: f64 = 0.005;
 ///
 /// # Errors
 /// One line when there is no thread to be had.
-pub fn start(
-    seat: Seat,
-    mesh: Arc<Mesh>,
-    watched: Watched,
-    beats: Vec<Arc<Beat>>,
-    enrolment: Arc<Enrolment>,
-) -> Result<(), String> {
+pub fn start(seat: Seat, watched: Watched, beats: Vec<Arc<Beat>>, enrolment: Arc<Enrolment>) -> Result<(), String> {
+    let mesh = watched.mesh();
     let run = move || {
         let ended = pannier_reactor::run(seat, async move {
             loop {
@@ -87,6 +82,9 @@ struct Here {
     news: Rc<Notify>,
     kernel: Kernel,
     rates: Rates,
+    readings: Readings,
+    sample: Sample,
+    forced: Option<f64>,
     decision: Decision,
     since_ms: u64,
 }
@@ -126,7 +124,16 @@ impl Here {
             links: BTreeMap::new(),
             news: Rc::default(),
             rates: Rates::default(),
-            decision: Decision::default(),
+            readings: Readings::default(),
+            sample: Sample::default(),
+            forced: None,
+            decision: Decision {
+                weight: 0.0,
+                state: State::Local,
+                reason: Reason::Calm,
+                reversals: 0,
+                starving: false,
+            },
             since_ms: clock::unix_ms(),
         }
     }
@@ -145,8 +152,7 @@ impl Here {
             if is_step {
                 due_ms = now_ms + TICK.as_millis() as u64;
             }
-            let readings = self.pressure.read(clock::monotonic_ns());
-            self.step(now_ms, is_step, readings, enrolment);
+            self.step(now_ms, is_step, enrolment);
             let left = Duration::from_millis(due_ms.saturating_sub(clock::monotonic_ms()).max(1));
             tokio::select! {
                 () = self.news.notified() => {}
@@ -174,20 +180,34 @@ impl Here {
         is_alike
     }
 
-    fn step(&mut self, now_ms: u64, is_step: bool, readings: Readings, enrolment: &Enrolment) {
+    fn step(&mut self, now_ms: u64, is_step: bool, enrolment: &Enrolment) {
         self.link_up();
-        if is_step {
-            self.rates.measure(&self.beats, &self.links, readings.proxy_cpu_ns);
+        if is_step && self.settings.is_gateway() {
+            let is_pressed = self.decision.starving;
+            self.mesh.hosts.with_ledger(|ledger| {
+                ledger.press(now_ms, is_pressed);
+                ledger.expire(now_ms);
+            });
         }
-        let sample = self.sample(&readings);
-        let usable: Vec<_> = self.links.values().map(|link| (link.clone(), link.known.borrow().usable(now_ms))).collect();
+        if is_step {
+            self.readings = self.pressure.read(clock::monotonic_ns());
+            self.rates.measure(&self.beats, self.served(), self.readings.proxy_cpu_ns);
+            self.sample = self.measured();
+        }
+        let sample = self.sample;
+        let usable: Vec<_> =
+            self.links.values().map(|link| (link.clone(), link.known.borrow().usable(now_ms))).collect();
         let granted: f64 = usable.iter().map(|(_, rate)| rate).sum();
         let total = self.rates.here + self.rates.moved;
         let limit = if granted <= 0.0 { 0.0 } else { (100.0 * granted / total.max(1.0)).min(100.0) };
         let forced = self.settings.table.forced.map(|forced| forced.weight);
-        let offer = Offer { usable: granted > 0.0, limit, forced };
+        let offer = Offer { usable: granted > 0.0, limit, forced: forced.filter(|_| !self.settings.is_gateway()) };
         let before = self.decision;
-        self.decision = self.controller.step(now_ms, &sample, &offer);
+        // Between two steps only what cannot wait: a Central is gone, or somebody asks for a weight.
+        if is_step || forced != self.forced || (granted <= 0.0 && before.weight > 0.0) {
+            self.decision = self.controller.step(now_ms, &sample, &offer);
+            self.forced = forced;
+        }
         if before.state != self.decision.state {
             self.since_ms = clock::unix_ms();
         }
@@ -215,7 +235,7 @@ impl Here {
                 link.ask.notify_one();
             }
         }
-        enrolment.set_bulletin(&self.bulletin(&sample, limit, granted, way, sheds, readings.trouble).encode());
+        enrolment.set_bulletin(&self.bulletin(&sample, limit, granted, way, sheds).encode());
     }
 
     /// A link to each Central that there is, and to none that there is not.
@@ -242,7 +262,8 @@ impl Here {
         }
     }
 
-    fn sample(&self, readings: &Readings) -> Sample {
+    fn measured(&self) -> Sample {
+        let readings = &self.readings;
         let lag_us = self.beats.iter().map(|beat| beat.lag_us.swap(0, Ordering::Relaxed)).max().unwrap_or(0);
         let waited = (lag_us as f64 / 1_000.0).max(readings.run_delay_ms.unwrap_or(0.0));
         Sample {
@@ -252,8 +273,13 @@ impl Here {
             run_delay_ms: readings.run_delay_ms,
             queue_wait_ms: Some(waited),
             idle: readings.idle,
-            returning: self.rates.moved * self.rates.cost_ns / 1e9 / readings.cores.max(0.01),
+            returning: self.rates.moved * self.rates.cost_ns / 1e9 / readings.cpus.unwrap_or(1.0).max(0.01),
         }
+    }
+
+    fn served(&self) -> u64 {
+        let at_centrals = || self.links.values().map(|link| link.known.borrow().served).sum();
+        if self.settings.is_gateway() { self.mesh.hosts.served() } else { at_centrals() }
     }
 
     /// Whether it may be needed soon: then tokens are asked for already.
@@ -269,6 +295,11 @@ impl Here {
         .any(|(is, most)| is.is_some_and(|is| is >= most / 2.0))
     }
 
+    /// Cores that need not work here, if `stays` of the cost of what leaves does.
+    fn saved(&self, stays: f64) -> f64 {
+        self.rates.moved * self.rates.cost_ns * (1.0 - stays) / 1e9
+    }
+
     /// How the app's calls leave, as things are.
     fn way(&self, targets: &[Target], links: &[(Rc<Link>, f64)]) -> &'static str {
         let all_take = || links.iter().all(|(link, rate)| *rate <= 0.0 || link.known.borrow().takes_redirect);
@@ -281,15 +312,8 @@ impl Here {
         }
     }
 
-    fn bulletin(
-        &self,
-        sample: &Sample,
-        limit: f64,
-        granted: f64,
-        way: &'static str,
-        sheds: bool,
-        mut trouble: Vec<String>,
-    ) -> Bulletin {
+    fn bulletin(&self, sample: &Sample, limit: f64, granted: f64, way: &'static str, sheds: bool) -> Bulletin {
+        let mut trouble = self.readings.trouble.clone();
         if let (Way::Best | Way::Redirect, Some(why)) = (self.settings.table.outbound, &self.kernel.why_not) {
             trouble.push(format!("no redirect: {why}"));
         }
@@ -322,23 +346,31 @@ impl Here {
                 idle: sample.idle,
                 returning: sample.returning,
             },
-            moved_rps: self.rates.moved,
-            saved_cores: self.rates.moved * self.rates.cost_ns * (1.0 - stays) / 1e9,
+            moved_rps: if self.settings.is_gateway() { 0.0 } else { self.rates.moved },
+            saved_cores: if self.settings.is_gateway() { 0.0 } else { self.saved(stays) },
             granted_rps: granted,
             centrals: centrals.collect(),
             reversals: self.decision.reversals,
             shedding: sheds,
             trouble,
-            gateway: None,
+            gateway: self.settings.table.gateway.as_ref().map(|gateway| bulletin::Gateway {
+                hosts: self.mesh.hosts.list().len(),
+                capacity: gateway.capacity,
+                granted_rps: self.mesh.hosts.with_ledger(|ledger| ledger.granted()).unwrap_or(0.0),
+                served_rps: self.rates.moved,
+                served: self.mesh.hosts.served(),
+                pressed: self.decision.starving,
+                strangers: self.mesh.strangers(),
+            }),
         }
     }
 }
 
 impl Rates {
-    fn measure(&mut self, beats: &[Arc<Beat>], links: &BTreeMap<SocketAddr, Rc<Link>>, cpu_ns: u64) {
+    /// `served`: requests that Centrals have served for this host, or this Central for others.
+    fn measure(&mut self, beats: &[Arc<Beat>], served: u64, cpu_ns: u64) {
         let now = clock::monotonic_ns();
         let requests: u64 = beats.iter().map(|beat| beat.requests.load(Ordering::Relaxed)).sum();
-        let served: u64 = links.values().map(|link| link.known.borrow().served).sum();
         let seconds = now.saturating_sub(self.at_ns) as f64 / 1e9;
         if self.at_ns > 0 && seconds > 0.0 {
             let done = requests.saturating_sub(self.requests);

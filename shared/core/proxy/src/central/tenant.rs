@@ -51,8 +51,7 @@ impl Side {
     }
 
     fn join(&self, endpoints: Option<&Endpoints>, telemetry: Option<&Telemetry>) {
-        let tables =
-            Tables { endpoints: endpoints.cloned(), telemetry: telemetry.cloned(), ..self.tables.clone() };
+        let tables = Tables { endpoints: endpoints.cloned(), telemetry: telemetry.cloned(), ..self.tables.clone() };
         match Policy::compile(&tables, &self.live) {
             Ok(policy) => {
                 *self.policy.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);

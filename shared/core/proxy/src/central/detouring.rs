@@ -1,0 +1,134 @@
+//! Reaching an instance by way of a Central: whether this request goes that way, and the connection.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+
+use pannier_central::order;
+use pannier_decide::cluster::{Detour, Endpoint};
+use pannier_table::clock;
+use rustc_hash::FxHashMap;
+
+use crate::central::away::Class;
+use crate::central::contact::introduce;
+use crate::central::preface::{Preface, Role};
+use crate::central::settings::Settings;
+use crate::dial::{self, DialError};
+use crate::stream::Stream;
+use crate::timers::{Timer, after};
+use crate::worker::Worker;
+
+/// A Central to which no connection could be made is left alone for so long.
+const LEFT_ALONE_MS: u64 = 2_000;
+
+/// Centrals that could not be reached a moment ago.
+#[derive(Default)]
+pub struct Unreachable(RefCell<FxHashMap<SocketAddr, u64>>);
+
+impl Unreachable {
+    fn has(&self, address: &SocketAddr) -> bool {
+        self.0.borrow().get(address).is_some_and(|until_ms| clock::recent_ms() < *until_ms)
+    }
+
+    fn note(&self, address: SocketAddr) {
+        let now = clock::recent_ms();
+        let mut all = self.0.borrow_mut();
+        all.retain(|_, until_ms| now < *until_ms);
+        all.insert(address, now + LEFT_ALONE_MS);
+    }
+}
+
+/// The way by a Central that a request takes, which has drawn `draw`; none: it goes straight. A way that was tried is not tried
+/// again.
+pub fn choose<'p>(
+    worker: &Worker,
+    endpoint: &'p Endpoint,
+    class: Class,
+    draw: f64,
+    tried: &[u64],
+) -> Option<&'p Detour> {
+    if endpoint.detours.is_empty() || worker.mesh.settings().is_none_or(|settings| settings.is_gateway()) {
+        return None;
+    }
+    let whole: f64 = endpoint.detours.iter().map(|detour| detour.share).sum();
+    let leaves = order::share(whole, class.criticality, class.repeatable);
+    if draw >= leaves {
+        return None;
+    }
+    // What is below the share is uniform again.
+    let mut left = draw / leaves * whole;
+    let chosen = endpoint.detours.iter().find(|detour| {
+        left -= detour.share;
+        left < 0.0
+    });
+    let chosen = chosen.or(endpoint.detours.last())?;
+    (!tried.contains(&chosen.key) && !worker.unreachable.has(&chosen.address)).then_some(chosen)
+}
+
+/// A connection to a Central, for calls of an instance.
+///
+/// # Errors
+/// When it cannot be had; then the Central is left alone for a while.
+pub async fn connect(
+    worker: &Worker,
+    timer: &Timer,
+    detour: &Detour,
+    service: &str,
+    instance: &str,
+    timeout_ms: u64,
+) -> Result<Stream, DialError> {
+    let settings = worker.mesh.settings().ok_or(DialError::Failed)?;
+    let preface = Preface {
+        role: Role::Inbound,
+        service: service.to_string(),
+        instance: instance.to_string(),
+        revision: 0,
+        hops: 0,
+        draw: 0.0,
+    };
+    let name = settings.table.service.clone();
+    let connected = reach(worker, timer, &settings, detour.address, &name, &preface, timeout_ms).await;
+    if connected.is_err() {
+        worker.unreachable.note(detour.address);
+    }
+    connected
+}
+
+/// A connection from a Central to the app of an instance, through the pass-through port of its proxy.
+///
+/// # Errors
+/// When it cannot be had.
+pub async fn pass_through(
+    worker: &Worker,
+    timer: &Timer,
+    address: SocketAddr,
+    service: &str,
+    instance: &str,
+    timeout_ms: u64,
+) -> Result<Stream, DialError> {
+    let settings = worker.mesh.settings().ok_or(DialError::Failed)?;
+    let preface = Preface {
+        role: Role::PassThrough,
+        service: service.to_string(),
+        instance: instance.to_string(),
+        revision: 0,
+        hops: 1,
+        draw: 0.0,
+    };
+    reach(worker, timer, &settings, address, service, &preface, timeout_ms).await
+}
+
+async fn reach(
+    worker: &Worker,
+    timer: &Timer,
+    settings: &Settings,
+    address: SocketAddr,
+    name: &str,
+    preface: &Preface,
+    timeout_ms: u64,
+) -> Result<Stream, DialError> {
+    let all = async {
+        let stream = dial::tcp(worker, &address).await.map_err(|_| DialError::Failed)?;
+        introduce(settings, stream, address, name, preface).await.map_err(|_| DialError::Failed)
+    };
+    dial::counted(worker, timer.until(after(timeout_ms), all).await)
+}
