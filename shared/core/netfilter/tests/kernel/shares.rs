@@ -87,6 +87,7 @@ fn connections_that_are_there_stay() {
     let Some((network, mut redirect)) = shop(3) else { return };
     let mut oldest = connect(&network);
     set(&network, &mut redirect, &[(CENTRAL, 10_000)]);
+    assert_eq!(oldest.again().unwrap(), 'l', "the first packet of it that the kernel tracks");
     let mut to_central = connect(&network);
     set(&network, &mut redirect, &[(SECOND, 10_000)]);
     let mut to_second = connect(&network);
