@@ -145,7 +145,7 @@ fn refused(certificate: &Path, authority: &Path, error: &Error) -> String {
         Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             format!("{file}: it has expired; renew it")
         }
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             format!("{file}: it is not of the authority in {}; have it signed by that one", authority.display())
         }
         Error::InvalidCertificate(

@@ -5,13 +5,14 @@ use std::fs;
 use std::future::poll_fn;
 use std::io;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pannier_reactor::Seat;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
 };
 use rustix::net::sockopt;
 
@@ -66,7 +67,12 @@ impl Drop for Folder {
 }
 
 fn authority() -> Authority {
+    authority_called("ours")
+}
+
+fn authority_called(name: &str) -> Authority {
     let mut params = CertificateParams::new([]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
@@ -89,6 +95,7 @@ impl Wanted {
 fn issue(authority: &Authority, wanted: &Wanted) -> (String, String) {
     let names: Vec<_> = wanted.names.iter().map(ToString::to_string).collect();
     let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name.push(DnType::CommonName, "an instance");
     params.not_after = date_time_ymd(wanted.until, 1, 1);
     params.extended_key_usages.clone_from(&wanted.uses);
     let key = KeyPair::generate().unwrap();
@@ -111,28 +118,38 @@ fn ends() -> (Arc<Tls>, Arc<Tls>) {
     (end(&all, &Wanted::named(&["home"]), &all), end(&all, &Wanted::named(&["central"]), &all))
 }
 
-/// A plain connection; `buffers`: what the kernel may hold of it, bytes, or as much as it likes.
-fn plain(buffers: Option<usize>) -> (Stream, Stream) {
+/// A plain connection.
+fn plain() -> (Stream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let dialled = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (accepted, _) = listener.accept().unwrap();
-    (watched(dialled, buffers), watched(accepted, buffers))
+    (watched(dialled), watched(accepted))
 }
 
-fn watched(socket: TcpStream, buffers: Option<usize>) -> Stream {
+fn watched(socket: TcpStream) -> Stream {
     socket.set_nonblocking(true).unwrap();
     socket.set_nodelay(true).unwrap();
-    if let Some(bytes) = buffers {
-        sockopt::set_socket_send_buffer_size(&socket, bytes).unwrap();
-        sockopt::set_socket_recv_buffer_size(&socket, bytes).unwrap();
-    }
     Stream::tcp(socket.into(), true).unwrap()
 }
 
+/// A plain connection of which the kernel holds as little as it can. TCP would take half a minute for a mebibyte then.
+fn tight() -> (Stream, Stream) {
+    let (one, other) = UnixStream::pair().unwrap();
+    let [one, other] = [one, other].map(|socket| {
+        socket.set_nonblocking(true).unwrap();
+        sockopt::set_socket_send_buffer_size(&socket, 1).unwrap();
+        Stream::unix(socket.into()).unwrap()
+    });
+    (one, other)
+}
+
 /// An encrypted connection from `home` to `central`.
-async fn encrypted(buffers: Option<usize>) -> (Stream, Stream) {
+async fn encrypted() -> (Stream, Stream) {
+    encrypted_on(plain()).await
+}
+
+async fn encrypted_on((dialled, accepted): (Stream, Stream)) -> (Stream, Stream) {
     let (home, central) = ends();
-    let (dialled, accepted) = plain(buffers);
     let (dialled, accepted) = tokio::join!(dialled.dial_tls(&home, "central"), accepted.accept_tls(&central, &[]));
     (dialled.unwrap(), accepted.unwrap())
 }

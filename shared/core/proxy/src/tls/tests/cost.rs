@@ -40,7 +40,7 @@ async fn pairs(one: &Stream, other: &Stream) -> f64 {
 #[ignore = "a measurement"]
 fn cost_of_a_request() {
     on_a_reactor(|| async {
-        let (plain, secret) = (plain(None), encrypted(None).await);
+        let (plain, secret) = (plain(), encrypted().await);
         for _ in 0..3 {
             let (without, with) = (pairs(&plain.0, &plain.1).await, pairs(&secret.0, &secret.1).await);
             eprintln!("128 bytes there and back, both ends: plain {without:.2} µs, encrypted {with:.2} µs of CPU");
@@ -54,7 +54,7 @@ fn cost_of_many_bytes() {
     on_a_reactor(|| async {
         const MIB: usize = 512;
         let bytes = sample(1 << 20);
-        for (what, (one, other)) in [("plain", plain(None)), ("encrypted", encrypted(None).await)] {
+        for (what, (one, other)) in [("plain", plain()), ("encrypted", encrypted().await)] {
             let (began, cpu) = (Instant::now(), cpu_us());
             let send = async {
                 for _ in 0..MIB {
@@ -85,7 +85,7 @@ fn cost_of_a_connection() {
         for is_warm in [false, true] {
             let (before, cpu) = (resident_kib(), cpu_us());
             for _ in 0..if is_warm { CONNECTIONS } else { 20 } {
-                let (one, other) = plain(None);
+                let (one, other) = plain();
                 let (one, other) = tokio::join!(one.dial_tls(&home, "central"), other.accept_tls(&central, &[]));
                 let (one, other) = (one.unwrap(), other.unwrap());
                 write(&one, &[0; 1000]).await.unwrap();

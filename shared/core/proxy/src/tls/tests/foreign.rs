@@ -58,7 +58,7 @@ fn openssl_accepts_us() {
             }
         };
         for _ in 0..2 {
-            let stream = watched(TcpStream::connect(&address).unwrap(), None);
+            let stream = watched(TcpStream::connect(&address).unwrap());
             let stream = stream.dial_tls(&tls, "central").await.unwrap();
             for size in [1, 100, 5000] {
                 let line: Vec<_> = sample(size).into_iter().map(|byte| b'a' + byte % 26).collect();
@@ -70,7 +70,7 @@ fn openssl_accepts_us() {
             stream.shutdown().unwrap();
             assert_eq!(read(&stream, 1).await.unwrap(), b"", "it ends as it should");
         }
-        let wrong = watched(TcpStream::connect(&address).unwrap(), None);
+        let wrong = watched(TcpStream::connect(&address).unwrap());
         assert!(wrong.dial_tls(&tls, "home").await.is_err());
     });
 }
@@ -87,7 +87,7 @@ fn openssl_dials_us() {
              -verify_hostname home -verify_return_error"
         );
         let mut peer = start(program, &folder, &arguments);
-        let accepted = watched(listener.accept().unwrap().0, None);
+        let accepted = watched(listener.accept().unwrap().0);
         let stream = accepted.accept_tls(&tls, &[]).await.unwrap();
         assert!(stream.peer_is("central"));
         let mut input = peer.0.stdin.take().unwrap();
@@ -124,12 +124,12 @@ fn openssl_is_refused_without_a_certificate_or_with_an_old_version() {
         let (folder, tls) = files();
         for (arguments, expected) in [
             ("-CAfile authority.pem", "no certificates"),
-            ("-tls1_2 -cert central.pem -key central.key -CAfile authority.pem", "rotocol"),
+            ("-tls1_2 -cert central.pem -key central.key -CAfile authority.pem", "SupportedVersionsExtensionRequired"),
         ] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
             let _peer = start(program, &folder, &format!("s_client -connect {address} {arguments}"));
-            let accepted = watched(listener.accept().unwrap().0, None);
+            let accepted = watched(listener.accept().unwrap().0);
             let error = accepted.accept_tls(&tls, &[]).await.err().expect("it was accepted").to_string();
             assert!(error.contains(expected), "{error}");
         }

@@ -5,20 +5,20 @@ use super::*;
 #[test]
 fn both_ends_know_each_other_by_name() {
     on_a_reactor(|| async {
-        let (home, central) = encrypted(None).await;
+        let (home, central) = encrypted().await;
         for (stream, name, others) in [(&home, "central", ["home", "x"]), (&central, "home", ["central", ""])] {
             assert!(stream.is_encrypted() && !stream.can_splice());
             assert!(stream.peer_is(name));
             assert!(others.iter().all(|other| !stream.peer_is(other)));
         }
-        let (one, other) = plain(None);
+        let (one, other) = plain();
         assert!(!one.is_encrypted() && one.can_splice() && !other.peer_is("home"));
     });
 }
 
 #[test]
 fn a_peer_that_is_not_ours_is_refused_and_told_why() {
-    let (ours, theirs) = (authority(), authority());
+    let (ours, theirs, namesake) = (authority(), authority_called("theirs"), authority());
     let named = Wanted::named;
     let expired = || Wanted { until: 2001, ..named(&["central", "home"]) };
     let only = |purpose| Wanted { uses: vec![purpose], ..named(&["central", "home"]) };
@@ -38,17 +38,18 @@ fn a_peer_that_is_not_ours_is_refused_and_told_why() {
     // Who dials, who accepts; what the one and the other is told.
     let cases = [
         (home(), end(&theirs, &named(&["central"]), &ours), "UnknownIssuer", "UnknownCA"),
+        (home(), end(&namesake, &named(&["central"]), &ours), "BadSignature", "DecryptError"),
         (home(), end(&ours, &named(&["elsewhere"]), &ours), "not valid for name", "BadCertificate"),
         (home(), end(&ours, &expired(), &ours), "expired", "CertificateExpired"),
-        (home(), end(&ours, &only(ClientAuth), &ours), "purpose", "BadCertificate"),
+        (home(), end(&ours, &only(ClientAuth), &ours), "extended key usage", "UnsupportedCertificate"),
         (end(&theirs, &named(&["home"]), &ours), central(), "UnknownCA", "UnknownIssuer"),
         (end(&ours, &expired(), &ours), central(), "CertificateExpired", "expired"),
-        (end(&ours, &only(ServerAuth), &ours), central(), "BadCertificate", "purpose"),
+        (end(&ours, &only(ServerAuth), &ours), central(), "UnsupportedCertificate", "extended key usage"),
         (anonymous(&home()), central(), "CertificateRequired", "no certificates"),
     ];
     for (number, (home, central, one_hears, other_hears)) in cases.into_iter().enumerate() {
         on_a_reactor(move || async move {
-            let (dialled, accepted) = plain(None);
+            let (dialled, accepted) = plain();
             let dial = async {
                 let stream = dialled.dial_tls(&home, "central").await?;
                 read(&stream, 1).await.map(|_| ())
@@ -68,7 +69,7 @@ fn what_was_read_before_belongs_to_the_handshake() {
     on_a_reactor(|| async {
         let (home, central) = ends();
         for bytes in [1, 5, 6, 100, 10_000] {
-            let (dialled, accepted) = plain(None);
+            let (dialled, accepted) = plain();
             let dial = async {
                 let stream = dialled.dial_tls(&home, "central").await?;
                 write(&stream, b"hello").await.map(|()| stream)
@@ -91,7 +92,7 @@ fn no_name_no_connection() {
     on_a_reactor(|| async {
         let (home, _) = ends();
         for name in ["", "not a name", "a..b"] {
-            let (dialled, _accepted) = plain(None);
+            let (dialled, _accepted) = plain();
             let error = dialled.dial_tls(&home, name).await.err().expect("it was dialled");
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         }
@@ -101,12 +102,12 @@ fn no_name_no_connection() {
 #[test]
 fn files_are_read_or_refused_with_what_to_do() {
     let folder = Folder::new();
-    let (ours, theirs) = (authority(), authority());
+    let (ours, theirs, namesake) = (authority(), authority_called("theirs"), authority());
     let (certificate, key) = issue(&ours, &Wanted::named(&["home"]));
     let (_, another) = issue(&ours, &Wanted::named(&["home"]));
     let expired = issue(&ours, &Wanted { until: 2001, ..Wanted::named(&["home"]) });
     let server = issue(&ours, &Wanted { uses: vec![ExtendedKeyUsagePurpose::ServerAuth], ..Wanted::named(&["home"]) });
-    let (root, foreign) = (ours.pem(), theirs.pem());
+    let (root, foreign, other_key) = (ours.pem(), theirs.pem(), namesake.pem());
     let none = String::new();
     let torn = certificate[..certificate.len() / 2].to_string();
     let both = format!("{foreign}{root}");
@@ -120,6 +121,7 @@ fn files_are_read_or_refused_with_what_to_do() {
         ([&certificate, &another, &root], Some(("key.pem", "key of another certificate"))),
         ([&certificate, &key, &none], Some(("authority.pem", "put a certificate there"))),
         ([&certificate, &key, &foreign], Some(("certificate.pem", "not of the authority"))),
+        ([&certificate, &key, &other_key], Some(("certificate.pem", "not of the authority"))),
         ([&expired.0, &expired.1, &root], Some(("certificate.pem", "renew it"))),
         ([&server.0, &server.1, &root], Some(("certificate.pem", "for servers and for clients"))),
     ];

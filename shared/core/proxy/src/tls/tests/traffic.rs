@@ -7,9 +7,9 @@ use super::*;
 #[test]
 fn all_that_is_sent_arrives_both_ways_at_once() {
     on_a_reactor(|| async {
-        for buffers in [Some(1), None] {
+        for make in [plain, tight] {
             for bytes in [0, 1, (16 << 10) - 1, 16 << 10, (16 << 10) + 1, 1 << 20] {
-                let (home, central) = encrypted(buffers).await;
+                let (home, central) = encrypted_on(make()).await;
                 let (there, back) = (sample(bytes), sample(bytes + 1));
                 let done = tokio::join!(
                     write(&home, &there),
@@ -30,7 +30,7 @@ fn all_that_is_sent_arrives_both_ways_at_once() {
 fn an_end_is_one_only_if_the_peer_says_so() {
     on_a_reactor(|| async {
         for says_so in [true, false] {
-            let (home, central) = encrypted(None).await;
+            let (home, central) = encrypted().await;
             write(&home, b"the beginning").await.unwrap();
             if says_so {
                 home.shutdown().unwrap();
@@ -53,7 +53,7 @@ fn an_end_is_one_only_if_the_peer_says_so() {
 #[test]
 fn who_has_ended_still_listens() {
     on_a_reactor(|| async {
-        let (home, central) = encrypted(Some(1)).await;
+        let (home, central) = encrypted_on(tight()).await;
         home.shutdown().unwrap();
         assert!(write(&home, b"more").await.is_err());
         assert_eq!(read(&central, 1).await.unwrap(), b"");
@@ -70,7 +70,7 @@ fn who_has_ended_still_listens() {
 fn what_was_taken_is_sent_by_whoever_reads_or_waits() {
     on_a_reactor(|| async {
         for waits in 0..4 {
-            let (home, central) = encrypted(Some(1)).await;
+            let (home, central) = encrypted_on(tight()).await;
             let bytes = sample(1 << 20);
             let mut taken = 0;
             // Until there is no room: a part of the last record is kept.
@@ -116,7 +116,7 @@ fn what_was_taken_is_sent_by_whoever_reads_or_waits() {
 #[test]
 fn what_is_decrypted_already_is_readable() {
     on_a_reactor(|| async {
-        let (home, central) = encrypted(None).await;
+        let (home, central) = encrypted().await;
         let bytes = sample(16 << 10);
         write(&home, &bytes).await.unwrap();
         let mut all = Vec::new();
@@ -136,7 +136,7 @@ fn what_is_decrypted_already_is_readable() {
 #[test]
 fn an_idle_connection_is_quiet_until_something_comes() {
     on_a_reactor(|| async {
-        let (home, central) = encrypted(None).await;
+        let (home, central) = encrypted().await;
         assert!(home.is_quiet() && central.is_quiet());
         write(&home, b"x").await.unwrap();
         poll_fn(|context| central.poll_readable(context)).await;
@@ -157,7 +157,7 @@ fn an_idle_connection_is_quiet_until_something_comes() {
 #[test]
 fn a_reset_is_an_error() {
     on_a_reactor(|| async {
-        let (home, central) = encrypted(None).await;
+        let (home, central) = encrypted().await;
         write(&home, b"half").await.unwrap();
         home.end_by_reset();
         drop(home);
