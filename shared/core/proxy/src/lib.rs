@@ -20,6 +20,7 @@
 //! | `exchange` | one attempt at an upstream: request there, answer back |
 //! | `pump`, `splice` | bodies and tunnels; large bodies without a copy |
 //! | `pool`, `dial`, `upstream`, `reserve` | connections to upstreams, and descriptors held back for them |
+//! | `stream`, `tls` | a connection; an encrypted one |
 //! | `answer` | what the proxy says itself |
 //! | `account` | counters and records of a finished request |
 //! | `central` | the Central Mesh: leaving this host, and taking on others |

@@ -105,7 +105,14 @@ async fn write_both(flow: &Flow<'_>, writer: &Stream, mut first: &[u8], mut seco
             Err(_) => return Err(PumpError::WriteTimeout),
         }
     }
-    Ok(())
+    if !writer.is_encrypted() {
+        return Ok(());
+    }
+    let flushed = poll_fn(|context| writer.poll_flush(context));
+    match flow.timer.until(after(flow.idle_ms).min(flow.until_ms), flushed).await {
+        Ok(done) => done.map_err(|_| PumpError::WriteClosed),
+        Err(_) => Err(PumpError::WriteTimeout),
+    }
 }
 
 /// Relays a body. `input` holds what was read of it already, `out` what is to be written before it (a head). What is
@@ -155,7 +162,8 @@ pub async fn body(
         if relay.is_done() {
             return Ok(());
         }
-        if let Some(pipes) = flow.pipes.filter(|_| input.is_empty() && splice::is_worth_it(relay))
+        let can_splice = input.is_empty() && reader.can_splice() && writer.can_splice();
+        if let Some(pipes) = flow.pipes.filter(|_| can_splice && splice::is_worth_it(relay))
             && splice::body(pipes, flow, reader, writer, relay).await?
         {
             return Ok(());
@@ -219,9 +227,11 @@ async fn one_way(
             moved_ms.set(clock::monotonic_ms());
             rest = rest.get(written..).unwrap_or(&[]);
         }
+        poll_fn(|context| writer.poll_flush(context)).await?;
         buffer.clear();
         if poll_fn(|context| reader.poll_read(context, &mut buffer)).await? == 0 {
-            return writer.shutdown();
+            writer.shutdown()?;
+            return poll_fn(|context| writer.poll_flush(context)).await;
         }
     }
 }

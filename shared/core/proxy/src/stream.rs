@@ -1,5 +1,6 @@
-//! A connection, TCP or Unix: bytes in, bytes out, and whether there is anything to wait for.
+//! A connection, TCP or Unix, encrypted or not: bytes in, bytes out, and whether there is anything to wait for.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
@@ -12,6 +13,8 @@ use rustix::io::Errno;
 use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
 use rustix::pipe::{SpliceFlags, splice};
 
+use crate::tls::{Session, Tls, Wire};
+
 const PEEK: RecvFlags = RecvFlags::PEEK.union(RecvFlags::DONTWAIT);
 
 /// A connection.
@@ -20,6 +23,7 @@ pub struct Stream {
     source: Source,
     socket: OwnedFd,
     is_tcp: bool,
+    tls: Option<Box<RefCell<Session>>>,
 }
 
 impl Stream {
@@ -28,7 +32,7 @@ impl Stream {
     /// # Errors
     /// When it cannot be watched.
     pub fn tcp(socket: OwnedFd, connected: bool) -> io::Result<Stream> {
-        Ok(Stream { source: Source::new(&socket, Interest::Both, connected)?, socket, is_tcp: true })
+        Ok(Stream { source: Source::new(&socket, Interest::Both, connected)?, socket, is_tcp: true, tls: None })
     }
 
     /// A connected Unix stream socket.
@@ -36,7 +40,7 @@ impl Stream {
     /// # Errors
     /// When it cannot be watched.
     pub fn unix(socket: OwnedFd) -> io::Result<Stream> {
-        Ok(Stream { source: Source::new(&socket, Interest::Read, true)?, socket, is_tcp: false })
+        Ok(Stream { source: Source::new(&socket, Interest::Read, true)?, socket, is_tcp: false, tls: None })
     }
 
     /// Returns when the connection is made.
@@ -48,13 +52,66 @@ impl Stream {
         sockopt::socket_error(&self.socket)?.map_err(Into::into)
     }
 
+    /// Encrypts a fresh connection, whose peer must have a certificate of our authority with the DNS name `name`. That the peer
+    /// accepts us in turn is known when it says something: the first read fails if it does not.
+    ///
+    /// # Errors
+    /// Why there is no such connection: `InvalidData` if the peer is another or speaks no TLS 1.3, `UnexpectedEof` if it
+    /// ended, `InvalidInput` if that is no name. It takes as long as the peer does: put a deadline around it.
+    pub async fn dial_tls(self, tls: &Tls, name: &str) -> io::Result<Stream> {
+        let session = Session::client(tls, name)?;
+        self.encrypted(session).await
+    }
+
+    /// Encrypts a connection that was accepted, and from which `first` was read already. The peer must have a certificate of
+    /// our authority: who it is, [`Self::peer_is`] tells.
+    ///
+    /// # Errors
+    /// As for [`Self::dial_tls`]; put a deadline around it.
+    pub async fn accept_tls(self, tls: &Tls, first: &[u8]) -> io::Result<Stream> {
+        let session = Session::server(tls, first)?;
+        self.encrypted(session).await
+    }
+
+    async fn encrypted(mut self, session: Session) -> io::Result<Stream> {
+        let session = Box::new(RefCell::new(session));
+        poll_fn(|context| session.borrow_mut().poll_handshake(self.wire(), context)).await?;
+        self.tls = Some(session);
+        Ok(self)
+    }
+
+    fn wire(&self) -> Wire<'_> {
+        Wire { source: &self.source, socket: &self.socket }
+    }
+
+    /// Whether the peer has shown a certificate of our authority with that DNS name.
+    pub fn peer_is(&self, name: &str) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.borrow().peer_is(name))
+    }
+
+    /// Whether what passes is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Whether its bytes can go through a pipe: not if this process has to encrypt them.
+    pub fn can_splice(&self) -> bool {
+        self.tls.is_none()
+    }
+
     /// Ready when there may be something to read, or the end.
     pub fn poll_readable(&self, context: &Context<'_>) -> Poll<()> {
+        if let Some(tls) = &self.tls {
+            return tls.borrow_mut().poll_readable(self.wire(), context);
+        }
         self.source.poll_readable(context)
     }
 
     /// Reads into the room that `input` has; 0 = the end.
     pub fn poll_read(&self, context: &Context<'_>, input: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &self.tls {
+            return tls.borrow_mut().poll_read(self.wire(), context, input);
+        }
         loop {
             ready!(self.source.poll_readable(context));
             let room = input.capacity() - input.len();
@@ -72,8 +129,11 @@ impl Stream {
         }
     }
 
-    /// Writes what there is room for of `first` and then `second`.
+    /// Writes what there is room for of `first` and then `second`. Who has written everything calls [`Self::poll_flush`].
     pub fn poll_write(&self, context: &Context<'_>, first: &[u8], second: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(tls) = &self.tls {
+            return tls.borrow_mut().poll_write(self.wire(), context, first, second);
+        }
         loop {
             ready!(self.source.poll_writable(context));
             let sent = match (first.is_empty(), second.is_empty()) {
@@ -94,7 +154,16 @@ impl Stream {
         }
     }
 
-    /// Moves what there is, at most `most` bytes, into an empty pipe; 0 = the end.
+    /// Ready when all that was written is with the kernel: a record of an encrypted connection is sent whole or not at all, so
+    /// more of it may have been taken than there was room for.
+    pub fn poll_flush(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        match &self.tls {
+            Some(tls) => tls.borrow_mut().poll_flush(self.wire(), context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Moves what there is, at most `most` bytes, into an empty pipe; 0 = the end. Only if it [`Self::can_splice`].
     pub fn poll_splice_out(&self, context: &Context<'_>, pipe: &OwnedFd, most: usize) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.source.poll_readable(context));
@@ -107,7 +176,7 @@ impl Stream {
         }
     }
 
-    /// Moves what there is room for of the `held` bytes in a pipe.
+    /// Moves what there is room for of the `held` bytes in a pipe. Only if it [`Self::can_splice`].
     pub fn poll_splice_in(&self, context: &Context<'_>, pipe: &OwnedFd, held: usize) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.source.poll_writable(context));
@@ -125,6 +194,9 @@ impl Stream {
 
     /// Ends our side.
     pub fn shutdown(&self) -> io::Result<()> {
+        if let Some(tls) = &self.tls {
+            return tls.borrow_mut().shutdown(self.wire());
+        }
         Ok(net::shutdown(&self.socket, Shutdown::Write)?)
     }
 
@@ -156,6 +228,9 @@ impl Stream {
 
     /// Returns when the peer has closed the connection. What it has sent stays where it is; behind that its end is not seen.
     pub async fn closed(&self) {
+        if let Some(tls) = &self.tls {
+            return poll_fn(|context| tls.borrow_mut().poll_closed(self.wire(), context)).await;
+        }
         loop {
             poll_fn(|context| self.source.poll_readable(context)).await;
             match net::recv(&self.socket, &mut [0], PEEK) {
@@ -171,6 +246,9 @@ impl Stream {
     /// Whether an idle connection is still good: nothing has arrived on it, not even its end. Costs no system call while
     /// the reactor has seen nothing.
     pub fn is_quiet(&self) -> bool {
+        if let Some(tls) = &self.tls {
+            return tls.borrow_mut().is_quiet(self.wire());
+        }
         if !self.source.is_readable() {
             return true;
         }
@@ -179,5 +257,11 @@ impl Stream {
             self.source.drained();
         }
         is_quiet
+    }
+
+    /// Writes past the session, as a forger would.
+    #[cfg(test)]
+    pub fn write_unencrypted(&self, bytes: &[u8]) -> bool {
+        net::send(&self.socket, bytes, SendFlags::NOSIGNAL).is_ok()
     }
 }
