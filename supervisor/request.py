@@ -110,7 +110,8 @@ def request_for(asked: Asked, environment: Mapping[str, str]) -> Request:
     command = asked.command or tuple(app.command)
     folder = _folder(project, app)
     address = _app_address(asked.app_port, app, folder)
-    if not command and address is None:
+    central = resolved.profile.central
+    if not command and address is None and (central is None or central.gateway is None):
         raise UsageError("nothing to run", hint="pannier run --app-port 8080 -- python app.py")
     return Request(
         arguments=Arguments(

@@ -259,6 +259,7 @@ class Steering:
             wished = wish(old)
             new = await self._next(old, wished.arguments, wished.said)
             _refuse_handover(old, new)
+            _refuse_gateway(old, new)
             made = change(old, new, await self._takers(old, new))
             lines = [*made.lines, *wished.notes]
             confirm = self._confirmation(new, request.confirm_s, unless)
@@ -268,6 +269,7 @@ class Steering:
             wished = wish(old)
             new = await self._next(old, wished.arguments, wished.said)
             _refuse_handover(old, new)
+            _refuse_gateway(old, new)
             takers = await self._takers(old, new)
             made = change(old, new, takers)
             if made.start or made.proxy or set(made.configure) - takers:
@@ -438,3 +440,18 @@ def _refuse_handover(old: Plan, new: Plan) -> None:
                     f"table {kind} cannot go from {going[kind]} to {name} in one step",
                     hint=f"pannier sidecar rm {going[kind]}, then this again",
                 )
+
+
+def _refuse_gateway(old: Plan, new: Plan) -> None:
+    """Hosts lean on a Central, and a port is bound once: who is one is it from start to end."""
+
+    def gateway(plan: Plan) -> str | None:
+        found = (plan.settings.get("central") or {}).get("gateway")
+        return None if found is None else str(found["host"])
+
+    if gateway(old) != gateway(new):
+        raise UsageError(
+            "central.gateway cannot come, go or move while the service runs: whether it is a Central is read at the "
+            "start",
+            hint=f"pannier down --name {old.service}, then pannier run or pannier central again",
+        )

@@ -12,6 +12,7 @@ import errno
 import math
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -85,7 +86,7 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
     new = record is None
     try:
         async with trio.open_nursery() as nursery:
-            plan = handed_all(record.plan) if record else await _plan(request, keeper, directory)
+            plan = handed_all(record.plan, socket.gethostname()) if record else await _plan(request, keeper, directory)
             adoption.encode(Record(plan))  # refused now if it cannot be left for a successor
             service = Service(keeper, plan, segments, nursery)
             nursery.start_soon(_obey, signals, service, nursery)
@@ -120,6 +121,7 @@ async def _plan(request: Request, keeper: Keeper, directory: Path) -> Plan:
         environment=request.environment,
         pannierd=str(Path(sys.executable).parent / "pannierd"),
         cores=len(os.sched_getaffinity(0)),
+        hostname=socket.gethostname(),
     )
     ports, sockets = {}, {}
     for listener in listeners(request.profile, request.arguments, place.cores):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import trio
+from pannier.supervisor.central_table import Forced
 from pannier.supervisor.keeper import Exited, KeeperError, KeeperGone
 
 NOBODY = 1 << 22  # no PID of Linux is larger
@@ -89,12 +90,16 @@ class Keeper:
 
 
 class Segments:
-    """`published` and `withdrawn`, in their order. A base that denies and goes round robin is no valid table here."""
+    """`published` and `withdrawn`, in their order; `central` is what was published last as table `central`. A base that denies and goes round robin is no valid table here."""
 
     def __init__(self) -> None:
         self.descriptors: dict[str, int] = {}
         self.published: list[Mapping[str, Any]] = []
         self.withdrawn: list[str] = []
+        self.central: tuple[Mapping[str, Any] | None, Forced | None] = (None, None)
+
+    def publish_central(self, payload: Mapping[str, Any] | None, forced: Forced | None) -> None:
+        self.central = (payload, forced)
 
     def publish_base(self, payload: Mapping[str, Any], *, draining: bool = False) -> None:
         if payload["outbound"] == {"unknown": "deny"} and payload["balance"] == "round_robin":
