@@ -179,3 +179,48 @@ def states_of(bulletins: list[bytes]) -> list[CentralState]:
         except msgspec.MsgspecError:
             continue
     return found
+
+
+CENTRAL_STATE: Final = "central.state"
+"""Topic, retained: `CentralState` of the proxy in force. Without a Central Mesh it is empty."""
+
+
+class CentralForce(Struct, frozen=True):
+    """Verb `central.force` of the supervisor: the weight from now on, in points of 100; None leaves it to the
+    controller again."""
+
+    weight: Annotated[float, Meta(ge=0, le=100)] | None = None
+
+
+class CentralStatus(Struct, frozen=True):
+    """Verb `central.status` of the supervisor, and what `central status -o json` prints.
+
+    `configured`: the profile has `[central]`. `thresholds` are those of `enter`, by the names of `Inputs`, and `share`
+    that of `leave`. `identity`: certificates, plain (within `plain`) or loopback. `forced`: what was asked for by hand.
+    `states`: one a process of the proxy, of which there are two while one is replaced.
+    """
+
+    service: str
+    configured: bool
+    states: list[CentralState] = []
+    central: str = ""
+    addresses: list[str] = []
+    identity: str = ""
+    outbound: str = "off"
+    inbound: bool = False
+    instance: str = ""
+    passthrough: str | None = None
+    gateway: str | None = None
+    thresholds: dict[str, float] = {}
+    share: float = 0.0
+    forced: float | None = None
+
+    @property
+    def state(self) -> CentralState | None:
+        """That of the proxy in force: of two processes the one that came last."""
+        return newest(self.states)
+
+
+def newest(states: list[CentralState]) -> CentralState | None:
+    """Of several processes of the proxy the one whose state is the youngest; None if nobody says anything."""
+    return max(states, key=lambda state: state.since_ms, default=None)

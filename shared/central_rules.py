@@ -6,6 +6,7 @@ where they are written, before anything runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -47,7 +48,9 @@ def _flapping(central: CentralSettings) -> Iterator[Finding]:
     """The rules of `Config::check`, with their reasons."""
     enter, leave = central.enter, central.leave
     holds, within, calm, dwell = map(milliseconds, (enter.holds, enter.within, leave.calm, central.dwell))
-    ramp = round(100 / central.step_up * TICK_MS)
+    needed = math.ceil(100 / central.step_up) * TICK_MS + within
+    jitter = min(max(central.jitter, 0.0), MOST_JITTER)
+    faster = central.step_up * 1000 / TICK_MS
     rules: tuple[tuple[bool, tuple[str, ...], str, str], ...] = (
         (
             not 0 < leave.share <= MOST_SHARE,
@@ -80,11 +83,11 @@ def _flapping(central: CentralSettings) -> Iterator[Finding]:
             "expected at least 1ms",
         ),
         (
-            dwell < ramp + within,
+            dwell * (1 - jitter) < needed,
             ("dwell",),
-            f"{central.dwell}: it would end before a whole shift has been seen to help, which takes {ramp + within} ms "
-            "(100 points by step_up, and enter.within)",
-            f"expected at least {ramp + within}ms",
+            f"{central.dwell}: less its jitter it would end before a whole shift can be seen to help, which takes "
+            f"{needed} ms (100 points by step_up, and enter.within)",
+            f"expected at least {math.ceil(needed / (1 - jitter))}ms",
         ),
         (
             not 0 <= central.jitter <= MOST_JITTER,
@@ -93,10 +96,17 @@ def _flapping(central: CentralSettings) -> Iterator[Finding]:
             f"expected 0 to {MOST_JITTER:g}",
         ),
         (
-            central.step_down > central.step_up * 1000 / TICK_MS,
+            central.step_down > faster,
             ("step_down",),
             f"{central.step_down:g} points a second: work would come back faster than it can leave",
-            f"expected at most {central.step_up * 1000 / TICK_MS:g}, which is step_up in a second",
+            f"expected at most {faster:g}, which is step_up in a second",
+        ),
+        (
+            100_000 / central.step_down < within,
+            ("step_down",),
+            f"{central.step_down:g} points a second: all work would be back before {enter.within} (enter.within) have "
+            "shown what it does",
+            f"expected at most {100_000 / max(within, 1):g}",
         ),
     )
     for wrong, path, message, expectation in rules:

@@ -141,3 +141,12 @@ def _enter(enter: Enter) -> dict[str, Any]:
         "holds_ms": milliseconds(enter.holds),
         "within_ms": milliseconds(enter.within),
     }
+
+
+def thresholds(payload: Mapping[str, Any]) -> dict[str, float]:
+    """Of a payload: what lets work leave, by the names of the inputs."""
+    return {
+        name: value
+        for name, value in payload["controller"]["enter"].items()
+        if name in {"host_pressure", "cgroup_pressure", "throttled", "queue_wait_ms"}
+    }

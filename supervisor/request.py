@@ -11,9 +11,11 @@ from typing import Any, Final
 import msgspec
 from pannier.shared.duration import seconds
 from pannier.shared.errors import UsageError
+from pannier.shared.explain import refuse
 from pannier.shared.profile import App, Profile
 from pannier.shared.project import PROJECT_FILE, Project, load_project, resolve, socket_path
 from pannier.shared.runtime import SOCKET_NAME_LIMIT, check_name, default_name
+from pannier.supervisor import certificates
 from pannier.supervisor.live import read_live
 from pannier.supervisor.plan import Arguments, Plan, Said
 from pannier.supervisor.planning import Installation
@@ -111,6 +113,7 @@ def request_for(asked: Asked, environment: Mapping[str, str]) -> Request:
     folder = _folder(project, app)
     address = _app_address(asked.app_port, app, folder)
     central = resolved.profile.central
+    refuse(resolved.problems(certificates.findings(None if central is None else central.tls)))
     if not command and address is None and (central is None or central.gateway is None):
         raise UsageError("nothing to run", hint="pannier run --app-port 8080 -- python app.py")
     return Request(

@@ -85,6 +85,7 @@ class Service:
         self.pending: Pending | None = None
         self.forced: Forced | None = None
         self._forcings = 0
+        self._central = trio.Event()
         self._news = trio.Event()
         self._happenings: list[messages.Happening] = []
 
@@ -174,6 +175,12 @@ class Service:
         self.segments.publish_central(self.plan.central, self.forced)
         await self.touch(self._changing)
 
+    async def wait_central(self) -> None:
+        """Returns when a plan with a Central Mesh is in force."""
+        while self.plan.central is None:
+            self._central = trio.Event()
+            await self._central.wait()
+
     async def keep(self, plan: Plan) -> None:
         """The plan in force, with what has been done about a process; its revision is the same."""
         self.plan = plan
@@ -185,6 +192,9 @@ class Service:
         with suppress(KeeperGone):
             await self.keeper.grace(plan.orphan_grace_ms)
         self.plan, self.pending = plan, pending
+        if plan.central is None:
+            self.forced = None  # who adds one again asks again
+        self._central.set()
         self.tree.replan(plan)
         self._revision += 1
         self._write_urls()

@@ -26,6 +26,7 @@ from pannier.shared.profile import grace_milliseconds
 from pannier.shared.runtime import service_dir
 from pannier.supervisor import adoption, generations, live, renewal
 from pannier.supervisor.adoption import Record
+from pannier.supervisor.central import CentralMesh
 from pannier.supervisor.child import accepts
 from pannier.supervisor.compose import handed_all, listeners
 from pannier.supervisor.ending import Cause, Ending, exit_code
@@ -92,8 +93,10 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
             nursery.start_soon(_obey, signals, service, nursery)
             _watch_for_ends(request, service, nursery)
             steering = Steering(service)
-            serve_verbs(service, steering)
+            central = CentralMesh(service)
+            serve_verbs(service, steering, central)
             nursery.start_soon(steering.watch)
+            nursery.start_soon(central.watch)
             if record is not None:
                 await _adopt(request, service, record, nursery)
             else:

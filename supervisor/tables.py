@@ -78,7 +78,7 @@ class Segments:
             self._central = _native.TableWriter("central", self.descriptors["table.central"])
             self._central.publish(packed)
 
-    def central(self) -> list[bytes]:
+    def central_states(self) -> list[bytes]:
         """What each living process of the proxy says of the Central Mesh."""
         return self._counters.central()
 

@@ -90,13 +90,18 @@ class Keeper:
 
 
 class Segments:
-    """`published` and `withdrawn`, in their order; `central` is what was published last as table `central`. A base that denies and goes round robin is no valid table here."""
+    """`published` and `withdrawn`, in their order; `central` is what was published last as that table. A base that
+    denies and goes round robin is no valid table here."""
 
     def __init__(self) -> None:
         self.descriptors: dict[str, int] = {}
         self.published: list[Mapping[str, Any]] = []
         self.withdrawn: list[str] = []
         self.central: tuple[Mapping[str, Any] | None, Forced | None] = (None, None)
+        self.bulletins: list[bytes] = []
+
+    def central_states(self) -> list[bytes]:
+        return self.bulletins
 
     def publish_central(self, payload: Mapping[str, Any] | None, forced: Forced | None) -> None:
         self.central = (payload, forced)
