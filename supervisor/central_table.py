@@ -7,6 +7,7 @@ payload when that is published.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any, Final
 
 import msgspec
@@ -67,7 +68,7 @@ def central_table(profile: Profile, arguments: Arguments, place: Place) -> dict[
     central = profile.central
     if central is None:
         return None
-    gateway, host = central.gateway, advertised(profile, central)
+    gateway, host = central.gateway, advertised(profile, central, place)
     client = gateway is None
     return {
         "service": central.service,
@@ -99,10 +100,20 @@ def bound(payload: dict[str, Any], ports: Mapping[str, int]) -> dict[str, Any]:
     return {**payload, "passthrough": f"{host}:{ports[PASSTHROUGH]}"}
 
 
-def advertised(profile: Profile, central: CentralSettings) -> str:
-    """The host under which others reach this one."""
+def advertised(profile: Profile, central: CentralSettings, place: Place) -> str:
+    """The host under which others reach this one. A Central on all addresses to which others can come says this host's
+    own."""
     pilot = getattr(profile.sidecars.get("discovery"), "pilot", None)
-    return central.advertise or getattr(pilot, "advertise", None) or _LOOPBACK
+    said: str | None = central.advertise or getattr(pilot, "advertise", None)
+    if said is not None:
+        return said
+    if central.gateway is None:
+        return _LOOPBACK
+    host = central.gateway.host.strip("[]")
+    if not ip_address(host).is_unspecified:
+        return host
+    others_may_come = central.tls is not None or bool(central.plain)
+    return place.outward or _LOOPBACK if others_may_come else _LOOPBACK
 
 
 def instance(profile: Profile, arguments: Arguments, place: Place) -> str:

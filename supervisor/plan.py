@@ -57,7 +57,7 @@ class Arguments(msgspec.Struct, frozen=True):
 
 class Place(msgspec.Struct, frozen=True):
     """Where a service runs: its folder, the caller's environment, this host's cores, and what was bound: a listener
-    has a port or, by its path, a socket."""
+    has a port or, by its path, a socket. `outward` is this host's address on its way to others, if there is one."""
 
     directory: str
     environment: dict[str, str]
@@ -66,6 +66,7 @@ class Place(msgspec.Struct, frozen=True):
     ports: dict[str, int] = {}
     sockets: dict[str, str] = {}
     hostname: str = ""
+    outward: str = ""
 
     def inside(self, name: str) -> str:
         return f"{self.directory}/{name}"

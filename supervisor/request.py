@@ -50,7 +50,8 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The options of `run`, as they were typed; None and empty = not given."""
+    """The options of `run`, as they were typed; None and empty = not given. `alone`: a project in this folder is not
+    meant."""
 
     profile: str | None = None
     name: str | None = None
@@ -65,12 +66,15 @@ class Asked(msgspec.Struct, frozen=True):
     app: str | None = None
     duration: str | None = None
     command: tuple[str, ...] = ()
+    alone: bool = False
 
 
 def project_of(asked: Asked, types: Mapping[str, type]) -> Project | None:
     """The project file that was named, else the one in this folder, if there is one."""
     if asked.file is not None:
         return load_project(asked.file, sidecars=types)
+    if asked.alone:
+        return None
     return load_project(PROJECT_FILE, sidecars=types) if Path(PROJECT_FILE).is_file() else None
 
 
@@ -79,7 +83,7 @@ def runs_many(asked: Asked) -> bool:
 
     Raises UsageError for options that only one app can have, ConfigError for a project that is none.
     """
-    if asked.app is not None or asked.command or asked.app_port is not None:
+    if asked.alone or asked.app is not None or asked.command or asked.app_port is not None:
         return False
     project = project_of(asked, sidecar_types())
     if project is None or asked.name in project.apps:

@@ -444,8 +444,8 @@ def _refuse_handover(old: Plan, new: Plan) -> None:
 
 
 async def _refuse_central(old: Plan, new: Plan) -> None:
-    """Hosts lean on a Central, and a port is bound once: who is one is it from start to end. And certificates have to be
-    there before anybody is to use them."""
+    """Hosts lean on a Central, and a port is bound once: who is one is it from start to end. And certificates have to
+    be there before anybody is to use them."""
 
     def gateway(plan: Plan) -> str | None:
         found = (plan.settings.get("central") or {}).get("gateway")

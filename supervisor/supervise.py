@@ -38,7 +38,7 @@ from pannier.supervisor.keeper_start import start_keeper
 from pannier.supervisor.lifecycle import ServiceState
 from pannier.supervisor.plan import Place, Plan, UnixListener
 from pannier.supervisor.planning import first_plan
-from pannier.supervisor.ports import bind, split_address, taken
+from pannier.supervisor.ports import bind, outward, split_address, taken
 from pannier.supervisor.renewal import Again
 from pannier.supervisor.request import Request
 from pannier.supervisor.service import LAST_WORDS, Service
@@ -125,6 +125,7 @@ async def _plan(request: Request, keeper: Keeper, directory: Path) -> Plan:
         pannierd=str(Path(sys.executable).parent / "pannierd"),
         cores=len(os.sched_getaffinity(0)),
         hostname=socket.gethostname(),
+        outward=outward(),
     )
     ports, sockets = {}, {}
     for listener in listeners(request.profile, request.arguments, place.cores):
