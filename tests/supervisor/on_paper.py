@@ -63,6 +63,14 @@ class Keeper:
         await self._answer()
         self.released.append(name)
 
+    async def swap(self, one: str, other: str) -> None:
+        await self._answer()
+        self.spawned[one], self.spawned[other] = self.spawned[other], self.spawned[one]
+
+    async def forget(self, name: str) -> None:
+        await self._answer()
+        del self.spawned[name]
+
     async def fetch(self, _: str) -> int:
         await self._answer()
         raise KeeperGone("no streams here")
