@@ -7,6 +7,7 @@ four times a second, and what commands, topics and metrics show.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -169,7 +170,7 @@ class CentralState(Struct, frozen=True):
     gateway: GatewayState | None = None
 
 
-def states_of(bulletins: list[bytes]) -> list[CentralState]:
+def states_of(bulletins: Sequence[bytes]) -> list[CentralState]:
     """What processes of the proxy say (`Counters.central()`). One that cannot be understood is left out: a proxy of
     another version runs while it is replaced."""
     found = []

@@ -63,3 +63,12 @@ def saving(state: CentralState) -> str:
     if state.weight <= 0 and state.moved_rps <= 0:
         return ""
     return f"{state.moved_rps:.0f} requests/s are elsewhere, which saves {state.saved_cores:.2f} cores"
+
+
+def summary(state: CentralState, thresholds: Mapping[str, float]) -> str:
+    """All of it in one line."""
+    if (gateway := state.gateway) is not None:
+        room = f"{gateway.granted_rps:.0f} of {gateway.capacity:.0f} requests/s are granted to {gateway.hosts} hosts"
+        return f"Central: {room}, {gateway.served_rps:.0f} are served"
+    parts = [f"Central Mesh: {points(state.weight)} are elsewhere", reason(state, thresholds), saving(state)]
+    return "; ".join(filter(None, parts))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 from pannier.shared.central import CentralForce, CentralStatus
-from pannier.shared.central_words import points, reason, saving
+from pannier.shared.central_words import points, reason, summary
 from pannier.shared.errors import UsageError
 from pannier.shared.messages import Nothing
 from pannier.supervisor.cli.central_view import lines
@@ -130,10 +130,7 @@ async def _follow(bus: Bus, output: str) -> None:
 def _line(found: CentralStatus) -> str:
     """All of it in a line, for a log."""
     state = found.state
-    if state is None:
-        return f"{found.service}: nothing is known"
-    why = reason(state, found.thresholds)
-    return "; ".join(filter(None, (f"{found.service}: {points(state.weight)} are elsewhere", why, saving(state))))
+    return f"{found.service}: {'nothing is known' if state is None else summary(state, found.thresholds)}"
 
 
 @command.command()

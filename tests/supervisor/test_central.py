@@ -14,7 +14,7 @@ from pannier.shared.messages import EVENTS, Happening, Nothing
 from pannier.supervisor import adoption
 from pannier.supervisor.adoption import Found
 from pannier.supervisor.central_table import Forced
-from pannier.supervisor.generations import OTHER
+from pannier.supervisor.tree import OTHER
 
 from tests.supervisor.steered import DEV, Host, Running, running
 
