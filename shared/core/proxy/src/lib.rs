@@ -54,7 +54,6 @@ mod reserve;
 mod retrying;
 mod splice;
 mod stack;
-mod stream;
 mod threads;
 mod timers;
 mod tls;
