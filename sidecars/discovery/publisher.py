@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 from pannier.shared.bus import Bus
@@ -68,6 +68,7 @@ class Publisher:
     async def publish(self) -> None:
         """Publishes now what differs. Raises PannierError if a newer writer took over."""
         table = self._catalogue.table()
+        self._say_refused(self._catalogue.refused)
         payload = encode(table)
         if payload != self._wanted:
             try:
@@ -103,12 +104,16 @@ class Publisher:
             self._writer.publish(payload)
         except ValueError:
             left, refused = without_refused(table, self._validate)
-            shown = "; ".join(refused[:REASONS_SHOWN])
-            more = f"; and {len(refused) - REASONS_SHOWN} more" if len(refused) > REASONS_SHOWN else ""
-            self._voice.say("endpoint.refused", f"left out of the table: {shown}{more}", severity="error")
+            self._voice.say("endpoint.refused", f"left out of the table: {_listed(refused)}", severity="error")
             self._writer.publish(encode(left))
         else:
             self._voice.settled("endpoint.refused")
+
+    def _say_refused(self, detours: Sequence[str]) -> None:
+        if detours:
+            self._voice.say("detours", f"by way of a Central, and ignored: {_listed(detours)}")
+        else:
+            self._voice.settled("detours")
 
     async def _tell(self, services: Services) -> bool:
         try:
@@ -119,6 +124,11 @@ class Publisher:
         self._told = services
         self._voice.settled("services")
         return True
+
+
+def _listed(reasons: Sequence[str]) -> str:
+    more = f"; and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
+    return "; ".join(reasons[:REASONS_SHOWN]) + more
 
 
 def _fenced(error: RuntimeError) -> PannierError:

@@ -8,9 +8,9 @@ Rules:
   sight of a file compares its mtime with the file system's own now, so that corpses are not announced.
 - A file that vanished was removed deliberately if its instance was UP no more: whoever leaves says DRAINING first, and
   gives the others the time of a look to read it (`SHOWN_SECONDS`). Any other file was wiped, also if some are left or
-  written anew: its instance is doubted, not dropped.
-- Who was not UP and does not renew for twice its TTL has left (`announcer.py`: a sidecar that ends alone): whoever sees
-  its file buries it.
+  written anew: its instance is doubted, not dropped. A detour (`detours.py`) is removed, whatever it said last.
+- Who was not UP, or is a detour, and does not renew for twice its TTL has left (`announcer.py`: a sidecar that ends
+  alone): whoever sees its file buries it.
 - A look at folders in which nothing has changed does not read them (`stillness.py`).
 - A look that did not see everything (no descriptor left, too many files) ends nobody.
 - Files of other users, links, torn or oversized files, and names that do not match are ignored and counted.
@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from pannier.shared.detours import is_detour
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.instances import (
     INSTANCE_PATTERN,
@@ -71,6 +72,11 @@ class Record(msgspec.Struct, frozen=True):
         if not (0 < self.epoch < 1 << 63 and 0 < self.ttl_ms <= TTL_MAX_MS):
             raise ValueError("epoch or ttl_ms out of range")
         check_address(self.address)
+
+    @property
+    def is_brief(self) -> bool:
+        """Whether nobody misses it: it said that it leaves, or it is a detour."""
+        return self.state is not State.UP or is_detour(self.metadata)
 
     def registration(self) -> Registration:
         return Registration(
@@ -227,10 +233,10 @@ class Registry:
             record = self._seen.pop(key).record
             if record is None:
                 continue
-            if record.state is State.UP:
-                wiped.append(key)
-            else:
+            if record.is_brief:
                 removed.append((key, record.epoch))
+            else:
+                wiped.append(key)
         return Scan(tuple(beats), tuple(removed), tuple(wiped))
 
     def _load(self, key: Key, path: Path) -> Record | None:
@@ -267,7 +273,7 @@ class Registry:
 def _is_dead(seen: _Seen, now: float) -> bool:
     """Whether the file has not changed for so long that it is to be buried."""
     record = seen.record
-    patience = DEAD_SECONDS if record is None or record.state is State.UP else 2 * record.ttl_ms / 1000
+    patience = 2 * record.ttl_ms / 1000 if record is not None and record.is_brief else DEAD_SECONDS
     return now - seen.since > patience
 
 

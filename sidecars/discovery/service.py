@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.5
 FILE_SECONDS = 1.0
 LISTEN_AGAIN_SECONDS = 1.0
+NAMES_SHOWN = 20
 SUSPECT_INTERVAL_SECONDS = 1.0
 SUSPECT_THRESHOLDS = Thresholds(failures=3)
 TABLE = f"table.{KIND}"
@@ -367,5 +368,6 @@ def _read_back(reader: TableReader) -> Table:
         return Table()
 
 
-def _names(keys: Iterable[Key]) -> str:
-    return ", ".join(f"{service}/{instance}" for service, instance in keys)
+def _names(keys: Sequence[Key]) -> str:
+    more = f" and {len(keys) - NAMES_SHOWN} more" if len(keys) > NAMES_SHOWN else ""
+    return ", ".join(f"{service}/{instance}" for service, instance in keys[:NAMES_SHOWN]) + more
