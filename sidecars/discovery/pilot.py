@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -45,7 +46,7 @@ class Pilot:
         file: Path,
         *,
         changed: Callable[[], None],
-        renumber: Callable[[int], None],
+        renumber: Callable[[Key, int], None],
         voice: Voice,
         nursery: trio.Nursery,
         timeout: float,
@@ -101,12 +102,27 @@ class Pilot:
             Registration(own.service, own.id, address, own.epoch, ttl, own.state, own.metadata, "pilot")
         )
 
+    def vouch(self, registration: Registration) -> None:
+        """What else is announced here, at an address that others reach; `registration.ttl` in seconds."""
+        address = registration.address
+        if address.startswith(_LOCAL):
+            address = self._advertised(address) or address
+        if address.startswith(_LOCAL):
+            said = f"{registration.service}/{registration.id} is not registered: other hosts cannot reach {address}"
+            self._voice.say("pilot.vouched", f"{said}; set sidecars.discovery.pilot.advertise")
+            return
+        self._link.announce(replace(registration, address=address, source="pilot"))
+
+    def withdraw(self, key: Key) -> None:
+        """It is announced no more."""
+        self._link.withdraw(key)
+
     async def follow(self, service: str) -> None:
         """Follows one more service from now on."""
         await self._link.follow(service)
 
     async def leave(self) -> None:
-        """Says that the own instance has ended."""
+        """Says that what was announced has ended."""
         await self._link.leave()
 
     def end(self) -> None:

@@ -47,6 +47,7 @@ async def client(short_path: Path, nursery: trio.Nursery) -> AsyncIterator[Clien
         endpoints=lambda: catalogue.endpoints(catalogue.table()),
         sources=lambda: Sources([]),
         changed=lambda: client.changes.append(trio.current_time()),
+        touched=lambda _: None,
         clock=trio.current_time,
         ttl=10,
     )

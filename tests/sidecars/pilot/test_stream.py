@@ -353,7 +353,7 @@ def link(pilot: Pilot, mirror: Mirror, *, epochs: list[int] | None = None, follo
         follow=[follow],
         token=None,
         heard=lambda: None,
-        renumber=(epochs if epochs is not None else []).append,
+        renumber=lambda _, epoch: (epochs if epochs is not None else []).append(epoch),
         configuration=Configuration(
             "dev", "web", file=pilot.path.with_name("config.json"), kept=pilot.path.with_name("kept"), voice=Voice()
         ),
