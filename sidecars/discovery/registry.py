@@ -8,9 +8,9 @@ Rules:
   sight of a file compares its mtime with the file system's own now, so that corpses are not announced.
 - A file that vanished was removed deliberately if its instance was UP no more: whoever leaves says DRAINING first, and
   gives the others the time of a look to read it (`SHOWN_SECONDS`). Any other file was wiped, also if some are left or
-  written anew: its instance is doubted, not dropped. A detour (`detours.py`) is removed, whatever it said last.
-- Who was not UP, or is a detour, and does not renew for twice its TTL has left (`announcer.py`: a sidecar that ends
-  alone): whoever sees its file buries it.
+  written anew: its instance is doubted, not dropped.
+- Who was not UP and does not renew for twice its TTL has left (`announcer.py`: a sidecar that ends alone): whoever sees
+  its file buries it.
 - A look at folders in which nothing has changed does not read them (`stillness.py`).
 - A look that did not see everything (no descriptor left, too many files) ends nobody.
 - Files of other users, links, torn or oversized files, and names that do not match are ignored and counted.
@@ -99,6 +99,9 @@ class Scan:
     removed: tuple[tuple[Key, int], ...] = ()
     wiped: tuple[Key, ...] = ()
 
+    def __add__(self, other: Scan) -> Scan:
+        return Scan(self.beats + other.beats, self.removed + other.removed, self.wiped + other.wiped)
+
 
 @dataclass(slots=True)
 class _Seen:
@@ -178,14 +181,14 @@ class Registry:
                 private_dir(folder)
                 replace(path, data)
         except OSError as error:
-            raise _unusable(folder, error) from error
+            raise unusable(folder, error) from error
 
     def last_epoch(self, key: Key) -> int:
         """The epoch in the file of an instance; 0 if there is none. Raises PannierError if it cannot be read."""
         try:
             record = self._load(key, self._root / key[0] / (key[1] + _SUFFIX))
         except OSError as error:
-            raise _unusable(self._root / key[0], error) from error
+            raise unusable(self._root / key[0], error) from error
         return record.epoch if record else 0
 
     def remove(self, key: Key, epoch: int) -> None:
@@ -205,7 +208,7 @@ class Registry:
         try:
             services = sorted(os.scandir(self._root), key=lambda entry: entry.name)
         except OSError as error:
-            raise _unusable(self._root, error) from error
+            raise unusable(self._root, error) from error
         for service in services:
             if not (_SERVICE.match(service.name) and service.is_dir(follow_symlinks=False)):
                 continue
@@ -281,7 +284,7 @@ def _stamp(found: os.stat_result) -> tuple[int, int, int]:
     return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _unusable(folder: Path, error: OSError) -> PannierError:
+def unusable(folder: Path, error: OSError) -> PannierError:
     return PannierError(
         f"cannot use the registry {folder}: {error.strerror}",
         hint="other services on this host cannot find this one until that is repaired; trying again",

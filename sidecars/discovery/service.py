@@ -39,6 +39,7 @@ from pannier.sidecars.discovery.slots import Place
 from pannier.sidecars.discovery.sources import sources
 from pannier.sidecars.discovery.table import KIND, Table, TableReader, TableWriter, decode, drains
 from pannier.sidecars.discovery.voice import Voice
+from pannier.sidecars.discovery.vouched_files import VouchedFiles
 from pannier.sidecars.discovery.vouching import Vouching
 
 if TYPE_CHECKING:
@@ -91,13 +92,15 @@ class Discovery:
         )
         self._publisher = Publisher(self._catalogue, writer, context.bus, self._voice, validate=_validate)
         self._registry = Registry(context.directory.parent / REGISTRY)
+        instance = instance_id(config.instance, context.service)
+        self._vouched_files = VouchedFiles(context.directory.parent / REGISTRY, f"{context.service}@{instance}")
         self._file = self._static_source(config.file, restored) if config.file else None
         self._configuration: Configuration | None = None
         self._pilot = self._with_pilot(config.pilot, mirror) if config.pilot and mirror else None
         self._announcer = Announcer(
             config,
             context.service,
-            instance_id(config.instance, context.service),
+            instance,
             leases=self._catalogue.leases,
             registry=self._registry,
             epochs=Epochs(state_dir() / "epochs"),
@@ -107,7 +110,7 @@ class Discovery:
         )
         self._vouching = Vouching(
             self._catalogue.leases,
-            self._registry,
+            self._vouched_files,
             ttl=seconds(config.lease_ttl),
             voice=self._voice,
             pilot=self._pilot.vouch if self._pilot is not None else None,
@@ -288,7 +291,7 @@ class Discovery:
     def _look_at_registry(self, now: float) -> None:
         leases = self._catalogue.leases
         try:
-            scan = self._registry.scan(now)
+            scan = self._registry.scan(now) + self._vouched_files.scan(now)
         except PannierError as error:
             self._voice.say("registry", f"{error.message} ({error.hint})")
             return

@@ -134,23 +134,6 @@ def test_a_wiped_folder_doubts_instead_of_ending(root: Path) -> None:
     assert set(scan.wiped) == {("orders", "o-1"), ("payments", "p-1")}
 
 
-def test_a_detour_whose_file_vanishes_or_ages_is_removed(root: Path) -> None:
-    metadata = {"pannier-central-of": "o-1", "pannier-central-weight": "40"}
-    detour = Record("orders", "o-1.central", "10.0.0.9:15090", 3, State.UP, 5_000, metadata)
-    first, second = Registry(root), Registry(root)
-    first.write(ORDERS)
-    first.write(detour)
-    assert beats(second, 0) == {"o-1", "o-1.central"}
-    file_of(root, detour).unlink()
-    scan = second.scan(1)
-    assert (scan.removed, scan.wiped) == (((("orders", "o-1.central"), 3),), ())
-    first.write(detour)
-    assert beats(second, 2) == {"o-1.central"}
-    settle(root)
-    second.scan(13)
-    assert not file_of(root, detour).exists()
-
-
 def test_a_wiped_folder_doubts_also_when_one_owner_has_renewed_first(root: Path) -> None:
     owner, reader = Registry(root), Registry(root)
     owner.write(ORDERS)
