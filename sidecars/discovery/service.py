@@ -92,15 +92,14 @@ class Discovery:
         )
         self._publisher = Publisher(self._catalogue, writer, context.bus, self._voice, validate=_validate)
         self._registry = Registry(context.directory.parent / REGISTRY)
-        instance = instance_id(config.instance, context.service)
-        self._vouched_files = VouchedFiles(context.directory.parent / REGISTRY, f"{context.service}@{instance}")
+        self._vouched_files = VouchedFiles(context.directory.parent / REGISTRY, context.directory.name)
         self._file = self._static_source(config.file, restored) if config.file else None
         self._configuration: Configuration | None = None
         self._pilot = self._with_pilot(config.pilot, mirror) if config.pilot and mirror else None
         self._announcer = Announcer(
             config,
             context.service,
-            instance,
+            instance_id(config.instance, context.service),
             leases=self._catalogue.leases,
             registry=self._registry,
             epochs=Epochs(state_dir() / "epochs"),

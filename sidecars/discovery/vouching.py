@@ -97,13 +97,14 @@ class Vouching:
 
     async def run(self) -> None:
         """Announces until cancelled; costs nothing while there is nobody."""
+        due = math.inf
         while True:
-            now = trio.current_time()
-            due = min(self._announce(now), self._write(now))
-            await trio.sleep(ROUND_SECONDS)
             with trio.move_on_at(due):
                 await self._wake.wait()
             self._wake = trio.Event()
+            now = trio.current_time()
+            due = min(self._announce(now), self._write(now))
+            await trio.sleep(ROUND_SECONDS)
 
     def leave(self) -> None:
         """The whole service ends."""
