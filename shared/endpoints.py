@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import msgspec
+from pannier.shared.detours import Share
 
 
 class Endpoint(msgspec.Struct, frozen=True):
     """An instance of a service, or a place that was written down (`source` is `file`, its epoch 0). `suspect`: its
-    renewals are missed, and it is kept all the same."""
+    renewals are missed, and it is kept all the same. `centrals`: by way of them a part of its requests goes."""
 
     service: str
     id: str
@@ -21,6 +22,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     weight: int = 1
     suspect: bool = False
     metadata: Mapping[str, str] = {}
+    centrals: Sequence[Share] = ()
 
 
 class Endpoints(msgspec.Struct, frozen=True):

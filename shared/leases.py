@@ -8,7 +8,8 @@ Rules:
   - the last instance of a service is never evicted by time alone;
   - when more than 15 % of the leases vanish in one window, the fault is more likely ours or the network's, and eviction
     stops (Eureka's self-preservation). One lease a window may always go, or small registries would keep every corpse.
-- An instance that said it is DRAINING, DOWN or STARTING is evicted by time without ado.
+- An instance that said it is DRAINING, DOWN or STARTING is evicted by time without ado. So is one that is by way of a
+  Central (`detours.py`), which is never doubted either, and counts in none of these rules.
 - Time that this process did not run does not count against a lease: nobody could renew. Who has renewed since has a
   whole TTL, and no more.
 
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
+from pannier.shared.detours import is_detour
 from pannier.shared.instances import Key, State
 
 CAPACITY = 4096
@@ -70,6 +72,11 @@ class Registration:
     def key(self) -> Key:
         return (self.service, self.id)
 
+    @property
+    def is_detour(self) -> bool:
+        """Whether it is another instance by way of a Central."""
+        return is_detour(self.metadata)
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -96,6 +103,7 @@ class Leases:
         self._capacity = capacity
         self._leases: dict[Key, Lease] = {}
         self._suspects: dict[Key, None] = {}
+        self._detours = 0
         self._steady: dict[str, int] = {}  # how many of a service are UP, and nobody doubts them
         self._slots: dict[int, dict[Key, None]] = {}  # whom to look at in which second, or later
         self._slot: dict[Key, int] = {}
@@ -177,8 +185,9 @@ class Leases:
         return True
 
     def suspect(self, keys: Iterable[Key]) -> tuple[Key, ...]:
-        """Doubts leases whose source lost them without saying why; returns those that were not doubted before."""
-        doubted = tuple(key for key in keys if key in self._leases and not self._leases[key].suspect)
+        """Doubts leases whose source lost them without saying why; returns those that were not doubted before.
+        Detours are not."""
+        doubted = tuple(key for key in keys if (lease := self._leases.get(key)) is not None and _may_be_doubted(lease))
         for key in doubted:
             self._hold(replace(self._leases[key], suspect=True))
         return doubted
@@ -189,12 +198,15 @@ class Leases:
         while self._evictions and self._evictions[0] <= now - WINDOW_SECONDS:
             self._evictions.popleft()
         overdue = self._overdue(now)
-        missed = [registration.key for registration in overdue if registration.state is State.UP]
-        evicted = [registration.key for registration in overdue if registration.state is not State.UP]
+        missed: list[Key] = []
+        evicted: list[Key] = []
         for registration in overdue:
-            if registration.state is not State.UP:
+            if registration.state is State.UP and not registration.is_detour:
+                missed.append(registration.key)
+            else:
+                evicted.append(registration.key)
                 self._end(registration.key, floor=registration.epoch)
-        if len(missed) + len(self._evictions) > max(1, _tolerated(len(self._leases) + len(self._evictions))):
+        if len(missed) + len(self._evictions) > max(1, _tolerated(self._instances + len(self._evictions))):
             self._preserving = True
         for key in missed:
             if not self._preserving and not self._last_of_service(key):
@@ -237,6 +249,10 @@ class Leases:
         self._slots.setdefault(slot, {})[key] = None
         self._slot[key] = slot
 
+    @property
+    def _instances(self) -> int:
+        return len(self._leases) - self._detours
+
     def _last_of_service(self, key: Key) -> bool:
         return self._steady.get(key[0], 0) <= _is_steady(self._leases[key])
 
@@ -244,6 +260,7 @@ class Leases:
         key = lease.registration.key
         before = self._leases.get(key)
         self._leases[key] = lease
+        self._detours += lease.registration.is_detour - (before is not None and before.registration.is_detour)
         steady = _is_steady(lease) - (before is not None and _is_steady(before))
         if steady:
             self._count(key[0], steady)
@@ -255,6 +272,7 @@ class Leases:
 
     def _drop(self, key: Key) -> None:
         lease = self._leases.pop(key)
+        self._detours -= lease.registration.is_detour
         self._suspects.pop(key, None)
         slot = self._slot.pop(key, None)
         if slot is not None:
@@ -279,12 +297,16 @@ class Leases:
             self._floors.popitem(last=False)
 
     def _calm(self) -> None:
-        if self._preserving and len(self._suspects) <= max(1, _tolerated(len(self._leases))):
+        if self._preserving and len(self._suspects) <= max(1, _tolerated(self._instances)):
             self._preserving = False
 
 
 def _is_steady(lease: Lease) -> bool:
-    return lease.registration.state is State.UP and not lease.suspect
+    return lease.registration.state is State.UP and not lease.suspect and not lease.registration.is_detour
+
+
+def _may_be_doubted(lease: Lease) -> bool:
+    return not lease.suspect and not lease.registration.is_detour
 
 
 def _tolerated(expected: int) -> int:

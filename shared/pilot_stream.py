@@ -45,7 +45,8 @@ _Name = Annotated[str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9._-]{0,62})$(?!\n)")]
 
 
 class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An instance as it is told. `suspect`: its renewals are missed, and it is kept by the rules of `leases.py`."""
+    """An instance as it is told. `suspect`: its renewals are missed, and it is kept by the rules of `leases.py`.
+    `detour`: it is another one by way of a Central (`detours.py`), which its metadata says, too."""
 
     service: str
     id: str
@@ -55,6 +56,7 @@ class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
     revision: int
     metadata: dict[str, str] = {}
     suspect: bool = False
+    detour: bool = False
 
 
 class Gone(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -52,7 +52,8 @@ MAX_WAIT_SECONDS: Final = 60.0
 
 
 class Api:
-    """Answers requests from `leases` and `services`; calls `changed` when what is published may differ."""
+    """Answers requests from `leases` and `services`; calls `changed` when what is published may differ, and `touched`
+    for whoever has said anything of himself."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class Api:
         endpoints: Callable[[], Endpoints],
         sources: Callable[[], Sources],
         changed: Callable[[], None],
+        touched: Callable[[Key], None],
         clock: Callable[[], float],
         ttl: float,
         follow: Callable[[str], Awaitable[None]] | None = None,
@@ -72,6 +74,7 @@ class Api:
         self._endpoints = endpoints
         self._sources = sources
         self._changed = changed
+        self._touched = touched
         self._clock = clock
         self._ttl = ttl
         self._follow = follow
@@ -168,6 +171,7 @@ class Api:
             return error_response(503, f"no room: {len(self._leases)} instances are registered")
         if verdict.changes:
             self._changed()
+        self._touched(key)
         answer = Registered(*key, address, epoch, ttl, ttl / 3)
         return json_response(answer, status=201 if verdict is Verdict.CREATED else 200)
 
@@ -179,6 +183,7 @@ class Api:
             return self._stale(key, epoch)
         if self._leases.register(replace(held.registration, state=State.DRAINING), self._clock()).changes:
             self._changed()
+        self._touched(key)
         return json_response(Drained(*key, epoch, State.DRAINING))
 
     def _deregister(self, key: Key, request: Request) -> Response:
@@ -189,6 +194,7 @@ class Api:
         if verdict is Verdict.UNKNOWN:
             return error_response(404, f"no instance {key[1]!r} of {key[0]!r} is registered")
         self._changed()
+        self._touched(key)
         return json_response(Removed(*key, True))
 
     def _stale(self, key: Key, epoch: int) -> Response:

@@ -8,7 +8,7 @@ one fresh TTL, and a static endpoint is as healthy as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pannier.shared import messages
@@ -46,6 +46,8 @@ class Catalogue:
         self._known: dict[str, None] = {}
         self._slots = Slots()
         self.leases = Leases(now)
+        self.refused: Sequence[str] = ()
+        """What was wrong with detours that the last `table` ignores."""
         self._mirror = mirror
         self._restore(restored, now)
 
@@ -113,10 +115,12 @@ class Catalogue:
         """The table to be in force now."""
         registrations = list(self._registrations())
         for registration in registrations:
+            if registration.is_detour:
+                continue
             self._known[registration.service] = None
         while len(self._known) > KNOWN_LIMIT:
             del self._known[next(iter(self._known))]
-        clusters = merge(
+        clusters, self.refused = merge(
             self._statics,
             registrations,
             known=self._known,
@@ -136,6 +140,8 @@ class Catalogue:
                 for row in cluster.endpoints
             ]
         for one in self._registrations():
+            if one.is_detour:
+                continue
             rows = listed.setdefault(one.service, [])
             if one.state in (State.STARTING, State.DOWN):
                 rows.append(messages.ServiceEndpoint(one.id, one.address, one.state, one.source))
@@ -161,6 +167,7 @@ class Catalogue:
                         weight=row.weight if row is not None else 1,
                         suspect=lease is not None and lease.suspect,
                         metadata=known.metadata if known is not None else {},
+                        centrals=row.centrals if row is not None else (),
                     )
                 )
         return Endpoints([cluster.name for cluster in clusters], found)

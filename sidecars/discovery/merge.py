@@ -9,6 +9,8 @@ Rules:
   else is left. A static endpoint whose instance says that it is not UP is not healthy either.
 - A service that was ever in the table keeps its cluster, empty if need be: "nobody is there" must not read as "never
   heard of it", which the proxy would pass through to DNS. Only its static definition going away ends a static cluster.
+- An instance by way of a Central (`detours.py`) is no endpoint: it becomes a share of the instance that it is of, if
+  that one is UP, and else nothing.
 - The order is that of names and addresses, so that equal inputs give equal tables.
 """
 
@@ -18,7 +20,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
-from pannier.shared.instances import State
+from pannier.shared.detours import Share, shares
+from pannier.shared.instances import Key, State
 from pannier.shared.leases import Registration
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.sidecars.discovery.slots import Place, Slot
@@ -35,10 +38,15 @@ def merge(
     known: Collection[str],
     healthy: Callable[[str, StaticEndpoint], bool],
     assign: Callable[[Iterable[Place]], Mapping[Place, Slot]],
-) -> tuple[Cluster, ...]:
-    """The clusters. `known` are services that keep an empty cluster; an endpoint that gets no slot is left out."""
+) -> tuple[tuple[Cluster, ...], Sequence[str]]:
+    """The clusters, and what is wrong with detours that are ignored. `known` are services that keep an empty cluster;
+    an endpoint that gets no slot is left out."""
     registered: dict[str, dict[str, Registration]] = {}
+    detours: list[Registration] = []
     for registration in registrations:
+        if registration.is_detour:
+            detours.append(registration)
+            continue
         by_address = registered.setdefault(registration.service, {})
         held = by_address.get(registration.address)
         if held is None or _precedence(registration) < _precedence(held):
@@ -46,7 +54,8 @@ def merge(
     names = sorted({*statics, *registered, *known})
     rows = {name: _rows(name, statics.get(name, ()), registered.get(name, {}), healthy) for name in names}
     slots = assign((name, row.address) for name in names for row in rows[name])
-    return tuple(Cluster(name, tuple(_with_slots(name, rows[name], slots))) for name in names)
+    by_way, refused = shares(detours)
+    return tuple(Cluster(name, tuple(_completed(name, rows[name], slots, by_way))) for name in names), refused
 
 
 def join_statics(*layers: Statics) -> dict[str, tuple[StaticEndpoint, ...]]:
@@ -107,7 +116,10 @@ def _rows(
     return [rows[address] for address in sorted(rows)]
 
 
-def _with_slots(name: str, rows: Iterable[Endpoint], slots: Mapping[Place, Slot]) -> Iterable[Endpoint]:
+def _completed(
+    name: str, rows: Iterable[Endpoint], slots: Mapping[Place, Slot], by_way: Mapping[Key, Sequence[Share]]
+) -> Iterable[Endpoint]:
     for row in rows:
         if (slot := slots.get((name, row.address))) is not None:
-            yield msgspec.structs.replace(row, slot=slot.number, incarnation=slot.incarnation)
+            centrals = tuple(by_way.get((name, row.id), ())) if row.healthy else ()
+            yield msgspec.structs.replace(row, slot=slot.number, incarnation=slot.incarnation, centrals=centrals)

@@ -10,6 +10,8 @@ Rules:
 - Who is missing in what is told anew is a suspect, too, and is asked about: a list may be empty for many reasons, and
   an end leaves a tombstone. So is whom the pilot itself doubts.
 - Where somebody else is up, a suspect is not: his address was given away, and probes would find the other one.
+- An instance by way of a Central (`detours.py`) is none of this: who is missing, given up or doubted is gone, and in no
+  number above. With nobody who tends them, all of them are dropped after a while (`drop_detours`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Final, TypeVar
 
 import msgspec
 from pannier.shared.instances import EVERY, Key, State
-from pannier.shared.leases import WINDOW_SECONDS, Leases, Registration, Verdict
+from pannier.shared.leases import WINDOW_SECONDS, Lease, Leases, Registration, Verdict
 from pannier.shared.pilot_stream import Changed, Current, Found, Gone, Instance, Told
 
 CAPACITY: Final = 16_384
@@ -55,6 +57,8 @@ class Mirror:
         self._revisions: dict[str, int] = {}
         self._old_since: dict[str, float] = {}
         self._windows: dict[str, _Window] = {}
+        self._detours: set[Key] = set()
+        self._partial: set[str] = set()  # services of which something was dropped that was said
 
     def restore(self, registrations: Iterable[Registration], now: float) -> None:
         """What was known before a restart."""
@@ -68,7 +72,8 @@ class Mirror:
 
     def known(self, services: Collection[str]) -> dict[str, int]:
         """The revision up to which each is known; 0 for `EVERY`, since a part of it may have been missed."""
-        return {name: 0 if name == EVERY else self._revisions.get(name, 0) for name in services}
+        whole = self._partial.isdisjoint
+        return {name: self._revisions.get(name, 0) if name != EVERY and whole([name]) else 0 for name in services}
 
     def connected(self) -> None:
         """From now on it may be another pilot that speaks."""
@@ -86,6 +91,7 @@ class Mirror:
         set_back = message.revision < self._revisions.get(service, 0)
         self._old_since.pop(service, None)
         self._revisions[service] = message.revision
+        self._partial.discard(service)
         told = {instance.id for instance in message.instances}
         missing = [(service, name) for name in self._ids.get(service, set()) - told]
         full = self._put_all(message.instances, now, set_back=set_back)
@@ -113,7 +119,7 @@ class Mirror:
         missing = [(service, name) for service in vanished for name in self._ids[service]]
         doubted = self._suspect(missing)
         left = tuple(key for key in missing if self.leases.get(key) is not None)
-        return Heard(bool(doubted), left, _doubted(doubted, "are not told of any more"))
+        return Heard(bool(doubted) or len(left) < len(missing), left, _doubted(doubted, "are not told of any more"))
 
     def doubt(self, key: Key) -> None:
         """This host has reason to: it is probed."""
@@ -126,6 +132,14 @@ class Mirror:
         if gone and lease is not None:
             self._forget(lease.registration)
         return gone
+
+    def drop_detours(self) -> bool:
+        """No pilot answers, and for how much they are to be used nobody can say any more; whether there were any."""
+        dropped = tuple(self._detours)
+        for key in dropped:
+            self._partial.add(key[0])
+            self._drop(key, final=False)
+        return bool(dropped)
 
     def _out_of_patience(self, service: str, now: float) -> bool:
         return now - self._old_since.setdefault(service, now) >= PATIENCE_SECONDS
@@ -146,7 +160,7 @@ class Mirror:
 
     def _up(self, service: str) -> int:
         leases = (self.leases.get((service, name)) for name in self._ids.get(service, ()))
-        return sum(one is not None and not one.suspect and one.registration.state is State.UP for one in leases)
+        return sum(one is not None and _counts(one) for one in leases)
 
     def _put_all(self, instances: Iterable[Instance], now: float, *, set_back: bool = False) -> str:
         refused = 0
@@ -177,6 +191,10 @@ class Mirror:
             if held is not None and held.address != registration.address:
                 self._left(held)
             self._ids.setdefault(registration.service, set()).add(registration.id)
+            if registration.is_detour:  # a Central is where it says, whoever is by way of it
+                self._detours.add(registration.key)
+                return verdict
+            self._detours.discard(registration.key)
             there = self._at.setdefault(registration.address, set())
             there.add(registration.key)
             if len(there) > 1 and registration.state is State.UP:
@@ -185,7 +203,11 @@ class Mirror:
         return verdict
 
     def _suspect(self, keys: Iterable[Key]) -> tuple[Key, ...]:
-        """Doubts these, less those whose address somebody else has."""
+        """Doubts these, less those whose address somebody else has. Detours are dropped, and nobody is told."""
+        keys = tuple(keys)
+        for key in keys:
+            if key in self._detours:
+                self._drop(key, final=False)
         doubted = self.leases.suspect(keys)
         for key in doubted:
             lease = self.leases.get(key)
@@ -199,7 +221,7 @@ class Mirror:
         lease = self.leases.get(key)
         if lease is None or gone.epoch < lease.registration.epoch:
             return None
-        if gone.final or lease.registration.state is not State.UP:
+        if gone.final or lease.registration.state is not State.UP or key in self._detours:
             self._drop(key, final=gone.final)
             return None
         return key
@@ -212,6 +234,7 @@ class Mirror:
 
     def _forget(self, registration: Registration) -> None:
         self._left(registration)
+        self._detours.discard(registration.key)
         _discard(self._ids, registration.service, registration.id)
 
     def _left(self, registration: Registration) -> None:
@@ -223,7 +246,12 @@ class Mirror:
 
     def _is_up(self, key: Key) -> bool:
         lease = self.leases.get(key)
-        return lease is not None and not lease.suspect and lease.registration.state is State.UP
+        return lease is not None and _counts(lease)
+
+
+def _counts(lease: Lease) -> bool:
+    """Whether it is one of those who can be called."""
+    return not lease.suspect and not lease.registration.is_detour and lease.registration.state is State.UP
 
 
 T = TypeVar("T")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,8 @@ from pannier.sidecars.discovery.voice import Voice
 SAVE_SECONDS: Final = 5.0
 FRESH_SECONDS: Final = 86_400.0
 """After which what has not changed is saved again: what is old is not believed."""
+DETOURS_SECONDS: Final = 60.0
+"""That shares by way of Centrals stay in force while no pilot answers: a few tries to come back."""
 SUSPECT_INTERVAL_SECONDS: Final = 1.0
 SUSPECT_THRESHOLDS: Final = Thresholds(failures=3)
 _LOCAL = ("127.", "localhost", "[::1]", "unix:")
@@ -43,7 +46,7 @@ class Pilot:
         file: Path,
         *,
         changed: Callable[[], None],
-        renumber: Callable[[int], None],
+        renumber: Callable[[Key, int], None],
         voice: Voice,
         nursery: trio.Nursery,
         timeout: float,
@@ -56,6 +59,7 @@ class Pilot:
         self._voice = voice
         self._nursery = nursery
         self._dirty = trio.Event()
+        self._answered_at = trio.current_time()
         self._health: dict[Key, Health] = {}
         self._probes: Probes[Key] = Probes(nursery, self._checked, interval=SUSPECT_INTERVAL_SECONDS, timeout=timeout)
         self._link = PilotLink(
@@ -98,12 +102,27 @@ class Pilot:
             Registration(own.service, own.id, address, own.epoch, ttl, own.state, own.metadata, "pilot")
         )
 
+    def vouch(self, registration: Registration) -> None:
+        """What else is announced here, at an address that others reach; `registration.ttl` in seconds."""
+        address = registration.address
+        if address.startswith(_LOCAL):
+            address = self._advertised(address) or address
+        if address.startswith(_LOCAL):
+            said = f"{registration.service}/{registration.id} is not registered: other hosts cannot reach {address}"
+            self._voice.say("pilot.vouched", f"{said}; set sidecars.discovery.pilot.advertise")
+            return
+        self._link.announce(replace(registration, address=address, source="pilot"))
+
+    def withdraw(self, key: Key) -> None:
+        """It is announced no more."""
+        self._link.withdraw(key)
+
     async def follow(self, service: str) -> None:
         """Follows one more service from now on."""
         await self._link.follow(service)
 
     async def leave(self) -> None:
-        """Says that the own instance has ended."""
+        """Says that what was announced has ended."""
         await self._link.leave()
 
     def end(self) -> None:
@@ -111,7 +130,12 @@ class Pilot:
         self._link.end()
 
     def look(self) -> None:
-        """Probes whom the mirror doubts; call it each tick."""
+        """Probes whom the mirror doubts, and ends what only a pilot could keep up; call it each tick."""
+        now = trio.current_time()
+        if self._link.connected:
+            self._answered_at = now
+        elif now - self._answered_at >= DETOURS_SECONDS and self._mirror.drop_detours():
+            self._changed()
         suspects: dict[Key, Lease] = {lease.registration.key: lease for lease in self._mirror.leases.suspects()}
         self._health = {key: self._health.get(key, Health(Condition.UP)) for key in suspects}
         self._probes.ask({key: Target(lease.registration.address) for key, lease in suspects.items()})
@@ -140,7 +164,8 @@ class Pilot:
             await trio.sleep(SAVE_SECONDS)
 
     async def _save(self) -> None:
-        data = remembered.encode([lease.registration for lease in self._mirror.leases], time.time())
+        instances = [one for lease in self._mirror.leases if not (one := lease.registration).is_detour]
+        data = remembered.encode(instances, time.time())
         try:
             await trio.to_thread.run_sync(remembered.write, self._file, data)
         except OSError as error:

@@ -1,4 +1,5 @@
-"""The connection to a pilot: follows services, registers the own instance and renews it, for as long as this runs.
+"""The connection to a pilot: follows services, registers the own instance and what else this host vouches for, and
+renews it, for as long as this runs.
 
 Rules:
 - Nothing waits for it. What was heard stays in force while nobody answers, for however long that is.
@@ -7,16 +8,21 @@ Rules:
   gets that time, too.
 - Several pilots are equal: whichever answers is the one, and the next is tried when it does not, or when it says that
   another one may be able to do what it cannot.
-- The own instance is registered with the epoch that it has on this host. If a pilot knows a greater one before this
-  life was ever accepted, the counter was lost, and the next is taken; afterwards, a newer life is somewhere, and this
-  one is silent for good.
+- An instance is registered with the epoch that it has on this host. If a pilot knows a greater one before this life was
+  ever accepted, the counter was lost, and the next is taken; afterwards, a newer life is somewhere, and this one is
+  silent for good.
+- What is to be said is said in batches, one after the other: of an instance that changes while the pilot answers, what
+  it is then is said next, and nothing in between.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +67,10 @@ AGAIN_SECONDS: Final = 5.0
 """After which a pilot that was behind is asked again, and so is one that could not carry out a registration."""
 ANSWER_SECONDS: Final = 10.0
 FAREWELL_SECONDS: Final = 1.0
+BATCH: Final = 256
+"""Registrations that are under way at the same time."""
+LOOK_SECONDS: Final = 0.25
+"""Between looks for whom to renew."""
 KNOWN_SECONDS: Final = 1.0
 """That one who asks for a service waits for a pilot to tell of it."""
 MAX_FOLLOWED: Final = 1000
@@ -80,7 +90,7 @@ _LOST: Final = (
 class PilotLink:
     """One sidecar's connection to whichever of the pilots answers.
 
-    `heard` is called when endpoints may differ; `renumber` takes the least epoch that the own instance may have.
+    `heard` is called when endpoints may differ; `renumber` takes the least epoch that an instance of ours may have.
     """
 
     def __init__(
@@ -91,7 +101,7 @@ class PilotLink:
         follow: Sequence[str],
         token: Path | None,
         heard: Callable[[], None],
-        renumber: Callable[[int], None],
+        renumber: Callable[[Key, int], None],
         configuration: Configuration,
         voice: Voice,
     ) -> None:
@@ -107,9 +117,11 @@ class PilotLink:
         self._scope = trio.CancelScope(shield=True)
         self._stream: trio.abc.Stream | None = None
         self._sending = trio.Lock()
-        self._own: Registration | None = None
-        self._own_changed = trio.Event()
-        self._accepted = self._replaced = False
+        self._standing: dict[Key, _Standing] = {}
+        self._due: dict[Key, None] = {}
+        self._leaving: dict[Key, Registration] = {}
+        self._look_at = 0.0
+        self._to_say = trio.Event()
         self._number = 0
         self._answers: dict[int, _Awaited] = {}
         self._news = trio.Event()
@@ -122,11 +134,29 @@ class PilotLink:
         """Whether a pilot answers now."""
         return self._stream is not None
 
-    def announce(self, own: Registration) -> None:
-        """What the own instance is, from now on. `own.ttl` in seconds."""
-        if own != self._own:
-            self._own = own
-            self._own_changed.set()
+    def announce(self, ours: Registration) -> None:
+        """What an instance of ours is, from now on. `ours.ttl` in seconds."""
+        held = self._standing.get(ours.key)
+        if held is None:
+            held = self._standing[ours.key] = _Standing(ours)
+        elif held.registration == ours:
+            return
+        elif held.registration.epoch < ours.epoch:
+            held.replaced = False  # it is another life
+        held.registration = ours
+        self._leaving.pop(ours.key, None)
+        self._say_soon(ours.key)
+
+    def withdraw(self, key: Key) -> None:
+        """An instance of ours has ended. Nobody is told if no pilot answers: then its lease ends."""
+        held = self._standing.pop(key, None)
+        if held is not None and self._stream is not None:
+            self._leaving[key] = held.registration
+            self._say_soon(key)
+
+    def _say_soon(self, key: Key) -> None:
+        self._due[key] = None
+        self._to_say.set()
 
     async def follow(self, service: str) -> None:
         """Follows one more service from now on; returns when it is known, or cannot be soon."""
@@ -167,11 +197,13 @@ class PilotLink:
             await trio.sleep(random.uniform(0, SPREAD_SECONDS))
 
     async def leave(self) -> None:
-        """Says that the own instance ends; waits at most `FAREWELL_SECONDS` for the answer, also if cancelled."""
-        own, self._own = self._own, None
-        if own is not None and self._stream is not None:
+        """Says that our instances end; waits at most `FAREWELL_SECONDS` for the answers, also if cancelled."""
+        ending = [*self._leaving.values(), *(held.registration for held in self._standing.values())]
+        self._standing.clear()
+        self._leaving.clear()
+        if self._stream is not None:
             with trio.CancelScope(shield=True), trio.move_on_after(FAREWELL_SECONDS), suppress(*_LOST):
-                await self._ask(lambda n: Leave(n, own.service, own.id, own.epoch))
+                await self._ask([partial(_leave, one) for one in ending])
 
     async def _converse(self, address: str) -> None:
         with trio.fail_after(CONNECT_SECONDS):
@@ -180,6 +212,8 @@ class PilotLink:
             self._stream = stream
             self._refusals = 0
             self._again.clear()
+            self._leaving.clear()
+            self._due = dict.fromkeys(self._standing)
             self._mirror.connected()
             if self._lost:
                 self._lost = False
@@ -266,61 +300,82 @@ class PilotLink:
             await self._send(Ping())
 
     async def _stand(self) -> None:
-        """Registers the own instance, whenever it changes and before its lease ends."""
+        """Registers what is ours, whenever it changes and before its lease ends."""
         while True:
-            pause = PING_SECONDS
-            self._own_changed = trio.Event()
-            if (own := self._own) is not None and not self._replaced:
-                pause = own.ttl / 3 if await self._register(own) else AGAIN_SECONDS
-            with trio.move_on_after(pause):
-                await self._own_changed.wait()
+            self._to_say = trio.Event()
+            while batch := self._batch():
+                await self._say(batch)
+            with trio.move_on_at(self._look_at):
+                await self._to_say.wait()
 
-    async def _register(self, own: Registration) -> bool:
-        answer = await self._ask(
-            lambda n: Register(
-                n,
-                own.service,
-                own.id,
-                own.address,
-                round(own.ttl * 1000),
-                own.epoch,
-                own.state,
-                dict(own.metadata),
-            )
-        )
+    def _batch(self) -> Sequence[Key]:
+        """Whom to speak of now."""
+        now = trio.current_time()
+        if now >= self._look_at:
+            self._due |= dict.fromkeys(key for key, held in self._standing.items() if held.due <= now)
+            due = min((held.due for held in self._standing.values() if held.due > now), default=math.inf)
+            self._look_at = max(due, now + LOOK_SECONDS)
+        batch = list(islice(self._due, BATCH))
+        for key in batch:
+            del self._due[key]
+        return batch
+
+    async def _say(self, batch: Sequence[Key]) -> None:
+        leaving = [one for key in batch if (one := self._leaving.pop(key, None)) is not None]
+        standing = [held for key in batch if (held := self._standing.get(key)) is not None and not held.replaced]
+        said = [(held, held.registration) for held in standing]
+        messages: list[Callable[[int], Asked]] = [partial(_leave, one) for one in leaving]
+        messages += [partial(_register, ours) for _, ours in said]
+        answers = await self._ask(messages)
+        refused = ""
+        for (held, ours), answer in zip(said, answers[len(leaving) :], strict=True):
+            refused = self._answered(held, ours, answer) or refused
+            self._look_at = min(self._look_at, held.due)
+        if refused:
+            self._voice.say("pilot.own", refused)
+        elif said:
+            self._voice.settled("pilot.own", "the pilot takes what is ours again")
+
+    def _answered(self, held: _Standing, ours: Registration, answer: Answer) -> str:
+        """What follows from an answer to `ours`; what is wrong, if anything is."""
+        now = trio.current_time()
+        held.due = now + AGAIN_SECONDS
+        name = f"{ours.service}/{ours.id}"
         if not answer.verdict:
             hint = f" ({answer.hint})" if answer.hint else ""
-            self._voice.say("pilot.own", f"the pilot does not take this instance: {answer.error}{hint}")
-        elif answer.verdict != "stale":
-            self._accepted = True
-            self._voice.settled("pilot.own", "the pilot takes this instance again")
-            return True
-        elif not self._accepted:
-            self._renumber(answer.epoch)
-        elif self._own is own:
-            self._replaced = True
-            said = f"{own.service}/{own.id} with epoch {own.epoch} is silent from now on: {answer.error}"
-            self._voice.say("pilot.own", said, severity="error")
-        return False
+            return f"the pilot does not take {name}: {answer.error}{hint}"
+        if answer.verdict != "stale":
+            held.accepted = ours.epoch
+            held.due = now + ours.ttl / 3
+        elif held.accepted != ours.epoch:
+            self._renumber(ours.key, answer.epoch)
+        elif held.registration is ours:
+            held.replaced = True
+            held.due = math.inf
+            return f"{name} with epoch {ours.epoch} is silent from now on: {answer.error}"
+        return ""
 
-    async def _ask(self, message: Callable[[int], Asked]) -> Answer:
-        """Raises TooSlowError if no answer comes: then the pilot is not well."""
-        self._number += 1
-        number = self._number
-        awaited = self._answers[number] = _Awaited()
+    async def _ask(self, messages: Sequence[Callable[[int], Asked]]) -> Sequence[Answer]:
+        """The answer to each. Raises TooSlowError if they do not all come: then the pilot is not well."""
+        awaited = [_Awaited() for _ in messages]
+        first = self._number + 1
+        self._number += len(messages)
+        numbered = dict(enumerate(awaited, first))
+        self._answers |= numbered
         try:
             with trio.fail_after(ANSWER_SECONDS):
-                await self._send(message(number))
-                await awaited.there.wait()
-            assert awaited.answer is not None, "it is there"
-            return awaited.answer
+                await self._send(*(message(number) for number, message in enumerate(messages, first)))
+                for one in awaited:
+                    await one.there.wait()
+            return [one.answer for one in awaited if one.answer is not None]
         finally:
-            del self._answers[number]
+            for number in numbered:
+                del self._answers[number]
 
-    async def _send(self, message: Asked) -> None:
+    async def _send(self, *messages: Asked) -> None:
         async with self._sending:
-            if self._stream is not None:
-                await self._stream.send_all(frame(message))
+            if self._stream is not None and messages:
+                await self._stream.send_all(b"".join(map(frame, messages)))
 
 
 async def _connect(address: str, token: str | None) -> tuple[trio.abc.Stream, bytes]:
@@ -348,6 +403,25 @@ async def _connect(address: str, token: str | None) -> tuple[trio.abc.Stream, by
     except BaseException:
         await trio.aclose_forcefully(stream)
         raise
+
+
+class _Standing:
+    """An instance of ours, the epoch with which a pilot has accepted it (0: none), and when to say it again."""
+
+    def __init__(self, registration: Registration) -> None:
+        self.registration = registration
+        self.accepted = 0
+        self.replaced = False
+        self.due = math.inf
+
+
+def _register(ours: Registration, number: int) -> Register:
+    ttl_ms, metadata = round(ours.ttl * 1000), dict(ours.metadata)
+    return Register(number, ours.service, ours.id, ours.address, ttl_ms, ours.epoch, ours.state, metadata)
+
+
+def _leave(ours: Registration, number: int) -> Leave:
+    return Leave(number, ours.service, ours.id, ours.epoch)
 
 
 class _Awaited:

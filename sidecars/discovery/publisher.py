@@ -1,17 +1,17 @@
 """Brings the catalogue into force: the table for the proxy, the topic `services` for everybody else.
 
 Rules: only what differs is published; changes within `CONFLATE_SECONDS` are one publication, and while they go on, a
-publication waits for nine times what the last one took: a thousand endpoints that change all the time cost a tenth of a
-core. The topic, which is for people, is told once each `TELL_SECONDS` at most. A table that is refused
-is published without the entries at fault, so that one bad address does not freeze all others. A fenced writer ends its
-process: somebody newer does this job.
+publication waits for nine times what the last one took of a core: a thousand endpoints that change all the time cost a
+tenth of it, and where others take the core the wait is no longer for that. The topic, which is for people, is told once
+each `TELL_SECONDS` at most. A table that is refused is published without the entries at fault, so that one bad address
+does not freeze all others. A fenced writer ends its process: somebody newer does this job.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 from pannier.shared.bus import Bus
@@ -61,13 +61,14 @@ class Publisher:
             await self._dirty.wait()
             await trio.sleep(CONFLATE_SECONDS)
             self._dirty = trio.Event()
-            begun = time.perf_counter()
+            begun = time.thread_time()
             await self.publish()
-            await trio.sleep(min(PAUSED_PER_SPENT * (time.perf_counter() - begun), MOST_PAUSED_SECONDS))
+            await trio.sleep(min(PAUSED_PER_SPENT * (time.thread_time() - begun), MOST_PAUSED_SECONDS))
 
     async def publish(self) -> None:
         """Publishes now what differs. Raises PannierError if a newer writer took over."""
         table = self._catalogue.table()
+        self._say_refused(self._catalogue.refused)
         payload = encode(table)
         if payload != self._wanted:
             try:
@@ -103,12 +104,16 @@ class Publisher:
             self._writer.publish(payload)
         except ValueError:
             left, refused = without_refused(table, self._validate)
-            shown = "; ".join(refused[:REASONS_SHOWN])
-            more = f"; and {len(refused) - REASONS_SHOWN} more" if len(refused) > REASONS_SHOWN else ""
-            self._voice.say("endpoint.refused", f"left out of the table: {shown}{more}", severity="error")
+            self._voice.say("endpoint.refused", f"left out of the table: {_listed(refused)}", severity="error")
             self._writer.publish(encode(left))
         else:
             self._voice.settled("endpoint.refused")
+
+    def _say_refused(self, detours: Sequence[str]) -> None:
+        if detours:
+            self._voice.say("detours", f"by way of a Central, and ignored: {_listed(detours)}")
+        else:
+            self._voice.settled("detours")
 
     async def _tell(self, services: Services) -> bool:
         try:
@@ -119,6 +124,11 @@ class Publisher:
         self._told = services
         self._voice.settled("services")
         return True
+
+
+def _listed(reasons: Sequence[str]) -> str:
+    more = f"; and {len(reasons) - REASONS_SHOWN} more" if len(reasons) > REASONS_SHOWN else ""
+    return "; ".join(reasons[:REASONS_SHOWN]) + more
 
 
 def _fenced(error: RuntimeError) -> PannierError:

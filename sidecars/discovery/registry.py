@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from pannier.shared.detours import is_detour
 from pannier.shared.errors import Blame, PannierError
 from pannier.shared.instances import (
     INSTANCE_PATTERN,
@@ -72,6 +73,11 @@ class Record(msgspec.Struct, frozen=True):
             raise ValueError("epoch or ttl_ms out of range")
         check_address(self.address)
 
+    @property
+    def is_brief(self) -> bool:
+        """Whether nobody misses it: it said that it leaves, or it is a detour."""
+        return self.state is not State.UP or is_detour(self.metadata)
+
     def registration(self) -> Registration:
         return Registration(
             self.service,
@@ -92,6 +98,9 @@ class Scan:
     beats: tuple[Registration, ...] = ()
     removed: tuple[tuple[Key, int], ...] = ()
     wiped: tuple[Key, ...] = ()
+
+    def __add__(self, other: Scan) -> Scan:
+        return Scan(self.beats + other.beats, self.removed + other.removed, self.wiped + other.wiped)
 
 
 @dataclass(slots=True)
@@ -172,14 +181,14 @@ class Registry:
                 private_dir(folder)
                 replace(path, data)
         except OSError as error:
-            raise _unusable(folder, error) from error
+            raise unusable(folder, error) from error
 
     def last_epoch(self, key: Key) -> int:
         """The epoch in the file of an instance; 0 if there is none. Raises PannierError if it cannot be read."""
         try:
             record = self._load(key, self._root / key[0] / (key[1] + _SUFFIX))
         except OSError as error:
-            raise _unusable(self._root / key[0], error) from error
+            raise unusable(self._root / key[0], error) from error
         return record.epoch if record else 0
 
     def remove(self, key: Key, epoch: int) -> None:
@@ -199,7 +208,7 @@ class Registry:
         try:
             services = sorted(os.scandir(self._root), key=lambda entry: entry.name)
         except OSError as error:
-            raise _unusable(self._root, error) from error
+            raise unusable(self._root, error) from error
         for service in services:
             if not (_SERVICE.match(service.name) and service.is_dir(follow_symlinks=False)):
                 continue
@@ -227,10 +236,10 @@ class Registry:
             record = self._seen.pop(key).record
             if record is None:
                 continue
-            if record.state is State.UP:
-                wiped.append(key)
-            else:
+            if record.is_brief:
                 removed.append((key, record.epoch))
+            else:
+                wiped.append(key)
         return Scan(tuple(beats), tuple(removed), tuple(wiped))
 
     def _load(self, key: Key, path: Path) -> Record | None:
@@ -267,7 +276,7 @@ class Registry:
 def _is_dead(seen: _Seen, now: float) -> bool:
     """Whether the file has not changed for so long that it is to be buried."""
     record = seen.record
-    patience = DEAD_SECONDS if record is None or record.state is State.UP else 2 * record.ttl_ms / 1000
+    patience = 2 * record.ttl_ms / 1000 if record is not None and record.is_brief else DEAD_SECONDS
     return now - seen.since > patience
 
 
@@ -275,7 +284,7 @@ def _stamp(found: os.stat_result) -> tuple[int, int, int]:
     return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _unusable(folder: Path, error: OSError) -> PannierError:
+def unusable(folder: Path, error: OSError) -> PannierError:
     return PannierError(
         f"cannot use the registry {folder}: {error.strerror}",
         hint="other services on this host cannot find this one until that is repaired; trying again",

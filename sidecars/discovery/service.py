@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,8 @@ from pannier.sidecars.discovery.slots import Place
 from pannier.sidecars.discovery.sources import sources
 from pannier.sidecars.discovery.table import KIND, Table, TableReader, TableWriter, decode, drains
 from pannier.sidecars.discovery.voice import Voice
+from pannier.sidecars.discovery.vouched_files import VouchedFiles
+from pannier.sidecars.discovery.vouching import Vouching
 
 if TYPE_CHECKING:
     from pannier.shared.statics import StaticSource
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.5
 FILE_SECONDS = 1.0
 LISTEN_AGAIN_SECONDS = 1.0
+NAMES_SHOWN = 20
 SUSPECT_INTERVAL_SECONDS = 1.0
 SUSPECT_THRESHOLDS = Thresholds(failures=3)
 TABLE = f"table.{KIND}"
@@ -89,6 +92,7 @@ class Discovery:
         )
         self._publisher = Publisher(self._catalogue, writer, context.bus, self._voice, validate=_validate)
         self._registry = Registry(context.directory.parent / REGISTRY)
+        self._vouched_files = VouchedFiles(context.directory.parent / REGISTRY, context.directory.name)
         self._file = self._static_source(config.file, restored) if config.file else None
         self._configuration: Configuration | None = None
         self._pilot = self._with_pilot(config.pilot, mirror) if config.pilot and mirror else None
@@ -102,6 +106,14 @@ class Discovery:
             changed=self._publisher.changed,
             voice=self._voice,
             pilot=self._pilot.announce if self._pilot is not None else None,
+        )
+        self._vouching = Vouching(
+            self._catalogue.leases,
+            self._vouched_files,
+            ttl=seconds(config.lease_ttl),
+            voice=self._voice,
+            pilot=self._pilot.vouch if self._pilot is not None else None,
+            withdraw=self._pilot.withdraw if self._pilot is not None else None,
         )
         self._static_probes: Probes[Place] = Probes(
             nursery, self._static_checked, interval=seconds(config.health.interval), timeout=timeout
@@ -130,6 +142,7 @@ class Discovery:
         await self._publisher.publish()
         self._nursery.start_soon(self._publisher.run)
         self._nursery.start_soon(self._tick_forever)
+        self._nursery.start_soon(self._vouching.run)
         self._nursery.start_soon(self._follow_lifecycle)
         if config.health.is_asked and config.app is not None:
             health = config.health
@@ -141,6 +154,7 @@ class Discovery:
             endpoints=self._endpoints,
             sources=self._sources,
             changed=self._publisher.changed,
+            touched=self._touched,
             clock=trio.current_time,
             ttl=seconds(config.lease_ttl),
             follow=self._pilot.follow if self._pilot is not None else None,
@@ -161,6 +175,8 @@ class Discovery:
     async def _take_leave(self) -> None:
         try:
             ending = self._data_path_drains() or self._supervisor_is_dead()
+            if self._announcer.is_ending(ending):
+                self._vouching.leave()
             await self._announcer.leave(trio.current_time(), ending=ending)
             if self._pilot is not None and self._announcer.is_ending(ending):
                 await self._pilot.leave()
@@ -192,7 +208,7 @@ class Discovery:
             self._configuration,
             state_dir() / "endpoints" / context.service,
             changed=self._publisher.changed,
-            renumber=lambda at_least: self._announcer.renumber(at_least, trio.current_time()),
+            renumber=self._renumber,
             voice=self._voice,
             nursery=self._nursery,
             timeout=seconds(context.config.health.timeout),
@@ -256,21 +272,34 @@ class Discovery:
             async for lifecycle in lifecycles:
                 self._announcer.lifecycle(lifecycle, trio.current_time())
 
+    def _is_own(self, key: Key) -> bool:
+        return self._announcer.is_own(key) or self._vouching.is_own(key)
+
+    def _touched(self, key: Key) -> None:
+        if not self._announcer.is_own(key):
+            self._vouching.touched(key)
+        elif (lease := self._catalogue.leases.get(key)) is not None:
+            self._announcer.described(lease.registration.metadata, trio.current_time())
+
+    def _renumber(self, key: Key, at_least: int) -> None:
+        if self._announcer.is_own(key):
+            self._announcer.renumber(at_least, trio.current_time())
+        else:
+            self._vouching.renumber(key, at_least)
+
     def _look_at_registry(self, now: float) -> None:
         leases = self._catalogue.leases
         try:
-            scan = self._registry.scan(now)
+            scan = self._registry.scan(now) + self._vouched_files.scan(now)
         except PannierError as error:
             self._voice.say("registry", f"{error.message} ({error.hint})")
             return
         self._voice.settled("registry", "the registry can be used again")
-        verdicts = [leases.register(one, now) for one in scan.beats if not self._announcer.is_own(one.key)]
-        verdicts += [
-            leases.deregister(key, epoch, final=False) for key, epoch in scan.removed if not self._announcer.is_own(key)
-        ]
+        verdicts = [leases.register(one, now) for one in scan.beats if not self._is_own(one.key)]
+        verdicts += [leases.deregister(key, epoch, final=False) for key, epoch in scan.removed if not self._is_own(key)]
         if any(verdict.changes for verdict in verdicts):
             self._publisher.changed()
-        if doubted := leases.suspect(key for key in scan.wiped if not self._announcer.is_own(key)):
+        if doubted := leases.suspect(key for key in scan.wiped if not self._is_own(key)):
             self._voice.tell(
                 "registry.wiped", f"gone from the registry without a word: {_names(doubted)}; used until probes fail"
             )
@@ -292,6 +321,8 @@ class Discovery:
         expiry = leases.expire(now)
         if expiry.evicted:
             self._publisher.changed()
+            for key in expiry.evicted:
+                self._touched(key)
             self._voice.tell("lease.expired", f"not renewed in time: {_names(expiry.evicted)}", severity="info")
         if leases.preserving:
             self._voice.say("preservation", "too many renewals vanished at once: eviction stops until they are back")
@@ -310,6 +341,7 @@ class Discovery:
             self._voice.tell("lease.gone", f"{_names([key])} is gone: not renewed, and {reason}")
             if self._mirror is not None:
                 self._mirror.doubt(key)  # a pilot may not have noticed yet
+            self._touched(key)
             self._publisher.changed()
 
     def _static_checked(self, place: Place, reason: str) -> None:
@@ -367,5 +399,6 @@ def _read_back(reader: TableReader) -> Table:
         return Table()
 
 
-def _names(keys: Iterable[Key]) -> str:
-    return ", ".join(f"{service}/{instance}" for service, instance in keys)
+def _names(keys: Sequence[Key]) -> str:
+    more = f" and {len(keys) - NAMES_SHOWN} more" if len(keys) > NAMES_SHOWN else ""
+    return ", ".join(f"{service}/{instance}" for service, instance in keys[:NAMES_SHOWN]) + more

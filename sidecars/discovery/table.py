@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
+from pannier.shared.detours import Share
 
 KIND = "endpoints"
 
 Source: TypeAlias = Literal["file", "lease", "registry", "pilot"]
 
 
-class Endpoint(msgspec.Struct, frozen=True):
-    """One endpoint as the proxy sees it. `epoch` is 0 for a static one, `ttl_ms` 0 where nothing expires."""
+class Endpoint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One endpoint as the proxy sees it. `epoch` is 0 for a static one, `ttl_ms` 0 where nothing expires. By way of
+    `centrals` a part of its requests goes."""
 
     id: str
     address: str
@@ -30,6 +32,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     source: Source
     ttl_ms: int
     metadata: Mapping[str, str]
+    centrals: tuple[Share, ...] = ()
 
 
 class Cluster(msgspec.Struct, frozen=True):

@@ -226,7 +226,7 @@ def _zone(settings: Settings, registry: Registry) -> Zone:
     from pannier.sidecars.pilot.dns.answer import Zone, zone_name
 
     name = zone_name(settings.dns_zone)
-    return Zone(registry.instances, lambda: registry.view.revision, sample=random.sample, name=name)
+    return Zone(registry.endpoints, lambda: registry.view.revision, sample=random.sample, name=name)
 
 
 def _bridges(urls: Sequence[str]) -> Sequence[Bridge]:

@@ -9,8 +9,10 @@ from typing import TypeVar
 
 import click
 import msgspec
+from pannier.shared.detours import Share, is_detour, shares
 from pannier.shared.endpoints import Endpoint, Endpoints, Source, Sources
 from pannier.shared.errors import NoSuchSidecar, Unreachable
+from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance
 from pannier.shared.runtime import runtime_dir
 from pannier.supervisor.cli.output import F
@@ -100,7 +102,14 @@ class Pilot:
     def endpoints(self) -> Endpoints:
         """All that it knows. Raises Unreachable."""
         found = self.client.ask("GET", ("v1", "services"), _Everything).services
-        return Endpoints(list(found), [_endpoint(one) for service in found.values() for one in service])
+        instances = [one for service in found.values() for one in service]
+        by_way, _ = shares(one for one in instances if is_detour(one.metadata))
+        endpoints = [
+            _endpoint(one, by_way.get((one.service, one.id), ()) if one.state is State.UP else ())
+            for one in instances
+            if not is_detour(one.metadata)
+        ]
+        return Endpoints(list(found), endpoints)
 
     def sources(self) -> Sequence[Source]:
         """Its store, and the registries to which it has bridges."""
@@ -122,7 +131,7 @@ def the_source(name: str | None, pilot: str | None, token_file: Path | None) -> 
     return Local(name) if pilot is None else Pilot(pilot, token_file)
 
 
-def _endpoint(one: Instance) -> Endpoint:
+def _endpoint(one: Instance, centrals: Sequence[Share]) -> Endpoint:
     weight = one.metadata.get("weight", "1")
     return Endpoint(
         one.service,
@@ -134,4 +143,5 @@ def _endpoint(one: Instance) -> Endpoint:
         int(weight) if weight.isascii() and weight.isdigit() else 1,
         one.suspect,
         one.metadata,
+        centrals,
     )

@@ -45,6 +45,8 @@ def overview(status: Status) -> Sequence[tuple[str, Any]]:
     ]
     if status.suspects:
         rows.append(("suspect", f"{status.suspects} miss renewals and are kept"))
+    if status.detours:
+        rows.append(("by way of Centrals", f"{status.detours}, which are not among the instances"))
     if status.preserving:
         rows.append(("preserving", "nobody is given up: too many renewals are missed at once"))
     if status.blind:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from pannier.shared.detours import OF, WEIGHT
 from pannier.shared.instances import Key, State
 from pannier.shared.leases import PAUSE_SECONDS, WINDOW_SECONDS, Leases, Registration, Verdict
 
@@ -75,6 +76,40 @@ def test_one_epoch_has_one_address() -> None:
     leases.register(one("a"), 0)
     assert leases.register(Registration("orders", "a", "elsewhere:80", 1, 10), 0) is Verdict.STALE
     assert leases.register(Registration("orders", "a", "elsewhere:80", 2, 10), 0) is Verdict.CHANGED
+
+
+def by_way(of: str, *, ttl: float = 5) -> Registration:
+    return Registration("orders", f"{of}.c", "c:15090", 1, ttl, metadata={OF: of, WEIGHT: "40"})
+
+
+def test_detours_go_when_their_time_is_over_however_many() -> None:
+    leases = Leases(0)
+    leases.register(one("a", ttl=100), 0)
+    detours = [by_way(f"i{number}") for number in range(50)]
+    for registration in detours:
+        leases.register(registration, 0)
+    assert advance(leases, 0, 4.5) == []
+    assert sorted(advance(leases, 4.5, 5)) == sorted(registration.key for registration in detours)
+    assert (leases.preserving, leases.suspects(), len(leases)) == (False, (), 1)
+
+
+def test_detours_count_in_no_rule_that_keeps_instances() -> None:
+    leases = Leases(0)
+    for registration in (one("a"), one("b"), one("c"), *(by_way(f"i{number}", ttl=100) for number in range(50))):
+        leases.register(registration, 0)
+    assert advance(leases, 0, 11) == [], "15 % of three are none, though 3 of 53 are less"
+    assert leases.preserving
+    last = Leases(0)
+    last.register(one("a"), 0)
+    last.register(by_way("a", ttl=100), 0)
+    assert advance(last, 0, 11) == [], "it is the last of its service"
+    assert [lease.registration.id for lease in last.suspects()] == ["a"]
+
+
+def test_nobody_doubts_a_detour() -> None:
+    leases = Leases(0)
+    leases.register(by_way("a"), 0)
+    assert leases.suspect([("orders", "a.c")]) == ()
 
 
 def test_there_is_a_limit_to_how_many() -> None:

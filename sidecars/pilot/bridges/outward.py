@@ -1,10 +1,11 @@
 """The pilot's instances, written into a ZooKeeper as Curator keeps them, for whoever looks there.
 
 Rules:
-- Written is who did not come over this very bridge, by the pilot that tends him: those that are UP; where nobody is,
-  those that drain. They are ephemeral, and outlast a pilot by its session, which is longer than it takes another one
-  to believe that it has gone: that one, or itself if it is started again, takes its nodes over, and nobody has missed
-  them. Who tends whom is nobody's business, and no change that is told: it is looked for.
+- Written is who did not come over this very bridge, and is not by way of a Central, by the pilot that tends him: those
+  that are UP; where nobody is, those that drain. They are ephemeral, and outlast a pilot by its session, which is
+  longer than it takes another one to believe that it has gone: that one, or itself if it is started again, takes its
+  nodes over, and nobody has missed them. Who tends whom is nobody's business, and no change that is told: it is looked
+  for.
 - Beside each node of ours is a mark that says the epoch of its life (`curator.py`), and stays when the node goes. A
   lesser epoch writes nothing there, unless nobody is there for as long as a bridge needs to believe what is odd: then
   the registry has lost its own epochs. A node that is not ours is left alone.
@@ -164,7 +165,7 @@ class Outward:
         entries: dict[str, Entry] = {}
         for key in view.alive(service):
             entry, _ = view.get(key)
-            if entry is not None and entry.metadata.get(ORIGIN) != self._name:
+            if entry is not None and entry.metadata.get(ORIGIN) != self._name and not entry.is_detour:
                 entries[instance_of(key)[1]] = entry
         told = next(
             (state for state in (State.UP, State.DRAINING) if any(entry.state is state for entry in entries.values())),

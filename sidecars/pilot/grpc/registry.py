@@ -150,7 +150,7 @@ class _Service:
                 return
 
     def _told(self, name: str) -> Any:
-        instances = [_instance(instance) for instance in self._registry.instances(name)]
+        instances = [_instance(instance) for instance in self._registry.endpoints(name)]
         return MESSAGES[f"{PACKAGE}.Service"](name=name, instances=instances)
 
 

@@ -75,6 +75,7 @@ class _Collector(Collector):
         yield instances
         yield _gauge("services", "Services that have instances.", status.services)
         yield _gauge("suspects", "Instances that miss renewals with this pilot and are kept.", status.suspects)
+        yield _gauge("detours", "Instances by way of a Central, which are not among the others.", status.detours)
         yield _gauge("preserving", "1 while nobody is given up, as too many miss renewals.", status.preserving)
         asked = CounterMetricFamily(
             "pannier_pilot_registrations",

@@ -20,8 +20,9 @@ Statistics: TypeAlias = Callable[[], object]
 
 class Status(msgspec.Struct, frozen=True):
     """`preserving`: nobody is given up, because too many renewals are missed at once. `trouble` is what the store said
-    last, empty if it is well. `lag_s`: seconds for which an own write waits to be told to others. `requests` are by
-    what was asked and what came of it. `parts` are the statistics of the parts, by name.
+    last, empty if it is well. `detours` are instances by way of a Central, which count in nothing else. `lag_s`:
+    seconds for which an own write waits to be told to others. `requests` are by what was asked and what came of it.
+    `parts` are the statistics of the parts, by name.
     """
 
     revision: int
@@ -32,6 +33,7 @@ class Status(msgspec.Struct, frozen=True):
     store: str = ""
     states: Mapping[State, int] = {}
     suspects: int = 0
+    detours: int = 0
     requests: Mapping[str, Mapping[str, int]] = {}
     evicted: int = 0
     taken_over: int = 0
@@ -64,12 +66,13 @@ class Account:
         return Status(
             view.revision,
             len(view.services()),
-            len(view),
+            len(view) - view.detours,
             registry.preserving,
             registry.trouble,
             store=self.store,
             states=view.states(),
             suspects=registry.suspects,
+            detours=view.detours,
             requests=requests,
             evicted=tally.accepted(Action.GIVE_UP),
             taken_over=tally.accepted(Action.TAKE_OVER),

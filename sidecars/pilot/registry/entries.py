@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Final
 
 import msgspec
+from pannier.shared.detours import is_detour
 from pannier.shared.instances import Key, State
 
 PREFIX: Final = "instances/"
@@ -38,6 +39,11 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     gone: bool = False
     gone_ms: int = 0
     final: bool = False
+
+    @property
+    def is_detour(self) -> bool:
+        """Whether it is another instance by way of a Central."""
+        return is_detour(self.metadata)
 
 
 class Verdict(StrEnum):

@@ -9,6 +9,8 @@
   well, one a window, where his service has others. Where those are another pilot's, the doubt is written first, and
   he goes a window later: else two pilots, each relying on the other's, would leave nobody.
 - A pilot that is blind (`peers.py`) takes no renewals: who renews has to find one that is not.
+- An instance by way of a Central (`detours.py`) is given up as soon as it does not renew, and is nobody on whom a
+  service could rely.
 - Tombstones are kept for `BURIED_SECONDS`: longer than any word of an old life may be under way.
 """
 
@@ -27,7 +29,7 @@ import trio
 from pannier.shared.backoff import full_jitter
 from pannier.shared.errors import Blame, PannierError, Unreachable
 from pannier.shared.instances import Key, State
-from pannier.shared.leases import WINDOW_SECONDS, Leases, Registration
+from pannier.shared.leases import WINDOW_SECONDS, Lease, Leases, Registration
 from pannier.shared.pilot_stream import Gone, Instance
 from pannier.shared.ticks import next_tick
 from pannier.sidecars.pilot.registry import entries
@@ -122,8 +124,12 @@ class Registry:
         return 0.0 if self._untold is None else self._clock() - self._untold[1]
 
     def instances(self, service: str) -> Sequence[Instance]:
-        """The instances of a service, by id."""
+        """The instances of a service, by id, and what is of them by way of a Central."""
         return [self._instance(key) for key in self.view.alive(service)]
+
+    def endpoints(self, service: str) -> Sequence[Instance]:
+        """Those of them who can be called as they are: for callers who know nothing of Centrals."""
+        return [one for one in self.instances(service) if not one.detour]
 
     def instance(self, key: Key) -> Instance | Gone:
         """An instance, or what is left of it."""
@@ -472,14 +478,17 @@ class Registry:
         """Whether the service has another instance that is up, that this pilot tends and does not doubt."""
         others = (instance_of(name) for name in self.view.alive(key[0]))
         leases = (self._leases.get(other) for other in others if other != key)
-        return any(one is not None and not one.suspect and one.registration.state is State.UP for one in leases)
+        return any(one is not None and _can_be_called(one) for one in leases)
 
     def _has_others(self, key: Key) -> bool:
         """Whether the service has an instance that is up, and that another pilot tends and has not said to doubt."""
         if self._peers is None or self._peers.blind:
             return False
         others = [one for name in self.view.alive(key[0]) if (one := self.view.get(name)[0]) is not None]
-        return any(one.pilot != self._pilot and not one.doubted and one.state is State.UP for one in others)
+        return any(
+            one.pilot != self._pilot and not one.doubted and not one.is_detour and one.state is State.UP
+            for one in others
+        )
 
     def _heard(self) -> None:
         """The view has gone on."""
@@ -497,7 +506,13 @@ class Registry:
         key = instance_of(name)
         lease = self._leases.get(key)
         suspect = entry.doubted or (lease is not None and lease.suspect)
-        return Instance(*key, entry.address, entry.state, entry.epoch, version, dict(entry.metadata), suspect)
+        metadata, is_detour = dict(entry.metadata), entry.is_detour
+        return Instance(*key, entry.address, entry.state, entry.epoch, version, metadata, suspect, is_detour)
+
+
+def _can_be_called(lease: Lease) -> bool:
+    registration = lease.registration
+    return not lease.suspect and not registration.is_detour and registration.state is State.UP
 
 
 def _registration(key: Key, entry: Entry) -> Registration:

@@ -38,13 +38,14 @@ class View:
         self._alive: dict[str, set[str]] = {}  # keys by service
         self._tended: dict[str, set[str]] = {}  # keys by the pilot that tends them
         self._states: Counter[State] = Counter()  # of the living
+        self._detours: Counter[State] = Counter()  # those of them who are by way of a Central
         self._revisions: dict[str, int] = {}  # of the last write to a service
         self._told: dict[str, Entry] = {}  # as the watch had it last
         self._changes: deque[tuple[int, str]] = deque()
         self._begun = False
 
     def __len__(self) -> int:
-        """How many instances there are, tombstones not counted."""
+        """How many instances and detours there are, tombstones not counted."""
         return sum(self._states.values())
 
     @property
@@ -69,8 +70,13 @@ class View:
         return sorted(self._alive.get(service, ()))
 
     def states(self) -> Mapping[State, int]:
-        """How many instances are in each state."""
-        return {state: self._states[state] for state in State}
+        """How many instances are in each state, detours not counted."""
+        return {state: self._states[state] - self._detours[state] for state in State}
+
+    @property
+    def detours(self) -> int:
+        """How many are an instance by way of a Central."""
+        return sum(self._detours.values())
 
     def revision_of(self, service: str) -> int:
         """That of its last change, 0 if there is none."""
@@ -180,6 +186,7 @@ class View:
             _discard(self._alive, service, key)
             _discard(self._tended, before[0].pilot, key)
             self._states[before[0].state] -= not before[0].gone
+            self._detours[before[0].state] -= before[0].is_detour
         if entry is None:
             return
         self._known[key] = (entry, version)
@@ -187,6 +194,7 @@ class View:
             self._alive.setdefault(service, set()).add(key)
             self._tended.setdefault(entry.pilot, set()).add(key)
             self._states[entry.state] += 1
+            self._detours[entry.state] += entry.is_detour
 
 
 def _discard(sets: dict[str, set[str]], name: str, key: str) -> None:

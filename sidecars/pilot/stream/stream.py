@@ -4,7 +4,9 @@ Rules (`shared/pilot_stream.py` has the messages, `outgoing.py` what becomes of 
 
 - What all followers of a service are told is encoded once.
 - A renewal is answered while a write before it waits for the store, and counts at once: a slow store makes nobody look
-  dead. All else of one connection is carried out one after the other, so that what it says last holds.
+  dead. All else of one connection is carried out one after the other, so that what it says last holds; but what it says
+  of several instances, one after the other, at the same time: a Central speaks of two thousand, and one write each
+  would take the store that often.
 - Revisions are a service's own, those of its last change as the store's watch told it. So whoever says one that is
   greater knows more than this pilot, or has it from before the store was set back.
 """
@@ -15,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -61,6 +64,8 @@ AHEAD_BYTES: Final = 64 * 1024
 LAST_WORD_SECONDS: Final = 1.0
 FOLLOWED: Final = 10_000
 """Services that one connection follows."""
+TOGETHER: Final = 64
+"""Instances of one connection that are changed at the same time."""
 _CHUNK: Final = 65_536
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -279,16 +284,42 @@ class _Session:
     async def _carry_out_all(self) -> None:
         """A task that is there while there is something to carry out: most connections only renew."""
         while self._asked and not self._ending:
-            message, size = self._asked[0]
+            changes = self._changes()
             try:
-                await self._carry_out(message)
+                if len(changes) > 1:
+                    await self._change_all(changes)
+                else:
+                    await self._carry_out(self._asked[0][0])
             except StreamError as error:
                 self._refuse(error, self._nursery.cancel_scope)
-            self._asked.popleft()
-            self._ahead -= size
+            for _ in range(max(1, len(changes))):
+                _, size = self._asked.popleft()
+                self._ahead -= size
             self.out.send()
             self._progress.set()
             self._progress = trio.Event()
+
+    def _changes(self) -> Sequence[Register | Leave]:
+        """What comes next, as far as that are changes of one instance each."""
+        found: dict[Instance, Register | Leave] = {}
+        for message, _ in islice(self._asked, TOGETHER):
+            if not isinstance(message, Register | Leave) or (message.service, message.id) in found:
+                break
+            found[message.service, message.id] = message
+        return list(found.values())
+
+    async def _change_all(self, messages: Sequence[Register | Leave]) -> None:
+        """At the same time; answered in their order."""
+        answers: dict[int, Answer] = {}
+
+        async def change(number: int) -> None:
+            answers[number] = await self._change(messages[number])
+
+        async with trio.open_nursery() as nursery:
+            for number in range(len(messages)):
+                nursery.start_soon(change, number)
+        for number in range(len(messages)):
+            self.out.answer(frame(answers[number]))
 
     async def _carry_out(self, message: Asked) -> None:
         match message:

@@ -3,7 +3,7 @@
 - A cluster and its endpoints are the same for all clients of a stage and a kind; listeners and routes for all of a
   `Shape`. Each is encoded when it is first asked for after a change, and then shared.
 - A service is there while it has instances, of whatever state. The last of them is gone only if that was meant (the
-  registry's rules); then the routes to it are gone, and its cluster with them.
+  registry's rules); then the routes to it are gone, and its cluster with them. What is by way of a Central is none.
 - What of a policy does not arrive is listed by `report.py`, which instances do not, by `left_out`.
 """
 
@@ -44,7 +44,7 @@ _log = logging.getLogger("pannier.pilot")
 class Instances(Protocol):
     """A registry, as far as it matters here."""
 
-    def instances(self, service: str) -> Sequence[Instance]: ...
+    def endpoints(self, service: str) -> Sequence[Instance]: ...
 
 
 class Policies(Protocol):
@@ -100,7 +100,7 @@ class Catalogue:
 
     def changed(self, service: str) -> bool:
         """The instances of a service have changed. Whether more than its endpoints has: clusters and routes, too."""
-        there = self.instances.instances(service)
+        there = self.instances.endpoints(service)
         before = self.services.get(service)
         self._left_out.pop(service, None)
         now = all(one.metadata.get("protocol") in HTTP2 for one in there) if there else None
@@ -174,7 +174,7 @@ class Catalogue:
     def _endpoints(self, client: Client, policy: Policy, name: str) -> Resource:
         service, _, subset = name.partition("/")
         wanted = policy.subsets(service)[subset] if subset else {}
-        instances = self.instances.instances(service)
+        instances = self.instances.endpoints(service)
         chosen = [one for one in instances if all(one.metadata.get(key) == value for key, value in wanted.items())]
         body, left_out = assignment(name, chosen, client)
         if left_out and not subset:

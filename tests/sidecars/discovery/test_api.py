@@ -47,6 +47,7 @@ async def client(short_path: Path, nursery: trio.Nursery) -> AsyncIterator[Clien
         endpoints=lambda: catalogue.endpoints(catalogue.table()),
         sources=lambda: Sources([]),
         changed=lambda: client.changes.append(trio.current_time()),
+        touched=lambda _: None,
         clock=trio.current_time,
         ttl=10,
     )
@@ -92,7 +93,7 @@ async def test_who_drains_says_which_life_and_stands_so_until_it_says_otherwise(
     assert (await client.ask("PUT", INSTANCE, body))[0] == 200
     _, found = await client.ask("GET", "/v1/endpoints")
     row = {"service": "orders", "id": "o-1", "address": "127.0.0.1:8001", "state": "DRAINING", "source": "lease"}
-    more = {"epoch": 3, "weight": 1, "suspect": False, "metadata": {"zone": "a"}}
+    more = {"epoch": 3, "weight": 1, "suspect": False, "metadata": {"zone": "a"}, "centrals": []}
     assert found == {"services": ["orders"], "endpoints": [row | more]}
     assert await client.ask("GET", "/v1/sources") == (200, {"sources": []})
     assert (await client.ask("PUT", "/v1/sources"))[0] == 405

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pannier.shared.detours import OF, WEIGHT, Share
 from pannier.shared.instances import State
 from pannier.shared.leases import Registration
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.sidecars.discovery.merge import join_statics, merge
 from pannier.sidecars.discovery.slots import Slots
-from pannier.sidecars.discovery.table import Cluster, Endpoint
+from pannier.sidecars.discovery.table import Cluster, Endpoint, Table, encode
 
 
 def merged(
@@ -19,7 +21,7 @@ def merged(
     known: tuple[str, ...] = (),
     healthy: bool = True,
 ) -> dict[str, list[Endpoint]]:
-    clusters = merge(
+    clusters, _ = merge(
         statics or {}, registrations, known=known, healthy=lambda *_: healthy, assign=Slots(capacity=8).assign
     )
     return {cluster.name: list(cluster.endpoints) for cluster in clusters}
@@ -101,3 +103,45 @@ def test_the_order_of_what_came_in_does_not_matter(found: list[Registration], ra
         return merge(STATIC, of, known=(), healthy=lambda *_: True, assign=Slots().assign)
 
     assert clusters(found) == clusters(shuffled)
+
+
+def by_way(of: str, weight: str = "40", *, at: str = "c:15090", service: str = "orders") -> Registration:
+    return Registration(service, f"{of}.c", at, 9, 5, State.UP, {OF: of, WEIGHT: weight})
+
+
+DETOURS: list[tuple[str, list[Registration], dict[str, tuple[Share, ...]]]] = [
+    ("none", [at("h:1", instance="a")], {"a": ()}),
+    ("one", [at("h:1", instance="a"), by_way("a")], {"a": (Share("c:15090", 40),)}),
+    ("before its instance", [by_way("a"), at("h:1", instance="a")], {"a": (Share("c:15090", 40),)}),
+    ("at the instance's own address", [at("h:1", instance="a"), by_way("a", at="h:1")], {"a": (Share("h:1", 40),)}),
+    (
+        "several, which are more than all",
+        [at("h:1", instance="a"), by_way("a", "100"), by_way("a", "60", at="b:15090"), by_way("b", "1")],
+        {"a": (Share("b:15090", 37.5), Share("c:15090", 62.5))},
+    ),
+    ("of a stranger", [at("h:1", instance="a"), by_way("b")], {"a": ()}),
+    ("of an instance of another service", [at("h:1", instance="a"), by_way("a", service="stock")], {"a": ()}),
+    ("of one who drains", [at("h:1", instance="a", state=State.DRAINING), by_way("a")], {"a": ()}),
+    ("of one who is down", [at("h:1", instance="a", state=State.DOWN), by_way("a")], {}),
+    ("of nobody", [by_way("a")], {}),
+    ("of a weight that is none", [at("h:1", instance="a"), by_way("a", "x")], {"a": ()}),
+]
+
+
+@pytest.mark.parametrize(("registrations", "expected"), [row[1:] for row in DETOURS], ids=[row[0] for row in DETOURS])
+def test_an_instance_by_way_of_a_central_is_a_share_of_it_and_no_endpoint(
+    registrations: list[Registration], expected: dict[str, tuple[Share, ...]]
+) -> None:
+    clusters = merged(None, *registrations)
+    assert {row.id: row.centrals for row in clusters.get("orders", [])} == expected
+    assert "stock" not in clusters
+
+
+def test_a_detour_takes_no_slot_and_is_absent_from_the_bytes_where_there_is_none() -> None:
+    slots = Slots(capacity=1)
+    clusters, refused = merge(
+        {}, [by_way("a"), at("h:1", instance="a")], known=(), healthy=lambda *_: True, assign=slots.assign
+    )
+    assert (len(clusters[0].endpoints), refused) == (1, [])
+    assert msgspec.to_builtins(clusters[0].endpoints[0])["centrals"] == ({"address": "c:15090", "weight": 40.0},)
+    assert b"centrals" not in encode(Table((Cluster("orders", tuple(merged(None, at("h:1"))["orders"])),)))

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pannier.shared.detours import OF, WEIGHT
 from pannier.shared.instances import EVERY, State
 from pannier.shared.pilot_stream import Changed, Current, Found, Gone, Instance, Told
 from pannier.sidecars.discovery.mirror import PATIENCE_SECONDS, Heard, Mirror
@@ -242,3 +243,52 @@ def test_without_a_deliberate_end_or_a_failed_probe_nobody_is_left_with_none(sai
             case Current():
                 found.current(message)
         assert there(found)
+
+
+def by_way(of: str, weight: str = "40", *, revision: int = 1, epoch: int = 1) -> Instance:
+    metadata = {OF: of, WEIGHT: weight}
+    return Instance("orders", f"{of}.c", "10.9.9.9:15090", State.UP, epoch, revision, metadata)
+
+
+def test_a_detour_that_is_given_up_is_dropped_and_counts_in_no_window() -> None:
+    found = Mirror(0.0)
+    found.told(told(1, *map(one, "ab"), *map(by_way, "ab")), 0.0)
+    heard = found.changed(changed(2, gone=[Gone("a.c", 1), Gone("b.c", 1)]), 0.0)
+    assert (heard, there(found), doubted(found)) == (Heard(True), {"a", "b"}, set())
+    assert found.changed(changed(3, gone=[Gone("a", 1)]), 0.0) == Heard(True), "half of two"
+    assert there(found) == {"b"}
+
+
+def test_the_detours_of_a_service_do_not_make_its_instances_fewer() -> None:
+    found = Mirror(0.0)
+    found.told(told(1, one("a"), *map(by_way, "abcdefgh")), 0.0)
+    found.changed(changed(2, gone=[Gone("a", 1)]), 0.0)
+    assert doubted(found) == {"a"}, "it is the only one"
+
+
+def test_a_detour_that_is_missing_is_dropped_and_not_asked_about() -> None:
+    found = Mirror(0.0)
+    found.told(told(1, one("a"), by_way("a")), 0.0)
+    assert found.told(told(2, one("a")), 0.0) == Heard(True)
+    assert there(found) == {"a"}
+    found.changed(changed(3, by_way("a", revision=3)), 0.0)
+    heard = found.current(Current([]))
+    assert (heard.changed, heard.missing, there(found), doubted(found)) == (True, (("orders", "a"),), {"a"}, {"a"})
+
+
+def test_the_address_of_a_detour_is_not_given_away() -> None:
+    found = Mirror(0.0)
+    central = Instance("central", "c", "10.9.9.9:15090", State.UP, 1, 1)
+    found.told(told(1, one("a"), by_way("a")), 0.0)
+    found.told(told(1, central, service="central"), 0.0)
+    found.doubt(("central", "c"))
+    assert doubted(found) == {"c"}
+
+
+def test_detours_that_nobody_tends_are_dropped_and_asked_for_anew() -> None:
+    found = Mirror(0.0)
+    found.told(told(7, one("a"), by_way("a")), 0.0)
+    assert (found.drop_detours(), found.drop_detours()) == (True, False)
+    assert (there(found), found.known(["orders"])) == ({"a"}, {"orders": 0})
+    found.told(told(7, one("a"), by_way("a")), 0.0)
+    assert (there(found), found.known(["orders"])) == ({"a", "a.c"}, {"orders": 7})

@@ -16,6 +16,7 @@ import trio
 from pannier import _native
 from pannier.shared import framing
 from pannier.shared.bus import Bus
+from pannier.shared.detours import Share
 from pannier.shared.messages import EVENTS, LIFECYCLE, SERVICES, Happening, Lifecycle, Nothing, ProcessState, Services
 from pannier.shared.profile import Endpoint as StaticEndpoint
 from pannier.shared.sidecar import Context
@@ -61,9 +62,11 @@ class Running:
                 await trio.sleep(0.005)
 
     async def put(self, path: str, body: dict[str, object]) -> int:
-        data = json.dumps(body).encode()
+        return await self.ask("PUT", path, json.dumps(body).encode())
+
+    async def ask(self, method: str, path: str, data: bytes = b"") -> int:
         async with await connect_unix(self.directory / "api.sock") as stream:
-            head = f"PUT {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(data)}\r\n\r\n"
+            head = f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {len(data)}\r\n\r\n"
             await stream.send_all(head.encode() + data)
             return int(b"".join([bytes(part) async for part in stream]).split()[1])
 
@@ -99,6 +102,36 @@ async def test_ready_means_a_table_and_a_local_api(start) -> None:
         assert (row.id, row.source, row.epoch, row.ttl_ms) == ("s-1", "lease", 1, 10_000)
         assert (running.directory / "api.sock").stat().st_mode & 0o777 == 0o600
     assert not (running.directory / "api.sock").exists()
+
+
+async def test_an_instance_by_way_of_a_central_is_a_share_of_its_row_and_nowhere_else(broker, start) -> None:
+    async with start(Config()) as running, broker.join() as cli:
+        at = {"address": "127.0.0.1:15090", "ttl": "5s"}
+        central = {"pannier-central-of": "s-1", "pannier-central-weight": "40"}
+        assert await running.put("/v1/instances/stock/s-1.central", at | {"metadata": central}) == 201
+        assert await running.put("/v1/instances/stock/s-1", {"address": "127.0.0.1:7"}) == 201
+        await running.wait_for(lambda: (rows := running.rows("stock")) and rows["127.0.0.1:7"].centrals)
+        assert {row.id: row.centrals for row in running.rows("stock").values()} == {
+            "s-1": (Share("127.0.0.1:15090", 40.0),)
+        }
+        answer = await cli.request("discovery", SERVICES, None, Services)
+        assert [[one.id for one in cluster.endpoints] for cluster in answer.clusters] == [["s-1"]]
+        assert await running.ask("DELETE", "/v1/instances/stock/s-1.central") == 200
+        await running.wait_for(lambda: not running.rows("stock")["127.0.0.1:7"].centrals)
+
+
+async def test_a_weight_that_is_none_is_said_once(broker, start) -> None:
+    async with start(Config()) as running, broker.join() as cli, cli.subscribe(EVENTS, Happening) as events:
+        for number in range(3):
+            central = {"pannier-central-of": "s-1", "pannier-central-weight": "much"}
+            body = {"address": "127.0.0.1:15090", "metadata": central}
+            assert await running.put("/v1/instances/stock/s-1.central", body) in {200, 201}
+            assert await running.put(f"/v1/instances/stock/s-{number}", {"address": f"127.0.0.1:{number + 7}"}) == 201
+            await running.wait_for(lambda number=number: len(running.rows("stock") or {}) == number + 1)
+        await running.put("/v1/instances/stock/s-1.central", body | {"metadata": central | {"pannier-central-of": "/"}})
+        said = [await anext(aiter(events)) for _ in range(2)]
+        assert [one.kind for one in said] == ["detours", "detours"]
+        assert ["'much'" in one.message for one in said] == [True, False]
 
 
 async def test_the_topic_and_the_verb_tell_the_same(broker, start) -> None:

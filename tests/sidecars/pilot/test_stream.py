@@ -353,7 +353,7 @@ def link(pilot: Pilot, mirror: Mirror, *, epochs: list[int] | None = None, follo
         follow=[follow],
         token=None,
         heard=lambda: None,
-        renumber=(epochs if epochs is not None else []).append,
+        renumber=lambda _, epoch: (epochs if epochs is not None else []).append(epoch),
         configuration=Configuration(
             "dev", "web", file=pilot.path.with_name("config.json"), kept=pilot.path.with_name("kept"), voice=Voice()
         ),
@@ -389,6 +389,53 @@ async def test_a_sidecar_follows_registers_drains_and_leaves(pilot: Pilot) -> No
         assert mirror.leases.get(("payments", "p")) is None, "nobody uses it"
         await sidecar.follow("payments")
         assert mirror.leases.get(("payments", "p"))
+
+
+async def test_a_sidecar_speaks_of_many_and_of_each_what_it_said_last(pilot: Pilot) -> None:
+    def one(name: str, epoch: int = 7, *, port: int = 80) -> Registration:
+        return Registration("web", name, f"10.0.0.9:{port}", epoch, 10.0, State.UP, {}, "pilot")
+
+    def there() -> set[tuple[str, str, int]]:
+        return {(told.id, told.address, told.epoch) for told in pilot.registry.instances("web")}
+
+    renumbered: list[int] = []
+    names = [f"w{number}" for number in range(2 * pilot_link.BATCH + 5)]
+    await pilot.registry.register(("web", "w3"), Entry(40, "10.0.0.1:80", State.UP, TTL_MS))
+    async with linked(link(pilot, Mirror(0.0), epochs=renumbered)) as sidecar:
+        for name in names:
+            sidecar.announce(one(name))
+        await wait_for(lambda: len(pilot.registry.instances("web")) == len(names) and renumbered)
+        assert renumbered == [41]
+        sidecar.announce(one("w3", 41))
+        for port in range(81, 90):
+            sidecar.announce(one("w4", port, port=port))
+        for name in names[5:]:
+            sidecar.withdraw(("web", name))
+        sidecar.announce(one("w9", 9))
+        ours = {(name, "10.0.0.9:80", 7) for name in ("w0", "w1", "w2")}
+        ours |= {("w3", "10.0.0.9:80", 41), ("w4", "10.0.0.9:89", 89), ("w9", "10.0.0.9:80", 9)}
+        await wait_for(lambda: there() == ours)
+        await sidecar.leave()
+        await wait_for(lambda: not pilot.registry.instances("web"))
+
+
+async def test_changes_of_several_are_at_the_same_time_those_of_one_in_order_and_so_are_the_answers(
+    pilot: Pilot,
+) -> None:
+    def register(n: int, name: str, epoch: int) -> wire.Register:
+        return wire.Register(n, "orders", name, f"10.0.0.1:{8000 + ord(name)}", TTL_MS, epoch)
+
+    await pilot.register("a")
+    async with client(pilot) as one:
+        async with slow_disk(pilot):
+            await one.say(
+                *(register(1, "b", 1), register(2, "c", 1), wire.Leave(3, "orders", "b", 1), register(4, "b", 1)),
+                *(register(5, "b", 2), wire.Leave(6, "orders", "a", 1), register(7, "b", 3)),
+            )
+        answers = [answer for _ in range(7) if isinstance(answer := await one.hear(), wire.Answer)]
+    verdicts = ["created", "created", "removed", "stale", "created", "removed", "changed"]
+    assert [(answer.n, answer.verdict) for answer in answers] == list(enumerate(verdicts, 1))
+    assert [(told.id, told.epoch) for told in pilot.registry.instances("orders")] == [("b", 3), ("c", 1)]
 
 
 async def test_a_sidecar_follows_over_tcp(pilot: Pilot, nursery: trio.Nursery) -> None:

@@ -30,7 +30,7 @@ class Town:
         self.stages: dict[str, Policy] = {}
         self.catalogue = Catalogue(self, self)
 
-    def instances(self, service: str) -> Sequence[Instance]:
+    def endpoints(self, service: str) -> Sequence[Instance]:
         return list(self.there.get(service, {}).values())
 
     def policy(self, stage: str) -> Policy:
