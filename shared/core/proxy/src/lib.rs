@@ -54,6 +54,7 @@ mod reserve;
 mod retrying;
 mod splice;
 mod stack;
+mod stream;
 mod threads;
 mod timers;
 mod tls;
