@@ -104,6 +104,13 @@ impl Redirect {
     }
 }
 
+impl Drop for Redirect {
+    /// Closing the socket would do, but for a child that is between fork and exec and has a copy of it for so long.
+    fn drop(&mut self) {
+        let _ = self.netfilter.transaction(&[rules::delete_table(&self.table)], End::Commit);
+    }
+}
+
 fn check(shares: &[(SocketAddrV4, u32)]) -> Result<(), String> {
     for (central, _) in shares {
         if central.ip().is_unspecified() || central.port() == 0 {

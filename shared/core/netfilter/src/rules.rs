@@ -35,6 +35,7 @@ pub const GUARD: &str = "pannier-guard";
 
 const TABLES: u16 = 10 << 8;
 const NEW_TABLE: u16 = TABLES;
+const DELETE_TABLE: u16 = TABLES | 2;
 const NEW_CHAIN: u16 = TABLES | 3;
 const GET_CHAIN: u16 = TABLES | 4;
 const NEW_RULE: u16 = TABLES | 6;
@@ -70,6 +71,13 @@ const AFTER_ROUTING: Hook = Hook(4, 100, "nat");
 /// The table that goes with the socket that made it; an error if there is one of its name.
 pub fn owned_table(name: &str) -> Message {
     table(name, OWNER, EXCLUSIVE)
+}
+
+/// The end of a table and all that is in it.
+pub fn delete_table(name: &str) -> Message {
+    let mut attributes = ipv4();
+    attributes.text(1, name);
+    Message { what: "the removal of the table", kind: DELETE_TABLE, flags: 0, body: attributes.finish() }
 }
 
 /// The two chains, and what is in `source`.
