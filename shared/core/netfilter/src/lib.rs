@@ -86,18 +86,19 @@ impl Redirect {
     /// 0.3 ms (`tests/kernel/cost.rs`), and on a busy host some milliseconds: not a thing for each request.
     pub fn set(&mut self, shares: &[(SocketAddrV4, u32)]) -> Result<(), String> {
         check(shares)?;
+        let shares: Vec<_> = shares.iter().copied().filter(|(_, share)| *share > 0).collect();
         if shares.is_empty() && !self.hooked {
             return Ok(());
         }
         let mut interfaces = BTreeSet::new();
-        for (central, _) in shares {
+        for (central, _) in &shares {
             interfaces.extend(routes::interfaces(&mut self.routing, *central.ip())?);
         }
         for interface in &interfaces {
             self.localnet.open(&mut self.netfilter, interface)?;
         }
         let mut messages = if self.hooked { Vec::new() } else { rules::chains(&self.table, self.listener) };
-        messages.extend(rules::draws(&self.table, self.listener, shares));
+        messages.extend(rules::draws(&self.table, self.listener, &shares));
         self.netfilter.transaction(&messages, End::Commit).map_err(|refused| advice::on(&refused))?;
         self.hooked = true;
         Ok(())

@@ -93,11 +93,11 @@ pub fn chains(table: &str, listener: SocketAddrV4) -> Vec<Message> {
     vec![chain(table, OUT, &OUTPUT), chain(table, SOURCE, &AFTER_ROUTING), source]
 }
 
-/// What replaces all that is in `out`. The shares are of `WHOLE` and come to no more than it.
+/// What replaces all that is in `out`. The shares are of `WHOLE`, come to no more than it, and none is 0.
 pub fn draws(table: &str, listener: SocketAddrV4, shares: &[(SocketAddrV4, u32)]) -> Vec<Message> {
     let mut messages = vec![flush(table, OUT)];
     let mut left = WHOLE;
-    for &(central, share) in shares.iter().filter(|(_, share)| *share > 0) {
+    for &(central, share) in shares {
         messages.push(rule(table, OUT, |rule| {
             rule.field(Header::Network, TARGET_ADDRESS, 4).expect(Is::Equal, &listener.ip().octets());
             rule.meta(Meta::Protocol).expect(Is::Equal, &[TCP]);
