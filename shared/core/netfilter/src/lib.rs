@@ -13,7 +13,7 @@
 //!   not answer goes on trying there.
 //! - **Nothing is hooked until there is a share**; from then on the kernel tracks connections (conntrack) in this network
 //!   namespace, until the process ends. With the last NAT table of the namespace, the kernel stops translating:
-//!   redirected connections that are alive then are reset when they next send, unless a new table has come by then. So drain
+//!   redirected connections that are alive then are reset when they next send, unless another has shares by then. So drain
 //!   before the end; at an upgrade, open the new one, and give it its shares, before the old one goes.
 //!   Where connections are short, `net.netfilter.nf_conntrack_max` must hold two minutes of them (an ended connection
 //!   stays that long): when the table is full, the kernel drops what is new.
