@@ -13,7 +13,7 @@
 //!   not answer goes on trying there.
 //! - **Nothing is hooked until there is a share**; from then on the kernel tracks connections (conntrack) in this network
 //!   namespace, until the process ends. With the last NAT table of the namespace, the kernel stops translating:
-//!   redirected connections that are alive then are reset when they next send, unless a new table has come by then. So drain
+//!   redirected connections that are alive then are reset when they next send, unless another has shares by then. So drain
 //!   before the end; at an upgrade, open the new one, and give it its shares, before the old one goes.
 //!   Where connections are short, `net.netfilter.nf_conntrack_max` must hold two minutes of them (an ended connection
 //!   stays that long): when the table is full, the kernel drops what is new.
@@ -86,21 +86,29 @@ impl Redirect {
     /// 0.3 ms (`tests/kernel/cost.rs`), and on a busy host some milliseconds: not a thing for each request.
     pub fn set(&mut self, shares: &[(SocketAddrV4, u32)]) -> Result<(), String> {
         check(shares)?;
+        let shares: Vec<_> = shares.iter().copied().filter(|(_, share)| *share > 0).collect();
         if shares.is_empty() && !self.hooked {
             return Ok(());
         }
         let mut interfaces = BTreeSet::new();
-        for (central, _) in shares {
+        for (central, _) in &shares {
             interfaces.extend(routes::interfaces(&mut self.routing, *central.ip())?);
         }
         for interface in &interfaces {
             self.localnet.open(&mut self.netfilter, interface)?;
         }
         let mut messages = if self.hooked { Vec::new() } else { rules::chains(&self.table, self.listener) };
-        messages.extend(rules::draws(&self.table, self.listener, shares));
+        messages.extend(rules::draws(&self.table, self.listener, &shares));
         self.netfilter.transaction(&messages, End::Commit).map_err(|refused| advice::on(&refused))?;
         self.hooked = true;
         Ok(())
+    }
+}
+
+impl Drop for Redirect {
+    /// Closing the socket would do, but for a child that is between fork and exec and has a copy of it for so long.
+    fn drop(&mut self) {
+        let _ = self.netfilter.transaction(&[rules::delete_table(&self.table)], End::Commit);
     }
 }
 

@@ -35,6 +35,7 @@ pub const GUARD: &str = "pannier-guard";
 
 const TABLES: u16 = 10 << 8;
 const NEW_TABLE: u16 = TABLES;
+const DELETE_TABLE: u16 = TABLES | 2;
 const NEW_CHAIN: u16 = TABLES | 3;
 const GET_CHAIN: u16 = TABLES | 4;
 const NEW_RULE: u16 = TABLES | 6;
@@ -72,6 +73,13 @@ pub fn owned_table(name: &str) -> Message {
     table(name, OWNER, EXCLUSIVE)
 }
 
+/// The end of a table and all that is in it.
+pub fn delete_table(name: &str) -> Message {
+    let mut attributes = ipv4();
+    attributes.text(1, name);
+    Message { what: "the removal of the table", kind: DELETE_TABLE, flags: 0, body: attributes.finish() }
+}
+
 /// The two chains, and what is in `source`.
 pub fn chains(table: &str, listener: SocketAddrV4) -> Vec<Message> {
     let source = rule(table, SOURCE, |rule| {
@@ -85,11 +93,11 @@ pub fn chains(table: &str, listener: SocketAddrV4) -> Vec<Message> {
     vec![chain(table, OUT, &OUTPUT), chain(table, SOURCE, &AFTER_ROUTING), source]
 }
 
-/// What replaces all that is in `out`. The shares are of `WHOLE` and come to no more than it.
+/// What replaces all that is in `out`. The shares are of `WHOLE`, come to no more than it, and none is 0.
 pub fn draws(table: &str, listener: SocketAddrV4, shares: &[(SocketAddrV4, u32)]) -> Vec<Message> {
     let mut messages = vec![flush(table, OUT)];
     let mut left = WHOLE;
-    for &(central, share) in shares.iter().filter(|(_, share)| *share > 0) {
+    for &(central, share) in shares {
         messages.push(rule(table, OUT, |rule| {
             rule.field(Header::Network, TARGET_ADDRESS, 4).expect(Is::Equal, &listener.ip().octets());
             rule.meta(Meta::Protocol).expect(Is::Equal, &[TCP]);

@@ -87,7 +87,7 @@ fn kill_9_takes_the_rules_with_it() {
     assert_eq!(count(&network, 20), BTreeMap::from([('l', 20)]));
 }
 
-/// The next process comes, and connections that sent nothing meanwhile go on; one that did is reset.
+/// The next process has a share, and connections that sent nothing meanwhile go on; one that did is reset.
 #[test]
 fn what_was_redirected_when_its_process_was_killed() {
     let Some(network) = shop() else { return };
@@ -95,7 +95,8 @@ fn what_was_redirected_when_its_process_was_killed() {
     let (mut idle, mut busy) = (connect(&network), connect(&network));
     holder.kill();
     assert!(busy.again().is_err(), "nobody translates any more");
-    let _next = Holder::start(&network, LISTENER, "10.77.0.2:15090=0");
+    let mut next = Holder::start(&network, LISTENER, "10.77.0.2:15090=1");
+    next.set("10.77.0.2:15090=0");
     assert_eq!(idle.again().unwrap(), 'c');
     assert_eq!(connect(&network).who, 'l');
 }

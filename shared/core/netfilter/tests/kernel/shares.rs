@@ -36,7 +36,13 @@ fn is_share(found: u32, all: u32, share: f64) -> bool {
 #[test]
 fn all_goes_to_the_central_none_stays_and_back() {
     let Some((network, mut redirect)) = shop(2) else { return };
-    assert_eq!(count(&network, 20), BTreeMap::from([('l', 20)]), "before anything was set");
+    set(&network, &mut redirect, &[(CENTRAL, 0)]);
+    assert_eq!(count(&network, 20), BTreeMap::from([('l', 20)]), "before any share");
+    assert_eq!(
+        network.run(1, "cat /proc/sys/net/ipv4/conf/eth0/route_localnet"),
+        "0\n",
+        "nothing is opened for nothing"
+    );
     set(&network, &mut redirect, &[(CENTRAL, 10_000)]);
     assert_eq!(count(&network, 200), BTreeMap::from([('c', 200)]));
     let client = connect(&network);
