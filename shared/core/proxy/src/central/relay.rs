@@ -104,7 +104,7 @@ async fn copy(mut bytes: &[u8], writer: &Stream, moved_ms: &Cell<u64>) -> io::Re
 async fn lost(worker: &Worker, address: SocketAddr) {
     loop {
         let changed = worker.mesh.away.changed.notified();
-        if !worker.mesh.away.has(address) {
+        if worker.mesh.away.has_lost(address) {
             return;
         }
         changed.await;
