@@ -85,6 +85,7 @@ fn who_has_ended_still_listens() {
         let (home, central) = encrypted_on(tight()).await;
         home.shutdown().unwrap();
         assert!(write(&home, b"more").await.is_err());
+        assert!(!home.write_unencrypted(b"more"), "the socket has ended as well");
         assert_eq!(read(&central, 1).await.unwrap(), b"");
         let answer = sample(100_000);
         let (written, heard) = tokio::join!(write(&central, &answer), read(&home, answer.len()));
