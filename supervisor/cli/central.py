@@ -161,7 +161,7 @@ async def _forced(bus: Bus, weight: float | None) -> int:
         talk(f"{found.service}: nothing was asked for by hand; {points(state.weight)} are elsewhere: {why}")
         return 0
     if weight is not None and state.weight < weight:
-        talk(f"{found.service}: {points(state.weight)} of the {weight:g} leave{was}: {why}")
+        talk(f"{found.service}: {points(state.weight)} instead of {weight:g} are elsewhere{was}: {why}")
         return int(state.reason in _STUCK)
     talk(f"{found.service}: {points(state.weight)} are elsewhere{was}: {why}")
     return 0
