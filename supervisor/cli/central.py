@@ -14,6 +14,7 @@ from pannier.shared.central import CentralForce, CentralStatus
 from pannier.shared.central_words import points, reason, summary
 from pannier.shared.errors import UsageError
 from pannier.shared.messages import Nothing
+from pannier.supervisor.cli.central_simulate import command as simulate
 from pannier.supervisor.cli.central_view import lines
 from pannier.supervisor.cli.output import output_option, print_json, talk
 from pannier.supervisor.cli.services import ask, name_option, the_one
@@ -90,6 +91,9 @@ def _settings(listen: str | None, advertise: str | None, capacity: int | None) -
     if capacity is not None:
         found.append(f"central.gateway.capacity={capacity}")
     return found
+
+
+command.add_command(simulate)
 
 
 @command.command()

@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from pannier.supervisor.central_simulation import Change, Host, Outcome
 
 SYNTHETIC: Final = "synthetic:"
+BARE: Final = "production"  # has no [central] of its own, and what one needs beside it
 LASTING_MS: Final = 1_000
 _HEADINGS: Final = ("TIME", "STATE", "WEIGHT", "REASON", "HOST", "GROUP", "THROTTLED", "QUEUE", "IDLE", "RETURNING")
 
 
 @click.command("simulate")
 @click.argument("trace", metavar="TRACE")
+@click.option("-p", "--profile", help="Its numbers (default: those of a bare [central]).")
+@click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change one, as central.leave.calm=5s.")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=1, help="For jitter and noise (default: 1).")
 @output_option
-def command(*, trace: str, seed: int, output: str) -> None:
+def command(*, trace: str, profile: str | None, assignments: tuple[str, ...], seed: int, output: str) -> None:
     """Show when work would leave a host and come back, and why.
 
     TRACE is a file with a JSON object in each line: "ms", and of "host_pressure", "cgroup_pressure", "throttled",
@@ -31,12 +34,28 @@ def command(*, trace: str, seed: int, output: str) -> None:
     """
     from pannier.supervisor.central_simulation import simulate
 
-    outcome = simulate(_host(trace, seed), None, seed)
+    outcome = simulate(_host(trace, seed), _controller(profile, assignments), seed)
     if output == "json":
         print_json(asdict(outcome))
         return
     print_table(_HEADINGS, [_row(change) for change in _lasting(outcome)])
     click.echo(f"\n{_summary(outcome)}")
+
+
+def _controller(profile: str | None, assignments: tuple[str, ...]) -> bytes | None:
+    """The numbers of a profile, None for the defaults."""
+    if profile is None and not assignments:
+        return None
+    import msgspec
+    from pannier.shared.project import resolve
+    from pannier.supervisor.central_table import controller
+    from pannier.supervisor.sidecar_types import sidecar_types
+
+    name = profile or BARE
+    central = resolve(name, sidecars=sidecar_types(), assignments=assignments).profile.central
+    if central is None:
+        raise UsageError(f"profile {name} has no [central]", hint="set what it should be: --set central.dwell=1m")
+    return msgspec.msgpack.encode(controller(central))
 
 
 def _host(trace: str, seed: int) -> Host:

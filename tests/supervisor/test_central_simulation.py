@@ -276,3 +276,27 @@ def test_a_bad_trace_ends_the_command_with_its_own_code(trace: Trace) -> None:
     with pytest.raises(PannierError) as caught:
         run(trace({"ms": "now"}))
     assert caught.value.exit_code == 65
+
+
+def test_a_profile_and_settings_give_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*words: str) -> int:
+        run("synthetic:step", "-o", "json", *words)
+        printed = json.loads(capsys.readouterr().out)
+        return int(printed["full_ms"] - printed["starving_ms"])
+
+    assert full() == full("--set", "central.step_up=10") == 2_250
+    assert full("--set", "central.step_up=50") == full("-p", "production", "--set", "central.step_up=50") == 250
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-p", "production"], r"profile production has no \[central\]"),
+        (["--set", "central.leave.share=0.9"], "central.leave.share: 0.9: "),
+        (["--set", "central.enter.host_presure=3"], "did you mean"),
+        (["-p", "nosuch"], "unknown profile"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(PannierError, match=said):
+        run("synthetic:step", *words)
