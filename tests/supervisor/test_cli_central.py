@@ -48,6 +48,7 @@ STATUS = CentralStatus(
     thresholds=THRESHOLDS,
     share=0.5,
 )
+GATEWAY = GatewayState(1, 20000.0, 10000.0, 900.0, 7, True, 3)
 CENTRAL = CentralStatus("central", True, [], "central", identity="plain", gateway="10.77.0.2:15090")
 
 Run = Callable[..., Awaitable[tuple[int, str, str]]]
@@ -102,15 +103,19 @@ def test_what_has_left_and_why() -> None:
         (CENTRAL, "central is a Central, at 10.77.0.2:15090 (hosts in the networks that its profile names)"),
         (CENTRAL, "  nothing is known yet: the proxy has said nothing"),
         (
-            replace(CENTRAL, states=[CentralState(gateway=GatewayState(1, 20000.0, 10000.0, 900.0, True))]),
+            replace(CENTRAL, states=[CentralState(gateway=GATEWAY)]),
             "  granted  ████████████░░░░░░░░░░░░░ 10000 of 20000 requests/s",
         ),
         (
-            replace(CENTRAL, states=[CentralState(gateway=GatewayState(1, 20000.0, 10000.0, 900.0, True))]),
+            replace(CENTRAL, states=[CentralState(gateway=GATEWAY)]),
             "  served   900 requests/s for 1 host",
         ),
         (
-            replace(CENTRAL, states=[CentralState(gateway=GatewayState(1, 20000.0, 10000.0, 900.0, True))]),
+            replace(CENTRAL, states=[CentralState(gateway=GATEWAY)]),
+            "  refused  3 connections of whoever is no host of this Central",
+        ),
+        (
+            replace(CENTRAL, states=[CentralState(gateway=GATEWAY)]),
             "  pressed  it has too little itself, and grants less",
         ),
     ],
