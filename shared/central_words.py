@@ -45,6 +45,8 @@ STATE_WORDS: Final = {
 def reason(state: CentralState, thresholds: Mapping[str, float]) -> str:
     """Why the weight is what it is; an input with its value and the threshold that it is above."""
     field = _HOT.get(state.reason)
+    if state.reason == "central-down" and (said := [each for each in state.centrals if each.trouble]):
+        return "no Central takes work: " + "; ".join(f"{each.address}: {each.trouble}" for each in said)
     if field is None:
         return _WORDS.get(state.reason, state.reason)
     value, threshold = getattr(state.inputs, field), thresholds.get(field)

@@ -198,6 +198,14 @@ def test_the_state_is_read_as_the_data_path_writes_it() -> None:
         ),
         (CentralState(reason="queue-wait"), "queue wait in the proxy"),
         (CentralState(reason="calm"), "all is calm"),
+        (
+            CentralState(reason="central-down", centrals=[CentralSeen("10.0.0.1:1", True, trouble="it knows no a")]),
+            "no Central takes work: 10.0.0.1:1: it knows no a",
+        ),
+        (
+            CentralState(reason="central-down", centrals=[CentralSeen("10.0.0.1:1", True)]),
+            "no Central takes work: none answers, or none did until a moment ago",
+        ),
         (CentralState(reason="of a later release"), "of a later release"),
     ],
 )
