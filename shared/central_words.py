@@ -64,7 +64,7 @@ def saving(state: CentralState) -> str:
     """What the shift spares this host; empty if nothing has left."""
     if state.weight <= 0 and state.moved_rps <= 0:
         return ""
-    return f"{state.moved_rps:.0f} requests/s are elsewhere, which saves {state.saved_cores:.2f} cores"
+    return f"{state.moved_rps:.0f} requests/s are served elsewhere, which saves {state.saved_cores:.2f} cores"
 
 
 def summary(state: CentralState, thresholds: Mapping[str, float]) -> str:

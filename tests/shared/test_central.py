@@ -222,4 +222,4 @@ def test_amounts_in_words() -> None:
     ]
     assert saving(CentralState()) == ""
     moved = CentralState(weight=40.0, moved_rps=420.4, saved_cores=0.814)
-    assert saving(moved) == "420 requests/s are elsewhere, which saves 0.81 cores"
+    assert saving(moved) == "420 requests/s are served elsewhere, which saves 0.81 cores"
