@@ -77,7 +77,7 @@ def _ways(found: CentralStatus, state: CentralState) -> str:
     calls = _WAYS.get(state.way, state.way)
     if found.outbound == "off":
         calls = "they stay here (outbound is off)"
-    answers = "come in by way of the Central" if state.inbound else "come in here"
+    answers = "come in by way of the Central" if state.inbound and state.weight > 0 else "come in here"
     return f"the app's calls: {calls}; calls to it: {answers}"
 
 

@@ -65,7 +65,7 @@ def test_what_has_left_and_why() -> None:
         "  why      CPU pressure of the host 61 % (work leaves above 25 %)",
         "  since    1 min 14 s; turned round 1 time",
         "  ways     the app's calls: redirected by the kernel; calls to it: come in by way of the Central",
-        "  saving   420 requests/s are elsewhere, which saves 0.81 cores",
+        "  saving   420 requests/s are served elsewhere, which saves 0.81 cores",
         "",
         "INPUT                                    NOW  LEAVES ABOVE  COMES BACK BELOW",
         "CPU pressure of the host              61.2 %        25.0 %            12.5 %",
@@ -232,7 +232,7 @@ async def test_stat_has_a_line_of_it_and_json_a_key(pannier: Run, supervisor: Su
         _, out, _ = await pannier("stat")
         assert out.splitlines()[-1] == (
             "Central Mesh: 60 of 100 points are elsewhere; CPU pressure of the host 61 % (work leaves above 25 %); "
-            "420 requests/s are elsewhere, which saves 0.81 cores"
+            "420 requests/s are served elsewhere, which saves 0.81 cores"
         )
         _, out, _ = await pannier("stat", "-o", "json")
         assert json.loads(out)["central"]["weight"] == 60.0
