@@ -15,7 +15,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use pannier_decide::address::Address;
 use pannier_decide::policy::{Policy, Tables};
@@ -60,6 +60,7 @@ pub struct Mesh {
     /// Rung for the controller's thread when a table has changed.
     pub changed: Notify,
     settings: Mutex<Option<Arc<Settings>>>,
+    there: Condvar,
     known: Mutex<Known>,
     revision: AtomicU64,
     draining: AtomicBool,
@@ -85,6 +86,17 @@ impl Mesh {
     /// What table `central` says; none without it.
     pub fn settings(&self) -> Option<Arc<Settings>> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same for a thread that has nothing to do before they are as it wants them: it sleeps until then.
+    pub fn wait_settings(&self, wanted: impl Fn(&Settings) -> bool) -> Arc<Settings> {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(found) = settings.as_ref().filter(|settings| wanted(settings)) {
+                return found.clone();
+            }
+            settings = self.there.wait(settings).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// The revision of the policy that a Central needs of us.
@@ -162,6 +174,7 @@ impl Mesh {
                 self.hosts.open(gateway.capacity, gateway.hosts);
             }
             *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+            self.there.notify_all();
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let handed = &mut known.handover;
