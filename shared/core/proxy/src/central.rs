@@ -99,6 +99,21 @@ impl Mesh {
         }
     }
 
+    /// Reads the certificate anew if its files have been changed. One that does not hold is said, and the one before stays.
+    pub fn renew_certificate(&self) {
+        let Some(before) = self.settings().filter(|settings| settings.is_stale()) else {
+            return;
+        };
+        let renewed = Settings::of(before.table.clone()).unwrap_or_else(|reason| {
+            eprintln!("the certificate that was read before stays in force: {reason}");
+            before.as_looked_at()
+        });
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if settings.as_ref().is_some_and(|current| Arc::ptr_eq(current, &before)) {
+            *settings = Some(Arc::new(renewed));
+        }
+    }
+
     /// The revision of the policy that a Central needs of us.
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)

@@ -31,6 +31,8 @@ use crate::policy_watch::Watched;
 
 /// Between two steps.
 const TICK: Duration = Duration::from_millis(250);
+/// Between two looks at the files of the certificate, milliseconds.
+const LOOK_MS: u64 = 5_000;
 /// What is asked for beyond what there is, while it is needed: load grows.
 const AHEAD: f64 = 1.25;
 /// What is held while all is calm, so that the first relief waits for nobody.
@@ -141,8 +143,12 @@ impl Here {
 
     /// Until the settings are others; then nothing leaves any more, until the next decide.
     async fn run(&mut self, enrolment: &Enrolment) {
-        let mut due_ms = 0;
+        let (mut due_ms, mut look_ms) = (0, 0);
         loop {
+            if clock::monotonic_ms() >= look_ms {
+                look_ms = clock::monotonic_ms() + LOOK_MS;
+                self.mesh.renew_certificate();
+            }
             let is_same = self.mesh.settings().is_some_and(|current| self.takes_over(&current));
             if !is_same || self.mesh.is_leaving() {
                 break;
