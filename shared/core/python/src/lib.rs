@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 mod counters;
+mod fleet;
 mod hot;
 mod rings;
 mod tables;
@@ -14,6 +15,8 @@ mod _native {
 
     #[pymodule_export]
     use super::counters::{Counters, EndpointCounts, Enrolment, Gauge, Series};
+    #[pymodule_export]
+    use super::fleet::simulate_fleet;
     #[pymodule_export]
     use super::hot::{HotWord, HotWords, monotonic_ms};
     #[pymodule_export]
