@@ -8,7 +8,7 @@ BIN     := $(VENV)/bin
 CORE    := shared/core
 RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -o -name 'Cargo.*' \) -print 2>/dev/null)
 NATIVE  := $(CORE)/python/pannier/_native.abi3.so
-PEERS   := nginx-light apache2-bin bind9-dnsutils dnsmasq-base etcd-server haproxy iproute2 strace prometheus valgrind varnish libzookeeper-java slowhttptest $(if $(shell command -v node),,nodejs) $(if $(shell command -v java),,default-jre-headless)
+PEERS   := nginx-light apache2-bin bind9-dnsutils dnsmasq-base etcd-server haproxy iproute2 openssl strace prometheus valgrind varnish libzookeeper-java slowhttptest $(if $(shell command -v node),,nodejs) $(if $(shell command -v java),,default-jre-headless)
 
 .PHONY: run test test-rust proofs sanitize test-python lint peers bench bench-start bench-plane bench-fleet faults soak fuzz docs build clean
 

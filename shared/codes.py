@@ -1,8 +1,9 @@
 """What each code of a finding means, an example that has it, and what to do: the text behind `pannier explain CODE`.
 
 A code is stable: it is never given another meaning, and one that is given up is not used again. PAN01xx is about form,
-02xx about traffic, 03xx about resilience, 04xx about parts that contradict one another. The constant of a code stands
-where it is found; that both lists are the same, and that each example has its code, is tested.
+02xx about traffic, 03xx about resilience, 04xx about parts that contradict one another, 05xx about the Central Mesh.
+The constant of a code stands where it is found; that both lists are the same, and that each example has its code, is
+tested.
 """
 
 from __future__ import annotations
@@ -283,5 +284,38 @@ CODES: Final[dict[str, Code]] = {
         "A table has one writer, a topic one publisher, and rings have one reader: two would take turns without end.",
         "# two sidecars that both write table headers",
         "Keep one of the two.",
+    ),
+    "PAN0501": Code(
+        "a Central Mesh that would flap",
+        "Work leaves a busy host and comes back to a calm one. These numbers let it come back too early, leave too "
+        "early, or turn round before anybody sees whether it helped; then it goes to and fro.",
+        '[central]\noutbound = "off"\naddresses = ["127.0.0.1:15090"]\nleave = { share = 0.95 }',
+        "Take the value that is shown, or leave the number out: the defaults are far from all of these.",
+    ),
+    "PAN0502": Code(
+        "a Central that would call unknown names",
+        "A Central calls for other hosts. Names that no cluster has are known to a host's own network at best, and one "
+        "that calls any name is an open proxy.",
+        '[central]\naddresses = ["127.0.0.1:15090"]',
+        'Set outbound.unknown = "deny"; on a host whose app needs unknown names, central.outbound = "off".',
+    ),
+    "PAN0503": Code(
+        "a Central that is reached without encryption",
+        "Who a host is, and who the Central is, is said by certificates. Without them only the loopback is used, and "
+        "networks of which the profile says that they need none.",
+        '[outbound]\nunknown = "deny"\n[central]\naddresses = ["10.77.0.2:15090"]',
+        "Give central.tls its three files; or name the network in central.plain, if it encrypts by itself.",
+    ),
+    "PAN0504": Code(
+        "a Central that leans on another one",
+        "A call passes one Central at most, so a Central never sends its work away.",
+        '[outbound]\nunknown = "deny"\n[central]\naddresses = ["127.0.0.1:15090"]\n[central.gateway]',
+        "Take central.addresses out of the Central's profile.",
+    ),
+    "PAN0505": Code(
+        "a Central Mesh without a Central",
+        "Nobody is named, and those that could be found cannot be reached, or there is nobody who finds them.",
+        '[central]\noutbound = "off"',
+        "Name one in central.addresses, add [sidecars.discovery], or say how connections are protected.",
     ),
 }

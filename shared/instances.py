@@ -3,6 +3,7 @@ registers one, wherever it is registered."""
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
 from typing import Annotated, TypeAlias
@@ -29,6 +30,14 @@ class State(StrEnum):
     UP = "UP"
     DRAINING = "DRAINING"
     DOWN = "DOWN"
+
+
+def default_id(hostname: str, address: str, service: str) -> str:
+    """The id of an instance that is given none: `<hostname>-<port>`; a Unix address has no port, so the service's name
+    stands for it."""
+    host = re.sub(r"[^A-Za-z0-9._-]", "-", hostname).lstrip("._-")[:100]
+    suffix = service if address.startswith("unix:") else address.rpartition(":")[2]
+    return f"{host or 'host'}-{suffix}"[:128]
 
 
 def check_address(address: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
+from pannier.shared.central import CentralSettings
 from pannier.shared.duration import PATTERN, Duration, milliseconds
 from pannier.shared.rights import Grants
 
@@ -97,7 +98,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
 
     With `confirm`, a change of the running service is taken back unless it is confirmed within that time. With `fuse`,
     our own sidecars live in one process; it is read at the start. `grants` says what sidecars of third parties may do,
-    by their names.
+    by their names. `central` says when and how work leaves this host for another one.
     """
 
     description: Text = ""
@@ -109,6 +110,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     inbound: InboundSettings = InboundSettings()
     outbound: OutboundSettings = OutboundSettings()
     restart: RestartSettings = RestartSettings()
+    central: CentralSettings | None = None
     services: Annotated[dict[str, list[Endpoint]], Meta(max_length=MAX_SERVICES)] = {}
     sidecars: Annotated[dict[str, Any], Meta(extra={"typed_by": "sidecar"})] = {}
     grants: Annotated[dict[str, Grants], Meta(max_length=64)] = {}

@@ -27,7 +27,7 @@ Readable = Literal["base", "endpoints", "headers", "limits", "routes", "telemetr
 Topic = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$(?!\n)", description='a topic such as "services"')]
 
 TABLES: Final[tuple[str, ...]] = get_args(Table)
-"""What a sidecar may write; table `base` is the supervisor's."""
+"""What a sidecar may write; the tables `base` and `central` are the supervisor's."""
 _OF_THE_SUPERVISOR: Final = frozenset({LIFECYCLE, CONFIG_REVISION, LOGS})
 _KINDS: Final = ("writes", "reads", "publishes", "subscribes")
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 from pannier.shared.errors import Blame, PannierError
+from pannier.supervisor.central_table import Forced
 from pannier.supervisor.hold import exit_of
 from pannier.supervisor.keeper import NOTE_MAX, Keeper, KeeperError, Listing
 from pannier.supervisor.objective import Trial
@@ -36,7 +37,8 @@ class Pending(msgspec.Struct, frozen=True):
 
 class Record(msgspec.Struct, frozen=True):
     """`restarts` by process, the life with the PID in `counted` included; `revision` of the configuration in force.
-    `changing` are sidecars that a change was just about to touch: they may be as `plan` does not say."""
+    `changing` are sidecars that a change was just about to touch: they may be as `plan` does not say.
+    `forced` is the weight that somebody asked for, the last of so many `forcings`."""
 
     plan: Plan
     restarts: dict[str, int] = {}
@@ -44,6 +46,8 @@ class Record(msgspec.Struct, frozen=True):
     revision: int = 1
     changing: tuple[str, ...] = ()
     pending: Pending | None = None
+    forced: Forced | None = None
+    forcings: int = 0
 
 
 class Found(msgspec.Struct, frozen=True):

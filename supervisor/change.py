@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 from pannier.shared.layers import Assignments, Layer, merge
 from pannier.shared.toml_position import Path
+from pannier.supervisor.central_table import LISTENERS
 from pannier.supervisor.difference import NOTHING, Difference, differences, leaves, within
 from pannier.supervisor.plan import Plan, Said
 
@@ -28,20 +29,25 @@ SIDECARS: Final = "sidecars"
 _SILENT: Final = frozenset({SIDECARS, "description", "extends"})
 _BASE: Final = frozenset({"inbound", "outbound", "proxy", "services"})
 _WORKERS: Final = ("proxy", "workers")
+_CENTRAL: Final = "central"
 _AT_START: Final[Mapping[Path, str]] = {
     ("outbound", "port"): "outbound_port",
     ("ready_timeout",): "ready_timeout",
     ("fuse",): "",
+    ("central", "port"): "",
+    ("central", "gateway", "port"): "",
 }
 """Settings that are read when the service starts, and the argument that has the last word there, if there is one."""
 
 
 class Change(msgspec.Struct, frozen=True):
-    """`start`, `configure` and `stop` name sidecars; `proxy`: it is replaced; `lines` is all of it for people."""
+    """`start`, `configure` and `stop` name sidecars, `base` and `central` say that a table is published anew;
+    `proxy`: it is replaced; `lines` is all of it for people."""
 
     start: tuple[str, ...] = ()
     configure: tuple[str, ...] = ()
     base: bool = False
+    central: bool = False
     proxy: bool = False
     stop: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
@@ -71,14 +77,18 @@ def change(old: Plan, new: Plan, live: Collection[str] | None = None) -> Change:
     late = [each for each in rules if each.path in _AT_START]
     workers = [each for each in rules if each.path == _WORKERS]
     rules = [each for each in rules if each not in (*late, *workers)]
-    proxy = old.proxy.argv != new.proxy.argv
+    listens = [name for name in LISTENERS if name in new.proxy.held and name not in old.proxy.held]
+    proxy = old.proxy.argv != new.proxy.argv or bool(listens)
+    leaves_host = [each for each in rules if each.path[0] == _CENTRAL]
     published = [each for each in rules if each.path[0] in _BASE]
     lines += _spelt_out("~ publish base: ", published, *said)
-    lines += _spelt_out("~ ", [each for each in rules if each not in published], *said)
+    lines += _spelt_out("~ ", [each for each in rules if each not in (*published, *leaves_host)], *said)
     lines += _spelt_out("~ replace proxy: ", workers if proxy else (), *said)
+    lines += [f"~ replace proxy: it listens for {name}, too" for name in listens]
+    lines += _spelt_out("~ publish central: ", leaves_host, *said)
     lines += [f"- stop {name}" for name in stop]
     lines += [f"= at the next start: {each}" for each in late if not _overruled(new, each)]
-    return Change(start, told, base, proxy, stop, tuple(lines))
+    return Change(start, told, base, old.central != new.central, proxy, stop, tuple(lines))
 
 
 def stated(said: Said) -> dict[str, Any]:

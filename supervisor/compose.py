@@ -22,6 +22,7 @@ from pannier.shared.envelope import FUSED
 from pannier.shared.messages import LIFECYCLE
 from pannier.shared.profile import Endpoint, Profile, grace_milliseconds
 from pannier.shared.rights import TABLES, is_ours, needs_of
+from pannier.supervisor import central_table
 from pannier.supervisor.keeper_protocol import Stdio
 from pannier.supervisor.plan import (
     Arguments,
@@ -63,10 +64,12 @@ def worker_count(profile: Profile, arguments: Arguments, cores: int) -> int:
 def listeners(profile: Profile, arguments: Arguments, cores: int) -> tuple[Listener | UnixListener, ...]:
     """What to bind. Only a public port that was asked for is reachable from outside this host."""
     workers = worker_count(profile, arguments, cores)
+    central = central_table.listener(profile, workers)
     return (
         _inbound(arguments.port, workers),
         _outbound(arguments.outbound_port, profile.outbound.port, workers),
         *((metrics_listener(arguments.metrics_port),) if "observability" in profile.sidecars else ()),
+        *((central,) if central is not None else ()),
     )
 
 
@@ -75,8 +78,12 @@ def widened(plan: Plan) -> tuple[Listener | UnixListener, ...]:
     arguments, ports, words = plan.arguments, plan.place.ports, plan.proxy.argv
     workers = int(words[words.index(WORKERS) + 1])
     both = (_inbound(arguments.port, workers), _outbound(arguments.outbound_port, 0, workers))
-    return tuple(
-        msgspec.structs.replace(each, port=ports[each.name]) if isinstance(each, Listener) else each for each in both
+    return (
+        *(
+            msgspec.structs.replace(each, port=ports[each.name]) if isinstance(each, Listener) else each
+            for each in both
+        ),
+        *central_table.widened(plan, workers),
     )
 
 
@@ -135,6 +142,7 @@ def compose(
         },
         said=said or Said(),
         fused=fused,
+        central=central_table.central_table(profile, arguments, place),
     )
 
 
@@ -245,7 +253,10 @@ def _facts(name: str, profile: Profile, arguments: Arguments, place: Place) -> d
     if name == "discovery":
         services = {name: [msgspec.to_builtins(e) for e in found] for name, found in profile.services.items()}
         address = place.address("inbound") if arguments.app else None
-        facts = {"services": services, "app": arguments.app, "instance": {"address": address}}
+        instance = {"address": address}
+        if profile.central is not None:  # a Central knows it by the id that the data path tells
+            instance["id"] = central_table.instance(profile, arguments, place)
+        facts = {"services": services, "app": arguments.app, "instance": instance}
         if getattr(profile.sidecars.get(name), "pilot", None) is None:
             return facts
         return {**facts, "stage": arguments.profile}  # of no use otherwise, and another stage would restart it
@@ -273,7 +284,7 @@ def _proxy(profile: Profile, arguments: Arguments, place: Place) -> ProcessPlan:
         argv=(place.pannierd, "proxy", WORKERS, str(worker_count(profile, arguments, place.cores))),
         environment={**without_outer(place.environment), "NOTIFY_SOCKET": place.inside("notify.sock")},
         cwd=arguments.cwd,
-        held=("inbound", "outbound", *SEGMENTS),
+        held=("inbound", "outbound", *central_table.held_names(profile, place), *SEGMENTS),
         stdio=(Stdio.NULL, Stdio.PIPE, Stdio.PIPE),
         own_group=True,
         restart=RestartSettings(Policy.PERMANENT, settles=SETTLES, prompt=True),
@@ -305,10 +316,15 @@ def _app(profile: Profile, arguments: Arguments, place: Place, ready_timeout: fl
     )
 
 
-def handed_all(plan: Plan) -> Plan:
-    """The plan of a release before, whose proxy was handed fewer segments: its next life gets all there are."""
+def handed_all(plan: Plan, hostname: str = "") -> Plan:
+    """The plan of a release before, whose proxy was handed fewer segments: its next life gets all there are. Its place
+    had no `hostname`."""
     held = dict.fromkeys([*plan.proxy.held, *SEGMENTS])
-    return msgspec.structs.replace(plan, proxy=msgspec.structs.replace(plan.proxy, held=tuple(held)))
+    return msgspec.structs.replace(
+        plan,
+        proxy=msgspec.structs.replace(plan.proxy, held=tuple(held)),
+        place=msgspec.structs.replace(plan.place, hostname=plan.place.hostname or hostname),
+    )
 
 
 def app_environment(profile: Profile, arguments: Arguments, place: Place) -> dict[str, str]:

@@ -22,6 +22,7 @@ from pannier.supervisor.difference import NOTHING
 Setting: TypeAlias = tuple[Sequence[str], Any]
 """A path from the root, and its value; NOTHING takes it away."""
 _SIDECARS = "sidecars"
+_CENTRAL = "central"
 
 
 def changed(live: Mapping[str, Any], settings: Iterable[Setting], below: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,10 +39,10 @@ def changed(live: Mapping[str, Any], settings: Iterable[Setting], below: Mapping
 def carried(
     live: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The layer over the layers `new` instead of `old`, and the sidecars whose live settings are dropped.
+    """The layer over the layers `new` instead of `old`, and whose live settings are dropped.
 
     Settings of a sidecar that came with the old stage and is no part of the new one would make it run there: who tuned
-    a sidecar did not ask for that.
+    a sidecar did not ask for that. The Central Mesh is there by its table, in the same way.
     """
     dropped = tuple(
         name
@@ -51,6 +52,9 @@ def carried(
     layer = _copy(live)
     for name in dropped:
         _remove(layer, (_SIDECARS, name), new)
+    if _CENTRAL in live and _CENTRAL in old and _CENTRAL not in new:
+        del layer[_CENTRAL]
+        dropped += (_CENTRAL,)
     return layer, dropped
 
 

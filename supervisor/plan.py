@@ -57,7 +57,7 @@ class Arguments(msgspec.Struct, frozen=True):
 
 class Place(msgspec.Struct, frozen=True):
     """Where a service runs: its folder, the caller's environment, this host's cores, and what was bound: a listener
-    has a port or, by its path, a socket."""
+    has a port or, by its path, a socket. `outward` is this host's address on its way to others, if there is one."""
 
     directory: str
     environment: dict[str, str]
@@ -65,6 +65,8 @@ class Place(msgspec.Struct, frozen=True):
     cores: int
     ports: dict[str, int] = {}
     sockets: dict[str, str] = {}
+    hostname: str = ""
+    outward: str = ""
 
     def inside(self, name: str) -> str:
         return f"{self.directory}/{name}"
@@ -157,9 +159,10 @@ class Plan(msgspec.Struct, frozen=True):
     """One service, whole.
 
     `sidecars` are all that are installed, so that one can be added without asking anybody again; `enabled` names those
-    that run. `base` is the payload of table `base`; `drain` is the one deadline of a stop, in seconds. `settings` are
-    the effective ones, defaults and all, and with `said` they are what a later change starts from. `fused` is the
-    process in which our sidecars live, if they share one: that is decided at the start, for the whole run.
+    that run. `base` is the payload of table `base`, `central` that of table `central`, None where there is none;
+    `drain` is the one deadline of a stop, in seconds. `settings` are the effective ones, defaults and all, and with
+    `said` they are what a later change starts from. `fused` is the process in which our sidecars live, if they share
+    one: that is decided at the start, for the whole run.
     """
 
     service: str
@@ -177,3 +180,4 @@ class Plan(msgspec.Struct, frozen=True):
     settings: dict[str, Any]
     said: Said
     fused: ProcessPlan | None = None
+    central: dict[str, Any] | None = None

@@ -7,6 +7,7 @@ kernel with the same option would let a second service of this user take half of
 from __future__ import annotations
 
 import errno
+import socket
 from typing import Final, Protocol
 
 from pannier.shared.errors import Blame, PannierError, UsageError
@@ -14,6 +15,8 @@ from pannier.supervisor.keeper import KeeperError
 from pannier.supervisor.plan import Listener
 
 NEXT_FREE_TRIES: Final = 200
+_WORLD: Final = "192.0.2.1"
+"""Of a network that nobody has."""
 
 
 class Binder(Protocol):
@@ -28,6 +31,16 @@ def split_address(address: str) -> tuple[str, int]:
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise UsageError(f"{address!r} is no address", hint="write it as 127.0.0.1:8080 or [::1]:8080")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def outward() -> str:
+    """This host's own address where it would leave for the world; empty if there is no way. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((_WORLD, 9))
+        except OSError:
+            return ""
+        return str(probe.getsockname()[0])
 
 
 async def bind(keeper: Binder, listener: Listener) -> int:

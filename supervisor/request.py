@@ -11,9 +11,11 @@ from typing import Any, Final
 import msgspec
 from pannier.shared.duration import seconds
 from pannier.shared.errors import UsageError
+from pannier.shared.explain import refuse
 from pannier.shared.profile import App, Profile
 from pannier.shared.project import PROJECT_FILE, Project, load_project, resolve, socket_path
 from pannier.shared.runtime import SOCKET_NAME_LIMIT, check_name, default_name
+from pannier.supervisor import certificates
 from pannier.supervisor.live import read_live
 from pannier.supervisor.plan import Arguments, Plan, Said
 from pannier.supervisor.planning import Installation
@@ -48,7 +50,8 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The options of `run`, as they were typed; None and empty = not given."""
+    """The options of `run`, as they were typed; None and empty = not given. `alone`: a project in this folder is not
+    meant."""
 
     profile: str | None = None
     name: str | None = None
@@ -63,12 +66,15 @@ class Asked(msgspec.Struct, frozen=True):
     app: str | None = None
     duration: str | None = None
     command: tuple[str, ...] = ()
+    alone: bool = False
 
 
 def project_of(asked: Asked, types: Mapping[str, type]) -> Project | None:
     """The project file that was named, else the one in this folder, if there is one."""
     if asked.file is not None:
         return load_project(asked.file, sidecars=types)
+    if asked.alone:
+        return None
     return load_project(PROJECT_FILE, sidecars=types) if Path(PROJECT_FILE).is_file() else None
 
 
@@ -77,7 +83,7 @@ def runs_many(asked: Asked) -> bool:
 
     Raises UsageError for options that only one app can have, ConfigError for a project that is none.
     """
-    if asked.app is not None or asked.command or asked.app_port is not None:
+    if asked.alone or asked.app is not None or asked.command or asked.app_port is not None:
         return False
     project = project_of(asked, sidecar_types())
     if project is None or asked.name in project.apps:
@@ -110,7 +116,9 @@ def request_for(asked: Asked, environment: Mapping[str, str]) -> Request:
     command = asked.command or tuple(app.command)
     folder = _folder(project, app)
     address = _app_address(asked.app_port, app, folder)
-    if not command and address is None:
+    central = resolved.profile.central
+    refuse(resolved.problems(certificates.findings(None if central is None else central.tls)))
+    if not command and address is None and (central is None or central.gateway is None):
         raise UsageError("nothing to run", hint="pannier run --app-port 8080 -- python app.py")
     return Request(
         arguments=Arguments(

@@ -28,6 +28,7 @@ from pannier.supervisor import adoption, notify, status
 from pannier.supervisor.admission import Admission
 from pannier.supervisor.adoption import Found, Pending, Record
 from pannier.supervisor.broker import Broker, Grants
+from pannier.supervisor.central_table import Forced
 from pannier.supervisor.child import Child
 from pannier.supervisor.ending import APP_SHARE, PROXY_PATIENCE, SIDECAR_PATIENCE, Cause, Deadline, Ending
 from pannier.supervisor.fuse import Fuse, unfolded
@@ -82,6 +83,9 @@ class Service:
         self._revision = 1
         self._changing: tuple[str, ...] = ()
         self.pending: Pending | None = None
+        self.forced: Forced | None = None
+        self._forcings = 0
+        self._central = trio.Event()
         self._news = trio.Event()
         self._happenings: list[messages.Happening] = []
 
@@ -103,6 +107,7 @@ class Service:
                 self.tree.plant(msgspec.structs.replace(self.plan.proxy, name=OTHER))
         if record is not None:
             self._revision, self._changing, self.pending = record.revision, record.changing, record.pending
+            self.forced, self._forcings = record.forced, record.forcings
         for name, child in self.tree.children.items():
             if record is not None:
                 child.restarts, child.counted = record.restarts.get(name, 0), record.counted.get(name, 0)
@@ -114,6 +119,7 @@ class Service:
                 running[name], end = found.ended[name]
                 child.ended(running[name], end)
         self.segments.publish_base(self.plan.base)
+        self.segments.publish_central(self.plan.central, self.forced)
         for child in self.tree.sidecars:
             await self.admission.admit(child.plan)
         listener = listen_unix(self._directory / "bus.sock")
@@ -144,13 +150,36 @@ class Service:
         children = self.tree.children.values()
         restarts = {child.name: child.restarts for child in children}
         counted = {child.name: child.counted for child in children}
-        return Record(self.plan, restarts, counted, self._revision, self._changing, self.pending)
+        return Record(
+            self.plan,
+            restarts,
+            counted,
+            self._revision,
+            self._changing,
+            self.pending,
+            self.forced,
+            self._forcings,
+        )
 
     async def touch(self, names: tuple[str, ...]) -> None:
         """Notes that these sidecars are about to be as the plan does not say, or are as it says again."""
         self._changing = names
         with suppress(KeeperGone):
             await adoption.save(self.keeper, self.record())
+
+    async def force(self, weight: float | None) -> None:
+        """The weight that is asked for by hand, in points; None leaves it to the controller again. Published before a
+        successor could know of it."""
+        self._forcings += 1
+        self.forced = None if weight is None else Forced(weight, self._forcings)
+        self.segments.publish_central(self.plan.central, self.forced)
+        await self.touch(self._changing)
+
+    async def wait_central(self) -> None:
+        """Returns when a plan with a Central Mesh is in force."""
+        while self.plan.central is None:
+            self._central = trio.Event()
+            await self._central.wait()
 
     async def keep(self, plan: Plan) -> None:
         """The plan in force, with what has been done about a process; its revision is the same."""
@@ -163,6 +192,9 @@ class Service:
         with suppress(KeeperGone):
             await self.keeper.grace(plan.orphan_grace_ms)
         self.plan, self.pending = plan, pending
+        if plan.central is None:
+            self.forced = None  # who adds one again asks again
+        self._central.set()
         self.tree.replan(plan)
         self._revision += 1
         self._write_urls()

@@ -118,6 +118,14 @@ def _keeper_state(lost: bool) -> str:
     return "failed" if lost else "ready"
 
 
+def central_addresses(plan: Plan) -> dict[str, str]:
+    """Where others reach what only the Central Mesh needs."""
+    if plan.central is None:
+        return {}
+    gateway, passthrough = plan.central["gateway"], plan.central["passthrough"]
+    return {"passthrough": passthrough} if gateway is None else {"gateway": gateway["address"]}
+
+
 def urls(plan: Plan) -> dict[str, str]:
     """Where everything of a service that runs is reached."""
     ports = plan.place.ports
@@ -128,6 +136,7 @@ def urls(plan: Plan) -> dict[str, str]:
     }
     if "discovery" in plan.enabled:
         found["api"] = f"unix:{plan.place.inside('api.sock')}"
+    found |= {name: f"tcp://{address}" for name, address in central_addresses(plan).items()}
     if "metrics" in ports:
         base = f"http://127.0.0.1:{ports['metrics']}"
         found |= {name: f"{base}/{name}" for name in ("metrics", "livez", "readyz", "startupz")}

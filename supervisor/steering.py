@@ -19,10 +19,11 @@ from typing import Final, TypeAlias
 
 import msgspec
 import trio
+from pannier.shared.central import Certificates
 from pannier.shared.duration import seconds
 from pannier.shared.errors import Blame, PannierError, TimedOut, Unreachable, UsageError
-from pannier.shared.explain import printable
-from pannier.shared.layers import ENVIRONMENT_PREFIX
+from pannier.shared.explain import printable, problem, refuse
+from pannier.shared.layers import ENVIRONMENT_PREFIX, Assignments
 from pannier.shared.messages import (
     Changed,
     LiveChange,
@@ -34,7 +35,7 @@ from pannier.shared.messages import (
     SaidInForce,
     Use,
 )
-from pannier.supervisor import generations, live, objective, renewal
+from pannier.supervisor import certificates, generations, live, objective, renewal
 from pannier.supervisor.adoption import Pending, Record
 from pannier.supervisor.change import change, configured
 from pannier.supervisor.chronicle import Chronicle
@@ -259,6 +260,7 @@ class Steering:
             wished = wish(old)
             new = await self._next(old, wished.arguments, wished.said)
             _refuse_handover(old, new)
+            await _refuse_central(old, new)
             made = change(old, new, await self._takers(old, new))
             lines = [*made.lines, *wished.notes]
             confirm = self._confirmation(new, request.confirm_s, unless)
@@ -268,6 +270,7 @@ class Steering:
             wished = wish(old)
             new = await self._next(old, wished.arguments, wished.said)
             _refuse_handover(old, new)
+            await _refuse_central(old, new)
             takers = await self._takers(old, new)
             made = change(old, new, takers)
             if made.start or made.proxy or set(made.configure) - takers:
@@ -438,3 +441,24 @@ def _refuse_handover(old: Plan, new: Plan) -> None:
                     f"table {kind} cannot go from {going[kind]} to {name} in one step",
                     hint=f"pannier sidecar rm {going[kind]}, then this again",
                 )
+
+
+async def _refuse_central(old: Plan, new: Plan) -> None:
+    """Hosts lean on a Central, and a port is bound once: who is one is it from start to end. And certificates have to
+    be there before anybody is to use them."""
+
+    def gateway(plan: Plan) -> str | None:
+        found = (plan.settings.get("central") or {}).get("gateway")
+        return None if found is None else str(found["host"])
+
+    if gateway(old) != gateway(new):
+        raise UsageError(
+            "central.gateway cannot come, go or move while the service runs: whether it is a Central is read at the "
+            "start",
+            hint=f"pannier down --name {old.service}, then pannier run or pannier central again",
+        )
+    tls = None if new.central is None else new.central["tls"]
+    if tls is not None and (old.central is None or tls != old.central["tls"]):
+        found = await trio.to_thread.run_sync(certificates.findings, msgspec.convert(tls, Certificates))
+        source = Assignments({}, f"profile {new.profile}")
+        refuse(problem(source, finding) for finding in found)

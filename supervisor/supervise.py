@@ -12,6 +12,7 @@ import errno
 import math
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -25,6 +26,7 @@ from pannier.shared.profile import grace_milliseconds
 from pannier.shared.runtime import service_dir
 from pannier.supervisor import adoption, generations, live, renewal
 from pannier.supervisor.adoption import Record
+from pannier.supervisor.central import CentralMesh
 from pannier.supervisor.child import accepts
 from pannier.supervisor.compose import handed_all, listeners
 from pannier.supervisor.ending import Cause, Ending, exit_code
@@ -36,7 +38,7 @@ from pannier.supervisor.keeper_start import start_keeper
 from pannier.supervisor.lifecycle import ServiceState
 from pannier.supervisor.plan import Place, Plan, UnixListener
 from pannier.supervisor.planning import first_plan
-from pannier.supervisor.ports import bind, split_address, taken
+from pannier.supervisor.ports import bind, outward, split_address, taken
 from pannier.supervisor.renewal import Again
 from pannier.supervisor.request import Request
 from pannier.supervisor.service import LAST_WORDS, Service
@@ -85,14 +87,16 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
     new = record is None
     try:
         async with trio.open_nursery() as nursery:
-            plan = handed_all(record.plan) if record else await _plan(request, keeper, directory)
+            plan = handed_all(record.plan, socket.gethostname()) if record else await _plan(request, keeper, directory)
             adoption.encode(Record(plan))  # refused now if it cannot be left for a successor
             service = Service(keeper, plan, segments, nursery)
             nursery.start_soon(_obey, signals, service, nursery)
             _watch_for_ends(request, service, nursery)
             steering = Steering(service)
-            serve_verbs(service, steering)
+            central = CentralMesh(service)
+            serve_verbs(service, steering, central)
             nursery.start_soon(steering.watch)
+            nursery.start_soon(central.watch)
             if record is not None:
                 await _adopt(request, service, record, nursery)
             else:
@@ -120,6 +124,8 @@ async def _plan(request: Request, keeper: Keeper, directory: Path) -> Plan:
         environment=request.environment,
         pannierd=str(Path(sys.executable).parent / "pannierd"),
         cores=len(os.sched_getaffinity(0)),
+        hostname=socket.gethostname(),
+        outward=outward(),
     )
     ports, sockets = {}, {}
     for listener in listeners(request.profile, request.arguments, place.cores):

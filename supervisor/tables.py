@@ -1,6 +1,6 @@
 """The supervisor's part of the shared memory.
 
-It lays the segments out, writes table `base`, and publishes the absence of what was removed.
+It lays the segments out, writes the tables `base` and `central`, and publishes the absence of what was removed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import msgpack
 import msgspec
 from pannier import _native
+from pannier.supervisor.central_table import Forced
 from pannier.supervisor.keeper import Keeper
 
 
@@ -48,6 +49,8 @@ class Segments:
     def __init__(self, descriptors: Mapping[str, int]) -> None:
         self.descriptors = dict(descriptors)
         self._base = _native.TableWriter("base", self.descriptors["table.base"])
+        self._central: _native.TableWriter | None = None
+        self._counters = _native.Counters(self.descriptors["counters"])
 
     def publish_base(self, payload: Mapping[str, Any], *, draining: bool = False) -> None:
         """Publishes table `base`; raises ValueError if that is no valid table."""
@@ -59,9 +62,31 @@ class Segments:
             self._base = _native.TableWriter("base", self.descriptors["table.base"])
             self._base.publish(packed)
 
+    def publish_central(self, payload: Mapping[str, Any] | None, forced: Forced | None) -> None:
+        """Publishes table `central`, with the weight that somebody asked for; None publishes that there is no Central
+        Mesh. Raises ValueError if that is no valid table."""
+        if payload is None:
+            if self._central is not None or _is_there("central", self.descriptors["table.central"]):
+                self.withdraw("central")
+            self._central = None
+            return
+        packed = msgpack.packb({**payload, "forced": msgspec.to_builtins(forced)})
+        try:
+            self._central = self._central or _native.TableWriter("central", self.descriptors["table.central"])
+            self._central.publish(packed)
+        except RuntimeError:  # fenced, as above
+            self._central = _native.TableWriter("central", self.descriptors["table.central"])
+            self._central.publish(packed)
+
+    def central_states(self) -> list[bytes]:
+        """What each living process of the proxy says of the Central Mesh."""
+        return self._counters.central()
+
     def beat(self) -> None:
-        """Says that the writer of `base` lives."""
+        """Says that the writer of `base`, and of `central` if there is one, lives."""
         self._base.heartbeat()
+        if self._central is not None:
+            self._central.heartbeat()
 
     def withdraw(self, kind: str) -> None:
         """Publishes the absence of a table whose writer is gone for good."""
@@ -75,6 +100,13 @@ class Segments:
         for descriptor in self.descriptors.values():
             os.close(descriptor)
         self.descriptors.clear()
+
+
+def _is_there(kind: str, descriptor: int) -> bool:
+    try:
+        return _native.TableReader(kind, descriptor).read() is not None
+    except RuntimeError:  # damaged: what it was is of no use to anybody
+        return True
 
 
 def table_states(descriptors: Mapping[str, int], now_ms: int) -> list[TableState]:

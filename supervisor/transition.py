@@ -8,6 +8,7 @@ supervisor that dies in between leaves the old plan, and the names of those that
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,9 +20,11 @@ from pannier.shared.errors import Blame, PannierError, TimedOut, Unreachable
 from pannier.shared.messages import CONFIGURE, Configure, Configured
 from pannier.supervisor import adoption, generations
 from pannier.supervisor.adoption import Pending
+from pannier.supervisor.central_table import bound
 from pannier.supervisor.change import Change
 from pannier.supervisor.child import Child
 from pannier.supervisor.compose import metrics_listener, widened
+from pannier.supervisor.keeper import KeeperError, KeeperGone
 from pannier.supervisor.plan import Plan, ProcessPlan, UnixListener
 from pannier.supervisor.ports import bind
 from pannier.supervisor.service import Service
@@ -58,11 +61,14 @@ async def carry_out(
             _publish_base(service, new)
         leaver = None
         if change.proxy:
-            leaver = await _replace_proxy(service, new)
+            new = await _listen(service, new, undo)
+            leaver = await generations.take_over(service, new.proxy)
             undo.append(partial(generations.put_back, service))
+        if change.central:
+            _publish_central(service, new)
         await service.put_in_force(new, pending())
     except Exception as error:  # a bug of ours is taken back, too; who cancels us ends the whole service
-        left = await _take_back(service, undo, base=change.base)
+        left = await _take_back(service, undo, change)
         if isinstance(error, PannierError):
             raise _explained(service, error, left) from error
         raise
@@ -72,14 +78,23 @@ async def carry_out(
     return leaver
 
 
-async def _replace_proxy(service: Service, new: Plan) -> Child:
-    """The proxy of the new plan takes over, with a listener for each worker; whom it replaced."""
+async def _listen(service: Service, new: Plan, undo: list[Undo]) -> Plan:
+    """Has a listener for each worker of the new plan's proxy; the plan with the ports of those that are new."""
+    ports = dict(new.place.ports)
     for listener in widened(new):
         if isinstance(listener, UnixListener):
             await bind_unix(service.keeper, listener, Path(new.place.directory).parent)
         else:
-            await bind(service.keeper, listener)
-    return await generations.take_over(service, new.proxy)
+            if listener.name not in ports:
+                undo.append(partial(_release, service, listener.name))
+            ports[listener.name] = await bind(service.keeper, listener)
+    central = None if new.central is None else bound(new.central, ports)
+    return msgspec.structs.replace(new, place=msgspec.structs.replace(new.place, ports=ports), central=central)
+
+
+async def _release(service: Service, listener: str) -> None:
+    with suppress(KeeperError, KeeperGone):
+        await service.keeper.release(listener)
 
 
 async def configure(service: Service, plan: ProcessPlan) -> None:
@@ -130,12 +145,14 @@ async def _start(service: Service, new: Plan, change: Change, undo: list[Undo]) 
     return msgspec.structs.replace(new, place=msgspec.structs.replace(new.place, ports=ports))
 
 
-async def _take_back(service: Service, undo: list[Undo], *, base: bool) -> list[str]:
+async def _take_back(service: Service, undo: list[Undo], change: Change) -> list[str]:
     """Undoes what was done, last things first; why what could not be."""
     left = []
     with trio.CancelScope(shield=True, deadline=trio.current_time() + _UNDO_PATIENCE):
-        if base:
+        if change.base:
             _publish_base(service, service.plan)
+        if change.central:
+            _publish_central(service, service.plan)
         for step in reversed(undo):
             try:
                 await step()
@@ -151,6 +168,13 @@ def _publish_base(service: Service, plan: Plan) -> None:
         service.segments.publish_base(plan.base, draining=service.deadline is not None)
     except ValueError as error:
         raise PannierError(f"the data path refuses the table base: {error}", blame=Blame.CONFIG) from error
+
+
+def _publish_central(service: Service, plan: Plan) -> None:
+    try:
+        service.segments.publish_central(plan.central, service.forced)
+    except ValueError as error:
+        raise PannierError(f"the data path refuses the table central: {error}", blame=Blame.CONFIG) from error
 
 
 def _explained(service: Service, error: PannierError, left: list[str]) -> PannierError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from pannier.shared import messages
+from pannier.shared.central import CentralForce
 from pannier.shared.errors import NoSuchSidecar, UsageError
 from pannier.shared.messages import (
     Life,
@@ -21,6 +22,7 @@ from pannier.shared.messages import (
 )
 from pannier.supervisor import status
 from pannier.supervisor.bus_state import BusState, bus_state
+from pannier.supervisor.central import CentralMesh
 from pannier.supervisor.ending import Cause, Ending
 from pannier.supervisor.keeper_birth import keeper_program
 from pannier.supervisor.lifecycle import ServiceState
@@ -31,7 +33,7 @@ from pannier.supervisor.steering import Steering
 from pannier.supervisor.tables import TableStates
 
 
-def serve_verbs(service: Service, steering: Steering) -> None:
+def serve_verbs(service: Service, steering: Steering, central: CentralMesh) -> None:
     """Answers the verbs for as long as the broker serves."""
     verbs = Verbs(service, steering)
     broker = service.broker
@@ -46,6 +48,8 @@ def serve_verbs(service: Service, steering: Steering) -> None:
     broker.serve_verb("upgrade.supervisor", Nothing, steering.renew_supervisor)
     broker.serve_verb("upgrade.zygote", Nothing, steering.renew_zygote)
     broker.serve_verb("upgrade.proxy", Nothing, steering.renew_proxy)
+    broker.serve_verb("central.status", Nothing, central.status)
+    broker.serve_verb("central.force", CentralForce, central.force)
     broker.serve_verb("sidecar.list", Nothing, verbs.list_sidecars)
     broker.serve_verb("sidecar.add", SidecarName, verbs.add)
     broker.serve_verb("sidecar.rm", SidecarName, verbs.remove)

@@ -7,10 +7,9 @@ a service that has been serving all the time: what was announced stays.
 
 from __future__ import annotations
 
-import re
 import socket
 
-from pannier.shared.instances import State
+from pannier.shared.instances import State, default_id
 from pannier.shared.messages import Lifecycle
 from pannier.sidecars.discovery.config import Instance
 from pannier.sidecars.discovery.health import Condition, Health
@@ -42,7 +41,4 @@ def instance_id(instance: Instance, service: str, hostname: str | None = None) -
     """The configured id, else `<hostname>-<port>`; a Unix address has no port, so the service's name stands for it."""
     if instance.id is not None:
         return instance.id
-    host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname() if hostname is None else hostname).lstrip("._-")[:100]
-    address = instance.address or ""
-    suffix = service if address.startswith("unix:") else address.rpartition(":")[2]
-    return f"{host or 'host'}-{suffix}"[:128]
+    return default_id(socket.gethostname() if hostname is None else hostname, instance.address or "", service)

@@ -51,7 +51,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     needs: ClassVar[Needs] = Needs(
         writes=("telemetry",),
-        reads=("endpoints", "base", "routes", "limits", "counters", "rings"),
+        reads=("endpoints", "base", "routes", "limits", "central", "counters", "rings"),
         listeners=("metrics",),
     )
 

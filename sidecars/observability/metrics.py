@@ -17,8 +17,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, zip_longest
 
+from pannier.shared.central import newest, states_of
 from pannier.shared.messages import Ejection
 from pannier.sidecars.observability.cardinality import Cap, Labels, Point
+from pannier.sidecars.observability.central import families
 from pannier.sidecars.observability.exemplars import Example, Exemplars
 from pannier.sidecars.observability.native import Counters, TableReader
 from pannier.sidecars.observability.semconv import INBOUND
@@ -78,6 +80,9 @@ class _Collector(Collector):
         yield from self._requests()
         yield from self._tables()
         yield from self._limits()
+        central = newest(states_of(sources.counters.central()))
+        if central is not None:
+            yield from families(central)
         yield from self._own()
         totals = dict(sources.counters.totals())
         yield _total(

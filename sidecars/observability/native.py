@@ -100,6 +100,9 @@ class Counters(Protocol):
 
     def gauges(self) -> Sequence[Gauge]: ...
 
+    def central(self) -> Sequence[bytes]:
+        """What each living process says of its Central Mesh; nothing where there is none."""
+
 
 class TableReader(Protocol):
     def generation(self) -> int:

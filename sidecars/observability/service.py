@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 LISTENER: Final = "metrics.0"
-TABLES: Final = ("base", "endpoints", "telemetry", "routes", "limits")
+TABLES: Final = ("base", "endpoints", "telemetry", "routes", "limits", "central")
 _TICK_SECONDS = 1.0
 _RESTARTS_TIMEOUT_SECONDS = 0.5
 _DRAIN_STOP_SECONDS = 0.5

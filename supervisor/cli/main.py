@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "analyze": ("analyze:command", "Find errors and contradictions in profile and project files."),
     "explain": ("explain:command", "Explain the code of a finding, or a field of the configuration."),
     "pilot": ("pilot:command", "Run the registry that services of many hosts share."),
+    "central": ("central:command", "Run a Central, which takes on what hosts cannot serve; see and steer what leaves."),
     "diagnostics": ("diagnostics:command", "Look into bus and tables; pack what a bug report needs, without secrets."),
     "check": ("check:command", "Check that this host can run Pannier, and what runs on it."),
     "version": ("version:command", "Show the version."),

@@ -49,6 +49,11 @@ def command(*, lifeline: int | None, ready_fd: int | None, **options: Any) -> in
 
     pannier run --app-port 8080 --port 18080 -- python app.py
     """
+    return run(options, lifeline, ready_fd)
+
+
+def run(options: Mapping[str, Any], lifeline: int | None = None, ready_fd: int | None = None) -> int:
+    """Runs what `options`, the fields of `request.Asked`, say; the exit code. Raises PannierError."""
     from pannier.supervisor import renewal
 
     before = renewal.begun()
@@ -102,17 +107,17 @@ def _begin(options: Mapping[str, Any]) -> Born | None:
     from pannier.shared.runtime import check_name, default_name, service_dir
     from pannier.supervisor.keeper_birth import begin
 
-    if not (options["app"] or options["command"] or options["app_port"]):
+    if not (options.get("app") or options.get("command") or options.get("app_port") or options.get("alone")):
         return None
     try:
-        directory = service_dir(check_name(options["name"] or options["app"] or default_name()))
+        directory = service_dir(check_name(options.get("name") or options.get("app") or default_name()))
     except PannierError:
         return None
     return begin(directory, os.environ, own_group=not _terminal(options))
 
 
 def _terminal(options: Mapping[str, Any]) -> bool:
-    return bool(options["command"]) and sys.stdin is not None and sys.stdin.isatty()
+    return bool(options.get("command")) and sys.stdin is not None and sys.stdin.isatty()
 
 
 def _run_project(asked: Asked) -> int:
@@ -133,7 +138,9 @@ def _ready(plan: Plan, ready_fd: int | None) -> None:
     from pannier.supervisor.status import urls
 
     found = urls(plan)
-    shown = ", ".join(f"{name} {found[name]}" for name in ("inbound", "outbound", "metrics") if name in found)
+    shown = ", ".join(
+        f"{name} {found[name]}" for name in ("inbound", "outbound", "gateway", "metrics") if name in found
+    )
     talk(f"pannier | {plan.service} is ready: {shown}")
     if ready_fd is not None:
         with suppress(OSError):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
-from pannier.shared.errors import NoSuchSidecar, Unreachable
+import msgspec
+from pannier.shared.central import CentralStatus
+from pannier.shared.central_words import summary
+from pannier.shared.errors import NoSuchSidecar, PannierError, Unreachable
 from pannier.shared.messages import Nothing, SidecarList, StatReply, StatRequest
 from pannier.supervisor.cli.output import output_option, print_json, print_table
 from pannier.supervisor.cli.services import ask, name_option, the_one
@@ -23,9 +27,10 @@ def command(*, name: str | None, window: str, output: str) -> None:
     from pannier.supervisor.request import duration
 
     request = StatRequest(duration(window, "--window") or 10.0)
-    reply = ask(the_one(name), lambda bus: _counted(bus, request))
+    reply, central = ask(the_one(name), lambda bus: _asked(bus, request))
+    state = None if central is None else central.state
     if output == "json":
-        print_json(reply)
+        print_json(reply if state is None else {**msgspec.to_builtins(reply), "central": state})
         return
     print_table(
         ("SERVICE", "ROUTE", "DIRECTION", "REQUESTS", "SUCCESS %", "RPS", "P50 MS", "P95 MS", "P99 MS"),
@@ -44,6 +49,15 @@ def command(*, name: str | None, window: str, output: str) -> None:
             for row in reply.rows
         ],
     )
+    if central is not None and state is not None:
+        click.echo(f"\n{summary(state, central.thresholds)}")
+
+
+async def _asked(bus: Bus, request: StatRequest) -> tuple[StatReply, CentralStatus | None]:
+    reply = await _counted(bus, request)
+    with suppress(PannierError):  # a supervisor of a release before knows no Central Mesh
+        return reply, await bus.request("supervisor", "central.status", Nothing(), CentralStatus)
+    return reply, None
 
 
 async def _counted(bus: Bus, request: StatRequest) -> StatReply:

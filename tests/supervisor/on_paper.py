@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import trio
+from pannier.supervisor.central_table import Forced
 from pannier.supervisor.keeper import Exited, KeeperError, KeeperGone
 
 NOBODY = 1 << 22  # no PID of Linux is larger
@@ -62,6 +63,14 @@ class Keeper:
         await self._answer()
         self.released.append(name)
 
+    async def swap(self, one: str, other: str) -> None:
+        await self._answer()
+        self.spawned[one], self.spawned[other] = self.spawned[other], self.spawned[one]
+
+    async def forget(self, name: str) -> None:
+        await self._answer()
+        del self.spawned[name]
+
     async def fetch(self, _: str) -> int:
         await self._answer()
         raise KeeperGone("no streams here")
@@ -89,12 +98,21 @@ class Keeper:
 
 
 class Segments:
-    """`published` and `withdrawn`, in their order. A base that denies and goes round robin is no valid table here."""
+    """`published` and `withdrawn`, in their order; `central` is what was published last as that table. A base that
+    denies and goes round robin is no valid table here."""
 
     def __init__(self) -> None:
         self.descriptors: dict[str, int] = {}
         self.published: list[Mapping[str, Any]] = []
         self.withdrawn: list[str] = []
+        self.central: tuple[Mapping[str, Any] | None, Forced | None] = (None, None)
+        self.bulletins: list[bytes] = []
+
+    def central_states(self) -> list[bytes]:
+        return self.bulletins
+
+    def publish_central(self, payload: Mapping[str, Any] | None, forced: Forced | None) -> None:
+        self.central = (payload, forced)
 
     def publish_base(self, payload: Mapping[str, Any], *, draining: bool = False) -> None:
         if payload["outbound"] == {"unknown": "deny"} and payload["balance"] == "round_robin":

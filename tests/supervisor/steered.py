@@ -31,6 +31,7 @@ from pannier.shared.messages import (
 from pannier.shared.rights import needs_of
 from pannier.supervisor import adoption
 from pannier.supervisor.adoption import Found, Record
+from pannier.supervisor.central import CentralMesh
 from pannier.supervisor.compose import SEGMENTS
 from pannier.supervisor.keeper import Exited
 from pannier.supervisor.keeper_protocol import ZYGOTE
@@ -233,8 +234,10 @@ async def running(host: Host, found: Found | None = None, **settings: Any) -> As
             segments.descriptors = {name: nothing.fileno() for name in SEGMENTS}
             service = host.service = Service(host, record.plan, segments, nursery)  # type: ignore[arg-type]
             steering = Steering(service, clock=trio.current_time, installation=lambda: INSTALLATION, counters=host.look)
-            serve_verbs(service, steering)
+            central = CentralMesh(service)
+            serve_verbs(service, steering, central)
             nursery.start_soon(steering.watch)
+            nursery.start_soon(central.watch)
             for name, pid in (found.running if found is not None else {}).items():
                 nursery.start_soon(host.say_ready, name, pid)
             await service.start(found, record)

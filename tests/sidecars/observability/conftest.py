@@ -77,6 +77,10 @@ class Counters:
     cells: dict[str, int] = field(default_factory=dict)
     processes: list[Enrolment] = field(default_factory=list)
     limits: list[Gauge] = field(default_factory=list)
+    bulletins: list[bytes] = field(default_factory=list)
+
+    def central(self) -> list[bytes]:
+        return self.bulletins
 
     def series(self) -> list[Series]:
         return self.all

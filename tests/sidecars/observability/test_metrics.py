@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import msgpack
 import pytest
 from pannier.shared.messages import Ejection
 from pannier.sidecars.observability.cardinality import Cap, labels_of
@@ -223,3 +224,66 @@ def test_promtool_has_nothing_to_say(exposition: Exposition, require_peer: Calla
     body, _ = exposition.render("text/plain")
     checked = subprocess.run([promtool, "check", "metrics"], input=body, capture_output=True, timeout=30, check=False)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")
+
+
+def test_a_service_without_a_central_mesh_says_nothing_of_it(exposition: Exposition) -> None:
+    assert not [name for name, _ in samples(exposition) if name.startswith("pannier_central")]
+
+
+HOST = {
+    "state": "shifted",
+    "weight": 60.0,
+    "limit": 80.0,
+    "reason": "host-pressure",
+    "inputs": {"host_pressure": 61.0, "throttled": 12.0, "queue_wait_ms": 22.0},
+    "moved_rps": 420.0,
+    "saved_cores": 0.8,
+    "granted_rps": 1200.0,
+    "reversals": 1,
+    "since_ms": 2,
+    "centrals": [
+        {"address": "10.77.0.2:15090", "up": True, "granted_rps": 1200.0, "rtt_ms": 0.5, "trouble": ""},
+        {"address": "10.77.0.3:15090", "up": False, "granted_rps": 0.0, "rtt_ms": None, "trouble": "refused"},
+    ],
+}
+OF_HOST = {
+    ("pannier_central_weight_ratio", ()): 0.6,
+    ("pannier_central_limit_ratio", ()): 0.8,
+    ("pannier_central_state", (("state", "local"),)): 0.0,
+    ("pannier_central_state", (("state", "shifted"),)): 1.0,
+    ("pannier_central_state", (("state", "returning"),)): 0.0,
+    ("pannier_central_forced", ()): 0.0,
+    ("pannier_central_shedding", ()): 0.0,
+    ("pannier_central_moved_requests", ()): 420.0,
+    ("pannier_central_tokens", ()): 1200.0,
+    ("pannier_central_saved_cores", ()): 0.8,
+    ("pannier_central_reversals_total", ()): 1.0,
+    ("pannier_central_pressure_ratio", (("source", "host"),)): 0.61,
+    ("pannier_central_pressure_ratio", (("source", "throttled"),)): 0.12,
+    ("pannier_central_queue_wait_seconds", ()): 0.022,
+    ("pannier_central_up", (("address", "10.77.0.2:15090"),)): 1.0,
+    ("pannier_central_up", (("address", "10.77.0.3:15090"),)): 0.0,
+    ("pannier_central_rtt_seconds", (("address", "10.77.0.2:15090"),)): 0.0005,
+}
+GATEWAY = {"gateway": {"hosts": 3, "capacity": 20000.0, "granted_rps": 1200.0, "served_rps": 1100.0, "pressed": True}}
+OF_GATEWAY = {
+    ("pannier_central_hosts", ()): 3.0,
+    ("pannier_central_capacity", ()): 20000.0,
+    ("pannier_central_granted", ()): 1200.0,
+    ("pannier_central_served_requests", ()): 1100.0,
+    ("pannier_central_pressed", ()): 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("bulletins", "expected"),
+    [([HOST], OF_HOST), ([{"state": "local", "since_ms": 1}, HOST], OF_HOST), ([GATEWAY], OF_GATEWAY)],
+    ids=["a host", "a host whose proxy is replaced", "a Central"],
+)
+def test_what_the_proxy_says_of_the_central_mesh(
+    fakes: Any, bulletins: list[dict[str, Any]], expected: dict[tuple[str, tuple[tuple[str, str], ...]], float]
+) -> None:
+    counters = fakes.Counters(bulletins=[msgpack.packb(each) for each in bulletins])
+    sources = Sources(counters, fakes.BOUNDS, {}, Cap(10), Exemplars(fakes.BOUNDS, 10), Tally(), {}, lambda: 0.0)
+    found = samples(Exposition(sources))
+    assert {key: value for key, value in found.items() if key[0].startswith("pannier_central")} == expected

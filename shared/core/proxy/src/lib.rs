@@ -33,6 +33,7 @@ mod answer;
 mod attempts;
 mod buffers;
 mod call;
+mod central;
 mod connection;
 mod dial;
 mod exchange;
