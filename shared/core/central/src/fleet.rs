@@ -47,28 +47,31 @@ pub fn run(parameters: &Parameters) -> Result<Outcome, String> {
     let mut tally = Tally::new(gateways.iter().map(Gateway::can).sum());
     let a_second = 1_000 / TICK_MS;
     let ticks = (parameters.hours * 3_600.0).ceil() as u64 * a_second;
+    let mut looks: Vec<u64> = vec![0; hosts.len()];
+    let mut sent = Sent::by(&hosts, gateways.len());
     for tick in 1..=ticks {
-        for host in &mut hosts {
-            if host.next <= tick {
-                host.look(tick, &model, &mut gateways, &mut tally);
+        for (next, host) in looks.iter_mut().zip(&mut hosts) {
+            if *next <= tick {
+                sent.take(host, -1.0);
+                *next = host.look(tick, &model, &mut gateways, &mut tally);
+                sent.take(host, 1.0);
             }
         }
-        let saved = hosts.iter().map(|host| host.saved).sum();
         let (mut all, mut used, mut wait_ms) = (Passed::default(), 0.0, 0.0_f64);
-        for (which, gateway) in gateways.iter_mut().enumerate() {
-            let rate = hosts.iter().filter_map(|host| host.moved.get(which)).sum();
-            let passed = gateway.pass(tick * TICK_MS, seconds, rate);
+        for (gateway, rate) in gateways.iter_mut().zip(&sent.rates) {
+            let passed = gateway.pass(tick * TICK_MS, seconds, rate.max(0.0));
             all.offered += passed.offered;
             all.served += passed.served;
             all.failed += passed.failed;
             used += passed.busy * parameters.central.cores;
             wait_ms = wait_ms.max(gateway.wait_ms());
         }
-        tally.tick(seconds, saved, all, used, wait_ms);
+        tally.tick(seconds, sent.saved, all, used, wait_ms);
         if tick % a_second == 0 {
             tally.second();
         }
         if tick % (60 * a_second) == 0 {
+            sent = Sent::by(&hosts, gateways.len());
             let hour = parameters.from_h + tick as f64 * seconds / 3_600.0;
             tally.minute(hour, &hosts, &gateways, |host| host.starving(&model));
         }
@@ -77,4 +80,29 @@ pub fn run(parameters: &Parameters) -> Result<Outcome, String> {
         host.close(ticks, &model, &mut tally);
     }
     Ok(tally.outcome())
+}
+
+/// What all hosts send and save, kept by what changes: most hosts change nothing in a tick.
+struct Sent {
+    /// By Central, requests a second.
+    rates: Vec<f64>,
+    /// Cores.
+    saved: f64,
+}
+
+impl Sent {
+    fn by(hosts: &[Host], centrals: usize) -> Self {
+        let mut sent = Sent { rates: vec![0.0; centrals], saved: 0.0 };
+        for host in hosts {
+            sent.take(host, 1.0);
+        }
+        sent
+    }
+
+    fn take(&mut self, host: &Host, times: f64) {
+        self.saved += times * host.saved;
+        for (rate, moved) in self.rates.iter_mut().zip(&host.moved) {
+            *rate += times * moved;
+        }
+    }
 }

@@ -71,8 +71,6 @@ pub struct Host {
     pub moved: Vec<f64>,
     /// Cores that this saves here.
     pub saved: f64,
-    /// The tick at which it wants to be looked at.
-    pub next: u64,
 }
 
 impl Host {
@@ -103,12 +101,11 @@ impl Host {
             most_saved: 0.0,
             moved: vec![0.0; parameters.central.count],
             saved: 0.0,
-            next: id % QUIET_TICKS,
         }
     }
 
-    /// Settles what was, decides, and says when to look again.
-    pub fn look(&mut self, tick: u64, model: &Model, gateways: &mut [Gateway], tally: &mut Tally) {
+    /// Settles what was, decides, and says at which tick to look again.
+    pub fn look(&mut self, tick: u64, model: &Model, gateways: &mut [Gateway], tally: &mut Tally) -> u64 {
         self.settle(tick, model, tally);
         let measured = self.rate;
         let (rate, changes_s) = self.day.at(tick as f64 * TICK_S);
@@ -123,7 +120,7 @@ impl Host {
         let sudden = (rate - measured).abs() > SUDDEN * measured;
         let soonest = if sudden { 1 } else { soonest };
         let changes = (changes_s / TICK_S).min(1e15) as u64;
-        self.next = tick + soonest.min(changes.saturating_sub(tick)).max(1);
+        tick + soonest.min(changes.saturating_sub(tick)).max(1)
     }
 
     /// Waits for longer than its threshold: with what has left, and if nothing had.
