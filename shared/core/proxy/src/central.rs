@@ -62,6 +62,7 @@ pub struct Mesh {
     settings: Mutex<Option<Arc<Settings>>>,
     there: Condvar,
     known: Mutex<Known>,
+    compiling: Mutex<()>,
     revision: AtomicU64,
     draining: AtomicBool,
     leaving: AtomicBool,
@@ -144,13 +145,17 @@ impl Mesh {
         self.turned_away.load(Ordering::Relaxed)
     }
 
-    /// Takes in a host's policy, joined with what is known here. Hosts of one service that have the same share what is
-    /// compiled.
+    /// Takes in a host's policy, joined with what is known here. One after the other, however many hosts come at once; for one
+    /// that has gone meanwhile nothing is done.
     ///
     /// # Errors
     /// One line for what does not hold.
     pub fn take_in(&self, host: &Host, policy: &wire::Policy) -> Result<(), String> {
-        let tenant = Tenant::of(policy, &host.hello, self.hosts.alike(&host.hello.service, policy.revision))?;
+        let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        if !host.is_linked() {
+            return Ok(());
+        }
+        let tenant = Tenant::of(policy, &host.hello)?;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tables) = &known.tables {
             tenant.join(tables.endpoints.as_ref(), tables.telemetry.as_ref());
