@@ -3,8 +3,8 @@
     python -m docs.pictures.central_mesh               # draws what docs/pictures/central-mesh/*.json say; `make docs`
     python -m docs.pictures.central_mesh --simulate    # first makes fleet.json anew; ten minutes of one core
 
-`three-hosts.json` is what the experiment on three hosts has measured: a list of samples with `t_s` and what else
-there is of `weight`, `pressure`, `app_rps`, `mesh_cpu_percent`. It is taken over from build/central if newer there.
+`three-hosts.json` is what `tests/bench/central.py` has measured on three hosts; it is taken over from build/central if
+it is newer there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ HOSTS: Final = 1_000
 SIZES: Final = (50, 100, 200, 400, 800, 1_200)
 KINDS: Final = (("correlated", 25), ("correlated", 75), ("spread", 25), ("spread", 75))
 PEAKS: Final = {"correlated": "peaks at the same hour", "spread": "peaks spread over the day"}
+RUNS: Final = {"local": "all stays", "local-inbound": "all stays"}
 SMALL: Final = 300  # cores of the Central that is too small for everybody's peak
 EVENING: Final = (17.0, 24.0)
 MINUTES: Final = 5  # between points of a curve
@@ -52,7 +53,11 @@ def pictures(folder: Path) -> dict[str, str]:
         made["sizing.svg"] = svg([sizing(fleet)])
         made["cores.svg"] = svg([cores(fleet)])
     if (folder / "three-hosts.json").exists():
-        made["three-hosts.svg"] = svg(three_hosts(json.loads((folder / "three-hosts.json").read_text())))
+        measured = json.loads((folder / "three-hosts.json").read_text())
+        for side in ("outbound", "inbound"):
+            panels = three_hosts(measured, inbound=side == "inbound")
+            if panels:
+                made[f"three-hosts-{side}.svg"] = svg(panels)
     return made
 
 
@@ -147,23 +152,40 @@ def cores(fleet: Mapping[str, Any]) -> Panel:
     )
 
 
-def three_hosts(samples: Sequence[Mapping[str, float]]) -> list[Panel]:
-    """What was measured on three hosts: a panel for each quantity."""
+def three_hosts(measured: Mapping[str, Any], *, inbound: bool) -> list[Panel]:
+    """What was measured on three hosts: a panel for each quantity, a curve for each run, by time since the peak."""
     wanted = (
-        ("weight", "Weight: what has left, of what could", "points", 100.0),
-        ("pressure", "CPU pressure of the host", "% of time", 100.0),
-        ("app_rps", "The app's throughput", "requests/s", None),
-        ("mesh_cpu_percent", "The mesh's CPU on the host", "% of a core", None),
+        ("weight", "Weight: of a hundred connections that could leave, so many have", "points", 100.0),
+        ("app_rps", "What the app does", "requests/s", None),
+        ("mesh_cpu_percent", "The mesh on the starving host", "% of a core", None),
+        ("cgroup_pressure", "CPU pressure of the app's control group", "% of time", 100.0),
     )
+    runs = [run for run in measured["runs"] if run["name"].endswith("inbound") == inbound]
     return [
-        Panel(title, "seconds", unit, [Curve(name, _series(samples, name), colour)], top=top, height=110)
-        for colour, (name, title, unit, top) in enumerate(wanted)
-        if _series(samples, name)
+        Panel(
+            title,
+            "seconds since the peak began",
+            unit,
+            [
+                Curve(RUNS.get(run["name"], run["name"]), _series(run, name), colour)
+                for colour, run in enumerate(runs)
+                if _series(run, name)
+            ],
+            top=top,
+            height=120,
+            every=4,
+        )
+        for name, title, unit, top in wanted
+        if any(_series(run, name) for run in runs)
     ]
 
 
-def _series(samples: Iterable[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
-    return [(sample["t_s"], sample[name]) for sample in samples if sample.get(name) is not None]
+def _series(run: Mapping[str, Any], name: str) -> list[tuple[float, float]]:
+    return [
+        (round(sample["t_s"] - run["peak_s"], 2), sample[name])
+        for sample in run["samples"]
+        if sample.get(name) is not None
+    ]
 
 
 def _evening(outcome: Mapping[str, Any]) -> dict[str, Any]:

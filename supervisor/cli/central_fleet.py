@@ -64,7 +64,8 @@ def command(
     """Simulate a day of many hosts and a Central, with the real controller and real tokens: how many Central cores
     relieve how much, and what that saves. docs/central-mesh.md has the model and its numbers for --assume:
     load.{night, width_h, utilisation, spread, bursts, burst_adds, burst_s}, host.{cores, app_us, mesh_us, redirect,
-    relay, relayed, late_ms, shed_ms}, central.{request_us, granted, ahead, deadline_ms, queue_ms, retried, slow_ms}.
+    relay, relayed, late_ms, shed_ms}, central.{request_us, granted, ahead, warm, standby,
+    deadline_ms, queue_ms, retried, slow_ms}.
     """
     import msgspec
     from pannier.supervisor.central_fleet import simulate

@@ -21,13 +21,20 @@ def test_the_committed_pictures_are_what_their_figures_make() -> None:
         assert (central_mesh.FOLDER / name).read_text() == picture, f"{name} is stale: make docs"
 
 
-def test_what_three_hosts_measured_becomes_a_panel_for_each_quantity(tmp_path: Path) -> None:
-    samples = [{"t_s": t / 4, "weight": min(100.0, 10.0 * t), "app_rps": 900 + t} for t in range(40)]
-    (tmp_path / "three-hosts.json").write_text(json.dumps(samples))
+def test_what_three_hosts_measured_becomes_a_panel_for_each_quantity_and_a_curve_for_each_run(tmp_path: Path) -> None:
+    samples = [{"t_s": 7 + t / 4, "weight": min(100.0, 10.0 * t), "app_rps": 900 + t} for t in range(40)]
+    unread = [{**sample, "cgroup_pressure": None} for sample in samples]
+    runs = [
+        {"name": name, "peak_s": 9.0, "over_s": 14.0, "samples": unread} for name in ("local", "redirect", "inbound")
+    ]
+    (tmp_path / "three-hosts.json").write_text(json.dumps({"runs": runs, "summary": {}}))
     drawn = central_mesh.pictures(tmp_path)
-    assert drawn.keys() == {"three-hosts.svg"}
-    root = ET.fromstring(drawn["three-hosts.svg"])
-    assert [len(str(line.get("points")).split()) for line in root.iter(f"{SVG}polyline")] == [40, 40]
+    curves = {name: list(ET.fromstring(picture).iter(f"{SVG}polyline")) for name, picture in drawn.items()}
+    assert {name: len(lines) for name, lines in curves.items()} == {
+        "three-hosts-outbound.svg": 4,
+        "three-hosts-inbound.svg": 2,
+    }
+    assert all(len(str(line.get("points")).split()) == 40 for lines in curves.values() for line in lines)
 
 
 def test_nothing_leaves_the_picture_and_names_are_escaped() -> None:

@@ -78,6 +78,17 @@ fn peaks_that_do_not_coincide_share_a_central() {
 }
 
 #[test]
+fn tokens_that_calm_hosts_hold_are_missing_where_they_are_needed() {
+    let mut parameters = day(Peaks::Spread);
+    parameters.central.cores = 5.0;
+    let needed = ran(&parameters);
+    (parameters.central.warm, parameters.central.standby) = (1.25, 0.1);
+    let held = ran(&parameters);
+    assert!(held.relieved < 0.9 * needed.relieved, "{} and {}", held.relieved, needed.relieved);
+    assert!(held.central.served < 0.9 * needed.central.served && held.central.failed == 0.0);
+}
+
+#[test]
 fn no_host_turns_around_twice_within_a_dwell() {
     let outcome = ran(&evening(true));
     assert!(outcome.reversals >= 25, "many have left: {}", outcome.reversals);

@@ -8,7 +8,7 @@ use super::parameters::Parameters;
 use super::queueing::Waiting;
 use crate::check::TICK_MS;
 use crate::controller::{Controller, Offer, State};
-use crate::ledger::Grant;
+use crate::ledger::{Grant, LEASE_MS};
 use crate::random::Random;
 use crate::sample::Sample;
 
@@ -17,9 +17,10 @@ const TICK_S: f64 = TICK_MS as f64 / 1_000.0;
 const QUIET_TICKS: u64 = 9;
 /// And near to them, or while its weight stands still.
 const STEADY_TICKS: u64 = 4;
-/// Of a threshold: near to it, and very near.
+/// Of a threshold: near to it, very near, and where tokens may be needed soon.
 const NEAR: f64 = 0.4;
 const VERY_NEAR: f64 = 0.8;
+const WARM: f64 = 0.5;
 /// Points that a weight moves by while it stands still: tokens follow the load.
 const STILL: f64 = 1.0;
 /// Of the rate: what is a burst.
@@ -112,7 +113,7 @@ impl Host {
         self.rate = rate;
         let soonest = if self.quiet(model) {
             self.hot_since = None;
-            QUIET_TICKS
+            self.stand_by(tick, measured, model, gateways)
         } else {
             self.decide(tick, measured, model, gateways, tally)
         };
@@ -164,7 +165,9 @@ impl Host {
         let usable = gateways.iter().any(|gateway| gateway.wait_ms() < central.slow_ms);
         let limit = if central.tokens {
             let points = if hot { (self.weight + central.ahead).min(100.0) } else { self.weight };
-            self.ask(now_ms, measured * points / 100.0, gateways);
+            let is_warm = hot || self.weight > 0.0 || pressure >= WARM * enter.host_pressure;
+            let least = if is_warm { central.warm } else { central.standby };
+            self.ask(now_ms, measured * least.max(points / 100.0), gateways);
             let granted: f64 = self.grants.iter().map(|grant| grant.at(now_ms)).sum();
             if measured > 0.0 { 100.0 * granted / measured } else { 100.0 }
         } else {
@@ -176,6 +179,16 @@ impl Host {
         self.note_relief(tick, hot, tally);
         let moves = (self.weight - before).abs() > STILL || hot && usable && self.weight + STILL < limit.min(100.0);
         if moves || self.weight == 0.0 && pressure >= VERY_NEAR * enter.host_pressure { 1 } else { STEADY_TICKS }
+    }
+
+    /// Nothing is near; a token or two may be held all the same.
+    fn stand_by(&mut self, tick: u64, measured: f64, model: &Model, gateways: &mut [Gateway]) -> u64 {
+        let central = &model.parameters.central;
+        if !central.tokens || central.standby == 0.0 {
+            return QUIET_TICKS;
+        }
+        self.ask(tick * TICK_MS, measured * central.standby, gateways);
+        LEASE_MS / TICK_MS - 1
     }
 
     fn sample(&mut self, measured: f64, model: &Model) -> Sample {

@@ -96,6 +96,10 @@ pub struct Central {
     pub tokens: bool,
     /// Points that a hot host asks for beyond its weight, so that tokens are there when the weight rises.
     pub ahead: f64,
+    /// Of its rate: what a host asks for at least from half of a threshold on, and while anything has left.
+    pub warm: f64,
+    /// Of its rate: what it asks for while all is calm.
+    pub standby: f64,
     /// Who has waited for so long at the Central has gone; the work is done all the same.
     pub deadline_ms: f64,
     /// What would wait for longer is refused.
@@ -160,6 +164,8 @@ impl Default for Central {
             granted: 0.8,
             tokens: true,
             ahead: 20.0,
+            warm: 0.0,
+            standby: 0.0,
             deadline_ms: 1_000.0,
             queue_ms: 5_000.0,
             retried: 1.0,
@@ -200,6 +206,8 @@ impl Parameters {
             ("central.request_us", central.request_us, &positive),
             ("central.granted", central.granted, &(0.0..=10.0)),
             ("central.ahead", central.ahead, &(0.0..=100.0)),
+            ("central.warm", central.warm, &(0.0..=10.0)),
+            ("central.standby", central.standby, &(0.0..=10.0)),
             ("central.deadline_ms", central.deadline_ms, &positive),
             ("central.queue_ms", central.queue_ms, &positive),
             ("central.retried", central.retried, &share),
