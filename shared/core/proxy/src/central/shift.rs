@@ -401,6 +401,7 @@ impl Here {
 
     fn bulletin(&self, sample: &Sample, limit: f64, granted: f64, way: &'static str, sheds: bool) -> Bulletin {
         let mut trouble = self.readings.trouble.clone();
+        trouble.extend(self.mesh.trouble());
         if let (Way::Best | Way::Redirect, Some(why)) = (self.settings.table.outbound, &self.kernel.why_not) {
             trouble.push(format!("no redirect: {why}"));
         }
