@@ -17,7 +17,7 @@ use pannier_table::series::Direction;
 use crate::admission::{Pass, Queued};
 use crate::answer::{Answer, harmless};
 use crate::call::{Call, Chosen, choose};
-use crate::central::detouring;
+use crate::central::{detouring, relay};
 use crate::dial::{self, DialError};
 use crate::exchange::{self, Answered, Attempt, Failure};
 use crate::outcome::{Context, Next, Outcome, say, too_late};
@@ -135,7 +135,16 @@ pub async fn run<'a>(
             sent_ns: Cell::new(0),
             following: RefCell::default(),
         };
-        let failure = match exchange::run(&attempt, &upstream.stream, caller, &plan.out, upload.as_mut()).await {
+        let exchange = exchange::run(&attempt, &upstream.stream, caller, &plan.out, upload.as_mut());
+        let exchanged = match chosen.and_then(|chosen| chosen.by) {
+            None => exchange.await,
+            Some(detour) => tokio::select! {
+                biased;
+                exchanged = exchange => exchanged,
+                () = relay::lost(context.worker, detour.address) => Err(lost(&attempt)),
+            },
+        };
+        let failure = match exchanged {
             Ok(mut answered) => {
                 call.answered(answered.status, answered.latency_ns);
                 let exhausted = retrying.as_ref().is_some_and(|retrying| retrying.is_exhausted.get());
@@ -288,6 +297,15 @@ async fn connect(
                 return Err(NoConnection::Overflow);
             }
         }
+    }
+}
+
+/// What has become of an exchange with a Central that is lost.
+fn lost(attempt: &Attempt<'_>) -> Failure {
+    if attempt.is_answering() {
+        Failure::Upstream(Flag::UC, 502, "the Central was lost within its answer")
+    } else {
+        Failure::Silent
     }
 }
 

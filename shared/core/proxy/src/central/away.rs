@@ -17,6 +17,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// Its share of what leaves, 0…1.
     pub share: f64,
+    /// The policy of ours that it has.
+    pub revision: u64,
 }
 
 /// The way out.
@@ -77,9 +79,9 @@ impl Away {
         self.targets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether a Central is one of those that take something.
-    pub fn has(&self, address: SocketAddr) -> bool {
-        self.targets().iter().any(|target| target.address == address)
+    /// Whether a Central is one of those that take something, under that policy.
+    pub fn has(&self, address: SocketAddr, revision: u64) -> bool {
+        self.targets().iter().any(|target| target.address == address && target.revision == revision)
     }
 
     /// Whether a Central has not answered for so long that what is on its way there will not be.
@@ -88,17 +90,17 @@ impl Away {
     }
 
     /// One of the Centrals that are `welcome`, by its share; `unit` is random, 0…1.
-    pub fn choose(&self, unit: f64, welcome: impl Fn(SocketAddr) -> bool) -> Option<SocketAddr> {
+    pub fn choose(&self, unit: f64, welcome: impl Fn(SocketAddr) -> bool) -> Option<Target> {
         let targets = self.targets();
         let those = || targets.iter().filter(|target| welcome(target.address));
         let mut left = unit * those().map(|target| target.share).sum::<f64>();
         for target in those() {
             left -= target.share;
             if left < 0.0 {
-                return Some(target.address);
+                return Some(*target);
             }
         }
-        those().last().map(|target| target.address)
+        those().last().copied()
     }
 
     /// Puts it in force: how much of the app's calls leaves (0…1), and by which way; whether to serve less.
@@ -120,7 +122,8 @@ impl Away {
     pub fn point_to(&self, targets: Vec<Target>, lost: Vec<SocketAddr>) {
         let mut current = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = current.iter().map(|t| t.address).eq(targets.iter().map(|t| t.address)) && *before == lost;
+        let same = current.iter().map(|t| (t.address, t.revision)).eq(targets.iter().map(|t| (t.address, t.revision)))
+            && *before == lost;
         (*current, *before) = (targets.into(), lost);
         drop((current, before));
         if !same {
@@ -139,12 +142,25 @@ mod tests {
         let away = Away::default();
         assert_eq!(away.choose(0.5, |_| true), None);
         let [one, other] = ["10.0.0.1:1".parse().unwrap(), "10.0.0.2:1".parse().unwrap()];
-        away.point_to(vec![Target { address: one, share: 0.75 }, Target { address: other, share: 0.25 }], Vec::new());
-        let to_one = (0..1000).filter(|i| away.choose(f64::from(*i) / 1000.0, |_| true) == Some(one)).count();
+        away.point_to(
+            vec![
+                Target { address: one, share: 0.75, revision: 1 },
+                Target { address: other, share: 0.25, revision: 2 },
+            ],
+            Vec::new(),
+        );
+        let choose = |unit, welcome: fn(&SocketAddr) -> bool| {
+            away.choose(unit, |address| welcome(&address)).map(|target| target.address)
+        };
+        let to_one = (0..1000).filter(|i| choose(f64::from(*i) / 1000.0, |_| true) == Some(one)).count();
         assert_eq!(to_one, 750);
-        assert_eq!(away.choose(1.0, |_| true), Some(other), "a random number never is 1, and rounding may make it so");
-        assert!(away.has(other));
-        assert_eq!(away.choose(0.1, |address| address != one), Some(other), "who is not welcome is passed over");
+        assert_eq!(choose(1.0, |_| true), Some(other), "a random number never is 1, and rounding may make it so");
+        assert!(away.has(other, 2) && !away.has(other, 1));
+        assert_eq!(
+            choose(0.1, |address| address.ip().to_string() != "10.0.0.1"),
+            Some(other),
+            "who is not welcome is passed over"
+        );
     }
 
     #[test]

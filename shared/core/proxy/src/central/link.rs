@@ -51,8 +51,8 @@ pub struct Known {
     down_since_ms: u64,
     /// Requests that it served for us, over all links.
     pub served: u64,
-    /// It has our policy.
-    pub knows_policy: bool,
+    /// The policy of ours that it had last; 0 = none yet. It keeps that for a while beside a newer one.
+    pub revision: u64,
     /// It takes connections that our kernel sends.
     pub takes_redirect: bool,
     /// Why nothing may be sent there.
@@ -73,7 +73,7 @@ impl Known {
 
     /// Requests a second that may be sent there now.
     pub fn usable(&self, now_ms: u64) -> f64 {
-        let is_well = self.is_up && self.knows_policy && !self.is_slow();
+        let is_well = self.is_up && self.revision != 0 && !self.is_slow();
         let is_usable = is_well && self.trouble.is_empty() && now_ms < self.until_ms;
         if is_usable { self.rate } else { 0.0 }
     }
@@ -180,6 +180,7 @@ impl Link {
         let mut out = Vec::new();
         wire::write(&mut out, &Said::Hello(hello));
         let before = self.known.borrow().served;
+        self.known.borrow_mut().revision = 0;
         let (mut input, mut handed, mut served) = (Vec::new(), 0, 0_u64);
         while !self.ended.get() {
             let mut patience = ANSWER;
@@ -212,7 +213,9 @@ impl Link {
                 // No more than it can have been: what it says decides how much leaves.
                 served = grant.served.min(served.saturating_add((known.rate * 4.0) as u64 + SERVED_BETWEEN));
                 known.served = before.saturating_add(served);
-                known.knows_policy = grant.knows_policy;
+                if grant.knows_policy {
+                    known.revision = want.revision;
+                }
                 known.takes_redirect = grant.takes_redirect;
                 if !grant.knows_policy && grant.trouble.is_empty() {
                     handed = 0;

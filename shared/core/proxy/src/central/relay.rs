@@ -2,13 +2,14 @@
 //! to the app.
 //!
 //! Whose turn it is follows from the last byte: if that came from the upstream, an answer is over, or goes on, and else one is
-//! waited for. So a connection that only waits for its next request can be told from one with a request under way, which is
-//! not ended because nothing has passed for a while.
+//! waited for. So a connection that waits for its next request can be told from one whose request waits for its answer. When all
+//! are to end, only the way to the upstream is closed of the first kind: whoever answers ends it when he has answered.
 
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 
 use pannier_table::clock;
@@ -63,12 +64,26 @@ pub async fn run(
         // The end of the caller's side is none of the answer's.
         pending::<()>().await;
     };
+    let down = pass(worker, upstream, caller, &passed, false);
+    let is_lost = async {
+        match at {
+            Some(address) => lost(worker, address).await,
+            None => pending().await,
+        }
+    };
+    let mut both = pin!(async {
+        tokio::select! { biased; outcome = down => outcome.is_ok(), () = up => false }
+    });
+    let mut is_lost = pin!(is_lost);
     let outcome = tokio::select! {
         biased;
-        outcome = pass(worker, upstream, caller, &passed, false) => outcome.is_ok(),
-        () = up => false,
-        () = lost(worker, at) => false,
-        () = drained(worker, &passed) => true,
+        outcome = &mut both => outcome,
+        () = &mut is_lost => false,
+        () = drained(worker, &passed) => {
+            // An answer may have paused: whoever gives it ends the connection when he has given it.
+            let _ = upstream.shutdown();
+            tokio::select! { biased; outcome = &mut both => outcome, () = &mut is_lost => false }
+        }
     };
     match outcome {
         _ if passed.received.get() == 0 && passed.sent.get() == 0 && !first.is_empty() => Relayed::Unanswered,
@@ -116,10 +131,7 @@ async fn send(bytes: &[u8], writer: &Stream, passed: &Passed, is_up: bool) -> io
 }
 
 /// Returns when the Central is lost: what is on its way there will not be answered.
-async fn lost(worker: &Worker, at: Option<SocketAddr>) {
-    let Some(address) = at else {
-        return pending().await;
-    };
+pub async fn lost(worker: &Worker, address: SocketAddr) {
     loop {
         let changed = worker.mesh.away.changed.notified();
         if worker.mesh.away.has_lost(address) {

@@ -270,7 +270,10 @@ impl Here {
         let targets: Vec<_> = usable
             .iter()
             .filter(|(_, rate)| *rate > 0.0)
-            .map(|(link, rate)| Target { address: link.address, share: rate / granted })
+            .map(|(link, rate)| {
+                let revision = link.known.borrow().revision;
+                Target { address: link.address, share: rate / granted, revision }
+            })
             .collect();
         let way = self.way(&targets, &usable);
         self.way = way;
@@ -375,7 +378,7 @@ impl Here {
         match () {
             () if self.links.is_empty() => Reason::NoCentral,
             () if any(|known| known.is_up && known.is_slow()) => Reason::CentralSlow,
-            () if any(|known| known.is_up && !known.knows_policy) => Reason::PolicyUnknown,
+            () if any(|known| known.is_up && known.revision == 0) => Reason::PolicyUnknown,
             () if any(|known| known.is_up && known.trouble.is_empty()) => Reason::NoTokens,
             () => Reason::CentralDown,
         }

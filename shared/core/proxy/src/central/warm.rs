@@ -8,7 +8,8 @@ use std::time::Duration;
 use pannier_table::clock;
 use tokio::sync::Notify;
 
-use crate::central::contact::{PATIENCE, introduce};
+use crate::central::away::Target;
+use crate::central::contact::{Failed, PATIENCE, introduce};
 use crate::central::preface::{Preface, Role};
 use crate::dial;
 use crate::stream::Stream;
@@ -94,7 +95,7 @@ impl Warm {
 
 impl Ready {
     fn is_good(&self, worker: &Worker) -> bool {
-        self.revision == worker.mesh.revision() && worker.mesh.away.has(self.address) && self.stream.is_quiet()
+        worker.mesh.away.has(self.address, self.revision) && self.stream.is_quiet()
     }
 }
 
@@ -102,8 +103,8 @@ impl Ready {
 async fn make(worker: &Worker) -> Option<Ready> {
     let settings = worker.mesh.settings()?;
     let unit = worker.random.borrow_mut().unit();
-    let address = worker.mesh.away.choose(unit, |address| !worker.unreachable.is_out(address))?;
-    let revision = worker.mesh.revision();
+    let Target { address, revision, .. } =
+        worker.mesh.away.choose(unit, |address| !worker.unreachable.is_out(address))?;
     let preface = Preface {
         role: Role::Outbound,
         service: worker.policy().service.to_string(),
@@ -119,11 +120,16 @@ async fn make(worker: &Worker) -> Option<Ready> {
         () = pannier_reactor::sleep(PATIENCE) => None,
     };
     let introduced = match dialled {
-        Some(stream) => introduce(&settings, stream, address, &settings.table.service, &preface).await.ok(),
-        None => None,
+        Some(stream) => introduce(&settings, stream, address, &settings.table.service, &preface).await,
+        None => Err(Failed { is_refused: false, why: String::new() }),
     };
-    if introduced.is_none() {
-        worker.unreachable.note(address);
+    match introduced {
+        Ok(stream) => Some(Ready { stream, address, revision, since_ms: clock::monotonic_ms() }),
+        Err(failed) => {
+            if !failed.is_refused {
+                worker.unreachable.note(address);
+            }
+            None
+        }
     }
-    introduced.map(|stream| Ready { stream, address, revision, since_ms: clock::monotonic_ms() })
 }
