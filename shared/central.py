@@ -137,12 +137,14 @@ class CentralSeen(Struct, frozen=True):
 
 
 class GatewayState(Struct, frozen=True):
-    """What a Central has taken on. `pressed`: it is itself under pressure, and gives less."""
+    """What a Central has taken on; `served`: requests since its proxy started. `pressed`: it is itself under pressure, and
+    gives less."""
 
     hosts: int = 0
     capacity: float = 0.0
     granted_rps: float = 0.0
     served_rps: float = 0.0
+    served: int = 0
     pressed: bool = False
 
 
