@@ -74,6 +74,7 @@ async def local(pannier: Run, short_path: Path, nursery: trio.Nursery) -> Catalo
         endpoints=lambda: catalogue.endpoints(catalogue.table()),
         sources=lambda: Sources(SOURCES),
         changed=lambda: None,
+        touched=lambda _: None,
         clock=trio.current_time,
         ttl=10,
     )
@@ -106,6 +107,26 @@ async def running_pilot(short_path: Path) -> AsyncIterator[int]:
 async def pilot(pannier: Run, short_path: Path) -> AsyncIterator[int]:
     async with running_pilot(short_path) as port:
         yield port
+
+
+@pytest.mark.parametrize("whom", [(), ("--pilot",)], ids=["beside a service", "a pilot"])
+async def test_what_goes_by_way_of_a_central_is_said_of_the_instance(
+    pannier: Run, local: Catalogue, pilot: int, whom: tuple[str, ...]
+) -> None:
+    words = ("discovery", "register", "db")
+    assert (await pannier(*words, "one", "10.0.0.1:5432", *whom))[0] == 0
+    assert (await pannier(*words, "two", "10.0.0.2:5432", *whom))[0] == 0
+    metadata = ("--metadata", "pannier-central-of=one", "--metadata", "pannier-central-weight=12.5")
+    assert (await pannier(*words, "one.central", "10.77.0.2:15090", *metadata, *whom))[0] == 0
+    _, out, _ = await pannier("discovery", "endpoints", "db", *whom)
+    heading, *rows = out.splitlines()
+    assert heading.endswith("BY WAY OF A CENTRAL")
+    assert [(row.split()[1], row.partition(" no ")[2].strip()) for row in rows] == [
+        ("one", "12.5 % by 10.77.0.2:15090"),
+        ("two", "-"),
+    ]
+    _, out, _ = await pannier("discovery", "services", "-o", "json", *whom)
+    assert [row["up"] for row in json.loads(out) if row["service"] == "db"] == [2]
 
 
 async def test_services_endpoints_and_stores_of_the_discovery_beside_a_service(pannier: Run, local: Catalogue) -> None:

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from pannier.shared.detours import OF, WEIGHT
 from pannier.shared.instances import State
 from pannier.shared.pilot_stream import Instance, Told
+from pannier.sidecars.discovery.config import Pilot as Settings
 from pannier.sidecars.discovery.configuration import Configuration
 from pannier.sidecars.discovery.mirror import Mirror
+from pannier.sidecars.discovery.pilot import DETOURS_SECONDS, Pilot
 from pannier.sidecars.discovery.pilot_link import SPREAD_SECONDS, PilotLink
 from pannier.sidecars.discovery.voice import Voice
 
@@ -21,6 +24,36 @@ PARTS = 10
 
 def nothing(*_: object) -> None:
     """Nobody is told."""
+
+
+async def test_shares_by_way_of_centrals_outlast_a_pilot_for_a_minute(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    mirror, voice = Mirror(trio.current_time()), Voice()
+    way = Instance("orders", "i1.c", "10.9.9.9:15090", State.UP, 1, 1, {OF: "i1", WEIGHT: "40"})
+    mirror.told(Told("orders", 1, [Instance("orders", "i1", "10.0.0.1:80", State.UP, 1, 1), way]), 0.0)
+    changes: list[float] = []
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        pilot = Pilot(
+            Settings([f"unix:{tmp_path / 'nobody'}"]),
+            mirror,
+            Configuration("dev", "web", file=tmp_path / "config.json", kept=tmp_path / "kept", voice=voice),
+            tmp_path / "endpoints",
+            changed=lambda: changes.append(trio.current_time() - began),
+            renumber=nothing,
+            voice=voice,
+            nursery=nursery,
+            timeout=1.0,
+        )
+        pilot.start()
+        while trio.current_time() - began < 2 * DETOURS_SECONDS:
+            pilot.look()
+            await trio.sleep(0.5)
+        pilot.end()
+        nursery.cancel_scope.cancel()
+    assert changes == [pytest.approx(DETOURS_SECONDS, abs=0.5)]
+    assert [lease.registration.id for lease in mirror.leases] == ["i1"]
 
 
 async def test_a_day_without_a_pilot_costs_nobody_an_endpoint_and_the_tries_are_spread(

@@ -184,6 +184,9 @@ def pilot(tmp_path: Path) -> Iterator[Path]:
     process.communicate(timeout=20)
 
 
+@pytest.mark.semantics(
+    "discovery", "What goes by way of a Central is in all tables, and goes straight when the Central says nothing more"
+)
 async def test_what_a_central_says_is_in_the_tables_beside_it_and_elsewhere_until_it_says_nothing(
     pilot: Path, short_path: Path
 ) -> None:

@@ -14,11 +14,12 @@
 //! | `preface`, `wire`, `contact`, `entrance`, `networks`, `settings`, `bulletin` | what both say, and how | the same |
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pannier_decide::address::Address;
 use pannier_decide::policy::{Policy, Tables};
+use pannier_decide::schema::Lifecycle;
 use pannier_table::kind::Kind;
 use pannier_table::layout::name_hash;
 use tokio::sync::Notify;
@@ -61,6 +62,8 @@ pub struct Mesh {
     settings: Mutex<Option<Arc<Settings>>>,
     known: Mutex<Known>,
     revision: AtomicU64,
+    draining: AtomicBool,
+    leaving: AtomicBool,
     turned_away: AtomicU64,
 }
 
@@ -114,13 +117,35 @@ impl Mesh {
         self.turned_away.load(Ordering::Relaxed)
     }
 
-    /// Takes in a host's policy, joined with what is known here.
-    pub fn take_in(&self, host: &Host, tenant: Arc<Tenant>) {
+    /// Takes in a host's policy, joined with what is known here. Hosts of one service that have the same share what is
+    /// compiled.
+    ///
+    /// # Errors
+    /// One line for what does not hold.
+    pub fn take_in(&self, host: &Host, policy: &wire::Policy) -> Result<(), String> {
+        let tenant = Tenant::of(policy, &host.hello, self.hosts.alike(&host.hello.service, policy.revision))?;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tables) = &known.tables {
             tenant.join(tables.endpoints.as_ref(), tables.telemetry.as_ref());
         }
-        host.take(tenant);
+        host.take(Arc::new(tenant));
+        Ok(())
+    }
+
+    /// Whether the service is about to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether another generation of this process has taken over.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Another generation of this process takes over: it has links of its own.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.changed.notify_one();
     }
 
     /// Takes in tables that are about to be in force, of which one has changed.
@@ -128,9 +153,12 @@ impl Mesh {
     /// # Errors
     /// One line for a table `central` that does not hold.
     pub fn learn(&self, kind: Kind, payload: Option<&[u8]>, tables: &Tables, policy: &Policy) -> Result<(), String> {
+        self.draining.store(tables.base.lifecycle == Lifecycle::Draining, Ordering::Relaxed);
         if kind == Kind::Central {
             let settings = tables.central.clone().map(Settings::of).transpose()?.map(Arc::new);
-            if let Some(gateway) = settings.as_ref().and_then(|settings| settings.table.gateway.as_ref()) {
+            let gateway = |settings: &Arc<Settings>| settings.table.gateway.clone();
+            let (before, now) = (self.settings().as_ref().and_then(gateway), settings.as_ref().and_then(gateway));
+            if let Some(gateway) = now.filter(|now| before.as_ref() != Some(now)) {
                 self.hosts.open(gateway.capacity, gateway.hosts);
             }
             *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;

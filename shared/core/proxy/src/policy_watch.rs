@@ -104,6 +104,7 @@ impl Watched {
     /// Tells every worker that another generation of the proxy takes the callers from now on.
     pub fn leave(&self) {
         self.0.leaving.store(true, Ordering::Release);
+        self.0.mesh.leave();
         for worker in self.0.workers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             worker.changed.notify_one();
         }

@@ -26,6 +26,7 @@ pub struct Away {
     redirects: AtomicBool,
     sheds: AtomicBool,
     targets: Mutex<Arc<[Target]>>,
+    lost: Mutex<Vec<SocketAddr>>,
     /// Rung when a Central is lost, and when one is there.
     pub changed: Notify,
 }
@@ -75,6 +76,11 @@ impl Away {
         self.targets().iter().any(|target| target.address == address)
     }
 
+    /// Whether a Central has not answered for so long that what is on its way there will not be.
+    pub fn has_lost(&self, address: SocketAddr) -> bool {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).contains(&address)
+    }
+
     /// One of the Centrals by its share; `unit` is random, 0…1.
     pub fn choose(&self, unit: f64) -> Option<SocketAddr> {
         let targets = self.targets();
@@ -95,12 +101,13 @@ impl Away {
         self.weight.store((weight.clamp(0.0, 1.0) * WHOLE) as u32, Ordering::Relaxed);
     }
 
-    /// Says which Centrals there are.
-    pub fn point_to(&self, targets: Vec<Target>) {
+    /// Says which Centrals take something, and which are lost.
+    pub fn point_to(&self, targets: Vec<Target>, lost: Vec<SocketAddr>) {
         let mut current = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = current.iter().map(|t| t.address).eq(targets.iter().map(|t| t.address));
-        *current = targets.into();
-        drop(current);
+        let mut before = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = current.iter().map(|t| t.address).eq(targets.iter().map(|t| t.address)) && *before == lost;
+        (*current, *before) = (targets.into(), lost);
+        drop((current, before));
         if !same {
             self.changed.notify_waiters();
         }
@@ -117,7 +124,7 @@ mod tests {
         let away = Away::default();
         assert_eq!(away.choose(0.5), None);
         let [one, other] = ["10.0.0.1:1".parse().unwrap(), "10.0.0.2:1".parse().unwrap()];
-        away.point_to(vec![Target { address: one, share: 0.75 }, Target { address: other, share: 0.25 }]);
+        away.point_to(vec![Target { address: one, share: 0.75 }, Target { address: other, share: 0.25 }], Vec::new());
         let to_one = (0..1000).filter(|i| away.choose(f64::from(*i) / 1000.0) == Some(one)).count();
         assert_eq!(to_one, 750);
         assert_eq!(away.choose(1.0), Some(other), "a random number never is 1, and rounding may make it so");

@@ -62,7 +62,7 @@ pub async fn say(stream: &Stream, mut bytes: &[u8]) -> std::io::Result<()> {
         }
         bytes = bytes.get(written..).unwrap_or(&[]);
     }
-    Ok(())
+    std::future::poll_fn(|context| stream.poll_flush(context)).await
 }
 
 /// Reads more into `input`, whose room is made; 0 = the end.

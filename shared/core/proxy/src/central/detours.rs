@@ -16,7 +16,7 @@ use crate::central::settings::Settings;
 /// Between two looks at the weights.
 const TICK: Duration = Duration::from_millis(250);
 /// What is published holds for so long; it is said again in a third of that.
-const TTL_S: u64 = 6;
+const TTL_S: u64 = 15;
 /// A weight is published again when it has changed by so many points.
 const NOTICED: f64 = 1.0;
 /// Headroom is published in steps of such a part of the capacity.

@@ -10,7 +10,7 @@ use pannier_central::order;
 use pannier_decide::policy::Policy;
 use pannier_decide::schema::{Endpoints, Telemetry};
 
-use crate::central::tenant::Tenant;
+use crate::central::tenant::{Side, Tenant};
 use crate::central::wire::Hello;
 
 const WHOLE: f64 = 10_000.0;
@@ -159,6 +159,13 @@ impl Hosts {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned()
     }
 
+    /// What is compiled already of that policy, for another host of the service.
+    pub fn alike(&self, service: &str, revision: u64) -> Option<Arc<Side>> {
+        let all = self.list();
+        let mut alike = all.iter().filter(|host| host.hello.service == service && revision != 0);
+        alike.find_map(|host| host.policy(revision)).map(|tenant| tenant.outbound.clone())
+    }
+
     /// The host whose kernel sends connections from that address: it must be one alone.
     pub fn at(&self, address: IpAddr) -> Option<Arc<Host>> {
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,10 +199,13 @@ impl Hosts {
 
     /// Joins every policy with what this Central knows now.
     pub fn rejoin(&self, endpoints: Option<&Endpoints>, telemetry: Option<&Telemetry>) {
+        let mut joined: Vec<Arc<Side>> = Vec::new();
         for host in self.list() {
             let policies = host.policies.lock().unwrap_or_else(PoisonError::into_inner).clone();
             for tenant in policies {
-                tenant.join(endpoints, telemetry);
+                let is_shared = joined.iter().any(|side| Arc::ptr_eq(side, &tenant.outbound));
+                tenant.rejoin(endpoints, telemetry, is_shared);
+                joined.push(tenant.outbound.clone());
             }
         }
     }

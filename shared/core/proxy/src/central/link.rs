@@ -24,6 +24,11 @@ const SOON: Duration = Duration::from_millis(250);
 const CALM: Duration = Duration::from_secs(1);
 /// Longest wait for an answer: a Central that is slower helps nobody.
 const ANSWER: Duration = Duration::from_millis(500);
+/// An answer that takes longer is late, and so many of them in a row are too late.
+const LATE_MS: f64 = 200.0;
+const SLOW_IN_A_ROW: u32 = 3;
+/// A Central that was gone for so long takes what is under way there with it. Until then it may come back and answer.
+const LOST_MS: u64 = 3_000;
 /// The same to a question that has a policy before it, which is compiled first.
 const ANSWER_TO_POLICY: Duration = Duration::from_secs(3);
 const BACKOFF_MS: (u64, u64) = (250, 10_000);
@@ -37,8 +42,10 @@ pub struct Known {
     pub rate: f64,
     #[allow(missing_docs)]
     pub until_ms: u64,
-    /// How long the last answer took.
+    /// How long the last answer took; and how many in a row took too long.
     pub rtt_ms: f64,
+    slow: u32,
+    down_since_ms: u64,
     /// Requests that it served for us, over all links.
     pub served: u64,
     /// It has our policy.
@@ -50,9 +57,21 @@ pub struct Known {
 }
 
 impl Known {
+    /// Whether it answers, and takes too long for it: somebody who starves himself sees every answer late, so once is not
+    /// enough.
+    pub fn is_slow(&self) -> bool {
+        self.slow >= SLOW_IN_A_ROW
+    }
+
+    /// Whether it has not answered for so long that nothing will come from there.
+    pub fn is_lost(&self, now_ms: u64) -> bool {
+        self.down_since_ms > 0 && now_ms.saturating_sub(self.down_since_ms) >= LOST_MS
+    }
+
     /// Requests a second that may be sent there now.
     pub fn usable(&self, now_ms: u64) -> f64 {
-        let is_usable = self.is_up && self.knows_policy && self.trouble.is_empty() && now_ms < self.until_ms;
+        let is_well = self.is_up && self.knows_policy && !self.is_slow();
+        let is_usable = is_well && self.trouble.is_empty() && now_ms < self.until_ms;
         if is_usable { self.rate } else { 0.0 }
     }
 }
@@ -105,10 +124,7 @@ impl Link {
                     Some(settings) => its.talk(&mesh, &settings, &service, &news).await,
                     None => Err("there is no Central Mesh".into()),
                 };
-                let was_up = std::mem::take(&mut its.known.borrow_mut().is_up);
-                if let Err(trouble) = failed {
-                    its.known.borrow_mut().trouble = trouble;
-                }
+                let was_up = its.fell(failed.err());
                 pause_ms = if was_up { BACKOFF_MS.0 } else { (pause_ms * 2).min(BACKOFF_MS.1) };
                 news.notify_one();
                 let jitter = 0.5 + random.unit();
@@ -116,6 +132,16 @@ impl Link {
             }
         });
         link
+    }
+
+    /// Notes that the Central is gone; whether it was there.
+    fn fell(&self, trouble: Option<String>) -> bool {
+        let mut known = self.known.borrow_mut();
+        if known.is_up {
+            known.down_since_ms = clock::monotonic_ms();
+        }
+        known.trouble = trouble.unwrap_or_default();
+        std::mem::take(&mut known.is_up)
     }
 
     /// Ends it.
@@ -173,9 +199,11 @@ impl Link {
                 let mut known = self.known.borrow_mut();
                 let was_usable = known.usable(now_ms) > 0.0;
                 known.is_up = true;
+                known.down_since_ms = 0;
                 known.rate = grant.rate;
                 known.until_ms = asked_ns / 1_000_000 + grant.lease_ms;
                 known.rtt_ms = clock::monotonic_ns().saturating_sub(asked_ns) as f64 / 1e6;
+                known.slow = if known.rtt_ms > LATE_MS { known.slow + 1 } else { 0 };
                 known.served = before + grant.served;
                 known.knows_policy = grant.knows_policy;
                 known.takes_redirect = grant.takes_redirect;

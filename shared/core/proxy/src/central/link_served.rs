@@ -1,17 +1,19 @@
 //! The Central's end of a link: a host hands over its policy, asks for tokens, and is told what it gets.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 
 use pannier_central::ledger::Refused;
 use pannier_table::clock;
+use tokio::sync::oneshot;
 
+use crate::central::Mesh;
 use crate::central::contact::{hear, say};
 use crate::central::hosts::Host;
 use crate::central::preface::Preface;
 use crate::central::settings::Settings;
-use crate::central::tenant::Tenant;
 use crate::central::wire::{self, Grant, Hello, Said, Want};
 use crate::stream::Stream;
 use crate::timers::after;
@@ -50,13 +52,12 @@ pub async fn serve(
             }
         };
         match (said, &host) {
-            (Said::Hello(hello), None) if is_own(&hello, preface) => host = Some(mesh.hosts.enter(hello, from)),
+            (Said::Hello(hello), None) if is_own(&hello, preface) => {
+                host = Some(mesh.hosts.enter(reached(hello, &stream, from), from));
+            }
             (Said::Policy(policy), Some(host)) => {
-                match Tenant::of(&policy, &host.hello) {
-                    Ok(tenant) => mesh.take_in(host, Arc::new(tenant)),
-                    Err(reason) => meter.trouble = format!("its policy is refused: {reason}"),
-                }
                 meter.refused = policy.revision;
+                meter.trouble = take_in(mesh, host, policy).await;
             }
             (Said::Want(want), Some(host)) => {
                 let grant = answer(worker, settings, host, &want, &mut meter);
@@ -75,6 +76,30 @@ pub async fn serve(
     if let Some(host) = host {
         mesh.hosts.leave(&host);
     }
+}
+
+/// Puts a policy in force, joined with what is known here; else says why not. In a thread of its own: this one has requests
+/// to serve.
+async fn take_in(mesh: &Arc<Mesh>, host: &Arc<Host>, policy: wire::Policy) -> String {
+    let (tell, told) = oneshot::channel();
+    let (mesh, host) = (mesh.clone(), host.clone());
+    let compile = move || {
+        let _ = tell.send(mesh.take_in(&host, &policy).err().unwrap_or_default());
+    };
+    match thread::Builder::new().name("policy".into()).spawn(compile) {
+        Ok(_) => told.await.unwrap_or_else(|_| "its policy could not be taken in".into()),
+        Err(error) => format!("its policy could not be taken in: {error}"),
+    }
+}
+
+/// Without a certificate a host has its app nowhere but where it is itself.
+fn reached(mut hello: Hello, stream: &Stream, from: IpAddr) -> Hello {
+    let is_there = |text: &String| {
+        let address: Option<SocketAddr> = text.parse().ok();
+        address.is_some_and(|address| stream.is_encrypted() || address.ip().to_canonical() == from.to_canonical())
+    };
+    hello.passthrough = hello.passthrough.filter(is_there);
+    hello
 }
 
 /// Nobody speaks for another service than its certificate or its preface names.
@@ -108,6 +133,9 @@ fn answer(worker: &Worker, settings: &Settings, host: &Host, want: &Want, meter:
         }
         _ => String::new(),
     };
+    if worker.is_draining() {
+        trouble = "the Central is being stopped".into();
+    }
     let (rate, lease_ms) = match worker.mesh.hosts.want(now, host, want.rate) {
         Ok(grant) => (grant.rate, grant.until_ms.saturating_sub(now)),
         Err(refused) => {

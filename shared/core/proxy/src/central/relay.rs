@@ -10,6 +10,7 @@ use std::rc::Rc;
 use pannier_table::clock;
 
 use crate::buffers;
+use crate::central::contact::say;
 use crate::stream::Stream;
 use crate::worker::Worker;
 
@@ -32,6 +33,7 @@ pub async fn run(worker: &Rc<Worker>, caller: &Stream, central: &Stream, at: Soc
         if copy(first, central, &moved_ms).await.is_ok() {
             let _ = pass(worker, caller, central, &sent, &moved_ms).await;
             let _ = central.shutdown();
+            let _ = say(central, &[]).await;
         }
         // The end of the caller's side is none of the answer's.
         std::future::pending::<()>().await;
@@ -88,14 +90,8 @@ async fn pass(
     passed
 }
 
-async fn copy(mut bytes: &[u8], writer: &Stream, moved_ms: &Cell<u64>) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let written = poll_fn(|context| writer.poll_write(context, bytes, &[])).await?;
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        bytes = bytes.get(written..).unwrap_or(&[]);
-    }
+async fn copy(bytes: &[u8], writer: &Stream, moved_ms: &Cell<u64>) -> io::Result<()> {
+    say(writer, bytes).await?;
     moved_ms.set(clock::recent_ms());
     Ok(())
 }
@@ -104,7 +100,7 @@ async fn copy(mut bytes: &[u8], writer: &Stream, moved_ms: &Cell<u64>) -> io::Re
 async fn lost(worker: &Worker, address: SocketAddr) {
     loop {
         let changed = worker.mesh.away.changed.notified();
-        if !worker.mesh.away.has(address) {
+        if worker.mesh.away.has_lost(address) {
             return;
         }
         changed.await;

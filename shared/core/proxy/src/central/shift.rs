@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 use crate::central::Mesh;
 use crate::central::away::Target;
 use crate::central::bulletin::{self, Bulletin, Inputs};
-use crate::central::link::{Link, Own};
+use crate::central::link::{self, Link, Own};
 use crate::central::pressure::{Pressure, Readings};
 use crate::central::settings::Settings;
 use crate::central::wire::Want;
@@ -53,7 +53,7 @@ pub fn start(seat: Seat, watched: Watched, beats: Vec<Arc<Beat>>, enrolment: Arc
     let run = move || {
         let ended = pannier_reactor::run(seat, async move {
             loop {
-                let Some(settings) = mesh.settings() else {
+                let Some(settings) = mesh.settings().filter(|_| !mesh.is_leaving()) else {
                     enrolment.set_bulletin(&[]);
                     mesh.changed.notified().await;
                     continue;
@@ -143,7 +143,7 @@ impl Here {
         let mut due_ms = 0;
         loop {
             let is_same = self.mesh.settings().is_some_and(|current| self.takes_over(&current));
-            if !is_same {
+            if !is_same || self.mesh.is_leaving() {
                 break;
             }
             let now_ms = clock::monotonic_ms();
@@ -161,7 +161,7 @@ impl Here {
             }
         }
         self.mesh.away.set(0.0, false, false);
-        self.mesh.away.point_to(Vec::new());
+        self.mesh.away.point_to(Vec::new(), Vec::new());
         self.links.values().for_each(|link| link.end());
     }
 
@@ -200,7 +200,8 @@ impl Here {
         let granted: f64 = usable.iter().map(|(_, rate)| rate).sum();
         let total = self.rates.here + self.rates.moved;
         let limit = if granted <= 0.0 { 0.0 } else { (100.0 * granted / total.max(1.0)).min(100.0) };
-        let forced = self.settings.table.forced.map(|forced| forced.weight);
+        // A host that is about to end takes its work back, so that it ends here.
+        let forced = if self.mesh.is_draining() { Some(0.0) } else { self.settings.table.forced.map(|f| f.weight) };
         let offer = Offer { usable: granted > 0.0, limit, forced: forced.filter(|_| !self.settings.is_gateway()) };
         let before = self.decision;
         // Between two steps only what cannot wait: a Central is gone, or somebody asks for a weight.
@@ -221,7 +222,8 @@ impl Here {
         let sheds = self.decision.starving && (granted <= 0.0 || limit < 1.0);
         let outbound = if way == "none" { 0.0 } else { weight };
         self.kernel.put(if way == "redirect" { outbound } else { 0.0 }, &targets);
-        self.mesh.away.point_to(targets);
+        let lost = self.links.values().filter(|link| link.known.borrow().is_lost(now_ms)).map(|link| link.address);
+        self.mesh.away.point_to(targets, lost.collect());
         self.mesh.away.set(outbound, way == "redirect", sheds);
         let is_busy = forced.is_some() || self.decision.weight > 0.0 || self.decision.starving || self.is_warm(&sample);
         for link in self.links.values() {
@@ -295,6 +297,21 @@ impl Here {
         .any(|(is, most)| is.is_some_and(|is| is >= most / 2.0))
     }
 
+    /// The controller's reason; of a Central that takes nothing, why.
+    fn reason(&self) -> Reason {
+        if self.decision.reason != Reason::CentralDown {
+            return self.decision.reason;
+        }
+        let any = |is: fn(&link::Known) -> bool| self.links.values().any(|link| is(&link.known.borrow()));
+        match () {
+            () if self.links.is_empty() => Reason::NoCentral,
+            () if any(|known| known.is_up && known.is_slow()) => Reason::CentralSlow,
+            () if any(|known| known.is_up && !known.knows_policy) => Reason::PolicyUnknown,
+            () if any(|known| known.is_up && known.trouble.is_empty()) => Reason::NoTokens,
+            () => Reason::CentralDown,
+        }
+    }
+
     /// Cores that need not work here, if `stays` of the cost of what leaves does.
     fn saved(&self, stays: f64) -> f64 {
         self.rates.moved * self.rates.cost_ns * (1.0 - stays) / 1e9
@@ -332,7 +349,7 @@ impl Here {
             state: self.decision.state.name(),
             weight: self.decision.weight,
             limit,
-            reason: self.decision.reason.name(),
+            reason: self.reason().name(),
             forced: self.settings.table.forced.is_some(),
             way,
             inbound: self.settings.table.inbound,

@@ -16,8 +16,8 @@ use crate::central::wire;
 /// Both sides of it.
 pub struct Tenant {
     revision: u64,
-    /// What the host calls.
-    pub outbound: Side,
+    /// What the host calls; hosts of one service that have the same policy share it.
+    pub outbound: Arc<Side>,
     /// What others call of the host: only its app, limits and routes.
     pub inbound: Side,
     /// Services that the host has endpoints of.
@@ -65,9 +65,11 @@ impl Side {
 impl Tenant {
     /// From what a host handed over.
     ///
+    /// `alike` is the same policy of another host of the service.
+    ///
     /// # Errors
     /// One line naming what does not hold.
-    pub fn of(said: &wire::Policy, hello: &wire::Hello) -> Result<Tenant, String> {
+    pub fn of(said: &wire::Policy, hello: &wire::Hello, alike: Option<Arc<Side>>) -> Result<Tenant, String> {
         let mut tables = Tables::of(floor());
         tables.base = schema::decode(&said.base)?;
         tables.routes = decoded(&said.routes)?;
@@ -93,7 +95,7 @@ impl Tenant {
         let missing = Mutex::default();
         Ok(Tenant {
             revision: said.revision,
-            outbound: Side::of(tables)?,
+            outbound: alike.map_or_else(|| Side::of(tables).map(Arc::new), Ok)?,
             inbound: Side::of(inbound)?,
             services: said.services.clone(),
             missing,
@@ -107,7 +109,14 @@ impl Tenant {
 
     /// Joins it with what the Central knows.
     pub fn join(&self, endpoints: Option<&Endpoints>, telemetry: Option<&Telemetry>) {
-        self.outbound.join(endpoints, telemetry);
+        self.rejoin(endpoints, telemetry, false);
+    }
+
+    /// The same where what is shared may have been joined already.
+    pub fn rejoin(&self, endpoints: Option<&Endpoints>, telemetry: Option<&Telemetry>, is_shared: bool) {
+        if !is_shared {
+            self.outbound.join(endpoints, telemetry);
+        }
         self.inbound.join(None, telemetry);
         let policy = self.outbound.policy();
         let has = |service: &&String| {

@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use pannier_reactor::Seat;
 use rcgen::{
@@ -25,20 +26,21 @@ mod handshake;
 mod hostile;
 mod traffic;
 
+/// Nothing here takes a second.
+const HANGS: Duration = Duration::from_secs(60);
+
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
-/// Runs `main` on a reactor of its own; a test that fails in there fails.
+/// Runs `main` on a reactor of its own; a test that fails or hangs in there fails.
 fn on_a_reactor<F: Future<Output = ()> + 'static>(main: impl FnOnce() -> F + Send + 'static) {
-    let thread = std::thread::spawn(move || {
-        let (done, is_done) = std::sync::mpsc::channel();
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
         pannier_reactor::run(Seat::new().unwrap(), async move {
             main().await;
             done.send(()).unwrap();
         })
-        .unwrap();
-        is_done.recv().expect("it failed")
     });
-    thread.join().unwrap();
+    is_done.recv_timeout(HANGS).expect("it failed, or hangs");
 }
 
 /// A folder for one test's files, removed with it.

@@ -27,6 +27,35 @@ fn all_that_is_sent_arrives_both_ways_at_once() {
 }
 
 #[test]
+fn messages_in_many_pieces_come_between_the_data() {
+    on_a_reactor(|| async {
+        let (home, central) = ends();
+        // OpenSSL's server sends tickets as well; here each takes a dozen records.
+        let (mut client, mut server) = ((*home.client).clone(), (*central.server).clone());
+        client.max_fragment_size = Some(32);
+        server.max_fragment_size = Some(32);
+        server.send_tls13_tickets = 8;
+        let home = Tls { client: Arc::new(client), server: home.server.clone() };
+        let central = Tls { client: central.client.clone(), server: Arc::new(server) };
+        for make in [plain, tight] {
+            let (dialled, accepted) = make();
+            let done = tokio::join!(dialled.dial_tls(&home, "central"), accepted.accept_tls(&central, &[]));
+            let (home, central) = (done.0.unwrap(), done.1.unwrap());
+            let bytes = sample(100_000);
+            let done = tokio::join!(
+                write(&home, &bytes),
+                write(&central, &bytes),
+                read(&home, bytes.len()),
+                read(&central, bytes.len()),
+            );
+            assert!(done.0.is_ok() && done.1.is_ok());
+            assert!(done.2.unwrap() == bytes && done.3.unwrap() == bytes);
+            assert!(home.is_quiet() && central.is_quiet());
+        }
+    });
+}
+
+#[test]
 fn an_end_is_one_only_if_the_peer_says_so() {
     on_a_reactor(|| async {
         for says_so in [true, false] {
@@ -56,6 +85,7 @@ fn who_has_ended_still_listens() {
         let (home, central) = encrypted_on(tight()).await;
         home.shutdown().unwrap();
         assert!(write(&home, b"more").await.is_err());
+        assert!(!home.write_unencrypted(b"more"), "the socket has ended as well");
         assert_eq!(read(&central, 1).await.unwrap(), b"");
         let answer = sample(100_000);
         let (written, heard) = tokio::join!(write(&central, &answer), read(&home, answer.len()));
