@@ -137,8 +137,8 @@ class CentralSeen(Struct, frozen=True):
 
 
 class GatewayState(Struct, frozen=True):
-    """What a Central has taken on; `served`: requests since its proxy started. `pressed`: it is itself under pressure, and
-    gives less."""
+    """What a Central has taken on; `served`: requests since its proxy started. `pressed`: it is itself under pressure,
+    and gives less."""
 
     hosts: int = 0
     capacity: float = 0.0

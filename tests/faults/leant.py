@@ -49,9 +49,7 @@ class Leant(Bed):
             self.three.start(CENTRAL)
             return
         port = PORTS[name]
-        self.three.start(
-            name, "--port", str(PUBLIC[name]), "--app-port", str(port), command=app(port, self)
-        )
+        self.three.start(name, "--port", str(PUBLIC[name]), "--app-port", str(port), command=app(port, self))
 
     def settle(self) -> None:
         """Waits until all are ready and linked, know one another, and all work is at home."""
@@ -93,5 +91,3 @@ def leant(bed: Bed) -> Leant:
     """The bed, as one that leans on a Central."""
     assert isinstance(bed, Leant)
     return bed
-
-

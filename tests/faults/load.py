@@ -26,8 +26,8 @@ PATIENCE_S = 15.0
 class Flow:
     """`rate` requests a second of one method, over so many connections.
 
-    `to`: another way than the row's. `standard`: the caller connects anew where nobody takes a connection, and repeats once
-    what is idempotent when a connection ends before a byte of an answer, as any HTTP client does.
+    `to`: another way than the row's. `standard`: the caller connects anew where nobody takes a connection, and repeats
+    once what is idempotent when a connection ends before a byte of an answer, as any HTTP client does.
     """
 
     method: str = "GET"
@@ -55,8 +55,8 @@ class Aim:
 
 
 class Load:
-    """Flows to one address under a tag, from `with` on for `seconds`; leaving the block ends what still runs. `aim` says
-    where each flow goes if not all of them go to that address."""
+    """Flows to one address under a tag, from `with` on for `seconds`; leaving the block ends what still runs. `aim`
+    says where each flow goes if not all of them go to that address."""
 
     def __init__(
         self,
@@ -79,7 +79,20 @@ class Load:
     def __enter__(self) -> Self:
         for flow in self.flows:
             aim = self._aim(flow)
-            words = ["load", "--connect", aim.address, "--host", aim.host, *self._words, "--path", self.path(flow), "--method", flow.method, "--rate", str(flow.rate)]
+            words = [
+                "load",
+                "--connect",
+                aim.address,
+                "--host",
+                aim.host,
+                *self._words,
+                "--path",
+                self.path(flow),
+                "--method",
+                flow.method,
+                "--rate",
+                str(flow.rate),
+            ]
             words += ["--connections", str(flow.connections), "--body-bytes", "0" if flow.idempotent else "64"]
             words += ["--client", "standard"] if flow.standard else []
             self._running.append(

@@ -119,7 +119,13 @@ class Rig:
         self._loads += 1
         tag = f"{row.name}-{self._loads}"
         return Load(
-            row.flows, "", "", seconds=seconds, tag=tag, body=bed.body, aim=lambda flow: bed.aim(flow, flow.to or row.to)
+            row.flows,
+            "",
+            "",
+            seconds=seconds,
+            tag=tag,
+            body=bed.body,
+            aim=lambda flow: bed.aim(flow, flow.to or row.to),
         )
 
     def _bystander(self, row: Row, bed: Bed, seconds: float) -> Load:

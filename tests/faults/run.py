@@ -20,14 +20,14 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from tests.faults import bus, discovery, hostile, independence, processes, record, resources
+from tests.faults import bus, central, discovery, hostile, independence, processes, record, resources
 from tests.faults.lanes import side_by_side
 from tests.faults.plan import apart, plan, seconds
 from tests.faults.rig import Rig
 from tests.faults.row import Row, pick
 from tests.faults.verdict import TOLD, Outcome, Trial
 
-ROWS = (*processes.ROWS, *independence.ROWS, *bus.ROWS, *discovery.ROWS, *hostile.ROWS, *resources.ROWS)
+ROWS = (*processes.ROWS, *independence.ROWS, *bus.ROWS, *discovery.ROWS, *central.ROWS, *hostile.ROWS, *resources.ROWS)
 FEW = 3
 LANES = 3
 ENDING = (signal.SIGTERM, signal.SIGINT)

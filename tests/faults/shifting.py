@@ -4,17 +4,15 @@ things happen to the Central."""
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-import msgspec
 from pannier.shared.errors import PannierError
 
 from tests.faults.bed import SHOP, Bed
@@ -26,14 +24,18 @@ from tests.faults.row import Fault
 from tests.faults.verdict import Trial
 from tests.faults.victims import Victims
 from tests.faults.waiting import pause, wait_until
-from tests.system.three_hosts import APP, CENTRAL, ORIGIN, known
+from tests.system.three_hosts import APP, CENTRAL, ORIGIN, PLACES
 
-EACH_S: Final = 0.75
+EACH_S: Final = 1.0
 """Of a load, for a shift and a return."""
 RESERVE_S: Final = 1.0
-STAYS_S: Final = 0.2
+STAYS_S: Final = 0.4
+KILL_S: Final = 15.0
+"""Of a load, for a Central that is killed and another one."""
 BACK_S: Final = 8.0
 """Until a host is linked again whose Central is back: it tries again after a pause that doubles."""
+LEAVES_S: Final = 12.0
+RETURNS_S: Final = 30.0
 AT_ONCE_S: Final = 0.1
 """For an answer, where neither the Central nor who is called answers."""
 
@@ -48,8 +50,8 @@ def shift_and_return(bed: Leant, trial: Trial) -> None:
 
 @dataclass(frozen=True)
 class Shifts(Fault):
-    """So many shifts and returns that somebody asks for, or as many as the load leaves room for in a short run. `killed`:
-    in the middle of one `kill -9` takes everything of the Central, which is started again."""
+    """So many shifts and returns that somebody asks for, or as many as the load leaves room for in a short run.
+    `killed`: in the middle of one `kill -9` takes everything of the Central, which is started again."""
 
     wanted: int
     killed: bool = False
@@ -57,7 +59,8 @@ class Shifts(Fault):
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
         found = leant(bed)
         until = time.monotonic() + load.seconds - RESERVE_S
-        wanted = min(self.wanted, int((load.seconds - RESERVE_S) / EACH_S) - (BACK_S > 0) * self.killed * 10)
+        left = load.seconds - RESERVE_S - (KILL_S if self.killed else 0.0)
+        wanted = min(self.wanted, int(left / EACH_S))
         done = moved = 0
         while done < wanted and time.monotonic() < until:
             if self.killed and done == wanted // 2:
@@ -81,6 +84,50 @@ class Shifts(Fault):
         trial.times["linked_s"] = wait_until(bed.three.linked, "the host is linked again", within=4 * BACK_S)
 
 
+@dataclass(frozen=True)
+class Starved(Fault):
+    """So many times the host has nothing left: a quota for the app and its suite, and hogs on their core. All work
+    leaves by itself, and comes back once there is room."""
+
+    times: int
+    quota: float = 0.3
+    hogs: int = 2
+
+    def clean(self, bed: Bed) -> str:
+        return denied("cpu")
+
+    def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
+        found = leant(bed)
+        for _ in range(self.times):
+            before = served(found)
+            with starved(found, self.quota, self.hogs):
+                left = wait_until(lambda: found.three.state().weight > 0, "work leaves", within=LEAVES_S)
+                trial.times["left_s"] = max(left, trial.times.get("left_s", 0.0))
+                all_left = lambda: found.three.state().weight >= 100  # noqa: E731
+                trial.times["all_left_s"] = left + wait_until(all_left, "all has left", within=LEAVES_S)
+                pause(STAYS_S)
+            back = wait_until(lambda: found.three.state().weight == 0, "all is back", within=RETURNS_S)
+            trial.times["back_s"] = max(back, trial.times.get("back_s", 0.0))
+            trial.require(served(found) > before, "no request went by way of the Central")
+            trial.add("shifts", 1)
+        trial.add("reversals", found.three.state().reversals)
+
+
+@contextmanager
+def starved(bed: Leant, quota: float, hogs: int) -> Iterator[None]:
+    """The host of the app has this share of a core for all of the suite, and hogs beside it."""
+    core = str(bed.three.cores[0])
+    with ExitStack() as stack:
+        group = stack.enter_context(Group("cpu"))
+        group.limit_cpu(quota)
+        group.take(bed.three.tree(APP))
+        for _ in range(hogs):
+            words = ["taskset", "--cpu-list", core, sys.executable, "-c", "while True: pass"]
+            hog = stack.enter_context(subprocess.Popen(words))
+            stack.callback(hog.kill)
+        yield
+
+
 def served(bed: Leant) -> int:
     """Requests that the Central has served, as it says itself."""
     with suppress(PannierError, OSError):
@@ -91,8 +138,8 @@ def served(bed: Leant) -> int:
 
 @dataclass(frozen=True)
 class Away(Fault):
-    """All has left, and then something happens to the Central; `seconds` later it is over. The host has to be home again
-    and linked afterwards, by itself."""
+    """All has left, and then something happens to the Central; `seconds` later it is over. The host has to be home
+    again and linked afterwards, by itself."""
 
     how: Literal["stopped", "cut", "restarted", "squeezed"]
     seconds: float = 2.0
@@ -171,7 +218,11 @@ class Looping(Fault):
             answer = say(found, preface(role, SHOP, "looping", hops=1) + b"GET / HTTP/1.1\r\nhost: origin\r\n\r\n")
             trial.require(answer.startswith(b"HTTP/1.1 508 "), f"a call of the second Central: {answer[:60]!r}")
             trial.add("asked", 1)
-        for other in (b"GET / HTTP/1.1\r\nhost: origin\r\n\r\n", b"\x16\x03\x01" + bytes(60), b"\r\n\r\n\0\r\nQUIT\n" + b"\xff" * 90):
+        for other in (
+            b"GET / HTTP/1.1\r\nhost: origin\r\n\r\n",
+            b"\x16\x03\x01" + bytes(60),
+            b"\r\n\r\n\0\r\nQUIT\n" + b"\xff" * 90,
+        ):
             answer = say(found, other)
             trial.require(not answer.startswith((b"HTTP/1.1 2", b"\x06")), f"somebody unknown: {answer[:60]!r}")
             trial.add("asked", 1)
@@ -179,8 +230,8 @@ class Looping(Fault):
 
 
 class TokenFlood(Fault):
-    """Somebody else within the network asks for tokens as often as he can, under many names; he also says that he is the
-    app's host."""
+    """Somebody else within the network asks for tokens as often as he can, under many names; he also says that he is
+    the app's host."""
 
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
         found = leant(bed)
@@ -189,7 +240,11 @@ class TokenFlood(Fault):
         program = Path(__file__).parent / "token_flooder.py"
         words = [sys.executable, "-m", "tests.faults.token_flooder", found.three.central, str(until - time.monotonic())]
         done = subprocess.run(
-            [*found.three.network.inside(ORIGIN), *words], cwd=program.parents[2], capture_output=True, text=True, check=False
+            [*found.three.network.inside(ORIGIN), *words],
+            cwd=program.parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         trial.require(done.returncode == 0, f"the flooder: {done.stderr[-200:]!r}")
         with suppress(ValueError):
@@ -208,7 +263,9 @@ class FalseCentral(Fault):
         share = (load.seconds - 3 * RESERVE_S) / 5
         for word in ("nothing", "yes", "no", "nonsense", "grants"):
             program = Path(__file__).parent / "false_central.py"
-            with subprocess.Popen([*found.three.network.inside(ORIGIN), sys.executable, str(program), "10.77.0.3:15091", word]) as liar:
+            with subprocess.Popen(
+                [*found.three.network.inside(ORIGIN), sys.executable, str(program), "10.77.0.3:15091", word]
+            ) as liar:
                 try:
                     pause(share / 2)
                     shift_and_return(found, trial)
@@ -244,7 +301,8 @@ class BothDown(Fault):
 
 
 class NothingToRead(Fault):
-    """What says who waits for a CPU cannot be read on the app's host: it says so, stays as it is, and does what is asked."""
+    """What says who waits for a CPU cannot be read on the app's host: it says so, stays as it is, and does what is
+    asked."""
 
     def strike(self, bed: Bed, trial: Trial, load: Load) -> None:
         found = leant(bed)
@@ -268,13 +326,18 @@ class NothingToRead(Fault):
 
 def ask(bed: Leant, service: str, name: str) -> int:
     """The status of one GET from the host of a service, through its outbound listener; 0 without an answer."""
-    from tests.system.three_hosts import PLACES
-
     program = (
         "import http.client, sys; c = http.client.HTTPConnection(sys.argv[1], timeout=5); "
         "c.request('GET', '/probe', headers={'host': sys.argv[2]}); print(c.getresponse().status)"
     )
-    words = [*bed.three.network.inside(PLACES[service]), sys.executable, "-c", program, bed.three.address(service, "outbound"), name]
+    words = [
+        *bed.three.network.inside(PLACES[service]),
+        sys.executable,
+        "-c",
+        program,
+        bed.three.address(service, "outbound"),
+        name,
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else 0
 

@@ -1,4 +1,5 @@
-"""Asks a Central for tokens as often as it can, as a thousand hosts that are none, and as the app's host that it is not.
+"""Asks a Central for tokens as often as it can, as a thousand hosts that are none, and as the app's host that it is
+not.
 
     python -m tests.faults.token_flooder HOST:PORT SECONDS
 

@@ -35,8 +35,8 @@ KILLING_S = 0.1
 @dataclass(frozen=True)
 class Count:
     """What became of one flow. `answered` rightly, `late` ones among them; `seconds` from the first request to the last
-    answer. `repeated` were sent a second time. `cut`: when those were sent, and ended without an answer, that may not be
-    repeated, by `time.monotonic()`."""
+    answer. `repeated` were sent a second time. `cut`: when those were sent, and ended without an answer, that may not
+    be repeated, by `time.monotonic()`."""
 
     due: int
     answered: int
@@ -113,8 +113,8 @@ def void(counts: Mapping[str, Count], seconds: float) -> str:
 
 @dataclass
 class Trial:
-    """One repetition: what was measured, and which promises were broken. `number` counts from 0. `killed`: when a server was
-    killed whose requests in flight are lost with it, by `time.monotonic()`."""
+    """One repetition: what was measured, and which promises were broken. `number` counts from 0. `killed`: when a
+    server was killed whose requests in flight are lost with it, by `time.monotonic()`."""
 
     number: int
     times: dict[str, float] = field(default_factory=dict)

@@ -4,12 +4,14 @@
     central 10.77.0.2   the Central, and the pilot                         the other core
     origin 10.77.0.3    origin: what shop calls, and who calls shop        the other core
 
-All find each other by the pilot alone. Calls of the app go through shop's outbound listener to the service `origin`, calls
-to the app through origin's to the service `shop`. It takes root. Leaving the block ends all that was started in it.
+All find each other by the pilot alone. Calls of the app go through shop's outbound listener to the service `origin`,
+calls to the app through origin's to the service `shop`. It takes root. Leaving the block ends all that was started in
+it.
 
-The kernel counts who waits for a CPU for this machine, and not for a namespace. So the suites of the app and of the Central
-are shown other files in place of those of the kernel: those of a host on which nobody waits (`pressure`), and which says
-nothing of its idle time, whatever else this machine does. A control group with all that runs on a host has true ones: see `Groups`.
+The kernel counts who waits for a CPU for this machine, and not for a namespace. So the suites of the app and of the
+Central are shown other files in place of those of the kernel: those of a host on which nobody waits (`pressure`), and
+which says nothing of its idle time, whatever else this machine does. A control group with all that runs on a host has
+true ones: see `Groups`.
 """
 
 from __future__ import annotations
@@ -49,13 +51,14 @@ _FORCED_S: Final = 3.0
 @dataclass(frozen=True)
 class Leaning:
     """How the app leans on its Central: the way `outbound`, and what is set besides, for the app and for the Central.
-    `queue_wait` lets work leave; by itself that is no reason here."""
+    `queue_wait` lets work leave; by itself that is no reason here. `addresses` are named as Centrals besides."""
 
     outbound: str = "relay"
     inbound: bool = True
     queue_wait: str = "10s"
     app: Sequence[str] = ()
     central: Sequence[str] = ()
+    addresses: Sequence[str] = ()
     profile: str = "production"
 
 
@@ -73,7 +76,8 @@ class ThreeHosts:
         self._token = folder / "token"
         self.pressure = {name: folder / f"{name}.pressure" for name in (APP, CENTRAL)}
         self._stat = folder / "stat"
-        self.addresses = [f"{self.network.address(CENTRAL)}:{GATEWAY_PORT}"]
+        self._group: Path | None = None
+        self.addresses = [f"{self.network.address(CENTRAL)}:{GATEWAY_PORT}", *leaning.addresses]
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.network)
@@ -103,8 +107,24 @@ class ThreeHosts:
 
     def shown(self, host: str) -> Sequence[str]:
         """The words before a suite on that host, which reads `pressure` as if it were the kernel's."""
-        pairs = [f"{self.pressure[host]}:{file}" for file in pressure_files()] + [f"{self._stat}:/proc/stat"]
-        return (*self.inside(host), "unshare", "--mount", "sh", "-c", _SHOWN, " ".join(pairs))
+        files = pressure_files() if self._group is None or host != APP else [Path("/proc/pressure/cpu")]
+        pairs = [f"{self.pressure[host]}:{file}" for file in files] + [f"{self._stat}:/proc/stat"]
+        before = self.grouped() if host == APP else self.inside(host)
+        return (*before, "unshare", "--mount", "sh", "-c", _SHOWN, " ".join(pairs))
+
+    def group_app(self, stack: ExitStack) -> None:
+        """From now on all that starts on the app's host is in a control group, whose pressure is that of the host."""
+        group = _unified() / f"pannier-hosts-{os.getpid()}"
+        group.mkdir()
+        stack.callback(group.rmdir)
+        self._group = group
+        self.pressure[APP] = group / "cpu.pressure"
+
+    def grouped(self) -> Sequence[str]:
+        """The words before a command on the app's host that is in its control group, if there is one."""
+        if self._group is None:
+            return self.inside(APP)
+        return (*self.inside(APP), "sh", "-c", 'echo $$ >"$0" && exec "$@"', str(self._group / "cgroup.procs"))
 
     def start(self, name: str, *options: str, command: Sequence[str] = ()) -> None:
         """Starts `pilot`, `central`, `origin` or `shop`; does not wait."""
@@ -127,8 +147,9 @@ class ThreeHosts:
             case _:
                 words = ["run", "--name", SHOP, "--profile", self.leaning.profile, "--outbound-port", "auto", *options]
                 self.hosts[APP].inside = self.shown(APP)
-                central = f'{{addresses={json.dumps(self.addresses)}, plain=["{self._all}"], outbound="{self.leaning.outbound}", '
-                central += f'inbound={str(self.leaning.inbound).lower()}, advertise="{self.network.address(APP)}"}}'
+                advertise = self.network.address(APP)
+                central = f'{{addresses={json.dumps(self.addresses)}, plain=["{self._all}"], advertise="{advertise}", '
+                central += f'outbound="{self.leaning.outbound}", inbound={json.dumps(self.leaning.inbound)}}}'
                 enter = f'central.enter.queue_wait="{self.leaning.queue_wait}"'
                 settings = self._set(self._pilot(APP), f"central={central}", enter, *self.leaning.app)
                 self._run(APP, SHOP, *words, *settings, "--", *command)
@@ -226,14 +247,21 @@ class ThreeHosts:
                 process.wait(PATIENCE)
 
 
+def _unified() -> Path:
+    """Where the control groups of version 2 are. Raises OSError."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        words = line.split()
+        if words[words.index("-") + 1] == "cgroup2":
+            return Path(words[4])
+    raise OSError("there are no control groups of version 2 here")
+
+
 def pressure_files() -> list[Path]:
     """Where the kernel says who waits for a CPU: on this machine, and in our own control group."""
     found = [Path("/proc/pressure/cpu")]
-    own = next((line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), None)
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        words = line.split()
-        if own is not None and words[words.index("-") + 1] == "cgroup2":
-            found.append(Path(words[4]) / own.lstrip("/") / "cpu.pressure")
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    with suppress(OSError):
+        found += [_unified() / line[3:].lstrip("/") / "cpu.pressure" for line in lines if line.startswith("0::")]
     return [file for file in found if file.exists()]
 
 
