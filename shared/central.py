@@ -127,18 +127,19 @@ class Inputs(Struct, frozen=True):
 
 
 class CentralSeen(Struct, frozen=True):
-    """One Central as this host sees it: requests a second that it has granted, milliseconds to it and back."""
+    """One Central as this host sees it: requests a second that it has granted, milliseconds to it and back (0 where
+    that is not known)."""
 
     address: str
     up: bool
     granted_rps: float = 0.0
-    rtt_ms: float | None = None
+    rtt_ms: float = 0.0
     trouble: str = ""
 
 
 class GatewayState(Struct, frozen=True):
-    """What a Central has taken on; `served`: requests since its proxy started. `pressed`: it is itself under pressure,
-    and gives less."""
+    """What a Central has taken on. `served` requests since it started; `pressed`: it is itself under pressure, and
+    gives less; `strangers`: connections of whoever is no host of its own."""
 
     hosts: int = 0
     capacity: float = 0.0
@@ -146,6 +147,7 @@ class GatewayState(Struct, frozen=True):
     served_rps: float = 0.0
     served: int = 0
     pressed: bool = False
+    strangers: int = 0
 
 
 class CentralState(Struct, frozen=True):

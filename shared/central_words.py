@@ -45,6 +45,8 @@ STATE_WORDS: Final = {
 def reason(state: CentralState, thresholds: Mapping[str, float]) -> str:
     """Why the weight is what it is; an input with its value and the threshold that it is above."""
     field = _HOT.get(state.reason)
+    if state.reason == "central-down" and (said := [each for each in state.centrals if each.trouble]):
+        return "no Central takes work: " + "; ".join(f"{each.address}: {each.trouble}" for each in said)
     if field is None:
         return _WORDS.get(state.reason, state.reason)
     value, threshold = getattr(state.inputs, field), thresholds.get(field)
@@ -62,7 +64,7 @@ def saving(state: CentralState) -> str:
     """What the shift spares this host; empty if nothing has left."""
     if state.weight <= 0 and state.moved_rps <= 0:
         return ""
-    return f"{state.moved_rps:.0f} requests/s are elsewhere, which saves {state.saved_cores:.2f} cores"
+    return f"{state.moved_rps:.0f} requests/s are served elsewhere, which saves {state.saved_cores:.2f} cores"
 
 
 def summary(state: CentralState, thresholds: Mapping[str, float]) -> str:

@@ -30,10 +30,11 @@ def happenings(before: CentralState, now: CentralState, thresholds: Mapping[str,
         old = known.get(each.address)
         if old is not None and old.up != each.up:
             yield _came_back(each) if each.up else _went(each, now)
-    if now.shedding and not before.shedding:
+    shedding = now.shedding and now.gateway is None  # a Central has nowhere to go, and says that it is pressed
+    if shedding and not before.shedding:
         text = "this host starves and no Central takes its work: what is least critical is refused (503)"
         yield Told("central.shedding", text, "error")
-    elif before.shedding and not now.shedding:
+    elif before.shedding and before.gateway is None and not now.shedding:
         yield Told("central.shedding_over", "nothing is refused any more for want of a Central", "info")
     for text in now.trouble:
         if text not in before.trouble:

@@ -81,7 +81,7 @@ def central_table(profile: Profile, arguments: Arguments, place: Place) -> dict[
         "passthrough": _reached(host, place.ports.get(PASSTHROUGH, 0)) if client else None,
         "listener": None if "outbound" in place.sockets else place.address("outbound"),
         "api": place.inside("api.sock"),
-        "controller": _controller(central),
+        "controller": controller(central),
         "gateway": None
         if gateway is None
         else {
@@ -131,7 +131,8 @@ def _reached(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _controller(central: CentralSettings) -> dict[str, Any]:
+def controller(central: CentralSettings) -> dict[str, Any]:
+    """The numbers by which work leaves and comes back."""
     leave = central.leave
     return {
         "enter": _enter(central.enter),

@@ -1,7 +1,7 @@
 """Whether the files of `central.tls` can be used, asked before anything starts: later nobody would be looking.
 
-The data path reads them by itself, and again when they change. What is asked here is what an operator gets wrong: a
-path, a right, a file that is no PEM, a key of another certificate.
+The data path reads them by itself. What is asked here is what an operator gets wrong: a path, a right, a file that is
+no PEM, a key of another certificate.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Central Mesh in `/metrics`: what has left this host and why, and on a Central what it has taken on.
 
-Read from what the proxy in force says of itself; a service without a Central Mesh has none of these. Rates are gauges,
-since the proxy says rates: what was asked in all is counted with all other requests.
+Read from what the proxy in force says of itself; a service without a Central Mesh has none of these. What the proxy
+says as a rate is a gauge.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def families(state: CentralState) -> Iterator[Metric]:
     rtt = GaugeMetricFamily("pannier_central_rtt", "To a Central and back.", labels=["address"], unit="seconds")
     for central in state.centrals:
         up.add_metric([central.address], float(central.up))
-        if central.rtt_ms is not None:
+        if central.up and central.rtt_ms:
             rtt.add_metric([central.address], central.rtt_ms / 1000)
     yield up
     yield rtt
@@ -68,7 +68,12 @@ def _of_a_central(gateway: GatewayState) -> Iterator[Metric]:
     yield _gauge("pannier_central_hosts", "Hosts that are enrolled.", gateway.hosts)
     yield _gauge("pannier_central_capacity", "Requests a second that can be granted.", gateway.capacity)
     yield _gauge("pannier_central_granted", "Requests a second that are granted.", gateway.granted_rps)
-    yield _gauge("pannier_central_served_requests", "Requests a second that are served.", gateway.served_rps)
+    yield CounterMetricFamily(
+        "pannier_central_served_requests", "Requests that were served for hosts.", value=gateway.served
+    )
+    yield CounterMetricFamily(
+        "pannier_central_strangers", "Connections of whoever is no host of this Central.", value=gateway.strangers
+    )
     yield _gauge("pannier_central_pressed", "1 while it is itself under pressure.", float(gateway.pressed))
 
 

@@ -14,6 +14,7 @@ from pannier.shared.central import CentralForce, CentralStatus
 from pannier.shared.central_words import points, reason, summary
 from pannier.shared.errors import UsageError
 from pannier.shared.messages import Nothing
+from pannier.supervisor.cli.central_simulate import command as simulate
 from pannier.supervisor.cli.central_view import lines
 from pannier.supervisor.cli.output import output_option, print_json, talk
 from pannier.supervisor.cli.services import ask, name_option, the_one
@@ -92,6 +93,9 @@ def _settings(listen: str | None, advertise: str | None, capacity: int | None) -
     return found
 
 
+command.add_command(simulate)
+
+
 @command.command()
 @name_option
 @output_option
@@ -161,7 +165,7 @@ async def _forced(bus: Bus, weight: float | None) -> int:
         talk(f"{found.service}: nothing was asked for by hand; {points(state.weight)} are elsewhere: {why}")
         return 0
     if weight is not None and state.weight < weight:
-        talk(f"{found.service}: {points(state.weight)} of the {weight:g} leave{was}: {why}")
+        talk(f"{found.service}: {points(state.weight)} instead of {weight:g} are elsewhere{was}: {why}")
         return int(state.reason in _STUCK)
     talk(f"{found.service}: {points(state.weight)} are elsewhere{was}: {why}")
     return 0

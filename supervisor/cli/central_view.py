@@ -77,7 +77,7 @@ def _ways(found: CentralStatus, state: CentralState) -> str:
     calls = _WAYS.get(state.way, state.way)
     if found.outbound == "off":
         calls = "they stay here (outbound is off)"
-    answers = "come in by way of the Central" if state.inbound else "come in here"
+    answers = "come in by way of the Central" if state.inbound and state.weight > 0 else "come in here"
     return f"the app's calls: {calls}; calls to it: {answers}"
 
 
@@ -110,7 +110,7 @@ def _centrals(found: CentralStatus, state: CentralState) -> Iterator[str]:
         (
             each.address,
             each.up,
-            None if each.rtt_ms is None else round(each.rtt_ms, 2),
+            round(each.rtt_ms, 2) if each.up and each.rtt_ms else None,
             round(each.granted_rps),
             each.trouble or "-",
         )
@@ -128,6 +128,8 @@ def _central(found: CentralStatus, address: str, state: CentralState | None) -> 
     share = gateway.granted_rps / gateway.capacity * 100 if gateway.capacity else 0.0
     yield f"  granted  {_bar(share)} {gateway.granted_rps:.0f} of {gateway.capacity:.0f} requests/s"
     yield f"  served   {gateway.served_rps:.0f} requests/s for {gateway.hosts} host{'s' * (gateway.hosts != 1)}"
+    if gateway.strangers:
+        yield f"  refused  {gateway.strangers} connections of whoever is no host of this Central"
     if gateway.pressed:
         yield "  pressed  it has too little itself, and grants less"
     for text in state.trouble if state is not None else ():

@@ -198,6 +198,14 @@ def test_the_state_is_read_as_the_data_path_writes_it() -> None:
         ),
         (CentralState(reason="queue-wait"), "queue wait in the proxy"),
         (CentralState(reason="calm"), "all is calm"),
+        (
+            CentralState(reason="central-down", centrals=[CentralSeen("10.0.0.1:1", True, trouble="it knows no a")]),
+            "no Central takes work: 10.0.0.1:1: it knows no a",
+        ),
+        (
+            CentralState(reason="central-down", centrals=[CentralSeen("10.0.0.1:1", True)]),
+            "no Central takes work: none answers, or none did until a moment ago",
+        ),
         (CentralState(reason="of a later release"), "of a later release"),
     ],
 )
@@ -214,4 +222,4 @@ def test_amounts_in_words() -> None:
     ]
     assert saving(CentralState()) == ""
     moved = CentralState(weight=40.0, moved_rps=420.4, saved_cores=0.814)
-    assert saving(moved) == "420 requests/s are elsewhere, which saves 0.81 cores"
+    assert saving(moved) == "420 requests/s are served elsewhere, which saves 0.81 cores"

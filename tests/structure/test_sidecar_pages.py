@@ -104,6 +104,8 @@ def test_commands_that_a_page_shows_exist(page: Path) -> None:
         words = shlex.split(line, comments=True)[1:]
         command: click.Command = LazyGroup("pannier")
         while isinstance(command, click.Group):
+            if not words and command.invoke_without_command:
+                break
             assert words, f"{line}: which of them?"
             found = command.get_command(click.Context(command), words.pop(0))
             assert found is not None, line

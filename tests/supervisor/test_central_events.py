@@ -72,8 +72,13 @@ CASES = [
         ["warning central.pressed: this Central is under pressure itself, and grants less"],
     ),
     (
-        CentralState(gateway=GatewayState(pressed=True)),
+        CentralState(gateway=GatewayState(), shedding=True),
         CentralState(gateway=GatewayState()),
+        [],
+    ),
+    (
+        CentralState(gateway=GatewayState(pressed=True)),
+        CentralState(gateway=GatewayState(), shedding=True),
         ["info central.relieved: this Central has room again"],
     ),
 ]

@@ -209,7 +209,7 @@ def test_every_built_in_sidecar_is_handed_what_it_reads_and_writes() -> None:
             "ours may listen to all, and be asked for all"
         )
     written = [kind for sidecar in plan.sidecars.values() for kind in sidecar.writes]
-    assert sorted(["base", "headers", *written]) == sorted(_native.TABLES)
+    assert sorted(["base", "central", "headers", *written]) == sorted(_native.TABLES)
     discovery = plan.sidecars["discovery"]
     assert (discovery.writes, discovery.held) == (("endpoints",), ())
     assert discovery.grant is not None

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import msgpack
 from pannier import _native
+from pannier.shared.central import CentralSettings
 from pannier.shared.profile import Profile
+from pannier.supervisor.central_table import Forced, central_table
 from pannier.supervisor.compose import base_table
 from pannier.supervisor.keeper_start import start_keeper
-from pannier.supervisor.plan import Arguments
+from pannier.supervisor.plan import Arguments, Place
 from pannier.supervisor.tables import open_segments
 
 
@@ -45,5 +47,43 @@ async def test_whoever_fences_the_supervisor_its_next_change_holds(short_path: P
         segments.publish_base(base, draining=True)
         held = msgpack.unpackb(_native.TableReader("base", segments.descriptors["table.base"]).read() or b"")
         assert (held["service"], held["lifecycle"]) == ("orders", "draining")
+        segments.close()
+        await keeper.shutdown(1000)
+
+
+async def test_the_central_mesh_comes_is_steered_and_goes(short_path: Path) -> None:
+    profile = Profile(central=CentralSettings(addresses=["127.0.0.1:15090"]))
+    place = Place(str(short_path), {}, "/bin/pannierd", 1, {"inbound": 1, "outbound": 2, "passthrough": 3})
+    payload = central_table(profile, Arguments(name="orders", app="127.0.0.1:8080"), place)
+    async with start_keeper(short_path, 0) as keeper:
+        segments = await open_segments(keeper)
+        reader = _native.TableReader("central", segments.descriptors["table.central"])
+        segments.publish_central(None, None)
+        assert reader.generation() == 0
+        segments.publish_central(payload, Forced(40.0, 7))
+        stranger = _native.TableWriter("central", segments.descriptors["table.central"])
+        stranger.withdraw()
+        segments.publish_central(payload, Forced(40.0, 8))
+        segments.beat()
+        held = msgpack.unpackb(reader.read() or b"")
+        assert (held["forced"], held["addresses"]) == ({"weight": 40.0, "id": 8}, ["127.0.0.1:15090"])
+        assert segments.central_states() == []
+        segments.publish_central(None, None)
+        assert reader.read() is None
+        segments.close()
+        await keeper.shutdown(1000)
+
+
+async def test_a_successor_takes_back_what_its_predecessor_published(short_path: Path) -> None:
+    profile = Profile(central=CentralSettings())
+    place = Place(str(short_path), {}, "/bin/pannierd", 1, {"inbound": 1, "outbound": 2})
+    payload = central_table(profile, Arguments(name="orders", app="127.0.0.1:8080"), place)
+    async with start_keeper(short_path, 0) as keeper:
+        before = await open_segments(keeper)
+        before.publish_central(payload, None)
+        before.close()
+        segments = await open_segments(keeper)
+        segments.publish_central(None, None)
+        assert _native.TableReader("central", segments.descriptors["table.central"]).read() is None
         segments.close()
         await keeper.shutdown(1000)

@@ -243,7 +243,7 @@ HOST = {
     "since_ms": 2,
     "centrals": [
         {"address": "10.77.0.2:15090", "up": True, "granted_rps": 1200.0, "rtt_ms": 0.5, "trouble": ""},
-        {"address": "10.77.0.3:15090", "up": False, "granted_rps": 0.0, "rtt_ms": None, "trouble": "refused"},
+        {"address": "10.77.0.3:15090", "up": False, "granted_rps": 0.0, "rtt_ms": 0.0, "trouble": "refused"},
     ],
 }
 OF_HOST = {
@@ -265,12 +265,23 @@ OF_HOST = {
     ("pannier_central_up", (("address", "10.77.0.3:15090"),)): 0.0,
     ("pannier_central_rtt_seconds", (("address", "10.77.0.2:15090"),)): 0.0005,
 }
-GATEWAY = {"gateway": {"hosts": 3, "capacity": 20000.0, "granted_rps": 1200.0, "served_rps": 1100.0, "pressed": True}}
+GATEWAY = {
+    "gateway": {
+        "hosts": 3,
+        "capacity": 20000.0,
+        "granted_rps": 1200.0,
+        "served_rps": 1100.0,
+        "served": 77,
+        "pressed": True,
+        "strangers": 2,
+    }
+}
 OF_GATEWAY = {
     ("pannier_central_hosts", ()): 3.0,
     ("pannier_central_capacity", ()): 20000.0,
     ("pannier_central_granted", ()): 1200.0,
-    ("pannier_central_served_requests", ()): 1100.0,
+    ("pannier_central_served_requests_total", ()): 77.0,
+    ("pannier_central_strangers_total", ()): 2.0,
     ("pannier_central_pressed", ()): 1.0,
 }
 

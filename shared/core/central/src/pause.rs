@@ -21,7 +21,7 @@ pub(crate) struct Pause {
 impl Pause {
     pub fn tick(&mut self, ms: u64, usable: bool, random: &mut Random) {
         if usable {
-            self.left_ms = self.left_ms.saturating_sub(if self.was_usable { ms } else { 0 });
+            self.left_ms = self.left_ms.saturating_sub(ms);
             self.usable_ms += ms;
             if self.usable_ms >= LONGEST_MS {
                 self.losses = 0;

@@ -96,6 +96,16 @@ fn late_ticks_count_for_the_time_they_took_but_a_second_at_most() {
 }
 
 #[test]
+fn of_a_tick_that_is_half_too_old_half_counts() {
+    let mut host = Host::new(Config::default());
+    host.tick(&calm(), &OPEN);
+    host.after(1_000, &hot(), &OPEN);
+    host.after(1_000, &calm(), &OPEN);
+    host.after(750, &calm(), &OPEN);
+    assert_eq!(host.after(1_000, &hot(), &OPEN).state, State::Local, "1.25 seconds of the last three");
+}
+
+#[test]
 fn ticks_at_the_same_moment_count_for_nothing() {
     let mut host = Host::new(Config::default());
     let decision = (0..1_000).map(|_| host.after(0, &hot(), &OPEN)).last().unwrap();
@@ -149,6 +159,11 @@ fn what_would_come_back_must_find_room() {
         ("none of it does", calm_with(Some(0.0), 0.5, None), false),
         ("a quota and a queue do not grow in proportion", calm_with(Some(0.4), 0.41, Some(0.0)), false),
         ("nobody knows what is idle", calm_with(None, 0.9, Some(0.0)), true),
+        (
+            "a pressure below nothing is none",
+            Sample { host_pressure: Some(-1e3), ..calm_with(Some(0.0), 0.5, None) },
+            false,
+        ),
         ("idle is no number", calm_with(Some(f64::NAN), 0.9, Some(0.0)), true),
     ];
     for (case, sample, comes_back) in cases {
@@ -186,6 +201,18 @@ fn there_is_one_reversal_a_dwell_and_the_first_is_at_once() {
     host.until(&hot(), &OPEN, |d| d.state == State::Shifted);
     assert_eq!(host.now_ms - left, 30_000);
     assert_eq!(host.last.unwrap().reversals, 3);
+}
+
+#[test]
+fn work_does_not_turn_back_while_the_enter_rule_still_holds() {
+    let mut config = without_jitter();
+    (config.enter.holds_ms, config.leave.calm_ms) = (1_000, 1_000);
+    assert_eq!(config.check(), Ok(()));
+    let mut host = Host::new(config);
+    host.over(40_000, &hot(), &OPEN);
+    let decision = host.over(1_000, &calm(), &OPEN);
+    assert_eq!((decision.state, decision.starving), (State::Shifted, true));
+    assert_eq!(host.until(&calm(), &OPEN, |d| d.state == State::Returning), 1_250);
 }
 
 #[test]
@@ -237,6 +264,21 @@ fn a_central_that_goes_takes_the_weight_to_nothing_at_once_and_is_no_reversal() 
 }
 
 #[test]
+fn from_nothing_it_takes_the_whole_rule_to_rise_again_and_a_hot_tick_is_not_needed() {
+    let mut host = shifted();
+    host.over(4_000, &pressure(18.0), &DOWN);
+    host.over(4_000, &pressure(18.0), &OPEN);
+    assert_eq!(host.over(1_750, &hot(), &OPEN).weight, 0.0);
+    assert_eq!(host.tick(&hot(), &OPEN).weight, 10.0);
+
+    let mut host = shifted();
+    host.over(4_000, &hot(), &DOWN);
+    host.over(250, &hot(), &OPEN);
+    let waited = host.until(&pressure(18.0), &OPEN, |d| d.weight > 0.0);
+    assert!(waited <= 1_000 && host.last.unwrap().reason == Reason::HostPressure, "{waited}");
+}
+
+#[test]
 fn a_central_that_comes_and_goes_is_waited_for_longer_and_longer() {
     let mut host = shifted();
     let waits: Vec<u64> = (0..8)
@@ -252,6 +294,19 @@ fn a_central_that_comes_and_goes_is_waited_for_longer_and_longer() {
     host.over(30_000, &hot(), &OPEN);
     host.over(1_000, &hot(), &DOWN);
     assert!(host.until(&hot(), &OPEN, |d| d.weight > 0.0) <= 1_500, "it was well for half a minute");
+}
+
+#[test]
+fn a_host_that_begins_to_starve_while_a_central_is_not_trusted_yet_stays_at_home() {
+    let mut host = Host::new(Config::default());
+    for _ in 0..8 {
+        host.tick(&calm(), &OPEN);
+        host.tick(&calm(), &DOWN);
+    }
+    let decision = host.over(5_000, &hot(), &OPEN);
+    assert_eq!((decision.state, decision.reason, decision.reversals), (State::Local, Reason::CentralDown, 0));
+    assert!(decision.starving);
+    assert!(host.until(&hot(), &OPEN, |d| d.weight == 10.0) <= 25_000);
 }
 
 #[test]
@@ -309,6 +364,14 @@ fn on_a_host_that_is_not_calm_the_controller_goes_on_from_what_was_forced() {
     host.tick(&pressure(18.0), &forced(40.0));
     let decision = host.over(5_000, &pressure(18.0), &OPEN);
     assert_eq!((decision.weight, decision.state, decision.reason), (40.0, State::Shifted, Reason::Holding));
+}
+
+#[test]
+fn one_calm_tick_of_a_starving_host_does_not_take_back_what_was_forced() {
+    let mut host = Host::new(Config::default());
+    host.over(5_000, &hot(), &forced(40.0));
+    let decision = host.tick(&calm(), &OPEN);
+    assert_eq!((decision.weight, decision.state, decision.starving), (40.0, State::Shifted, true));
 }
 
 #[test]
@@ -374,6 +437,18 @@ fn other_numbers_hold_from_the_next_tick_and_leave_the_weight() {
     host.controller.reconfigure(config);
     assert_eq!(host.over(14_750, &hot(), &OPEN).weight, 100.0);
     assert_eq!(host.tick(&hot(), &OPEN).state, State::Returning);
+}
+
+#[test]
+fn what_was_hot_or_calm_by_other_numbers_does_not_count() {
+    let mut host = Host::new(Config::default());
+    host.over(2_000, &hot(), &OPEN);
+    host.controller.reconfigure(Config::default());
+    assert_eq!(host.until(&hot(), &OPEN, |d| d.state == State::Shifted), 2_000);
+    host.over(50_000, &pressure(18.0), &OPEN);
+    host.over(14_000, &calm(), &OPEN);
+    host.controller.reconfigure(Config::default());
+    assert_eq!(host.until(&calm(), &OPEN, |d| d.state == State::Returning), 15_000);
 }
 
 #[test]

@@ -282,3 +282,51 @@ class Rings:
 
         May block, as writing does.
         """
+
+def central_check(config: bytes) -> None:
+    """Raise ValueError, with the reason in one line, if these are no numbers for the Central Mesh's controller: they
+    would make it flap, or make no sense. `config` is the map `controller` of table `central`, in msgpack."""
+
+@final
+class CentralDecision:
+    """What the controller decided in one step."""
+
+    @property
+    def weight(self) -> float:
+        """Points of what could leave, 0 to 100."""
+    @property
+    def state(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def reversals(self) -> int: ...
+    @property
+    def starving(self) -> bool:
+        """The enter rule holds."""
+
+@final
+class CentralController:
+    """The data path's controller of the Central Mesh, on a clock of the caller's."""
+
+    def __new__(cls, config: bytes | None, seed: int) -> CentralController:
+        """`config` as for `central_check`, None for the defaults; `seed` is for jitter.
+
+        Raises ValueError as that does.
+        """
+
+    def step(
+        self,
+        now_ms: int,
+        *,
+        host_pressure: float | None = None,
+        cgroup_pressure: float | None = None,
+        throttled: float | None = None,
+        queue_wait_ms: float | None = None,
+        idle: float | None = None,
+        returning: float = 0.0,
+        usable: bool = True,
+        limit: float = 100.0,
+        forced: float | None = None,
+    ) -> CentralDecision:
+        """One tick: pressure and `throttled` in percent, `idle` and `returning` in 0…1 of the CPU that there is,
+        `limit` and `forced` in points. None is what could not be read, or was not asked for."""

@@ -2,6 +2,7 @@
 
 use pyo3::prelude::*;
 
+mod central;
 mod counters;
 mod hot;
 mod rings;
@@ -12,6 +13,8 @@ mod _native {
     use super::{PyModule, PyModuleMethods, PyResult, counters, histogram_bounds, tables};
     use pyo3::Bound;
 
+    #[pymodule_export]
+    use super::central::{CentralController, CentralDecision, central_check};
     #[pymodule_export]
     use super::counters::{Counters, EndpointCounts, Enrolment, Gauge, Series};
     #[pymodule_export]

@@ -31,7 +31,7 @@ const SLOW_IN_A_ROW: u32 = 3;
 const LOST_MS: u64 = 3_000;
 /// The same to a question that has a policy before it, which is compiled first.
 const ANSWER_TO_POLICY: Duration = Duration::from_secs(3);
-const BACKOFF_MS: (u64, u64) = (250, 10_000);
+const BACKOFF_MS: (u64, u64) = (250, 4_000);
 
 /// What is known of a Central.
 #[derive(Clone, Debug, Default)]

@@ -219,7 +219,7 @@ impl Here {
             .map(|(link, rate)| Target { address: link.address, share: rate / granted })
             .collect();
         let way = self.way(&targets, &usable);
-        let sheds = self.decision.starving && (granted <= 0.0 || limit < 1.0);
+        let sheds = self.decision.starving && !self.settings.is_gateway() && (granted <= 0.0 || limit < 1.0);
         let outbound = if way == "none" { 0.0 } else { weight };
         self.kernel.put(if way == "redirect" { outbound } else { 0.0 }, &targets);
         let lost = self.links.values().filter(|link| link.known.borrow().is_lost(now_ms)).map(|link| link.address);
