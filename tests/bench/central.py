@@ -1,11 +1,12 @@
-"""`make bench-central`: what it does for a host that starves to lean on a Central, on three hosts with networks of their own.
+"""`make bench-central`: what it does for a host that starves to lean on a Central, on three hosts with networks of
+their own.
 
     python -m tests.bench.central [--peak 14] [--idle 60] [--only redirect]
 
 The host of the app has one core, a control group, and so its own pressure. After some seconds of little work comes the
-peak: the app does as much as its core lets it. What leaves then, when, and what the app gains is sampled every 250 ms, for
-each way out and for staying local, and written to build/central/three-hosts.json. Everything runs at a higher priority
-than usual, so that what else this machine does tells less; all figures are those of one machine.
+peak: the app does as much as its core lets it. What leaves then, when, and what the app gains is sampled every 250 ms,
+for each way out and for staying local, and written to build/central/three-hosts.json. Everything runs at a higher
+priority than usual, so that what else this machine does tells less; all figures are those of one machine.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def stage(scene: Scene) -> Iterator[ThreeHosts]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="central-")))
         (folder / "ledgers").mkdir()
         hosts = stack.enter_context(ThreeHosts(folder, scene.leaning))
-        hosts.group_app(stack)
+        hosts.group_app()
         hosts.start("pilot")
         hosts.start(CENTRAL)
         answering = (sys.executable, str(Path(origin.__file__)), str(PORTS[ORIGIN]), str(folder / "ledgers"), "-1")
@@ -231,11 +232,11 @@ class Eye:
         self._before = now
         passed = now["at"] - before["at"]
         state = state_of(self._hosts)
-        rates = {name: (now[name] - before[name]) / passed for name in now}
+        rates = {name: max(0.0, now[name] - before[name]) / passed for name in now}
         inputs = state.inputs
         return Sample(
             t_s=round(now["at"] - self._began, 3),
-            weight=state.weight,
+            weight=state.weight if state.inbound or state.way != "none" else 0.0,
             host_pressure=inputs.host_pressure,
             cgroup_pressure=inputs.cgroup_pressure,
             throttled=inputs.throttled,
@@ -365,10 +366,9 @@ def home_again(run: Run) -> float | None:
 
 def said(run: Run) -> str:
     peak = [sample for sample in run.samples if run.peak_s < sample.t_s < run.over_s]
-    return (
-        f"{run.name:14} app {median(peak, 'app_rps'):8.1f}/s, mesh {median(peak, 'mesh_cpu_percent'):5.1f} % of the core, "
-        f"weight up to {max((sample.weight for sample in run.samples), default=0):.0f}"
-    )
+    app, mesh = median(peak, "app_rps"), median(peak, "mesh_cpu_percent")
+    most = max((sample.weight for sample in run.samples), default=0.0)
+    return f"{run.name:14} app {app:8.1f}/s, mesh {mesh:5.1f} % of the core, weight up to {most:.0f}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """An app whose work is CPU: it answers, or it calls, as fast as its core lets it, and counts.
 
     python central_app.py serve PORT WORK COUNTER             answers requests
-    python central_app.py call HOST:PORT NAME WORK COUNTER    calls a service, one request after the other on a connection
+    python central_app.py call HOST:PORT NAME WORK COUNTER    calls a service, one request after the other on a
+    connection
 
 WORK is how many times 4 KiB are hashed for each request: 100 take about 0.3 ms. COUNTER is a file with the count, which
 others read while it runs. SIGUSR1 lets `call` begin and pause again.

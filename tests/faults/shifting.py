@@ -154,8 +154,9 @@ class Away(Fault):
         pause(2 * STAYS_S)
         if self.loses_post:
             trial.killed.append(time.monotonic())
+        began = time.monotonic()
         with self._struck(found, trial):
-            pause(self.seconds)
+            pause(began + self.seconds - time.monotonic())
         found.three.force(None)
         trial.times["linked_s"] = wait_until(found.three.linked, "the host is linked again", within=4 * BACK_S)
         shift_and_return(found, trial)
@@ -290,9 +291,8 @@ class BothDown(Fault):
             victims.send(signal.SIGKILL)
             origin.wait(20)
             for _ in range(20):
-                began = time.monotonic()
-                status = ask(found, SHOP, ORIGIN)
-                trial.within("answered_s", time.monotonic() - began, AT_ONCE_S)
+                status, took = ask(found, SHOP, ORIGIN)
+                trial.within("answered_s", took, AT_ONCE_S)
                 trial.require(status in {502, 503, 504}, f"it answered {status}")
                 pause(0.1)
         found.three.force(None)
@@ -324,22 +324,19 @@ class NothingToRead(Fault):
         wait_until(lambda: not found.three.state().trouble, "it can be read again", within=BACK_S)
 
 
-def ask(bed: Leant, service: str, name: str) -> int:
-    """The status of one GET from the host of a service, through its outbound listener; 0 without an answer."""
+def ask(bed: Leant, service: str, name: str) -> tuple[int, float]:
+    """Status and seconds of one GET from the host of a service, through its outbound listener; 0 without an answer."""
     program = (
-        "import http.client, sys; c = http.client.HTTPConnection(sys.argv[1], timeout=5); "
-        "c.request('GET', '/probe', headers={'host': sys.argv[2]}); print(c.getresponse().status)"
+        "import http.client, sys, time; c = http.client.HTTPConnection(sys.argv[1], timeout=5); t = time.monotonic(); "
+        "c.request('GET', '/probe', headers={'host': sys.argv[2]}); print(c.getresponse().status, time.monotonic() - t)"
     )
-    words = [
-        *bed.three.network.inside(PLACES[service]),
-        sys.executable,
-        "-c",
-        program,
-        bed.three.address(service, "outbound"),
-        name,
-    ]
+    inside = bed.three.network.inside(PLACES[service])
+    words = [*inside, sys.executable, "-c", program, bed.three.address(service, "outbound"), name]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return int(done.stdout) if done.returncode == 0 else 0
+    if done.returncode:
+        return 0, 0.0
+    status, took = done.stdout.split()
+    return int(status), float(took)
 
 
 def say(bed: Leant, data: bytes) -> bytes:

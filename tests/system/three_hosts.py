@@ -112,11 +112,10 @@ class ThreeHosts:
         before = self.grouped() if host == APP else self.inside(host)
         return (*before, "unshare", "--mount", "sh", "-c", _SHOWN, " ".join(pairs))
 
-    def group_app(self, stack: ExitStack) -> None:
+    def group_app(self) -> None:
         """From now on all that starts on the app's host is in a control group, whose pressure is that of the host."""
         group = _unified() / f"pannier-hosts-{os.getpid()}"
         group.mkdir()
-        stack.callback(group.rmdir)
         self._group = group
         self.pressure[APP] = group / "cpu.pressure"
 
@@ -245,6 +244,10 @@ class ThreeHosts:
             kill(host.survivors())
             for process in host.started:
                 process.wait(PATIENCE)
+        if self._group is not None:
+            group = self._group
+            wait_until(lambda: not (group / "cgroup.procs").read_text(), "the group is empty", within=PATIENCE)
+            group.rmdir()
 
 
 def _unified() -> Path:
