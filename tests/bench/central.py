@@ -307,7 +307,8 @@ def first(samples: Sequence[Sample], weight: float) -> float | None:
 
 
 def median(samples: Sequence[Sample], name: str) -> float:
-    return round(statistics.median([getattr(sample, name) for sample in samples] or [0.0]), 2)
+    values: list[float] = [getattr(sample, name) for sample in samples]
+    return round(statistics.median(values or [0.0]), 2)
 
 
 def peak_of(run: Run, *, shifted: bool) -> list[Sample]:

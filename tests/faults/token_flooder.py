@@ -23,7 +23,7 @@ BATCH = 50
 
 
 def frame(message: object) -> bytes:
-    body = msgpack.packb(message)
+    body: bytes = msgpack.packb(message)
     return struct.pack("<I", len(body)) + body
 
 
