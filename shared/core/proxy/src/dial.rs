@@ -34,6 +34,15 @@ pub enum DialError {
     Forbidden,
 }
 
+/// Whether this host itself may be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    #[allow(missing_docs)]
+    Anywhere,
+    /// Not by its loopback: a name that somebody else has given.
+    Elsewhere,
+}
+
 /// Connects to an endpoint of a cluster.
 pub async fn connect(worker: &Worker, timer: &Timer, address: &Address, timeout_ms: u64) -> Result<Stream, DialError> {
     worker.count(Cell::ConnectsTotal);
@@ -55,12 +64,16 @@ pub async fn pass_through(
     host: &str,
     port: u16,
     timeout_ms: u64,
+    reach: Reach,
 ) -> Result<Stream, DialError> {
     worker.count(Cell::ConnectsTotal);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let dial = async {
         let resolved = resolve(host, port).await.map_err(|_| DialError::Failed)?;
-        let is_allowed = |a: &&SocketAddr| !is_forbidden(a.ip()) && !is_own(worker, a);
+        let is_here = |a: &SocketAddr| a.ip().to_canonical().is_loopback();
+        let is_allowed = |a: &&SocketAddr| {
+            !is_forbidden(a.ip()) && !is_own(worker, a) && (reach == Reach::Anywhere || !is_here(a))
+        };
         let allowed: Vec<_> = resolved.iter().filter(is_allowed).copied().collect();
         if allowed.is_empty() {
             return Err(if resolved.is_empty() { DialError::Failed } else { DialError::Forbidden });

@@ -31,10 +31,9 @@ pub fn start(mesh: Arc<Mesh>) -> Result<(), String> {
     let run = move || {
         let mut published = Published::default();
         loop {
+            let settings = mesh.wait_settings(Settings::is_gateway);
+            published.renew(&mesh, &settings);
             thread::sleep(TICK);
-            if let Some(settings) = mesh.settings().filter(|settings| settings.is_gateway()) {
-                published.renew(&mesh, &settings);
-            }
         }
     };
     let spawned = thread::Builder::new().name("detours".into()).stack_size(128 << 10).spawn(run);

@@ -31,6 +31,8 @@ use crate::policy_watch::Watched;
 
 /// Between two steps.
 const TICK: Duration = Duration::from_millis(250);
+/// Between two looks at the files of the certificate, milliseconds.
+const LOOK_MS: u64 = 5_000;
 /// What is asked for beyond what there is, while it is needed: load grows.
 const AHEAD: f64 = 1.25;
 /// What is held while all is calm, so that the first relief waits for nobody.
@@ -51,6 +53,7 @@ const NOTICED: f64 = 0.005;
 pub fn start(seat: Seat, watched: Watched, beats: Vec<Arc<Beat>>, enrolment: Arc<Enrolment>) -> Result<(), String> {
     let mesh = watched.mesh();
     let run = move || {
+        mesh.wait_settings(|_| true);
         let ended = pannier_reactor::run(seat, async move {
             loop {
                 let Some(settings) = mesh.settings().filter(|_| !mesh.is_leaving()) else {
@@ -140,8 +143,12 @@ impl Here {
 
     /// Until the settings are others; then nothing leaves any more, until the next decide.
     async fn run(&mut self, enrolment: &Enrolment) {
-        let mut due_ms = 0;
+        let (mut due_ms, mut look_ms) = (0, 0);
         loop {
+            if clock::monotonic_ms() >= look_ms {
+                look_ms = clock::monotonic_ms() + LOOK_MS;
+                self.mesh.renew_certificate();
+            }
             let is_same = self.mesh.settings().is_some_and(|current| self.takes_over(&current));
             if !is_same || self.mesh.is_leaving() {
                 break;
@@ -226,9 +233,11 @@ impl Here {
         self.mesh.away.point_to(targets, lost.collect());
         self.mesh.away.set(outbound, way == "redirect", sheds);
         let is_busy = forced.is_some() || self.decision.weight > 0.0 || self.decision.starving || self.is_warm(&sample);
-        for link in self.links.values() {
-            let part = 1.0 / self.links.len() as f64;
-            let rate = part * if is_busy { total * AHEAD + 10.0 } else { total * STANDBY + 1.0 };
+        let wanted = if is_busy { total * AHEAD + 10.0 } else { total * STANDBY + 1.0 };
+        let up = self.links.values().filter(|link| link.known.borrow().is_up).count().max(1);
+        for (link, rate) in &usable {
+            // Its part, or what the others leave over.
+            let rate = (wanted / up as f64).max(wanted - (granted - rate));
             let (inbound, leaves) = (self.settings.table.inbound, self.settings.table.outbound != Way::Off);
             let weight = self.decision.weight;
             link.want.set(Want { rate, weight, inbound, outbound: leaves, ..Want::default() });
