@@ -75,7 +75,11 @@ impl Pool {
     /// Closes one idle connection of a cluster, to make room for one to another of its endpoints; whether there was one.
     pub fn close_one(&self, cluster: &Cluster) -> bool {
         let mut all = self.0.borrow_mut();
-        cluster.endpoints.iter().flat_map(Endpoint::keys).any(|key| all.get_mut(&key).is_some_and(|idle| idle.pop().is_some()))
+        cluster
+            .endpoints
+            .iter()
+            .flat_map(Endpoint::keys)
+            .any(|key| all.get_mut(&key).is_some_and(|idle| idle.pop().is_some()))
     }
 
     /// Closes one idle connection, whatever it is to; whether there was one.

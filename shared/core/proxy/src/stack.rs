@@ -120,13 +120,7 @@ pub async fn serve_request(
 
 /// Hands the connection over to a Central, if it is its turn and one is there; then says what becomes of it. The kernel's
 /// redirect takes new connections: then it is only told to end.
-async fn leave(
-    worker: &Rc<Worker>,
-    caller: &Stream,
-    plan: &Plan<'_>,
-    input: &[u8],
-    serving: &Serving,
-) -> Option<Next> {
+async fn leave(worker: &Rc<Worker>, caller: &Stream, plan: &Plan<'_>, input: &[u8], serving: &Serving) -> Option<Next> {
     let away = &worker.mesh.away;
     let is_movable = serving.guest.is_none()
         && !away.redirects()

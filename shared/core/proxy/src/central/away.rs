@@ -97,7 +97,8 @@ impl Away {
     /// Puts it in force: how much of the app's calls leaves (0…1), whether the kernel takes them, whether to serve less.
     pub fn set(&self, weight: f64, redirects: bool, sheds: bool) {
         let weight = (weight.clamp(0.0, 1.0) * WHOLE) as u32;
-        let before = (self.redirects.swap(redirects, Ordering::Relaxed), self.weight.swap(weight, Ordering::Relaxed) > 0);
+        let before =
+            (self.redirects.swap(redirects, Ordering::Relaxed), self.weight.swap(weight, Ordering::Relaxed) > 0);
         self.sheds.store(sheds, Ordering::Relaxed);
         if before != (redirects, weight > 0) {
             self.changed.notify_waiters();

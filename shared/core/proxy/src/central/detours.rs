@@ -32,6 +32,9 @@ pub fn start(mesh: Arc<Mesh>) -> Result<(), String> {
         let mut published = Published::default();
         loop {
             let settings = mesh.wait_settings(Settings::is_gateway);
+            if mesh.is_leaving() {
+                return; // what is published is the next generation's, which says it anew
+            }
             published.renew(&mesh, &settings);
             thread::sleep(TICK);
         }

@@ -11,6 +11,7 @@ use pannier_decide::schema::{Endpoints, Telemetry};
 
 use pannier_table::clock;
 
+use crate::central::settings::Settings;
 use crate::central::tenant::Tenant;
 use crate::central::wire::Hello;
 
@@ -136,6 +137,12 @@ impl Hosts {
     /// Takes on requests, so many a second, of so many hosts.
     pub fn open(&self, capacity: f64, hosts: usize) {
         *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(Ledger::new(capacity, hosts));
+    }
+
+    /// Whether one more may link.
+    pub fn has_room(&self, settings: &Settings) -> bool {
+        let most = settings.table.gateway.as_ref().map_or(0, |gateway| gateway.hosts);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).len() < most
     }
 
     /// A host has linked. A link of the same name that is still there was another life of it.

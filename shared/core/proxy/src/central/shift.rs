@@ -31,17 +31,24 @@ use crate::policy_watch::Watched;
 
 /// Between two steps.
 const TICK: Duration = Duration::from_millis(250);
+/// How long what was away before stays away while the links are made.
+const SETTLES_MS: u64 = 2_000;
+/// How long a Central that is no more is known to be lost.
+const REMEMBERED_MS: u64 = 60_000;
 /// Between two looks at the files of the certificate, milliseconds.
 const LOOK_MS: u64 = 5_000;
-/// What is asked for beyond what there is, while it is needed: load grows.
-const AHEAD: f64 = 1.25;
-/// What is held while all is calm, so that the first relief waits for nobody.
-const STANDBY: f64 = 0.1;
+/// Points that are asked for beyond the weight while it may rise: two steps.
+const AHEAD: f64 = 20.0;
+/// Of what passes here so much is held while all is calm; what is not used nobody else has (`docs/central-mesh.md`).
+const STANDBY: f64 = 0.01;
+/// Load grows while it is measured.
+const GROWS: f64 = 1.2;
 /// Of what a request costs here so much stays when the proxy relays it (`docs/central-mesh.md`); where the kernel redirects, or the
 /// callers go elsewhere, nothing does.
 const RELAYED: f64 = 0.4;
 /// Requests in a step from which on their cost is believed, and how fast the average follows.
 const ENOUGH: u64 = 25;
+const FEW: f64 = 20.0;
 const FOLLOWS: f64 = 0.1;
 /// A rule of the kernel is renewed for a change of so many points.
 const NOTICED: f64 = 0.005;
@@ -55,14 +62,17 @@ pub fn start(seat: Seat, watched: Watched, beats: Vec<Arc<Beat>>, enrolment: Arc
     let run = move || {
         mesh.wait_settings(|_| true);
         let ended = pannier_reactor::run(seat, async move {
+            let mut before = Before::of_another_generation(&enrolment);
             loop {
                 let Some(settings) = mesh.settings().filter(|_| !mesh.is_leaving()) else {
                     enrolment.set_bulletin(&[]);
                     mesh.changed.notified().await;
                     continue;
                 };
-                let mut here = Here::new(mesh.clone(), settings.clone(), watched.service(), beats.clone());
+                let mut here = Here::new(mesh.clone(), settings.clone(), watched.service(), beats.clone(), before);
                 here.run(&enrolment).await;
+                // The kernel's part outlives even a process that leaves: connections that it redirected are broken with it.
+                before = here.left();
             }
         });
         if let Err(error) = ended {
@@ -71,6 +81,32 @@ pub fn start(seat: Seat, watched: Watched, beats: Vec<Arc<Beat>>, enrolment: Arc
     };
     let spawned = thread::Builder::new().name("central".into()).stack_size(512 << 10).spawn(run);
     spawned.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
+}
+
+/// What goes on when the settings are others, or another process takes over.
+#[derive(Default)]
+struct Before {
+    kernel: Option<Kernel>,
+    controller: Option<Controller>,
+    decision: Option<Decision>,
+    /// Points that were away: they stay so while the links are made.
+    weight: f64,
+}
+
+impl Before {
+    /// What another process of this service has said last: a new one goes on from there.
+    fn of_another_generation(enrolment: &Enrolment) -> Before {
+        let said = enrolment.bulletins_of_others();
+        let weights = said.iter().filter_map(|said| rmp_serde::from_slice::<Said>(said).ok()).map(|said| said.weight);
+        let weight = weights.fold(0.0, f64::max);
+        Before { weight: if weight.is_finite() { weight.clamp(0.0, 100.0) } else { 0.0 }, ..Before::default() }
+    }
+}
+
+/// Of a bulletin.
+#[derive(serde::Deserialize)]
+struct Said {
+    weight: f64,
 }
 
 /// This host, for as long as its settings stand.
@@ -87,9 +123,14 @@ struct Here {
     rates: Rates,
     readings: Readings,
     sample: Sample,
+    way: &'static str,
     forced: Option<f64>,
     decision: Decision,
     since_ms: u64,
+    /// Until the links are there, but no longer than that, what was decided before stands.
+    settles_ms: u64,
+    /// Centrals whose link has been given up while they were down, and until when that is remembered.
+    given_up: Vec<(SocketAddr, u64)>,
 }
 
 /// What passes here and elsewhere.
@@ -109,16 +150,27 @@ struct Rates {
 struct Kernel {
     /// Why it cannot have one.
     why_not: Option<String>,
+    asked: (Way, Option<String>),
     redirect: RefCell<Option<Redirect>>,
     in_force: RefCell<Vec<(SocketAddrV4, u32)>>,
 }
 
 impl Here {
-    fn new(mesh: Arc<Mesh>, settings: Arc<Settings>, service: String, beats: Vec<Arc<Beat>>) -> Here {
+    fn new(mesh: Arc<Mesh>, settings: Arc<Settings>, service: String, beats: Vec<Arc<Beat>>, before: Before) -> Here {
         let seed = clock::unix_ns() ^ u64::from(std::process::id()) << 32;
+        let config = settings.table.controller;
+        let controller = match before.controller {
+            Some(mut controller) => {
+                controller.reconfigure(config);
+                controller
+            }
+            None if settings.is_gateway() => Controller::new(config, seed),
+            None => Controller::resumed(config, seed, before.weight),
+        };
+        let state = if before.weight > 0.0 { State::Shifted } else { State::Local };
         Here {
-            kernel: Kernel::probe(&settings),
-            controller: Controller::new(settings.table.controller, seed),
+            kernel: Kernel::of(before.kernel, &settings),
+            controller,
             mesh,
             settings,
             service,
@@ -129,16 +181,25 @@ impl Here {
             rates: Rates::default(),
             readings: Readings::default(),
             sample: Sample::default(),
+            way: "none",
             forced: None,
-            decision: Decision {
-                weight: 0.0,
-                state: State::Local,
+            decision: before.decision.unwrap_or(Decision {
+                weight: before.weight,
+                state,
                 reason: Reason::Calm,
                 reversals: 0,
                 starving: false,
-            },
+            }),
             since_ms: clock::unix_ms(),
+            settles_ms: if before.weight > 0.0 { clock::monotonic_ms() + SETTLES_MS } else { 0 },
+            given_up: Vec::new(),
         }
+    }
+
+    /// What goes on after it.
+    fn left(self) -> Before {
+        let Here { kernel, controller, decision, .. } = self;
+        Before { kernel: Some(kernel), controller: Some(controller), weight: decision.weight, decision: Some(decision) }
     }
 
     /// Until the settings are others; then nothing leaves any more, until the next decide.
@@ -168,7 +229,8 @@ impl Here {
             }
         }
         self.mesh.away.set(0.0, false, false);
-        self.mesh.away.point_to(Vec::new(), Vec::new());
+        self.mesh.away.point_to(Vec::new(), self.lost(clock::monotonic_ms()));
+        self.kernel.put(0.0, &[]);
         self.links.values().for_each(|link| link.end());
     }
 
@@ -181,7 +243,9 @@ impl Here {
         (table.controller, table.forced) = (self.settings.table.controller, self.settings.table.forced);
         let is_alike = table == self.settings.table;
         if is_alike {
-            self.controller.reconfigure(current.table.controller);
+            if current.table.controller != self.settings.table.controller {
+                self.controller.reconfigure(current.table.controller);
+            }
             self.settings = current.clone();
         }
         is_alike
@@ -212,7 +276,12 @@ impl Here {
         let offer = Offer { usable: granted > 0.0, limit, forced: forced.filter(|_| !self.settings.is_gateway()) };
         let before = self.decision;
         // Between two steps only what cannot wait: a Central is gone, or somebody asks for a weight.
-        if is_step || forced != self.forced || (granted <= 0.0 && before.weight > 0.0) {
+        let is_settling = granted <= 0.0 && now_ms < self.settles_ms;
+        if granted > 0.0 {
+            self.settles_ms = 0;
+        }
+        let is_due = is_step || forced != self.forced || (granted <= 0.0 && before.weight > 0.0);
+        if is_due && !is_settling {
             self.decision = self.controller.step(now_ms, &sample, &offer);
             self.forced = forced;
         }
@@ -226,14 +295,16 @@ impl Here {
             .map(|(link, rate)| Target { address: link.address, share: rate / granted })
             .collect();
         let way = self.way(&targets, &usable);
+        self.way = way;
         let sheds = self.decision.starving && !self.settings.is_gateway() && (granted <= 0.0 || limit < 1.0);
         let outbound = if way == "none" { 0.0 } else { weight };
         self.kernel.put(if way == "redirect" { outbound } else { 0.0 }, &targets);
-        let lost = self.links.values().filter(|link| link.known.borrow().is_lost(now_ms)).map(|link| link.address);
-        self.mesh.away.point_to(targets, lost.collect());
         self.mesh.away.set(outbound, way == "redirect", sheds);
+        self.mesh.away.point_to(targets, self.lost(now_ms));
         let is_busy = forced.is_some() || self.decision.weight > 0.0 || self.decision.starving || self.is_warm(&sample);
-        let wanted = if is_busy { total * AHEAD + 10.0 } else { total * STANDBY + 1.0 };
+        let ahead = if is_busy { AHEAD } else { 0.0 };
+        let points = forced.unwrap_or(self.decision.weight).max(0.0) + if forced.is_some() { 0.0 } else { ahead };
+        let wanted = total * GROWS * (points / 100.0).clamp(STANDBY, 1.0) + 10.0;
         let up = self.links.values().filter(|link| link.known.borrow().is_up).count().max(1);
         for (link, rate) in &usable {
             // Its part, or what the others leave over.
@@ -254,11 +325,16 @@ impl Here {
         if self.settings.is_gateway() {
             return;
         }
-        let centrals = self.mesh.centrals();
+        let (centrals, now_ms) = (self.mesh.centrals(), clock::monotonic_ms());
+        self.given_up.retain(|(_, until_ms)| now_ms < *until_ms);
+        let given_up = &mut self.given_up;
         self.links.retain(|address, link| {
             let stays = centrals.contains(address);
             if !stays {
                 link.end();
+                if !link.known.borrow().is_up {
+                    given_up.push((*address, now_ms + REMEMBERED_MS));
+                }
             }
             stays
         });
@@ -273,6 +349,12 @@ impl Here {
         }
     }
 
+    /// Centrals from which nothing will come any more.
+    fn lost(&self, now_ms: u64) -> Vec<SocketAddr> {
+        let down = self.links.values().filter(|link| link.known.borrow().is_lost(now_ms)).map(|link| link.address);
+        down.chain(self.given_up.iter().map(|(address, _)| *address)).collect()
+    }
+
     fn measured(&self) -> Sample {
         let readings = &self.readings;
         let lag_us = self.beats.iter().map(|beat| beat.lag_us.swap(0, Ordering::Relaxed)).max().unwrap_or(0);
@@ -284,7 +366,7 @@ impl Here {
             run_delay_ms: readings.run_delay_ms,
             queue_wait_ms: Some(waited),
             idle: readings.idle,
-            returning: self.rates.moved * self.rates.cost_ns / 1e9 / readings.cpus.unwrap_or(1.0).max(0.01),
+            returning: self.saved() / readings.cpus.unwrap_or(1.0).max(0.01),
         }
     }
 
@@ -321,8 +403,9 @@ impl Here {
         }
     }
 
-    /// Cores that need not work here, if `stays` of the cost of what leaves does.
-    fn saved(&self, stays: f64) -> f64 {
+    /// Cores that need not work here: what leaves would cost so much.
+    fn saved(&self) -> f64 {
+        let stays = if self.way == "relay" { RELAYED } else { 0.0 };
         self.rates.moved * self.rates.cost_ns * (1.0 - stays) / 1e9
     }
 
@@ -343,7 +426,6 @@ impl Here {
         if let (Way::Best | Way::Redirect, Some(why)) = (self.settings.table.outbound, &self.kernel.why_not) {
             trouble.push(format!("no redirect: {why}"));
         }
-        let stays = if way == "relay" { RELAYED } else { 0.0 };
         let centrals = self.links.values().map(|link| {
             let known = link.known.borrow();
             bulletin::Central {
@@ -373,7 +455,7 @@ impl Here {
                 returning: sample.returning,
             },
             moved_rps: if self.settings.is_gateway() { 0.0 } else { self.rates.moved },
-            saved_cores: if self.settings.is_gateway() { 0.0 } else { self.saved(stays) },
+            saved_cores: if self.settings.is_gateway() { 0.0 } else { self.saved() },
             granted_rps: granted,
             centrals: centrals.collect(),
             reversals: self.decision.reversals,
@@ -403,7 +485,8 @@ impl Rates {
             let follow = |average: &mut f64, now: f64| *average += (now - *average) * (seconds / 1.0).min(1.0);
             follow(&mut self.here, done as f64 / seconds);
             follow(&mut self.moved, served.saturating_sub(self.served) as f64 / seconds);
-            if done >= ENOUGH {
+            // What is relayed costs something, too, and is not counted: only what is served by itself says what that costs.
+            if done >= ENOUGH && self.moved * FEW < self.here {
                 let cost = cpu_ns as f64 / done as f64;
                 let first = self.cost_ns <= 0.0;
                 self.cost_ns = if first { cost } else { self.cost_ns + (cost - self.cost_ns) * FOLLOWS };
@@ -414,7 +497,13 @@ impl Rates {
 }
 
 impl Kernel {
-    fn probe(settings: &Settings) -> Kernel {
+    /// The one that there is, if it is of use still, or a new one.
+    fn of(before: Option<Kernel>, settings: &Settings) -> Kernel {
+        let asked = (settings.table.outbound, settings.table.listener.clone());
+        before.filter(|kernel| kernel.asked == asked).unwrap_or_else(|| Kernel::probe(settings, asked))
+    }
+
+    fn probe(settings: &Settings, asked: (Way, Option<String>)) -> Kernel {
         let why_not = match (settings.is_gateway(), settings.table.outbound, &settings.table.listener) {
             (true, ..) | (_, Way::Relay | Way::Off, _) => Some("not asked for".into()),
             (.., None) => Some("the app's calls come through a Unix socket".into()),
@@ -430,7 +519,7 @@ impl Kernel {
             Ok(redirect) => (Some(redirect), None),
             Err(why) => (None, Some(why)),
         };
-        Kernel { why_not, redirect: RefCell::new(redirect), in_force: RefCell::default() }
+        Kernel { why_not, asked, redirect: RefCell::new(redirect), in_force: RefCell::default() }
     }
 
     /// Has the kernel send a part (0…1) of new connections away.

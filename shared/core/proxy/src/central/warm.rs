@@ -124,5 +124,6 @@ async fn make(worker: &Worker) -> Result<(Stream, SocketAddr), String> {
         dialled = dial::tcp(worker, &address) => dialled.map_err(|error| format!("{address}: {error}")),
         () = pannier_reactor::sleep(PATIENCE) => Err(format!("{address} does not answer")),
     }?;
-    introduce(&settings, dialled, address, &settings.table.service, &preface).await.map(|stream| (stream, address))
+    let introduced = introduce(&settings, dialled, address, &settings.table.service, &preface).await;
+    introduced.map(|stream| (stream, address)).map_err(|failed| failed.why)
 }
