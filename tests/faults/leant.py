@@ -69,11 +69,7 @@ class Leant(Bed):
 
     def is_home(self) -> bool:
         """Whether the host could lean on its Central, and does not."""
-        return self.three.linked() and self.three.state().weight == 0 and not self.detoured()
-
-    def detoured(self) -> bool:
-        """Whether callers of the app are told to go by way of a Central."""
-        return any(row.get("centrals") for row in known(self.three.hosts[ORIGIN], ORIGIN, SHOP))
+        return self.three.linked() and self.three.state().weight == 0
 
     def aim(self, flow: Flow, to: str) -> Aim:
         if to == "outbound":

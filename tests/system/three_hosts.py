@@ -142,7 +142,9 @@ class ThreeHosts:
                 self._run(CENTRAL, CENTRAL, *words, *options)
             case "origin":
                 words = ["run", "--name", ORIGIN, "--profile", "staging", "--outbound-port", "auto", *options]
-                self._run(ORIGIN, ORIGIN, *words, *self._set(self._pilot(ORIGIN)), "--", *command)
+                own = f'advertise="{self.network.address(ORIGIN)}", outbound="off", inbound=false'
+                settings = self._set(self._pilot(ORIGIN), f'central={{plain=["{self._all}"], {own}}}')
+                self._run(ORIGIN, ORIGIN, *words, *settings, "--", *command)
             case _:
                 words = ["run", "--name", SHOP, "--profile", self.leaning.profile, "--outbound-port", "auto", *options]
                 self.hosts[APP].inside = self.shown(APP)
