@@ -61,16 +61,16 @@ class Shifts(Fault):
         until = time.monotonic() + load.seconds - RESERVE_S
         left = load.seconds - RESERVE_S - (KILL_S if self.killed else 0.0)
         wanted = min(self.wanted, int(left / EACH_S))
-        done = moved = 0
+        done = 0
         while done < wanted and time.monotonic() < until:
             if self.killed and done == wanted // 2:
                 self._kill(found, trial)
             before = served(found)
             shift_and_return(found, trial)
-            moved += served(found) > before
+            trial.add("moved", served(found) - before)
             done += 1
         trial.require(done >= wanted, f"{done} shifts in {load.seconds:g} s, {wanted} were to be made")
-        trial.require(moved > 0, "no request went by way of the Central")
+        trial.require(trial.sums["moved"] > 0, "no request went by way of the Central")
 
     def _kill(self, bed: Leant, trial: Trial) -> None:
         bed.three.shift()
@@ -109,6 +109,7 @@ class Starved(Fault):
             back = wait_until(lambda: found.three.state().weight == 0, "all is back", within=RETURNS_S)
             trial.times["back_s"] = max(back, trial.times.get("back_s", 0.0))
             trial.require(served(found) > before, "no request went by way of the Central")
+            trial.add("moved", served(found) - before)
             trial.add("shifts", 1)
         trial.add("reversals", found.three.state().reversals)
 
