@@ -35,8 +35,8 @@ KILLING_S = 0.1
 @dataclass(frozen=True)
 class Count:
     """What became of one flow. `answered` rightly, `late` ones among them; `seconds` from the first request to the last
-    answer. `repeated` were sent a second time. `cut`: when those were sent, and ended without an answer, that may not
-    be repeated, by `time.monotonic()`."""
+    answer. `repeated` were sent a second time. `lost`: when those were sent, and found to have failed,
+    that may not be repeated, by `time.monotonic()`."""
 
     due: int
     answered: int
@@ -47,7 +47,7 @@ class Count:
     first_error: str = ""
     histogram: Sequence[tuple[int, int]] = ()
     repeated: int = 0
-    cut: Sequence[tuple[float, float]] = ()
+    lost: Sequence[tuple[float, float]] = ()
 
     @property
     def unsent(self) -> int:
@@ -59,8 +59,8 @@ class Count:
         return self.errors + self.late + self.unsent
 
     def in_flight(self, at: Sequence[float]) -> int:
-        """How many were under way at one of these times, and were cut then."""
-        return sum(any(sent - KILLING_S <= each <= ended + KILLING_S for each in at) for sent, ended in self.cut)
+        """How many of those that were lost were under way at one of these times."""
+        return sum(any(sent - KILLING_S <= each <= ended + KILLING_S for each in at) for sent, ended in self.lost)
 
 
 def due(rate: int, seconds: float) -> int:
@@ -81,7 +81,7 @@ def count(rate: int, seconds: float, report: Mapping[str, Any], *, idempotent: b
         first_error=report.get("first_error", ""),
         histogram=histogram,
         repeated=report.get("repeated", 0),
-        cut=[] if idempotent else [(sent, ended) for sent, ended in report.get("cut", [])],
+        lost=[] if idempotent else [(sent, ended) for sent, ended in report.get("lost", [])],
     )
 
 

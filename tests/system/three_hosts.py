@@ -207,9 +207,9 @@ class ThreeHosts:
         """Processes of a service, by what they are."""
         return self.hosts[PLACES[name]].pids(name)
 
-    def tree(self, name: str) -> list[int]:
+    def tree(self, host: str) -> list[int]:
         """Every process of a host, by whomever it was started."""
-        return self.hosts[PLACES[name]].survivors()
+        return self.hosts[host].survivors()
 
     def kill_central(self) -> None:
         """`kill -9` of everything of the Central at once; its host and the pilot stay."""

@@ -25,6 +25,8 @@ use crate::schedule::{Due, Schedule};
 
 const PACER: u64 = u64::MAX;
 const BUFFER: usize = 256 * 1024;
+/// So many of the requests that failed are told one by one.
+const TOLD: usize = 1_000;
 const STALLED: Duration = Duration::from_secs(5);
 const READABLE: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 
@@ -85,7 +87,7 @@ struct Load<'a> {
     client: Option<Standard>,
     waiting: Vec<(u64, usize)>,
     repeated: u64,
-    cut: Vec<(f64, f64)>,
+    lost: Vec<(f64, f64)>,
 }
 
 struct Connection {
@@ -166,7 +168,7 @@ impl<'a> Load<'a> {
             client: options.client,
             waiting: Vec::new(),
             repeated: 0,
-            cut: Vec::new(),
+            lost: Vec::new(),
         };
         for index in 0..options.connections {
             let connection = load.dial(index)?;
@@ -376,6 +378,7 @@ impl<'a> Load<'a> {
             self.answered += 1;
             self.last_answer = now;
         }
+        let mut lost = None;
         let close = match outcome {
             Outcome::Waiting => return Ok(()),
             Outcome::Cut { why } => {
@@ -392,8 +395,7 @@ impl<'a> Load<'a> {
                     }
                     self.errors += 1;
                     self.first_error.get_or_insert(why);
-                    let [sent, ended] = [connection.sent_at, now].map(|at| self.began + at as f64 / 1e9);
-                    self.cut.push((sent, ended));
+                    lost = Some(connection.sent_at);
                 }
                 true
             }
@@ -405,10 +407,15 @@ impl<'a> Load<'a> {
             Outcome::Bad { close, why } => {
                 self.errors += 1;
                 self.first_error.get_or_insert(why);
+                lost = Some(connection.sent_at);
                 close
             }
             Outcome::EndedIdle => true,
         };
+        if let Some(sent_at) = lost.filter(|_| self.lost.len() < TOLD) {
+            let [sent, ended] = [sent_at, now].map(|at| self.began + at as f64 / 1e9);
+            self.lost.push((sent, ended));
+        }
         if close {
             self.replace(index, now)?;
         }
@@ -436,7 +443,7 @@ impl<'a> Load<'a> {
             histogram: self.histogram,
             first_error: self.first_error,
             repeated: self.repeated,
-            cut: self.cut,
+            lost: self.lost,
         }
     }
 }
