@@ -4,7 +4,8 @@
 //! | file | on a host | on a Central |
 //! | --- | --- | --- |
 //! | `shift` | the controller's thread: reads, decides, puts in force | how hard pressed it is |
-//! | `pressure` | what this host has left | the same |
+//! | `pressure`, `rates` | what this host has left, what passes and what it costs | the same |
+//! | `kernel` | its redirect of new connections | |
 //! | `link`, `link_served` | asks for tokens, hands over its policy | grants them |
 //! | `away`, `relay`, `warm` | which connections of the app leave, and how | |
 //! | `gateway`, `hosts`, `tenant` | | who leans on it, and what it serves for them |
@@ -32,12 +33,14 @@ pub mod detours;
 pub mod entrance;
 pub mod gateway;
 pub mod hosts;
+pub mod kernel;
 pub mod link;
 pub mod link_served;
 pub mod networks;
 pub mod passthrough;
 pub mod preface;
 pub mod pressure;
+pub mod rates;
 pub mod relay;
 pub mod settings;
 pub mod shift;

@@ -29,7 +29,7 @@ const ANSWER: Duration = Duration::from_millis(500);
 const LATE_MS: f64 = 200.0;
 const SLOW_IN_A_ROW: u32 = 3;
 /// A Central that was gone for so long takes what is under way there with it. Until then it may come back and answer.
-const LOST_MS: u64 = 750;
+const LOST_MS: u64 = 1_000;
 /// The same to a question that has a policy before it, which is compiled first.
 const ANSWER_TO_POLICY: Duration = Duration::from_secs(3);
 const BACKOFF_MS: (u64, u64) = (250, 4_000);

@@ -1,9 +1,8 @@
 //! The controller's thread: four times a second it reads what this host has left, has decided how much is to leave, and puts
 //! that in force. It is a thread of its own, with a reactor of its own, so that neither Python nor a worker holds it up.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +12,6 @@ use std::time::Duration;
 use pannier_central::controller::{Controller, Decision, Offer, Reason, State};
 use pannier_central::sample::Sample;
 use pannier_decide::schema::central::Way;
-use pannier_netfilter::Redirect;
 use pannier_reactor::{Seat, sleep};
 use pannier_table::clock;
 use pannier_table::counters::Enrolment;
@@ -22,8 +20,10 @@ use tokio::sync::Notify;
 use crate::central::Mesh;
 use crate::central::away::Target;
 use crate::central::bulletin::{self, Bulletin, Inputs};
+use crate::central::kernel::Kernel;
 use crate::central::link::{self, Link, Own};
 use crate::central::pressure::{Pressure, Readings};
+use crate::central::rates::Rates;
 use crate::central::settings::Settings;
 use crate::central::wire::Want;
 use crate::notify::Beat;
@@ -46,12 +46,6 @@ const GROWS: f64 = 1.2;
 /// Of what a request costs here so much stays when the proxy relays it (`docs/central-mesh.md`); where the kernel redirects, or the
 /// callers go elsewhere, nothing does.
 const RELAYED: f64 = 0.4;
-/// Requests in a step from which on their cost is believed, and how fast the average follows.
-const ENOUGH: u64 = 25;
-const FEW: f64 = 20.0;
-const FOLLOWS: f64 = 0.1;
-/// A rule of the kernel is renewed for a change of so many points.
-const NOTICED: f64 = 0.005;
 
 /// Starts it.
 ///
@@ -131,28 +125,6 @@ struct Here {
     settles_ms: u64,
     /// Centrals whose link has been given up while they were down, and until when that is remembered.
     given_up: Vec<(SocketAddr, u64)>,
-}
-
-/// What passes here and elsewhere.
-#[derive(Default)]
-struct Rates {
-    at_ns: u64,
-    requests: u64,
-    served: u64,
-    /// Requests a second, here and at Centrals.
-    here: f64,
-    moved: f64,
-    /// What one costs the proxy, ns of CPU.
-    cost_ns: f64,
-}
-
-/// The kernel's part.
-struct Kernel {
-    /// Why it cannot have one.
-    why_not: Option<String>,
-    asked: (Way, Option<String>),
-    redirect: RefCell<Option<Redirect>>,
-    in_force: RefCell<Vec<(SocketAddrV4, u32)>>,
 }
 
 impl Here {
@@ -470,81 +442,6 @@ impl Here {
                 pressed: self.decision.starving,
                 strangers: self.mesh.strangers(),
             }),
-        }
-    }
-}
-
-impl Rates {
-    /// `served`: requests that Centrals have served for this host, or this Central for others.
-    fn measure(&mut self, beats: &[Arc<Beat>], served: u64, cpu_ns: u64) {
-        let now = clock::monotonic_ns();
-        let requests: u64 = beats.iter().map(|beat| beat.requests.load(Ordering::Relaxed)).sum();
-        let seconds = now.saturating_sub(self.at_ns) as f64 / 1e9;
-        if self.at_ns > 0 && seconds > 0.0 {
-            let done = requests.saturating_sub(self.requests);
-            let follow = |average: &mut f64, now: f64| *average += (now - *average) * (seconds / 1.0).min(1.0);
-            follow(&mut self.here, done as f64 / seconds);
-            follow(&mut self.moved, served.saturating_sub(self.served) as f64 / seconds);
-            // What is relayed costs something, too, and is not counted: only what is served by itself says what that costs.
-            if done >= ENOUGH && self.moved * FEW < self.here {
-                let cost = cpu_ns as f64 / done as f64;
-                let first = self.cost_ns <= 0.0;
-                self.cost_ns = if first { cost } else { self.cost_ns + (cost - self.cost_ns) * FOLLOWS };
-            }
-        }
-        (self.at_ns, self.requests, self.served) = (now, requests, served);
-    }
-}
-
-impl Kernel {
-    /// The one that there is, if it is of use still, or a new one.
-    fn of(before: Option<Kernel>, settings: &Settings) -> Kernel {
-        let asked = (settings.table.outbound, settings.table.listener.clone());
-        before.filter(|kernel| kernel.asked == asked).unwrap_or_else(|| Kernel::probe(settings, asked))
-    }
-
-    fn probe(settings: &Settings, asked: (Way, Option<String>)) -> Kernel {
-        let why_not = match (settings.is_gateway(), settings.table.outbound, &settings.table.listener) {
-            (true, ..) | (_, Way::Relay | Way::Off, _) => Some("not asked for".into()),
-            (.., None) => Some("the app's calls come through a Unix socket".into()),
-            _ => Redirect::probe().err(),
-        };
-        let listener = settings.table.listener.as_deref().and_then(|text| text.parse::<SocketAddrV4>().ok());
-        let opened = match (why_not, listener) {
-            (Some(why), _) => Err(why),
-            (None, None) => Err("the app's calls do not come to an IPv4 address".into()),
-            (None, Some(listener)) => Redirect::open(listener),
-        };
-        let (redirect, why_not) = match opened {
-            Ok(redirect) => (Some(redirect), None),
-            Err(why) => (None, Some(why)),
-        };
-        Kernel { why_not, asked, redirect: RefCell::new(redirect), in_force: RefCell::default() }
-    }
-
-    /// Has the kernel send a part (0…1) of new connections away.
-    fn put(&self, weight: f64, targets: &[Target]) {
-        let shares: Vec<_> = targets
-            .iter()
-            .filter_map(|target| match target.address {
-                SocketAddr::V4(v4) => Some((v4, (weight * target.share * 10_000.0) as u32)),
-                SocketAddr::V6(_) => None,
-            })
-            .filter(|(_, share)| *share > 0)
-            .collect();
-        let mut in_force = self.in_force.borrow_mut();
-        let is_near = |((a, x), (b, y)): (&(SocketAddrV4, u32), &(SocketAddrV4, u32))| {
-            a == b && x.abs_diff(*y) < (NOTICED * 10_000.0) as u32
-        };
-        let is_whole = weight >= 1.0 && *in_force != shares;
-        if !is_whole && in_force.len() == shares.len() && in_force.iter().zip(&shares).all(is_near) {
-            return;
-        }
-        if let Some(redirect) = self.redirect.borrow_mut().as_mut() {
-            match redirect.set(&shares) {
-                Ok(()) => *in_force = shares,
-                Err(why) => eprintln!("the kernel's redirect stays as it was: {why}"),
-            }
         }
     }
 }
