@@ -59,11 +59,11 @@ class Scene:
 
 
 SCENES: Final = (
-    Scene("local", Leaning("off", inbound=False, app=LIVELY, queue_wait="20ms")),
-    Scene("redirect", Leaning("redirect", inbound=False, app=LIVELY, queue_wait="20ms")),
-    Scene("relay", Leaning("relay", inbound=False, app=LIVELY, queue_wait="20ms")),
-    Scene("local-inbound", Leaning("off", inbound=False, app=LIVELY, queue_wait="20ms"), inbound=True),
-    Scene("inbound", Leaning("off", inbound=True, app=LIVELY, queue_wait="20ms"), inbound=True),
+    Scene("local", Leaning("off", inbound=False, app=LIVELY, queue_wait="20ms", grouped=True)),
+    Scene("redirect", Leaning("redirect", inbound=False, app=LIVELY, queue_wait="20ms", grouped=True)),
+    Scene("relay", Leaning("relay", inbound=False, app=LIVELY, queue_wait="20ms", grouped=True)),
+    Scene("local-inbound", Leaning("off", inbound=False, app=LIVELY, queue_wait="20ms", grouped=True), inbound=True),
+    Scene("inbound", Leaning("off", inbound=True, app=LIVELY, queue_wait="20ms", grouped=True), inbound=True),
 )
 
 
@@ -129,7 +129,6 @@ def stage(scene: Scene) -> Iterator[ThreeHosts]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="central-")))
         (folder / "ledgers").mkdir()
         hosts = stack.enter_context(ThreeHosts(folder, scene.leaning))
-        hosts.group_app()
         hosts.start("pilot")
         hosts.start(CENTRAL)
         answering = (sys.executable, str(Path(origin.__file__)), str(PORTS[ORIGIN]), str(folder / "ledgers"), "-1")

@@ -69,7 +69,7 @@ ROWS: Final[Sequence[Row]] = (
         fault="5 times a CPU quota for the app and its suite, and hogs on their core",
         promise=f"{KEPT}; work leaves each time, all of it, and comes back by itself",
         how=Starved(5),
-        stage=Stage("production", leaning=Leaning("relay", queue_wait="20ms", app=LIVELY)),
+        stage=Stage("production", leaning=Leaning("relay", queue_wait="20ms", app=LIVELY, grouped=True)),
         seconds=150.0,
         flows=FLOWS,
     ),

@@ -35,7 +35,7 @@ KILL_S: Final = 15.0
 BACK_S: Final = 8.0
 """Until a host is linked again whose Central is back: it tries again after a pause that doubles."""
 LEAVES_S: Final = 12.0
-RETURNS_S: Final = 30.0
+RETURNS_S: Final = 40.0
 AT_ONCE_S: Final = 0.1
 """For an answer, where neither the Central nor who is called answers."""
 
@@ -90,7 +90,7 @@ class Starved(Fault):
     leaves by itself, and comes back once there is room."""
 
     times: int
-    quota: float = 0.3
+    quota: float = 0.15
     hogs: int = 2
 
     def clean(self, bed: Bed) -> str:
@@ -117,13 +117,12 @@ class Starved(Fault):
 @contextmanager
 def starved(bed: Leant, quota: float, hogs: int) -> Iterator[None]:
     """The host of the app has this share of a core for all of the suite, and hogs beside it."""
-    core = str(bed.three.cores[0])
     with ExitStack() as stack:
         group = stack.enter_context(Group("cpu"))
         group.limit_cpu(quota)
         group.take(bed.three.tree(APP))
         for _ in range(hogs):
-            words = ["taskset", "--cpu-list", core, sys.executable, "-c", "while True: pass"]
+            words = [*bed.three.grouped(), sys.executable, "-c", "while True: pass"]
             hog = stack.enter_context(subprocess.Popen(words))
             stack.callback(hog.kill)
         yield

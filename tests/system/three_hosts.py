@@ -51,7 +51,8 @@ _FORCED_S: Final = 3.0
 @dataclass(frozen=True)
 class Leaning:
     """How the app leans on its Central: the way `outbound`, and what is set besides, for the app and for the Central.
-    `queue_wait` lets work leave; by itself that is no reason here. `addresses` are named as Centrals besides."""
+    `queue_wait` lets work leave; by itself that is no reason here. `addresses` are named as Centrals besides.
+    `grouped`: all on the app's host is in a control group, and its pressure is that of the host."""
 
     outbound: str = "relay"
     inbound: bool = True
@@ -60,6 +61,7 @@ class Leaning:
     central: Sequence[str] = ()
     addresses: Sequence[str] = ()
     profile: str = "production"
+    grouped: bool = False
 
 
 class ThreeHosts:
@@ -86,6 +88,8 @@ class ThreeHosts:
         for file in self.pressure.values():
             file.write_text(CALM)
         self._stat.write_text(Path("/proc/stat").read_text())
+        if self.leaning.grouped:
+            self._group_app()
         for number, name in enumerate((APP, CENTRAL, ORIGIN)):
             folder = self.folder / str(number)
             folder.mkdir()
@@ -112,9 +116,8 @@ class ThreeHosts:
         before = self.grouped() if host == APP else self.inside(host)
         return (*before, "unshare", "--mount", "sh", "-c", _SHOWN, " ".join(pairs))
 
-    def group_app(self) -> None:
-        """From now on all that starts on the app's host is in a control group, whose pressure is that of the host."""
-        group = _unified() / f"pannier-hosts-{os.getpid()}"
+    def _group_app(self) -> None:
+        group = unified() / f"pannier-hosts-{os.getpid()}"
         group.mkdir()
         self._group = group
         self.pressure[APP] = group / "cpu.pressure"
@@ -252,7 +255,7 @@ class ThreeHosts:
             group.rmdir()
 
 
-def _unified() -> Path:
+def unified() -> Path:
     """Where the control groups of version 2 are. Raises OSError."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         words = line.split()
@@ -266,7 +269,7 @@ def pressure_files() -> list[Path]:
     found = [Path("/proc/pressure/cpu")]
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     with suppress(OSError):
-        found += [_unified() / line[3:].lstrip("/") / "cpu.pressure" for line in lines if line.startswith("0::")]
+        found += [unified() / line[3:].lstrip("/") / "cpu.pressure" for line in lines if line.startswith("0::")]
     return [file for file in found if file.exists()]
 
 
