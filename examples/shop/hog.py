@@ -18,6 +18,7 @@ import os
 import secrets
 import shutil
 import statistics
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -52,8 +53,7 @@ HOGS: Final = 2
 RATE: Final = 60.0
 SHORTENED: Final = {"leave": {"calm": "5s"}, "dwell": "8s", "step_down": 20.0}
 LOOK_SECONDS: Final = 0.25
-_SHOWN: Final = 'echo $$ >"$0/cgroup.procs" && mount --bind "$0/cpu.pressure" /proc/pressure/cpu && exec "$@"'
-_IN_IT: Final = 'echo $$ >"$0/cgroup.procs" && exec "$@"'
+_SHOWN: Final = 'mount --bind "$0" /proc/pressure/cpu && exec "$@"'
 
 
 @dataclass
@@ -63,6 +63,8 @@ class Look:
     at: float
     state: CentralState
     hogs: bool
+    p50_ms: float = 0.0
+    p95_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,10 @@ async def run(profile: str, length: float, rate: float, cores: Sequence[int], sc
             token = secrets.token_urlsafe(32)
             await stack.enter_async_context(pilot(central, token, spare))
             await stack.enter_async_context(central_of(central, token, spare))
-            await stack.enter_async_context(services(others, profile, made, token, spare))
-            await stack.enter_async_context(services(one, profile, made, token, [*busy, *in_group(group, _SHOWN)]))
+            await stack.enter_async_context(services(others, profile, made, token, before=spare))
+            await stack.enter_async_context(
+                services(one, profile, made, token, before=[*busy, *shown(group)], group=group)
+            )
             await known(central, 5)
             await answers(one)
             await settled(one)
@@ -115,13 +119,13 @@ async def run(profile: str, length: float, rate: float, cores: Sequence[int], sc
         shortened = "calm 5 s instead of 15, dwell 8 s instead of 30, 20 points a second back instead of 5"
         screen.say(f"ready; {rate:g} requests a second for {length:g} s", f"shortened for the show: {shortened}", "")
         phases = stretch(length)
-        hogs = [*busy, *in_group(group, _IN_IT), sys.executable, "-c", "while True: pass"]
+        hogs = [*busy, sys.executable, "-c", "while True: pass"]
         async with trio.open_nursery() as nursery:
             until = trio.CancelScope(deadline=trio.current_time() + length)
             began = trio.current_time()
-            nursery.start_soon(watch, one, looks, phases, began)
+            nursery.start_soon(watch, one, notes, looks, phases, began)
             nursery.start_soon(show, screen, notes, looks, began, length)
-            nursery.start_soon(starve, one, hogs, phases, began)
+            nursery.start_soon(starve, one, hogs, group, phases, began)
             async with trio.open_nursery() as sending:
                 sending.start_soon(send, made, notes, until, rate)
             nursery.cancel_scope.cancel()
@@ -149,10 +153,21 @@ def pinned(core: int) -> list[str]:
     return ["taskset", "--cpu-list", str(core)]
 
 
-def in_group(group: Path | None, how: str) -> list[str]:
+def join(group: Path | None, process: trio.Process) -> None:
+    """Puts a process that has just begun into the group, and so whatever it starts."""
+    if group is not None:
+        (group / "cgroup.procs").write_text(str(process.pid))
+
+
+def shown(group: Path | None) -> list[str]:
     """The words before a command of the host that starves. Its control group is the host's: what waits for a CPU there
     is told as that of the host, and what else this machine does is not."""
-    return [] if group is None else ["unshare", "--mount", "sh", "-c", how, str(group)]
+    if group is None:
+        return []
+    place = FOLDER / "pressure"
+    place.touch()
+    subprocess.run(["mount", "--bind", str(group / "cpu.pressure"), str(place)], check=True)
+    return ["unshare", "--mount", "sh", "-c", _SHOWN, str(place)]
 
 
 @contextmanager
@@ -204,9 +219,9 @@ async def central_of(host: Host, token: str, before: Sequence[str]) -> AsyncIter
 
 @asynccontextmanager
 async def services(
-    host: Host, profile: str, made: Sequence[Host], token: str, before: Sequence[str]
+    host: Host, profile: str, made: Sequence[Host], token: str, *, before: Sequence[str], group: Path | None = None
 ) -> AsyncIterator[None]:
-    """The services of a host, each with its sidecars; the shop leans on the Central."""
+    """The services of a host, each with its sidecars, in that control group; the shop leans on the Central."""
     _, central, _ = made
     secret(host.folder / "token", token)
     where = {
@@ -225,7 +240,8 @@ async def services(
     file.write_text(tomlkit.dumps(project))
     found = {"SHOP_LEDGERS": str(ledger.FOLDER), "PATH": f"{BIN}:/usr/sbin:/usr/bin:/sbin:/bin"}
     words = [*before, str(BIN / "pannier"), "run", "-f", str(file)]
-    async with host.running(words, log="services.log", environment=found):
+    async with host.running(words, log="services.log", environment=found) as process:
+        join(group, process)
         yield
 
 
@@ -261,23 +277,23 @@ async def settled(host: Host) -> None:
         await trio.sleep(LOOK_SECONDS)
 
 
-async def watch(host: Host, looks: list[Look], phases: Sequence[Phase], began: float) -> None:
+async def watch(host: Host, notes: load.Notes, looks: list[Look], phases: Sequence[Phase], began: float) -> None:
     """Keeps what the shop's host says of itself."""
     hogs = phases[1]
     while True:
         at = trio.current_time() - began
         if (found := await state(host)) is not None:
-            looks.append(Look(at, found, hogs.began <= at < hogs.ended))
+            looks.append(Look(at, found, hogs.began <= at < hogs.ended, *latencies(notes)))
         await trio.sleep(LOOK_SECONDS)
 
 
-async def starve(host: Host, words: Sequence[str], phases: Sequence[Phase], began: float) -> None:
+async def starve(host: Host, words: Sequence[str], group: Path | None, phases: Sequence[Phase], began: float) -> None:
     """Hogs on the shop's core for as long as their phase lasts."""
     hogs = phases[1]
     await trio.sleep(began + hogs.began - trio.current_time())
     async with AsyncExitStack() as stack:
         for number in range(HOGS):
-            await stack.enter_async_context(host.running(words, log=f"hog-{number}.log"))
+            join(group, await stack.enter_async_context(host.running(words, log=f"hog-{number}.log")))
         await trio.sleep(began + hogs.ended - trio.current_time())
 
 
@@ -292,8 +308,6 @@ async def show(screen: Screen, notes: load.Notes, looks: Sequence[Look], began: 
 def view(notes: load.Notes, looks: Sequence[Look], now: float, length: float) -> list[str]:
     """It, as lines."""
     last = looks[-1]
-    recent = sorted(latency for at, latency, _ in notes.recent if at >= notes.recent[-1][0] - 2.0)
-    middle, slow = (1000 * share(recent, part) for part in (0.5, 0.95))
     found = last.state
     pressure = found.inputs.host_pressure or 0.0
     return [
@@ -303,9 +317,15 @@ def view(notes: load.Notes, looks: Sequence[Look], now: float, length: float) ->
         f"weight    {bar(found.weight)} {found.weight:3.0f} of 100 points are elsewhere, by {found.way}",
         f"pressure  {bar(pressure)} {pressure:3.0f} % of the time somebody waits",
         f"why       {reason(found, {})}",
-        f"shop      p50 {middle:.1f} ms, p95 {slow:.1f} ms in the last 2 s",
+        f"shop      p50 {last.p50_ms:.1f} ms, p95 {last.p95_ms:.1f} ms in the last 2 s",
         f"elsewhere {found.moved_rps:.0f} requests a second, {found.saved_cores:.3f} cores saved here",
     ]
+
+
+def latencies(notes: load.Notes) -> tuple[float, float]:
+    """p50 and p95 of the last 2 s, in milliseconds."""
+    recent = sorted(latency for at, latency, _ in notes.recent if at >= notes.recent[-1][0] - 2.0)
+    return 1000 * share(recent, 0.5), 1000 * share(recent, 0.95)
 
 
 def bar(percent: float, width: int = 30) -> str:
@@ -319,15 +339,20 @@ def share(ordered: Sequence[float], part: float) -> float:
 
 def story(looks: Sequence[Look], phases: Sequence[Phase]) -> list[str]:
     """What happened, a line for each phase."""
-    rows = [("PHASE", "SECONDS", "WEIGHT", "PRESSURE %", "ELSEWHERE/S")]
+    rows = [("PHASE", "SECONDS", "WEIGHT", "PRESSURE %", "ELSEWHERE/S", "P50 MS", "P95 MS")]
     for phase in phases:
-        inside = [look.state for look in looks if phase.began <= look.at < phase.ended]
+        of_phase = [look for look in looks if phase.began <= look.at < phase.ended]
+        inside = [look.state for look in of_phase]
+        middle = statistics.median([look.p50_ms for look in of_phase] or [0.0])
+        slow = statistics.median([look.p95_ms for look in of_phase] or [0.0])
         most = max((found.weight for found in inside), default=0.0)
         last = inside[-1].weight if inside else 0.0
         pressure = statistics.median([found.inputs.host_pressure or 0.0 for found in inside] or [0.0])
         moved = max((found.moved_rps for found in inside), default=0.0)
         span = f"{phase.began:.0f}-{phase.ended:.0f}"
-        rows.append((phase.name, span, f"up to {most:.0f}, then {last:.0f}", f"{pressure:.0f}", f"{moved:.0f}"))
+        weight = f"up to {most:.0f}, then {last:.0f}"
+        figures = (f"{pressure:.0f}", f"{moved:.0f}", f"{middle:.1f}", f"{slow:.1f}")
+        rows.append((phase.name, span, weight, *figures))
     return aligned(rows, left=3)
 
 
