@@ -10,11 +10,11 @@ RUST    := $(shell find $(CORE) -path $(CORE)/target -prune -o \( -name '*.rs' -
 NATIVE  := $(CORE)/python/pannier/_native.abi3.so
 PEERS   := nginx-light apache2-bin bind9-dnsutils dnsmasq-base etcd-server haproxy iproute2 nftables openssl strace prometheus valgrind varnish libzookeeper-java slowhttptest $(if $(shell command -v node),,nodejs) $(if $(shell command -v java),,default-jre-headless)
 
-.PHONY: run test test-rust proofs sanitize test-python lint peers bench bench-start bench-plane bench-fleet faults soak fuzz docs build clean
+.PHONY: run test test-rust proofs sanitize test-python lint peers bench bench-start bench-plane bench-fleet bench-central faults soak fuzz docs build clean
 
-# HOSTS=2: on two hosts, which are network namespaces, with two pilots and an etcd of three.
+# HOG=1: beside hogs, on a host that leans on a Central. HOSTS=2: on two hosts, which are network namespaces, with two pilots and an etcd of three.
 run: build
-	$(BIN)/python examples/shop/$(if $(HOSTS),two_hosts.py$(if $(FOR), --for $(FOR)),run.py --profile $(PROFILE) $(if $(FOR),--for $(FOR)))
+	$(BIN)/python examples/shop/$(if $(HOSTS),two_hosts.py,$(if $(HOG),hog.py,run.py) --profile $(PROFILE)) $(if $(FOR),--for $(FOR))
 
 test: test-rust test-python
 
@@ -68,6 +68,10 @@ bench-plane: build
 bench-fleet: build
 	$(BIN)/python -m tests.bench.fleet $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(STORE),--store $(STORE))
 	$(if $(ONLY)$(QUICK),,$(BIN)/python -m tests.bench.fleet_follower)
+
+# What leaning on a Central does for a host that starves; root, five minutes. ONLY=redirect picks a way out.
+bench-central: build
+	$(BIN)/python -m tests.bench.central $(if $(ONLY),--only $(ONLY))
 
 # What a start takes, what all processes weigh and what they cost while idle; PROFILE= and FOR= (seconds idle).
 bench-start: build

@@ -33,9 +33,11 @@ from pannier.shared.messages import Nothing, Process, Services, SidecarList
 
 from tests.faults import origin
 from tests.faults.ledger import Ledger
+from tests.faults.load import Aim, Flow
 from tests.faults.victims import kill
 from tests.faults.waiting import wait_until
 from tests.system.host import PATIENCE, Host, free_port
+from tests.system.three_hosts import Leaning
 
 SHOP, ORDERS, SECOND = "shop", "orders", "orders-two"
 CALLEE, FRONT = "orders", "front"
@@ -50,6 +52,7 @@ class Stage:
     """The profile under which a bed stands, and what is laid over it for every service. `disk_mib`: its runtime and its
     state folder are disks of their own, of so many MiB each, which takes root. `descriptors`: each process may open so
     many. `store`: each service is on a host of its own, and they know each other by pilots on that store (`spread.py`).
+    `leaning`: there are three hosts, and one of them leans on a Central (`leant.py`).
     """
 
     profile: str
@@ -57,6 +60,7 @@ class Stage:
     disk_mib: int = 0
     descriptors: int = 0
     store: Literal["", "sqlite", "etcd", "etcds"] = ""
+    leaning: Leaning | None = None
 
     def limit(self) -> None:
         """Limits this process, and so whatever it starts. A service starts its keeper so early that who limits it from
@@ -171,6 +175,11 @@ class Bed:
     def address(self, name: str, what: str) -> str:
         """host:port of a service's `inbound`, `outbound`, `readyz` and so on."""
         return urlsplit(self.host_of(name).urls(self.named(name))[what]).netloc
+
+    def aim(self, flow: Flow, to: str) -> Aim:
+        """Where a flow of a row goes whose load goes `to` this side."""
+        service, host = (SHOP, FRONT) if to == "outbound" else (ORDERS, CALLEE)
+        return Aim(self.address(service, to), host)
 
     def processes(self, name: str) -> dict[str, Process]:
         """What `ps` shows of a service, by the name of the process; nothing while no supervisor answers."""

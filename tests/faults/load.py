@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from tests.faults.verdict import Count, count, due
 from tests.system.load import generator
@@ -24,39 +24,80 @@ PATIENCE_S = 15.0
 
 @dataclass(frozen=True)
 class Flow:
-    """`rate` requests a second of one method, over so many connections."""
+    """`rate` requests a second of one method, over so many connections.
+
+    `to`: another way than the row's. `standard`: the caller connects anew where nobody takes a connection, and repeats
+    once what is idempotent when a connection ends before a byte of an answer, as any HTTP client does.
+    """
 
     method: str = "GET"
     rate: int = 200
     connections: int = 16
+    to: Literal["", "outbound", "inbound"] = ""
+    standard: bool = False
 
     @property
     def name(self) -> str:
-        return self.method.lower()
+        return f"{self.to}-{self.method.lower()}" if self.to else self.method.lower()
 
     @property
     def idempotent(self) -> bool:
         return self.method in IDEMPOTENT
 
 
-class Load:
-    """Flows to one address under a tag, from `with` on for `seconds`; leaving the block ends what still runs."""
+@dataclass(frozen=True)
+class Aim:
+    """Where a flow goes: an address, the name that is asked for, and the words before a command that can reach it."""
 
-    def __init__(self, flows: Sequence[Flow], address: str, host: str, *, seconds: float, tag: str, body: Path) -> None:
+    address: str
+    host: str
+    inside: Sequence[str] = ()
+
+
+class Load:
+    """Flows to one address under a tag, from `with` on for `seconds`; leaving the block ends what still runs. `aim`
+    says where each flow goes if not all of them go to that address."""
+
+    def __init__(
+        self,
+        flows: Sequence[Flow],
+        address: str,
+        host: str,
+        *,
+        seconds: float,
+        tag: str,
+        body: Path,
+        aim: Callable[[Flow], Aim] | None = None,
+    ) -> None:
         self.flows = flows
         self.seconds = seconds
         self._tag = tag
-        self._words = ["load", "--connect", address, "--host", host, "--seconds", str(seconds)]
-        self._words += ["--expect-body", str(body)]
+        self._aim = aim or (lambda _: Aim(address, host))
+        self._words = ["--seconds", str(seconds), "--expect-body", str(body)]
         self._running: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Self:
         for flow in self.flows:
-            words = [*self._words, "--path", self.path(flow), "--method", flow.method, "--rate", str(flow.rate)]
+            aim = self._aim(flow)
+            words = [
+                "load",
+                "--connect",
+                aim.address,
+                "--host",
+                aim.host,
+                *self._words,
+                "--path",
+                self.path(flow),
+                "--method",
+                flow.method,
+                "--rate",
+                str(flow.rate),
+            ]
             words += ["--connections", str(flow.connections), "--body-bytes", "0" if flow.idempotent else "64"]
+            words += ["--client", "standard"] if flow.standard else []
             self._running.append(
                 subprocess.Popen(
-                    [generator(), *words],
+                    [*aim.inside, generator(), *words],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -95,4 +136,4 @@ class Load:
         if process.returncode != 0:
             owed = due(flow.rate, self.seconds)
             return Count(owed, answered=0, late=0, errors=owed, seconds=0.0, first_error=complaint.strip())
-        return count(flow.rate, self.seconds, json.loads(said))
+        return count(flow.rate, self.seconds, json.loads(said), idempotent=flow.idempotent)

@@ -18,7 +18,7 @@ from typing import Any
 from tests.bench.run import describe_machine
 from tests.faults import record
 from tests.faults.row import Row
-from tests.faults.run import ROWS
+from tests.faults.run import ROWS, TOLD_OF
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "docs" / "promises.json"
@@ -86,6 +86,7 @@ def figures(result: Result | None) -> str:
     found = result["figures"]
     shown = [f"{found['failed']} of {found['requests']} failed"] if "failed" in found else []
     shown += [f"{found['came']} came of {found['asked']}"] if "came" in found else []
+    shown += [f"{found[name]} {words}" for name, words in TOLD_OF.items() if name in found]
     for name, each in found.items():
         if name.endswith("_s") and name not in HIDDEN:
             words = name.removesuffix("_s").replace("_", " ")

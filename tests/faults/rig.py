@@ -18,7 +18,8 @@ from typing import Self
 
 from pannier.shared.errors import PannierError
 
-from tests.faults.bed import CALLEE, FRONT, ORDERS, SECOND, SHOP, Bed, Stage
+from tests.faults.bed import CALLEE, SECOND, Bed, Stage
+from tests.faults.leant import Leant
 from tests.faults.ledger import faults
 from tests.faults.load import Flow, Load
 from tests.faults.record import LATEST
@@ -116,22 +117,30 @@ class Rig:
 
     def _load(self, row: Row, bed: Bed, seconds: float) -> Load:
         self._loads += 1
-        service, host = (SHOP, FRONT) if row.to == "outbound" else (ORDERS, CALLEE)
         tag = f"{row.name}-{self._loads}"
-        return Load(row.flows, bed.address(service, row.to), host, seconds=seconds, tag=tag, body=bed.body)
+        return Load(
+            row.flows,
+            "",
+            "",
+            seconds=seconds,
+            tag=tag,
+            body=bed.body,
+            aim=lambda flow: bed.aim(flow, flow.to or row.to),
+        )
 
     def _bystander(self, row: Row, bed: Bed, seconds: float) -> Load:
         """A small load to a proxy that nobody strikes, where it is to be compared with."""
         flows = (BYSTANDER,) if row.slower else ()
         tag = f"bystander-{self._loads}"
-        return Load(flows, bed.address(SECOND, "inbound"), CALLEE, seconds=seconds, tag=tag, body=bed.body)
+        address = bed.address(SECOND, "inbound") if flows else ""
+        return Load(flows, address, CALLEE, seconds=seconds, tag=tag, body=bed.body)
 
     def _stand(self, stage: Stage) -> Bed:
         if self._bed is not None and self._bed.stage != stage:
             self._leave()
         if self._bed is None:
             with undisturbed():
-                self._bed = Spread(stage) if stage.store else Bed(stage)
+                self._bed = Leant(stage) if stage.leaning else Spread(stage) if stage.store else Bed(stage)
             self._bed.make()
         return self._bed
 

@@ -20,16 +20,17 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-from tests.faults import bus, discovery, hostile, independence, processes, record, resources
+from tests.faults import bus, central, discovery, hostile, independence, processes, record, resources
 from tests.faults.lanes import side_by_side
 from tests.faults.plan import apart, plan, seconds
 from tests.faults.rig import Rig
 from tests.faults.row import Row, pick
 from tests.faults.verdict import TOLD, Outcome, Trial
 
-ROWS = (*processes.ROWS, *independence.ROWS, *bus.ROWS, *discovery.ROWS, *hostile.ROWS, *resources.ROWS)
+ROWS = (*processes.ROWS, *independence.ROWS, *bus.ROWS, *discovery.ROWS, *central.ROWS, *hostile.ROWS, *resources.ROWS)
 FEW = 3
 LANES = 3
+TOLD_OF = {"moved": "by way of a Central", "repeated": "repeated", "in_flight": "in flight at a kill"}
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -134,6 +135,7 @@ def line(row: Row, found: Outcome) -> str:
     figures = found.figures
     shown = [f"{figures['failed']} of {figures['requests']} failed"] if "failed" in figures else []
     shown += [f"{figures['came']} came of {figures['asked']}"] if "came" in figures else []
+    shown += [f"{figures[name]} {words}" for name, words in TOLD_OF.items() if name in figures]
     shown += [f"{name} {each['median']:g} … {each['worst']:g}" for name, each in figures.items() if name.endswith("_s")]
     shown += [f"waited for a CPU {figures['cpu_wait']['worst']:.0%}"] if "cpu_wait" in figures else []
     verdict = "held" if found.held else "LOST"

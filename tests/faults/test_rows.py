@@ -61,6 +61,21 @@ CLAIMED: Mapping[str, Mapping[str, Sequence[str]]] = {
         "kill -9 of the pilot": ["pilot-killed"],
         "all of it at random, judged by what was told": ["history-of-one", "history-of-three"],
     },
+    "Central Mesh": {
+        "forced shifts and returns": ["central-shifts-relay", "central-shifts-redirect"],
+        "real starvation": ["central-starved"],
+        "kill -9 of the Central": ["central-killed-relay", "central-killed-redirect"],
+        "down, slow, partitioned, restarted": [
+            "central-slow",
+            "central-stopped",
+            "central-partitioned",
+            "central-restarted",
+        ],
+        "out of tokens, overloaded, looping": ["central-out-of-tokens", "central-overloaded", "central-looping"],
+        "both down": ["central-both-down"],
+        "a peer that claims to be a Central, a token flood": ["central-false", "central-token-flood"],
+        "pressure files": ["central-nothing-to-read"],
+    },
     "Hostile traffic": {
         "ambiguous framing": ["hostile-framing"],
         "limits of heads, targets, chunks": ["hostile-bombs"],

@@ -154,3 +154,15 @@ def test_the_same_broken_promise_is_said_once() -> None:
     for _ in range(3):
         trial.require(False, "the connection lives on")
     assert trial.broken == ["the connection lives on"]
+
+
+def test_what_was_in_flight_when_its_server_was_killed_is_counted_apart() -> None:
+    lost = [(10.0, 10.4), (11.0, 11.2), (15.0, 15.1)]
+    report = {"requests": 197, "errors": 3, "seconds": 2.0, "histogram": [], "lost": lost, "repeated": 2}
+    posts, gets = (count(100, 2.0, report, idempotent=idempotent) for idempotent in (False, True))
+    for found, in_flight in ((posts, 1), (gets, 0)):
+        trial = Trial(0, killed=[10.2, 12.0])
+        weigh(trial, {"one": found})
+        assert (trial.sums["in_flight"], trial.sums["failed"]) == (in_flight, 3 - in_flight)
+        assert trial.sums["repeated"] == 2
+        assert trial.broken

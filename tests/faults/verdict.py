@@ -3,6 +3,8 @@
 Rules:
 - A request has failed if it was refused, reset, answered by anything but the right body with 200, answered later than
   2 s after it was *due*, or not sent at all although it was due. A generator that died has failed all that it owed.
+- What may not be repeated and was in flight when its server was killed has ended without an answer, and nobody can know
+  whether it happened: it is counted apart, where a row kills a server.
 - A number of a method that is not idempotent fails if an origin saw it twice, and one that was answered fails if no
   origin saw it.
 - A row is void if its clean window, before anything is broken, is below 95 % of the target rate or has any failure:
@@ -26,12 +28,15 @@ CLEAN_SHARE = 0.95
 SECOND = 1_000_000_000
 TOLD = 5
 SLICES_S = 0.025
+KILLING_S = 0.1
+"""Several processes are killed one after the other, by somebody who waits for a CPU between two of them."""
 
 
 @dataclass(frozen=True)
 class Count:
     """What became of one flow. `answered` rightly, `late` ones among them; `seconds` from the first request to the last
-    answer."""
+    answer. `repeated` were sent a second time. `lost`: when those were sent, and found to have failed,
+    that may not be repeated, by `time.monotonic()`."""
 
     due: int
     answered: int
@@ -41,6 +46,8 @@ class Count:
     slowest_s: float = 0.0
     first_error: str = ""
     histogram: Sequence[tuple[int, int]] = ()
+    repeated: int = 0
+    lost: Sequence[tuple[float, float]] = ()
 
     @property
     def unsent(self) -> int:
@@ -51,13 +58,17 @@ class Count:
     def failed(self) -> int:
         return self.errors + self.late + self.unsent
 
+    def in_flight(self, at: Sequence[float]) -> int:
+        """How many of those that were lost were under way at one of these times."""
+        return sum(any(sent - KILLING_S <= each <= ended + KILLING_S for each in at) for sent, ended in self.lost)
+
 
 def due(rate: int, seconds: float) -> int:
     """How many requests an open loop of `rate` a second owes in `seconds`: number i is due at i / rate."""
     return -(-round(seconds * SECOND) * rate // SECOND)
 
 
-def count(rate: int, seconds: float, report: Mapping[str, Any]) -> Count:
+def count(rate: int, seconds: float, report: Mapping[str, Any], *, idempotent: bool = True) -> Count:
     """The generator's report on a flow; latencies in it count from when a request was due."""
     histogram: Sequence[tuple[int, int]] = report["histogram"]
     return Count(
@@ -69,6 +80,8 @@ def count(rate: int, seconds: float, report: Mapping[str, Any]) -> Count:
         slowest_s=max((edge for edge, _ in histogram), default=0) / SECOND,
         first_error=report.get("first_error", ""),
         histogram=histogram,
+        repeated=report.get("repeated", 0),
+        lost=[] if idempotent else [(sent, ended) for sent, ended in report.get("lost", [])],
     )
 
 
@@ -100,12 +113,14 @@ def void(counts: Mapping[str, Count], seconds: float) -> str:
 
 @dataclass
 class Trial:
-    """One repetition: what was measured, and which promises were broken. `number` counts from 0."""
+    """One repetition: what was measured, and which promises were broken. `number` counts from 0. `killed`: when a
+    server was killed whose requests in flight are lost with it, by `time.monotonic()`."""
 
     number: int
     times: dict[str, float] = field(default_factory=dict)
     sums: dict[str, int] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+    killed: list[float] = field(default_factory=list)
 
     def within(self, name: str, seconds: float, at_most: float) -> None:
         """Notes a time of this name (it ends in `_s`) that was promised to be at most so long."""
@@ -124,7 +139,12 @@ class Trial:
 
 def weigh(trial: Trial, counts: Mapping[str, Count], *, forgiven: int | None = 0) -> None:
     """Adds what the load found to the trial. `forgiven`: so many failures are within the promise, None: any number."""
-    failed = sum(found.failed for found in counts.values())
+    cut = sum(found.in_flight(trial.killed) for found in counts.values())
+    failed = sum(found.failed for found in counts.values()) - cut
+    if trial.killed:
+        trial.add("in_flight", cut)
+    if any(found.repeated for found in counts.values()):
+        trial.add("repeated", sum(found.repeated for found in counts.values()))
     trial.add("requests", sum(found.due for found in counts.values()))
     trial.add("failed", failed)
     trial.times["slowest_s"] = max((found.slowest_s for found in counts.values()), default=0.0)

@@ -42,10 +42,12 @@ while True:
 
 
 class Host:
-    """A runtime folder of its own, and everything that was started in it."""
+    """A runtime folder of its own, and everything that was started in it. `inside` are the words before each command,
+    for a host with a network or a core of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, inside: Sequence[str] = ()) -> None:
         self.folder = folder
+        self.inside = inside
         self.runtime = folder / "r"
         self.app = folder / "app.py"
         self.app.write_text(APP)
@@ -58,7 +60,7 @@ class Host:
 
     def start(self, *words: str, **options: Any) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [PANNIER, *words],
+            [*self.inside, PANNIER, *words],
             env=self.environment,
             cwd=self.folder,
             text=True,
@@ -69,7 +71,7 @@ class Host:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [PANNIER, *words],
+            [*self.inside, PANNIER, *words],
             env=self.environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,

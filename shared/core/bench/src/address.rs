@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use rustix::fd::AsFd;
-use rustix::net::{SocketFlags, accept_with, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, accept_with, connect, socket_with, sockopt};
 
 /// `127.0.0.1:8080`, `[::1]:8080` or `unix:/path`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,23 @@ impl Address {
                 stream.set_nonblocking(true)?;
                 Ok(stream.into())
             }
+        }
+    }
+
+    /// A stream that is about to be connected; whether it was is known when it can be written to.
+    ///
+    /// # Errors
+    /// Nobody listens there, and that is known already.
+    pub fn begin_connect(&self) -> io::Result<OwnedFd> {
+        let Self::Tcp(address) = self else {
+            return self.connect();
+        };
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let stream = socket_with(family, SocketType::STREAM, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, None)?;
+        sockopt::set_tcp_nodelay(&stream, true)?;
+        match connect(&stream, address) {
+            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(stream),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -10,10 +10,12 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, read, write};
 use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
 };
 
 use crate::address::Address;
+use crate::client::{CONNECTED_NS, PAUSE_NS, Reached, Standard};
 use crate::histogram::Histogram;
 use crate::options::Options;
 use crate::report::Report;
@@ -23,6 +25,8 @@ use crate::schedule::{Due, Schedule};
 
 const PACER: u64 = u64::MAX;
 const BUFFER: usize = 256 * 1024;
+/// So many of the requests that failed are told one by one.
+const TOLD: usize = 1_000;
 const STALLED: Duration = Duration::from_secs(5);
 const READABLE: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 
@@ -48,6 +52,7 @@ pub fn run(options: &Options) -> Result<Report, Box<dyn Error>> {
             match (event.data.u64(), &pacer) {
                 (PACER, Some(timer)) => {
                     let _ = read(timer, &mut [0_u8; 8]);
+                    load.redial_due()?;
                     load.send_due()?;
                 }
                 (token, _) => load.step(token as usize, flags, &mut buffer)?,
@@ -77,7 +82,12 @@ struct Load<'a> {
     errors: u64,
     first_error: Option<String>,
     origin: Instant,
+    began: f64,
     last_answer: u64,
+    client: Option<Standard>,
+    waiting: Vec<(u64, usize)>,
+    repeated: u64,
+    lost: Vec<(f64, f64)>,
 }
 
 struct Connection {
@@ -86,19 +96,53 @@ struct Connection {
     current: Option<Due>,
     sent: usize,
     blocked: bool,
+    opened: u64,
+    is_open: bool,
+    sent_at: u64,
+    again: bool,
+    answering: bool,
 }
 
 impl Connection {
-    fn new(socket: OwnedFd) -> Self {
-        Self { socket, parser: Parser::default(), current: None, sent: 0, blocked: false }
+    fn new(socket: OwnedFd, opened: u64, is_open: bool) -> Self {
+        Self {
+            socket,
+            parser: Parser::default(),
+            current: None,
+            sent: 0,
+            blocked: false,
+            opened,
+            is_open,
+            sent_at: 0,
+            again: false,
+            answering: false,
+        }
+    }
+
+    /// How far the request had come when the connection failed.
+    fn reached(&self) -> Reached {
+        match (self.is_open, self.answering) {
+            (false, _) => Reached::Nobody,
+            (true, false) => Reached::Sent { again: self.again },
+            (true, true) => Reached::Answer,
+        }
     }
 }
 
 /// What one read of a connection came to.
 enum Outcome {
     Waiting,
-    Good { close: bool },
-    Bad { close: bool, why: String },
+    Good {
+        close: bool,
+    },
+    Bad {
+        close: bool,
+        why: String,
+    },
+    /// The connection is gone, and the answer has not come.
+    Cut {
+        why: String,
+    },
     EndedIdle,
 }
 
@@ -119,7 +163,12 @@ impl<'a> Load<'a> {
             errors: 0,
             first_error: None,
             origin: Instant::now(),
+            began: 0.0,
             last_answer: 0,
+            client: options.client,
+            waiting: Vec::new(),
+            repeated: 0,
+            lost: Vec::new(),
         };
         for index in 0..options.connections {
             let connection = load.dial(index)?;
@@ -129,9 +178,74 @@ impl<'a> Load<'a> {
     }
 
     fn dial(&self, index: usize) -> Result<Connection, Box<dyn Error>> {
-        let socket = self.address.connect().map_err(|error| format!("{}: {error}", self.address))?;
-        epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), READABLE)?;
-        Ok(Connection::new(socket))
+        let told = |error| format!("{}: {error}", self.address);
+        let (socket, flags) = match self.client {
+            None => (self.address.connect().map_err(told)?, READABLE),
+            Some(_) => (self.address.begin_connect().map_err(told)?, READABLE | EventFlags::OUT),
+        };
+        epoll::add(&self.epoll, &socket, EventData::new_u64(index as u64), flags)?;
+        let mut connection = Connection::new(socket, self.now(), self.client.is_none());
+        connection.blocked = self.client.is_some();
+        Ok(connection)
+    }
+
+    /// Connects anew and sends again what its connection did not carry, where that is due, and gives up connections that
+    /// nobody takes.
+    fn redial_due(&mut self) -> Result<(), Box<dyn Error>> {
+        let now = self.now();
+        for (due, index) in std::mem::take(&mut self.waiting) {
+            if due > now {
+                self.waiting.push((due, index));
+            } else {
+                self.redial(index)?;
+            }
+        }
+        let is_stuck = |one: &Connection| !one.is_open && one.current.is_some() && one.opened + CONNECTED_NS < now;
+        let stuck: Vec<_> =
+            self.connections.iter().enumerate().filter(|(_, one)| is_stuck(one)).map(|(at, _)| at).collect();
+        for index in stuck {
+            if !self.waiting.iter().any(|(_, other)| *other == index) {
+                self.finish(index, Outcome::Cut { why: "nobody took the connection".to_owned() })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Another connection, which has the request of the one before.
+    fn redial(&mut self, index: usize) -> Result<(), Box<dyn Error>> {
+        let fresh = match self.dial(index) {
+            Ok(fresh) => fresh,
+            Err(error) if self.client.is_none() => return Err(error),
+            Err(_) => return self.wait_and_redial(index),
+        };
+        let Some(connection) = self.connections.get_mut(index) else {
+            return Ok(());
+        };
+        let before = std::mem::replace(connection, fresh);
+        (connection.current, connection.again) = (before.current, before.again);
+        if connection.current.is_some() { self.write(index) } else { Ok(()) }
+    }
+
+    /// Another connection; a little later if even this one was never had.
+    fn replace(&mut self, index: usize, now: u64) -> Result<(), Box<dyn Error>> {
+        if self.client.is_some() && self.connections.get(index).is_some_and(|one| !one.is_open) {
+            self.waiting.push((now + PAUSE_NS, index));
+            return Ok(());
+        }
+        self.redial(index)
+    }
+
+    fn wait_and_redial(&mut self, index: usize) -> Result<(), Box<dyn Error>> {
+        let now = self.now();
+        let Some(connection) = self.connections.get_mut(index) else {
+            return Ok(());
+        };
+        (connection.is_open, connection.blocked, connection.opened) = (false, true, now);
+        if connection.current.is_some() {
+            return self.finish(index, Outcome::Cut { why: "nobody to connect to".to_owned() });
+        }
+        self.waiting.push((now + PAUSE_NS, index));
+        Ok(())
     }
 
     fn now(&self) -> u64 {
@@ -141,6 +255,8 @@ impl<'a> Load<'a> {
     /// Starts the clock, sends what is due at 0 and, for an open loop, returns the timer that wakes it.
     fn begin(&mut self) -> Result<Option<OwnedFd>, Box<dyn Error>> {
         self.origin = Instant::now();
+        let clock = clock_gettime(ClockId::Monotonic);
+        self.began = clock.tv_sec as f64 + clock.tv_nsec as f64 / 1e9;
         let Some(interval) = self.schedule.interval() else {
             self.send_due()?;
             return Ok(None);
@@ -169,6 +285,7 @@ impl<'a> Load<'a> {
         if let Some(connection) = self.connections.get_mut(index) {
             connection.current = Some(due);
             connection.sent = 0;
+            (connection.again, connection.answering) = (false, false);
             self.in_flight += 1;
         }
         self.write(index)
@@ -181,6 +298,12 @@ impl<'a> Load<'a> {
         let Some(due) = connection.current else {
             return Ok(());
         };
+        if !connection.is_open && connection.blocked {
+            return Ok(()); // it goes out when somebody has taken the connection
+        }
+        if connection.sent == 0 {
+            connection.sent_at = u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        }
         let bytes = self.request.numbered(due.number);
         while let Some(rest) = bytes.get(connection.sent..).filter(|rest| !rest.is_empty()) {
             match write(&connection.socket, rest) {
@@ -188,7 +311,7 @@ impl<'a> Load<'a> {
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 Err(error) => {
-                    return self.finish(index, Outcome::Bad { close: true, why: format!("write: {error}") });
+                    return self.finish(index, Outcome::Cut { why: format!("write: {error}") });
                 }
             }
         }
@@ -203,6 +326,9 @@ impl<'a> Load<'a> {
 
     fn step(&mut self, index: usize, flags: EventFlags, buffer: &mut [u8]) -> Result<(), Box<dyn Error>> {
         if flags.contains(EventFlags::OUT) && self.connections.get(index).is_some_and(|one| one.blocked) {
+            if let Some(connection) = self.connections.get_mut(index) {
+                connection.is_open |= !flags.intersects(EventFlags::ERR);
+            }
             self.write(index)?;
         }
         loop {
@@ -252,8 +378,27 @@ impl<'a> Load<'a> {
             self.answered += 1;
             self.last_answer = now;
         }
+        let mut lost = None;
         let close = match outcome {
             Outcome::Waiting => return Ok(()),
+            Outcome::Cut { why } => {
+                if let Some(due) = current {
+                    let again = self.client.and_then(|client| client.again(connection.reached(), due.intended, now));
+                    if let Some(at) = again {
+                        connection.current = current;
+                        self.in_flight += 1;
+                        self.answered -= 1;
+                        self.repeated += u64::from(connection.is_open);
+                        connection.again |= connection.is_open;
+                        self.waiting.push((at, index));
+                        return Ok(());
+                    }
+                    self.errors += 1;
+                    self.first_error.get_or_insert(why);
+                    lost = Some(connection.sent_at);
+                }
+                true
+            }
             Outcome::Good { close } => {
                 self.good += 1;
                 self.histogram.record(now.saturating_sub(current.map_or(now, |due| due.intended)));
@@ -262,15 +407,17 @@ impl<'a> Load<'a> {
             Outcome::Bad { close, why } => {
                 self.errors += 1;
                 self.first_error.get_or_insert(why);
+                lost = Some(connection.sent_at);
                 close
             }
             Outcome::EndedIdle => true,
         };
+        if let Some(sent_at) = lost.filter(|_| self.lost.len() < TOLD) {
+            let [sent, ended] = [sent_at, now].map(|at| self.began + at as f64 / 1e9);
+            self.lost.push((sent, ended));
+        }
         if close {
-            let fresh = self.dial(index)?;
-            if let Some(connection) = self.connections.get_mut(index) {
-                *connection = fresh;
-            }
+            self.replace(index, now)?;
         }
         if current.is_none() {
             return Ok(());
@@ -295,13 +442,15 @@ impl<'a> Load<'a> {
             seconds: self.last_answer as f64 / 1e9,
             histogram: self.histogram,
             first_error: self.first_error,
+            repeated: self.repeated,
+            lost: self.lost,
         }
     }
 }
 
 fn broken(connection: &Connection, why: &str) -> Outcome {
     match connection.current {
-        Some(_) => Outcome::Bad { close: true, why: why.to_owned() },
+        Some(_) => Outcome::Cut { why: why.to_owned() },
         None => Outcome::EndedIdle,
     }
 }
@@ -310,6 +459,7 @@ fn received(connection: &mut Connection, bytes: &[u8], expect: &Expect) -> Outco
     if connection.current.is_none() {
         return Outcome::Bad { close: true, why: "bytes without a request".to_owned() };
     }
+    connection.answering = true;
     match connection.parser.feed(bytes, expect) {
         Ok((_, None)) => Outcome::Waiting,
         Ok((used, Some(_))) if used < bytes.len() => {
@@ -393,6 +543,7 @@ mod tests {
             request: Request::new("GET", "/", "bench", 0, schedule.is_paced()),
             expect: Expect::Body(body.to_vec()),
             schedule,
+            client: None,
         })
     }
 

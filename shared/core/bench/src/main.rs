@@ -7,6 +7,7 @@
 
 mod address;
 mod arguments;
+mod client;
 mod fleet;
 mod histogram;
 mod load;
@@ -24,7 +25,7 @@ const USAGE: &str = "\
 usage: pannier-bench relay --listen ADDRESS --connect ADDRESS [--reactor epoll|tokio|io_uring]
        pannier-bench load --connect ADDRESS [--connections 64] (--requests N | --seconds S) [--rate R]
                           [--host NAME] [--path /] [--method GET] [--body-bytes N]
-                          (--expect-body FILE | --expect-bytes N)
+                          (--expect-body FILE | --expect-bytes N) [--client plain|standard]
        pannier-bench fleet --connect ADDRESS [--token TOKEN] [--instances 100] [--per-service 50] [--hosts 10]
                           [--follows 20] [--ttl-ms 10000] [--spread 14] [--open-rate 200]
                           [--patience 180] [--xds ADDRESS]

@@ -4,6 +4,7 @@ use std::error::Error;
 
 use crate::address::Address;
 use crate::arguments::Arguments;
+use crate::client::Standard;
 use crate::request::Request;
 use crate::response::Expect;
 use crate::schedule::Schedule;
@@ -20,6 +21,8 @@ pub struct Options {
     pub expect: Expect,
     /// When which request is due.
     pub schedule: Schedule,
+    /// What is done when a connection fails; nothing without it.
+    pub client: Option<Standard>,
 }
 
 impl Options {
@@ -50,7 +53,14 @@ impl Options {
             (None, Some(length)) => Expect::Length(length),
             _ => return Err("give one of --expect-body and --expect-bytes".into()),
         };
+        let idempotent = matches!(method.as_str(), "GET" | "PUT" | "DELETE");
+        let client = match given.text("client").as_deref() {
+            None | Some("plain") => None,
+            Some("standard") if schedule.is_paced() => Some(Standard { idempotent }),
+            Some("standard") => return Err("--client standard needs --rate".into()),
+            Some(other) => return Err(format!("--client {other} is neither plain nor standard").into()),
+        };
         given.finish()?;
-        Ok(Self { connect, connections, request, expect, schedule })
+        Ok(Self { connect, connections, request, expect, schedule, client })
     }
 }

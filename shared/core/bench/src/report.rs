@@ -16,6 +16,10 @@ pub struct Report {
     pub histogram: Histogram,
     /// What went wrong first, for the reader.
     pub first_error: Option<String>,
+    /// Requests that were sent a second time.
+    pub repeated: u64,
+    /// When each request was sent that failed, and when that was known: seconds of CLOCK_MONOTONIC. The first thousand.
+    pub lost: Vec<(f64, f64)>,
 }
 
 impl Report {
@@ -34,6 +38,12 @@ impl Report {
             let plain: String = error.chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\\')).collect();
             let _ = write!(line, r#", "first_error": "{plain}""#);
         }
+        let _ = write!(line, r#", "repeated": {}, "lost": ["#, self.repeated);
+        for (index, (sent, ended)) in self.lost.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            let _ = write!(line, "{comma}[{sent:.6}, {ended:.6}]");
+        }
+        line.push(']');
         line.push_str(r#", "histogram": ["#);
         for (index, (edge, count)) in self.histogram.filled().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
@@ -55,10 +65,18 @@ mod tests {
         histogram.record(50);
         histogram.record(50);
         let first_error = Some("status \"503\"\n".to_owned());
-        let report = Report { requests: 2, errors: 1, seconds: 0.5, histogram, first_error };
+        let report = Report {
+            requests: 2,
+            errors: 1,
+            seconds: 0.5,
+            histogram,
+            first_error,
+            repeated: 1,
+            lost: vec![(1.5, 2.0)],
+        };
         let expected = concat!(
             r#"{"requests": 2, "errors": 1, "seconds": 0.500000, "rps": 4.0, "p50_us": 0.050, "p99_us": 0.050, "#,
-            r#""first_error": "status 503", "histogram": [[50, 2]]}"#
+            r#""first_error": "status 503", "repeated": 1, "lost": [[1.500000, 2.000000]], "histogram": [[50, 2]]}"#
         );
         assert_eq!(report.to_json(), expected);
     }
