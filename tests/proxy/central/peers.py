@@ -174,7 +174,7 @@ class Central(Origin):
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
-        self.grant: Callable[[dict[str, Any]], dict[str, Any] | None] = granting(1e6)
+        self.grant: Callable[[dict[str, Any]], dict[str, Any] | None] = granting()
         self.serve: Converse = self.converse_as_origin
         self.accepts: Callable[[Preface], bool] = lambda _: True
         self.said = Said()
@@ -190,6 +190,12 @@ class Central(Origin):
         """Takes requests, and answers each as `answer` says."""
         while True:
             wire.send(origin.answer(origin.take(wire.read_request())))
+
+    @property
+    def linked(self) -> int:
+        """Links that are there now."""
+        with self._lock:
+            return len(self._links)
 
     def cut_links(self) -> None:
         """Ends every link from this side."""
@@ -210,7 +216,9 @@ class Central(Origin):
             return
         with self._lock:
             self.prefaces.append(preface)
-        self.serve(origin, wire)
+        # Many are made before they are needed: what is done with one is known when something comes.
+        if wire.buffer or wire.fill():
+            self.serve(origin, wire)
 
     def _link(self, wire: Wire) -> None:
         with self._lock:
@@ -228,7 +236,7 @@ class Central(Origin):
                 self._links.remove(wire)
 
 
-def granting(rate: float, **changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def granting(rate: float = 1e6, **changes: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The same for whatever is asked: so many requests a second."""
     granted = {
         "rate": rate,
