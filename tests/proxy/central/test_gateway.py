@@ -128,6 +128,26 @@ def test_a_rate_limit_of_the_caller_holds_over_its_connections(gateway: Meshed) 
         assert [ask(wire).status for wire in (one, two, one, two)] == [200, 200, 429, 429]
 
 
+def test_instances_of_a_service_have_the_same_policy_and_a_limit_each(gateway: Meshed) -> None:
+    """As at home: that they are served in one place is no reason to give them less."""
+    two = replace(SHOP, instance="two")
+    with (
+        linked(gateway, limits=limited(2)),
+        linked(gateway, two, limits=limited(2)),
+        enter(gateway) as ours,
+        enter(gateway, two) as theirs,
+    ):
+        assert [ask(wire).status for wire in (ours, ours, theirs, theirs)] == [200] * 4
+        assert [ask(wire).status for wire in (ours, theirs)] == [429] * 2
+
+
+def test_what_was_counted_survives_what_a_central_learns(gateway: Meshed, origin: Origin) -> None:
+    with linked(gateway, limits=limited(2)), enter(gateway) as wire:
+        assert [ask(wire).status for _ in range(2)] == [200, 200]
+        gateway.publish_endpoints(up=[{"address": origin.address}], other=[{"address": origin.address}])
+        assert ask(wire).status == 429
+
+
 def test_what_is_unknown_is_denied_even_if_the_caller_passes_it_through(gateway: Meshed) -> None:
     with linked(gateway, base={"outbound": {"unknown": "passthrough"}}), enter(gateway) as wire:
         wire.send(request(host="127.0.0.1:9"))
@@ -321,6 +341,7 @@ def test_services_of_which_a_central_knows_no_endpoint_are_told(gateway: Meshed,
     with linked(gateway) as link:
         link.policy(2, ("up", "other"))
         assert link.ask(revision=2)["trouble"] == "the Central knows no endpoint of other"
+        assert link.ask(revision=2, outbound=False)["trouble"] == "", "who keeps his own calls needs none"
         gateway.publish_endpoints(up=[{"address": origin.address}], other=[{"address": origin.address}])
         assert link.ask(revision=2)["trouble"] == ""
 

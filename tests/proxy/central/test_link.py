@@ -145,13 +145,24 @@ def test_a_central_that_says_what_is_none_is_down(start_host: StartMeshed, start
     assert served_by(host) == "origin"
 
 
-@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -5.0], ids=str)
-def test_a_rate_that_makes_no_sense_is_no_reason_to_break(host: Meshed, central: Central, rate: float) -> None:
+NONSENSE: list[dict[str, Any]] = [
+    {"rate": float("nan")},
+    {"rate": float("inf")},
+    {"rate": -5.0},
+    {"lease_ms": 2**64 - 1},
+    {"trouble": "ä" * 5000, "rate": 1e300},
+]
+
+
+@pytest.mark.parametrize("changes", NONSENSE, ids="-".join)
+def test_what_makes_no_sense_is_no_reason_to_break(host: Meshed, central: Central, changes: dict[str, Any]) -> None:
     host.publish_central(**ASKED)
     host.wait_state(lambda state: state.weight == 100.0)
     before = len(central.said.wants)
-    central.grant = granting(rate)
+    central.grant = granting(**changes)
     wait_until(lambda: len(central.said.wants) > before + 1)
+    central.cut_links()
+    wait_until(lambda: central.links == 2 and len(central.said.wants) > before + 3)
     state = host.state()
     assert 0.0 <= state.weight <= 100.0
     assert 0.0 <= state.limit <= 100.0
@@ -235,6 +246,18 @@ def test_a_weight_that_nobody_forces_any_more_is_given_back(host: Meshed) -> Non
     state = host.wait_state(lambda state: not state.forced and state.weight == 0.0)
     assert (state.state, state.reversals) == ("local", 0)
     assert served_by(host) == "origin"
+
+
+def test_calls_that_are_not_to_leave_stay_while_callers_may_go(start_host: StartMeshed, central: Central) -> None:
+    host = start_host(addresses=[central.address], outbound="off", inbound=True, passthrough="127.0.0.1:1", **ASKED)
+    state = host.wait_state(lambda state: state.weight == 100.0)
+    assert (state.way, state.inbound) == ("none", True)
+    wait_until(lambda: central.said.wants[-1]["weight"] == 100.0)
+    want = central.said.wants[-1]
+    assert (want["inbound"], want["outbound"]) == (True, False)
+    assert central.said.hellos[-1]["passthrough"] == "127.0.0.1:1"
+    assert served_by(host) == "origin"
+    assert central.requests == []
 
 
 def test_without_the_table_there_is_no_link(host: Meshed, central: Central) -> None:
