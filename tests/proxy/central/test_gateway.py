@@ -165,23 +165,22 @@ def test_a_line_says_that_it_was_served_by_way_of_a_central(gateway: Meshed) -> 
 # --- who is let in --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"service": "stock"},
-        {"instance": "two"},
-        {"revision": 2},
-        {"role": PASS_THROUGH},
-        {"role": INBOUND},
-        {"role": INBOUND, "instance": "two"},
-    ],
-    ids=str,
-)
-def test_who_is_not_known_is_not_let_in(gateway: Meshed, changes: dict[str, Any]) -> None:
-    with linked(gateway), dial(gateway.door, replace(SHOP, **changes).encode()) as wire:
-        assert not is_accepted(wire)
-        with enter(gateway) as known:
-            assert ask(known).status == 200
+STRANGERS: list[dict[str, Any]] = [
+    {"service": "stock"},
+    {"instance": "two"},
+    {"revision": 2},
+    {"role": PASS_THROUGH},
+    {"role": INBOUND},
+    {"role": INBOUND, "instance": "two"},
+]
+
+
+def test_who_is_not_known_is_not_let_in(gateway: Meshed) -> None:
+    with linked(gateway), enter(gateway) as known:
+        for changes in STRANGERS:
+            with dial(gateway.door, replace(SHOP, **changes).encode()) as wire:
+                assert not is_accepted(wire), changes
+        assert not ends(ask(known))
 
 
 def test_who_is_not_let_in_is_counted(gateway: Meshed) -> None:
@@ -216,12 +215,12 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("name", GARBAGE)
-def test_garbage_is_not_answered(gateway: Meshed, name: str) -> None:
-    with linked(gateway), dial(gateway.door, GARBAGE[name]) as wire:
-        assert not is_accepted(wire)
-        with enter(gateway) as known:
-            assert ask(known).status == 200
+def test_garbage_is_not_answered(gateway: Meshed) -> None:
+    with linked(gateway), enter(gateway) as known:
+        for name, garbage in GARBAGE.items():
+            with dial(gateway.door, garbage) as wire:
+                assert not is_accepted(wire), name
+        assert not ends(ask(known))
 
 
 def test_a_preface_that_ends_too_early_is_not_answered(gateway: Meshed) -> None:
@@ -431,22 +430,23 @@ BAD_FRAMES = {
 }
 
 
-@pytest.mark.parametrize("name", BAD_FRAMES)
-def test_a_link_that_says_what_is_none_is_ended(gateway: Meshed, name: str) -> None:
-    bad, hello = BAD_FRAMES[name]
+def test_a_link_that_says_what_is_none_is_ended(gateway: Meshed) -> None:
     other = replace(SHOP, instance="two")
-    with linked(gateway, other), enter(gateway, other) as known, Link(gateway.door, SHOP) as link:
-        if hello is not None:
-            link.say("Hello", **hello)
-        link.wire.send((bad + 1).to_bytes(4, "little") if isinstance(bad, int) else bad)
-        assert link.wire.has_ended()
+    with linked(gateway, other), enter(gateway, other) as known:
+        for name, (bad, hello) in BAD_FRAMES.items():
+            with Link(gateway.door, SHOP) as link:
+                if hello is not None:
+                    link.say("Hello", **hello)
+                link.wire.send((bad + 1).to_bytes(4, "little") if isinstance(bad, int) else bad)
+                assert link.wire.has_ended(), name
         assert not ends(ask(known))
+        gateway.wait_state(lambda state: state.gateway is not None and state.gateway.strangers == len(BAD_FRAMES))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 1e300], ids=str)
-def test_numbers_that_make_no_sense_grant_nothing_that_there_is_not(gateway: Meshed, value: float) -> None:
+def test_numbers_that_make_no_sense_grant_nothing_that_there_is_not(gateway: Meshed) -> None:
     with linked(gateway) as link:
-        assert 0.0 <= link.ask(rate=value, weight=value)["rate"] <= 1e5
+        for value in (float("nan"), float("inf"), -1.0, 1e300):
+            assert 0.0 <= link.ask(rate=value, weight=value)["rate"] <= 1e5, value
         assert link.ask()["rate"] == 100.0
 
 

@@ -64,21 +64,21 @@ def test_what_leaves_says_whose_it_is(host: Meshed, central: Central) -> None:
 
 UNGRANTED: dict[str, tuple[dict[str, Any], str]] = {
     "no tokens": ({"rate": 0.0}, "no-tokens"),
-    "tokens that have ended": ({"lease_ms": 0}, "no-tokens"),
     "another policy": ({"knows_policy": False}, "policy-unknown"),
+    "tokens that have ended": ({"lease_ms": 0}, "no-tokens"),
     "trouble": ({"trouble": "the Central is being stopped"}, "central-down"),
 }
 
 
-@pytest.mark.parametrize("name", UNGRANTED)
-def test_nothing_leaves_where_nothing_is_granted(start_host: StartMeshed, central: Central, name: str) -> None:
-    changes, reason = UNGRANTED[name]
-    central.grant = granting(**changes)
+def test_nothing_leaves_where_nothing_is_granted(start_host: StartMeshed, central: Central) -> None:
+    central.grant = granting(rate=0.0)
     host = start_host(addresses=[central.address], **ASKED)
-    state = host.wait_state(lambda state: bool(state.centrals and state.centrals[0].up and state.reason == reason))
-    assert (state.weight, state.state, state.way, state.forced) == (0.0, "local", "none", True)
-    assert state.centrals[0].trouble == changes.get("trouble", "")
-    assert served_by(host) == "origin"
+    for name, (changes, reason) in UNGRANTED.items():
+        central.grant = granting(**changes)
+        state = host.wait_state(lambda state: bool(state.centrals and state.reason == reason))  # noqa: B023
+        assert (state.weight, state.state, state.way, state.forced) == (0.0, "local", "none", True), name
+        assert (state.centrals[0].up, state.centrals[0].trouble) == (True, changes.get("trouble", "")), name
+        assert served_by(host) == "origin"
     assert central.prefaces == []
     central.grant = granting()
     host.wait_state(lambda state: state.weight == 100.0 and state.reason == "forced" and state.way == "relay")
@@ -110,16 +110,17 @@ REFUSALS: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_who_is_no_central_gets_nothing(start_host: StartMeshed, origin: Origin, start_origin: Any, name: str) -> None:
-    said, why = REFUSALS[name]
-    peer: Origin = start_origin()
-    peer.converse = lambda _, wire: wire.send(said) if wire.read(1) else None
-    host = start_host(addresses=[peer.address], **ASKED)
-    state = host.wait_state(lambda state: bool(state.centrals and state.centrals[0].trouble))
-    assert (state.reason, state.weight, state.centrals[0].up) == ("central-down", 0.0, False)
-    assert state.centrals[0].address == peer.address
-    assert why in state.centrals[0].trouble
+def test_who_is_no_central_gets_nothing(start_host: StartMeshed, start_origin: Callable[..., Origin]) -> None:
+    peers = {name: start_origin() for name in REFUSALS}
+    for name, peer in peers.items():
+        peer.converse = lambda _, wire, said=REFUSALS[name][0]: wire.send(said) if wire.read(1) else None  # type: ignore[misc]
+    host = start_host(addresses=[peer.address for peer in peers.values()], **ASKED)
+    state = host.wait_state(lambda state: len(state.centrals) == 3 and all(c.trouble for c in state.centrals))
+    assert (state.reason, state.weight) == ("central-down", 0.0)
+    seen = {central.address: central for central in state.centrals}
+    for name, peer in peers.items():
+        assert not seen[peer.address].up
+        assert REFUSALS[name][1] in seen[peer.address].trouble
     assert served_by(host) == "origin"
 
 
@@ -154,19 +155,18 @@ NONSENSE: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("changes", NONSENSE, ids="-".join)
-def test_what_makes_no_sense_is_no_reason_to_break(host: Meshed, central: Central, changes: dict[str, Any]) -> None:
+def test_what_makes_no_sense_is_no_reason_to_break(host: Meshed, central: Central) -> None:
     host.publish_central(**ASKED)
     host.wait_state(lambda state: state.weight == 100.0)
-    before = len(central.said.wants)
-    central.grant = granting(**changes)
-    wait_until(lambda: len(central.said.wants) > before + 1)
-    central.cut_links()
-    wait_until(lambda: central.links == 2 and len(central.said.wants) > before + 3)
-    state = host.state()
-    assert 0.0 <= state.weight <= 100.0
-    assert 0.0 <= state.limit <= 100.0
-    served_by(host)
+    for changes in NONSENSE:
+        before = len(central.said.wants)
+        central.grant = granting(**changes)
+        wait_until(lambda: len(central.said.wants) > before)  # noqa: B023
+        state = host.state()
+        assert 0.0 <= state.weight <= 100.0, changes
+        assert 0.0 <= state.limit <= 100.0, changes
+        served_by(host)
+    assert central.links == 1
     central.grant = granting()
     host.wait_state(lambda state: state.weight == 100.0)
     assert served_by(host) == "central"
@@ -225,8 +225,7 @@ def test_of_two_centrals_the_one_that_is_left_takes_all(
     other.accepts = lambda _: False
     other.cut()
     host.wait_state(lambda state: state.granted_rps == 1e6)
-    wait_until(lambda: served_by(host) == "central")
-    assert {served_by(host) for _ in range(20)} == {"central"}
+    wait_until(lambda: {served_by(host) for _ in range(20)} == {"central"})
 
 
 def test_discovery_knows_centrals_too(start_host: StartMeshed, central: Central) -> None:

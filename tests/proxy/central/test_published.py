@@ -14,10 +14,15 @@ import pytest
 from tests.proxy.central.conftest import Meshed, StartMeshed
 from tests.proxy.central.peers import Link, Preface
 from tests.proxy.origin import Origin
-from tests.proxy.wire import Message, answer
+from tests.proxy.wire import Message, Wire, answer
 
 SHOP = Preface()
 OURS, HOSTS = "/v1/instances/central/c1.gateway", "/v1/instances/shop/one.c1"
+
+
+def answer_once(origin: Origin, wire: Wire) -> None:
+    """A server that ends each connection after its answer, as it was asked to."""
+    wire.send(origin.answer(origin.take(wire.read_request())))
 
 
 @pytest.fixture
@@ -25,6 +30,7 @@ def api(tmp_path: Path) -> Iterator[Origin]:
     """The local API of discovery, which is asked over a Unix socket."""
     with closing(Origin(unix=tmp_path / "api.sock")) as api:
         api.answer = lambda _: answer(b"{}", "Connection: close")
+        api.converse = answer_once
         yield api
 
 
