@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +19,7 @@ from tests.proxy.central.conftest import Meshed, StartMeshed
 from tests.proxy.central.peers import INBOUND, Central
 from tests.proxy.origin import Origin
 from tests.proxy.process import wait_until
-from tests.proxy.wire import Message, Wire, answer, request
+from tests.proxy.wire import PATIENCE_S, Message, Wire, answer, request
 
 AWAY = answer(b"away", "X-By: central")
 CRITICAL, SHEDDABLE = "X-Pannier-Criticality: critical", "X-Pannier-Criticality: sheddable"
@@ -138,6 +139,18 @@ def test_a_central_that_is_not_there_is_gone_round(caller: Meshed, origin: Origi
     caller.publish_endpoints(up=[{"address": origin.address, "centrals": centrals}])
     for method in ("POST", "GET"):
         assert call(caller, method=method) == "instance"
+
+
+def test_a_central_that_says_nothing_is_not_waited_for(
+    caller: Meshed, by: Callable[..., None], central: Central
+) -> None:
+    released = threading.Event()
+    central.accepts = lambda _: not released.wait(PATIENCE_S)
+    by(100.0)
+    try:
+        assert call(caller, method="POST", body=b"x") == "instance"
+    finally:
+        released.set()
 
 
 def hang_up(origin: Origin, wire: Wire) -> None:

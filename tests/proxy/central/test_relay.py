@@ -16,7 +16,7 @@ from tests.proxy.central.conftest import Meshed
 from tests.proxy.central.peers import Central, granting
 from tests.proxy.origin import Converse, Origin, pattern
 from tests.proxy.process import wait_until
-from tests.proxy.wire import PATIENCE_S, Wire, answer, request
+from tests.proxy.wire import PATIENCE_S, Ended, Wire, answer, request
 
 AWAY = answer(b"away", "X-By: central")
 
@@ -228,6 +228,32 @@ def test_what_may_have_happened_is_not_repeated(host: Meshed, central: Central, 
         assert wire.has_ended()
     assert len(central.requests) == 1
     assert origin.requests == []
+
+
+@ENDS
+def test_what_was_sent_along_with_it_is_not_repeated_with_it(
+    host: Meshed, central: Central, origin: Origin, end: Converse
+) -> None:
+    """The first may have been answered, on a way that was cut, and the second begun."""
+
+    def converse(there: Origin, wire: Wire) -> None:
+        there.take(wire.read_request())
+        end(there, wire)
+
+    central.serve = converse
+    host.force(100.0)
+    with host.call(outbound=True) as wire:
+        wire.send(request("/first", host="up") + request("/once", host="up", method="POST", body=b"x"))
+        central.wait_requests(2)
+        host.force(0.0)
+        try:
+            wire.read_answer()
+        except (Ended, ConnectionError):
+            pass
+        else:
+            assert wire.has_ended()
+    assert [message.method for message in central.requests] == ["GET", "POST"]
+    assert "POST" not in [message.method for message in origin.requests]
 
 
 @ENDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import Counter
 
@@ -11,7 +12,7 @@ from pannier.sidecars.traffic import config as traffic
 from tests.proxy.central.conftest import Meshed, StartMeshed
 from tests.proxy.origin import Origin
 from tests.proxy.process import wait_until
-from tests.proxy.wire import Ended, request
+from tests.proxy.wire import Ended, Wire, request
 
 METHODS = ("GET", "POST")
 
@@ -50,6 +51,46 @@ def test_the_same_answer_by_either_way(host: Meshed, gateway: Meshed) -> None:
     state = gateway.wait_state(lambda state: state.gateway is not None and state.gateway.served > 0)
     assert state.gateway is not None
     assert state.gateway.hosts == 1
+
+
+def test_a_tunnel_through_both_outlives_the_weight_and_the_link(host: Meshed, origin: Origin) -> None:
+    def converse(there: Origin, wire: Wire) -> None:
+        there.take(wire.read_head())
+        wire.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        while True:
+            wire.send(wire.read(4).upper())
+
+    origin.converse = converse
+    host.force(100.0)
+    with host.call(outbound=True) as wire:
+        wire.send(request("/ws", "Connection: Upgrade", "Upgrade: websocket", host="up"))
+        assert wire.read_head().status == 101
+        for meanwhile in (lambda: host.force(0.0), lambda: host.withdraw("central"), lambda: None):
+            wire.send(b"ping")
+            assert wire.read(4) == b"PING"
+            meanwhile()
+
+
+def test_another_generation_of_a_central_takes_over(host: Meshed, gateway: Meshed) -> None:
+    host.force(100.0)
+    wait_until(lambda: host.fetch(host="up", outbound=True).status == 200 and gateway.requests_counted() > 0)
+    gateway.wait_state(lambda state: state.gateway is not None and state.gateway.served > 0)
+    old = gateway.process
+    assert old is not None
+    gateway.spawn()
+    try:
+        wait_until(lambda: len(gateway.counters.central()) == 2)
+        old.send_signal(signal.SIGUSR1)
+        gateway.wait_state(
+            lambda state: state.gateway is not None and (state.gateway.hosts, state.gateway.served) == (1, 0)
+        )
+        host.wait_state(lambda state: state.weight == 100.0)
+        before = gateway.requests_counted()
+        assert host.fetch(host="up", outbound=True).status == 200
+        wait_until(lambda: gateway.requests_counted() > before)
+    finally:
+        old.kill()
+        old.wait()
 
 
 def test_nothing_is_lost_and_nothing_twice_while_it_goes_and_comes(
