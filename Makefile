@@ -108,11 +108,12 @@ fuzz-guided:
 	    -max_len=8192 -print_final_stats=1 -verbosity=0 || exit 1; done
 
 # The only target that rewrites files of the repository: the tables of promises in docs/sidecars, docs/benchmarks from the
-# last whole `make bench` of this working copy if that is newer, and docs/promises from what `make faults` has found.
+# last whole `make bench` of this working copy if that is newer, docs/promises from what `make faults` has found, and pictures.
 docs: build
 	$(BIN)/python -m tests.structure.semantics
 	$(BIN)/python -m tests.bench.page
 	$(BIN)/python -m tests.faults.promises
+	$(BIN)/python -m docs.pictures.central_mesh
 
 # The environment, then what Rust changed since: the copies in the environment go stale by themselves.
 build: $(VENV)/.installed $(VENV)/.native

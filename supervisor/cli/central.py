@@ -14,6 +14,7 @@ from pannier.shared.central import CentralForce, CentralStatus
 from pannier.shared.central_words import points, reason, summary
 from pannier.shared.errors import UsageError
 from pannier.shared.messages import Nothing
+from pannier.supervisor.cli.central_fleet import command as fleet
 from pannier.supervisor.cli.central_simulate import command as simulate
 from pannier.supervisor.cli.central_view import lines
 from pannier.supervisor.cli.output import output_option, print_json, talk
@@ -94,6 +95,7 @@ def _settings(listen: str | None, advertise: str | None, capacity: int | None) -
 
 
 command.add_command(simulate)
+command.add_command(fleet)
 
 
 @command.command()

@@ -34,7 +34,7 @@ def command(*, trace: str, profile: str | None, assignments: tuple[str, ...], se
     """
     from pannier.supervisor.central_simulation import simulate
 
-    outcome = simulate(_host(trace, seed), _controller(profile, assignments), seed)
+    outcome = simulate(_host(trace, seed), numbers(profile, assignments), seed)
     if output == "json":
         print_json(asdict(outcome))
         return
@@ -42,8 +42,8 @@ def command(*, trace: str, profile: str | None, assignments: tuple[str, ...], se
     click.echo(f"\n{_summary(outcome)}")
 
 
-def _controller(profile: str | None, assignments: tuple[str, ...]) -> bytes | None:
-    """The numbers of a profile, None for the defaults."""
+def numbers(profile: str | None, assignments: tuple[str, ...]) -> bytes | None:
+    """The controller of a profile, as in table `central`, in msgpack; None for the defaults."""
     if profile is None and not assignments:
         return None
     import msgspec

@@ -187,6 +187,19 @@ impl Controller {
         }
     }
 
+    /// A host of whose work so many points are away already: another process decided that, and this one goes on.
+    #[must_use]
+    pub fn resumed(config: Config, seed: u64, weight: f64) -> Self {
+        let mut controller = Controller::new(config, seed);
+        let weight = if weight.is_nan() { 0.0 } else { weight.clamp(0.0, 100.0) };
+        if weight > 0.0 {
+            controller.state = State::Shifted;
+            controller.weight = weight;
+            controller.dwell_ms = controller.random.spread(config.dwell_ms, config.jitter);
+        }
+        controller
+    }
+
     /// Goes on under other numbers: the weight stays, what was hot by the old ones is forgotten.
     pub fn reconfigure(&mut self, config: Config) {
         self.config = config;

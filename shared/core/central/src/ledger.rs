@@ -49,6 +49,12 @@ impl Grant {
             0.0
         }
     }
+
+    /// The same as one rate and its end, for somebody who asks again within so long: what comes then, as soon as the promise
+    /// might end before that. So he never stands without any between two asks; what he is told is never more.
+    pub fn as_one(&self, now_ms: u64, again_ms: u64) -> (f64, u64) {
+        if now_ms + again_ms < self.until_ms { (self.rate, self.until_ms) } else { (self.then, self.then_until_ms) }
+    }
 }
 
 /// Why somebody was told nothing. What he holds stays.

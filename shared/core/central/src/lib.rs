@@ -10,12 +10,14 @@
 //! | `pause` | a Central that was down is not tried again at once |
 //! | `controller` | the weight: what follows from all that |
 //! | `order` | which requests leave first |
-//! | `ledger` | the tokens of a Central |
+//! | `ledger` | the tokens of a Central: who may send it how much |
+//! | `fleet` | a simulated day of many hosts and a Central |
 //! | `random` | numbers that can be replayed |
 
 pub mod check;
 pub mod config;
 pub mod controller;
+pub mod fleet;
 pub mod ledger;
 pub mod order;
 mod pause;

@@ -37,6 +37,21 @@ fn a_late_comer_waits_for_a_lease_and_then_has_his_share() {
 }
 
 #[test]
+fn a_cut_told_as_one_rate_leaves_no_gap_between_asks() {
+    let mut ledger = Ledger::new(CAPACITY, 10);
+    rate(&mut ledger, 0, 1, CAPACITY);
+    rate(&mut ledger, 1, 2, CAPACITY);
+    let mut seen = vec![];
+    for now in (250..6_000).step_by(250) {
+        let (rate, until) = ledger.want(now, 1, CAPACITY).unwrap().as_one(now, 300);
+        ledger.want(now, 2, CAPACITY).unwrap();
+        assert!(rate > 0.0 && until > now + 300, "{rate} until {until} at {now}");
+        seen.push(rate);
+    }
+    assert_eq!((seen.first(), seen.last()), (Some(&CAPACITY), Some(&(CAPACITY / 2.0))));
+}
+
+#[test]
 fn who_wants_less_than_his_share_is_not_cut() {
     let mut ledger = Ledger::new(CAPACITY, 10);
     for now in (0..10_000).step_by(500) {

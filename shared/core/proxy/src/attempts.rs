@@ -76,7 +76,10 @@ pub async fn run<'a>(
         let chosen = match target {
             Target::Authority => None,
             Target::Cluster(cluster) => match choose(context.worker, cluster, plan.session, &tried) {
-                Ok(chosen) => Some(Chosen { by: detour(context, plan, &chosen, &tried), ..chosen }),
+                Ok(chosen) => {
+                    let by = detour(context, plan, &chosen, &tried);
+                    Some(Chosen { by, whose: whose(context), ..chosen })
+                }
                 Err(answer) => return say(context, caller, plan, &answer).await,
             },
         };
@@ -151,6 +154,16 @@ pub async fn run<'a>(
             }
             Err(failure) => failure,
         };
+        if let Some(detour) = chosen.and_then(|chosen| chosen.by)
+            && !matches!(failure, Failure::CallerGone | Failure::Caller(..) | Failure::Again { .. })
+        {
+            context.worker.unreachable.note(detour.address);
+            context.worker.pool.forget(call.way());
+            if repeatable && matches!(failure, Failure::Silent) {
+                tried.push(call.way());
+                continue;
+            }
+        }
         let again = again(&attempt, retrying.as_ref(), &failure);
         if let Failure::Again { status, latency_ns, upstream_reusable, .. } = failure {
             call.answered(status, latency_ns);
@@ -239,7 +252,7 @@ async fn connect(
     let (worker, timer) = (context.worker, context.timer);
     let timeout_ms = within(context.policy.timeouts.connect_ms, plan.deadline_ms);
     let Some(chosen) = chosen else {
-        let dialled = dial::pass_through(worker, timer, plan.host, plan.port, timeout_ms).await;
+        let dialled = dial::pass_through(worker, timer, plan.host, plan.port, timeout_ms, dial::Reach::Anywhere).await;
         return dialled.map(|stream| (Upstream::uncounted(stream), false)).map_err(NoConnection::Dial);
     };
     let cluster = chosen.cluster;
@@ -278,6 +291,12 @@ async fn connect(
     }
 }
 
+/// The host whose app is reached, if we are a Central.
+fn whose(context: Context<'_>) -> u64 {
+    let inbound = context.guest.filter(|_| context.direction == Direction::Inbound);
+    inbound.map_or(0, |guest| guest.host.id)
+}
+
 /// The way by a Central that a request takes to what was chosen. What has come through a Central goes straight.
 fn detour<'p>(context: Context<'_>, plan: &Plan<'_>, chosen: &Chosen<'p>, tried: &[u64]) -> Option<&'p Detour> {
     let may = context.policy.has_detours && context.guest.is_none() && context.direction == Direction::Outbound;
@@ -292,7 +311,16 @@ async fn dialled(context: Context<'_>, chosen: &Chosen<'_>, timeout_ms: u64) -> 
         (Some(detour), ..) => detouring::connect(worker, timer, detour, &cluster.name, &endpoint.id, timeout_ms).await,
         (None, Some(guest), Address::Ip(address)) if cluster.is_app() => {
             let hello = &guest.host.hello;
-            detouring::pass_through(worker, timer, *address, &hello.service, &hello.instance, timeout_ms).await
+            let reached =
+                detouring::pass_through(worker, timer, *address, &hello.service, &hello.instance, timeout_ms).await;
+            if reached.is_err() {
+                guest.host.is_out_of_reach(clock::monotonic_ms());
+            }
+            reached
+        }
+        // What a host calls by a name is not to be found on ours.
+        (None, Some(_), Address::Name(host, port)) => {
+            dial::pass_through(worker, timer, host, *port, timeout_ms, dial::Reach::Elsewhere).await
         }
         _ => dial::connect(worker, timer, &endpoint.address, timeout_ms).await,
     }

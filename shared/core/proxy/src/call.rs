@@ -28,12 +28,15 @@ pub struct Chosen<'p> {
     pub is_probe: bool,
     /// It is reached by way of a Central.
     pub by: Option<&'p Detour>,
+    /// The host on whose behalf; 0 for our own. Nobody rides on another's connection to an app.
+    pub whose: u64,
 }
 
 impl Chosen<'_> {
     /// The key of the way to it.
     pub fn way(&self) -> u64 {
-        self.by.map_or(self.endpoint.key, |detour| detour.key)
+        let key = self.by.map_or(self.endpoint.key, |detour| detour.key);
+        key.wrapping_add(self.whose.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 }
 
@@ -56,7 +59,7 @@ pub fn choose<'p>(
         match worker.loads.borrow_mut().pick(cluster, &mut question) {
             Choice::Endpoint(index) => {
                 if let Some(endpoint) = cluster.endpoints.get(index) {
-                    return Ok(Chosen { cluster, endpoint, is_probe: false, by: None });
+                    return Ok(Chosen { cluster, endpoint, is_probe: false, by: None, whose: 0 });
                 }
             }
             Choice::Probe(index) => {
@@ -65,7 +68,7 @@ pub fn choose<'p>(
                     && breaker::take_probe(policy, &worker.hot, place, now_ns / 1_000_000)
                 {
                     worker.count(Counter::Probes);
-                    return Ok(Chosen { cluster, endpoint, is_probe: true, by: None });
+                    return Ok(Chosen { cluster, endpoint, is_probe: true, by: None, whose: 0 });
                 }
             }
             Choice::Empty => {
@@ -96,6 +99,10 @@ impl<'p> Call<'p> {
         call
     }
 
+    fn by_central(&self) -> bool {
+        self.chosen.is_some_and(|chosen| chosen.by.is_some())
+    }
+
     /// The endpoint's key; 0 for none.
     fn key(&self) -> u64 {
         self.chosen.map_or(0, |chosen| chosen.endpoint.key)
@@ -109,6 +116,10 @@ impl<'p> Call<'p> {
     /// It answered. An answer that says it cannot serve (429, and the gateway's errors) is fast at that; it must not
     /// attract load by it. An answer before the end of the request has no latency.
     pub fn answered(&mut self, status: u16, latency_ns: Option<u64>) {
+        // As it may be the Central's own.
+        if self.by_central() && matches!(status, 502..=504) {
+            return;
+        }
         self.seen = Some(Seen::of_status(status));
         self.answered = Some((status, latency_ns.unwrap_or(0)));
         self.load = match (status, latency_ns) {
@@ -122,7 +133,7 @@ impl<'p> Call<'p> {
     /// It did not answer, or not as it should.
     pub fn failed(&mut self) {
         // What a Central fails at says nothing of the endpoint.
-        if self.chosen.is_some_and(|chosen| chosen.by.is_some()) {
+        if self.by_central() {
             return;
         }
         self.load = self.of_failure();

@@ -4,7 +4,8 @@
 //! | file | on a host | on a Central |
 //! | --- | --- | --- |
 //! | `shift` | the controller's thread: reads, decides, puts in force | how hard pressed it is |
-//! | `pressure` | what this host has left | the same |
+//! | `pressure`, `rates` | what this host has left, what passes and what it costs | the same |
+//! | `kernel` | its redirect of new connections | |
 //! | `link`, `link_served` | asks for tokens, hands over its policy | grants them |
 //! | `away`, `relay`, `warm` | which connections of the app leave, and how | |
 //! | `gateway`, `hosts`, `tenant` | | who leans on it, and what it serves for them |
@@ -15,7 +16,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use pannier_decide::address::Address;
 use pannier_decide::policy::{Policy, Tables};
@@ -32,12 +33,14 @@ pub mod detours;
 pub mod entrance;
 pub mod gateway;
 pub mod hosts;
+pub mod kernel;
 pub mod link;
 pub mod link_served;
 pub mod networks;
 pub mod passthrough;
 pub mod preface;
 pub mod pressure;
+pub mod rates;
 pub mod relay;
 pub mod settings;
 pub mod shift;
@@ -60,7 +63,9 @@ pub struct Mesh {
     /// Rung for the controller's thread when a table has changed.
     pub changed: Notify,
     settings: Mutex<Option<Arc<Settings>>>,
+    there: Condvar,
     known: Mutex<Known>,
+    compiling: Mutex<()>,
     revision: AtomicU64,
     draining: AtomicBool,
     leaving: AtomicBool,
@@ -85,6 +90,32 @@ impl Mesh {
     /// What table `central` says; none without it.
     pub fn settings(&self) -> Option<Arc<Settings>> {
         self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same for a thread that has nothing to do before they are as it wants them: it sleeps until then.
+    pub fn wait_settings(&self, wanted: impl Fn(&Settings) -> bool) -> Arc<Settings> {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(found) = settings.as_ref().filter(|settings| wanted(settings)) {
+                return found.clone();
+            }
+            settings = self.there.wait(settings).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Reads the certificate anew if its files have been changed. One that does not hold is said, and the one before stays.
+    pub fn renew_certificate(&self) {
+        let Some(before) = self.settings().filter(|settings| settings.is_stale()) else {
+            return;
+        };
+        let renewed = Settings::of(before.table.clone()).unwrap_or_else(|reason| {
+            eprintln!("the certificate that was read before stays in force: {reason}");
+            before.as_looked_at()
+        });
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if settings.as_ref().is_some_and(|current| Arc::ptr_eq(current, &before)) {
+            *settings = Some(Arc::new(renewed));
+        }
     }
 
     /// The revision of the policy that a Central needs of us.
@@ -117,13 +148,17 @@ impl Mesh {
         self.turned_away.load(Ordering::Relaxed)
     }
 
-    /// Takes in a host's policy, joined with what is known here. Hosts of one service that have the same share what is
-    /// compiled.
+    /// Takes in a host's policy, joined with what is known here. One after the other, however many hosts come at once; for one
+    /// that has gone meanwhile nothing is done.
     ///
     /// # Errors
     /// One line for what does not hold.
     pub fn take_in(&self, host: &Host, policy: &wire::Policy) -> Result<(), String> {
-        let tenant = Tenant::of(policy, &host.hello, self.hosts.alike(&host.hello.service, policy.revision))?;
+        let _turn = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        if !host.is_linked() {
+            return Ok(());
+        }
+        let tenant = Tenant::of(policy, &host.hello)?;
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tables) = &known.tables {
             tenant.join(tables.endpoints.as_ref(), tables.telemetry.as_ref());
@@ -162,6 +197,7 @@ impl Mesh {
                 self.hosts.open(gateway.capacity, gateway.hosts);
             }
             *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+            self.there.notify_all();
         }
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let handed = &mut known.handover;

@@ -6,7 +6,6 @@ use pannier_http::forwarding::Peer;
 use pannier_http::head::{HeadScanner, leading_blank};
 use pannier_http::refusal::Refusal;
 use pannier_table::clock;
-use pannier_table::counters::Cell;
 use pannier_table::series::Direction;
 
 use crate::central::gateway::Guest;
@@ -89,7 +88,6 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, peer: Peer, serving: Serv
         }
     }
     worker.buffers.give(input);
-    worker.count(Cell::ConnectionsClosed);
 }
 
 /// Waits for a whole head at the beginning of `input`. An idle connection holds no buffer.

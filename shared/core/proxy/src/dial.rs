@@ -34,6 +34,15 @@ pub enum DialError {
     Forbidden,
 }
 
+/// Whether this host itself may be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    #[allow(missing_docs)]
+    Anywhere,
+    /// Not by its loopback: a name that somebody else has given.
+    Elsewhere,
+}
+
 /// Connects to an endpoint of a cluster.
 pub async fn connect(worker: &Worker, timer: &Timer, address: &Address, timeout_ms: u64) -> Result<Stream, DialError> {
     worker.count(Cell::ConnectsTotal);
@@ -44,7 +53,7 @@ pub async fn connect(worker: &Worker, timer: &Timer, address: &Address, timeout_
             Address::Unix(path) => unix(worker, path.as_ref()).await,
         }
     };
-    counted(worker, timer.until(after(timeout_ms), dial).await.map(|done| done.map_err(|_| DialError::Failed)))
+    count(worker, timer.until(after(timeout_ms), dial).await.map(|done| done.map_err(|_| DialError::Failed)))
 }
 
 /// Resolves and connects to an authority that is no cluster; never to link-local or metadata addresses, nor to
@@ -55,19 +64,22 @@ pub async fn pass_through(
     host: &str,
     port: u16,
     timeout_ms: u64,
+    reach: Reach,
 ) -> Result<Stream, DialError> {
     worker.count(Cell::ConnectsTotal);
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let dial = async {
         let resolved = resolve(host, port).await.map_err(|_| DialError::Failed)?;
-        let is_allowed = |a: &&SocketAddr| !is_forbidden(a.ip()) && !is_own(worker, a);
+        let is_here = |a: &SocketAddr| a.ip().to_canonical().is_loopback();
+        let is_allowed =
+            |a: &&SocketAddr| !is_forbidden(a.ip()) && !is_own(worker, a) && (reach == Reach::Anywhere || !is_here(a));
         let allowed: Vec<_> = resolved.iter().filter(is_allowed).copied().collect();
         if allowed.is_empty() {
             return Err(if resolved.is_empty() { DialError::Failed } else { DialError::Forbidden });
         }
         first_of(worker, &allowed).await.map_err(|_| DialError::Failed)
     };
-    counted(worker, timer.until(after(timeout_ms), dial).await)
+    count(worker, timer.until(after(timeout_ms), dial).await)
 }
 
 fn is_own(worker: &Worker, address: &SocketAddr) -> bool {
@@ -161,11 +173,7 @@ async fn unix(worker: &Worker, path: &Path) -> io::Result<Stream> {
     }
 }
 
-/// Counts a connect that has come to nothing.
-///
-/// # Errors
-/// What it came to.
-pub fn counted(
+fn count(
     worker: &Worker,
     result: Result<Result<Stream, DialError>, crate::timers::Elapsed>,
 ) -> Result<Stream, DialError> {

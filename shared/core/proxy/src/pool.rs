@@ -67,10 +67,19 @@ impl Pool {
         }
     }
 
+    /// Closes all idle connections of that key.
+    pub fn forget(&self, key: u64) {
+        self.0.borrow_mut().remove(&key);
+    }
+
     /// Closes one idle connection of a cluster, to make room for one to another of its endpoints; whether there was one.
     pub fn close_one(&self, cluster: &Cluster) -> bool {
         let mut all = self.0.borrow_mut();
-        cluster.endpoints.iter().any(|e| all.get_mut(&e.key).is_some_and(|idle| idle.pop().is_some()))
+        cluster
+            .endpoints
+            .iter()
+            .flat_map(Endpoint::keys)
+            .any(|key| all.get_mut(&key).is_some_and(|idle| idle.pop().is_some()))
     }
 
     /// Closes one idle connection, whatever it is to; whether there was one.

@@ -73,10 +73,10 @@ pub async fn serve_request(
     };
     if direction == Direction::Outbound
         && worker.mesh.away.is_open()
-        && leave(worker, caller, &plan, input, serving).await
+        && let Some(next) = leave(worker, caller, &plan, input, serving).await
     {
         worker.buffers.give(plan.out);
-        return Next::Gone;
+        return next;
     }
     let context = Context { worker, policy: &policy, timer, direction, guest: serving.guest.as_ref(), input };
     let outcome = match govern(context, &mut plan, caller).await {
@@ -118,9 +118,9 @@ pub async fn serve_request(
     next
 }
 
-/// Hands the connection over to a Central, if it is its turn and one is there; whether it did. The kernel's redirect takes
-/// new connections: then it is only told to end.
-async fn leave(worker: &Rc<Worker>, caller: &Stream, plan: &Plan<'_>, input: &[u8], serving: &Serving) -> bool {
+/// Hands the connection over to a Central, if it is its turn and one is there; then says what becomes of it. The kernel's
+/// redirect takes new connections: then it is only told to end.
+async fn leave(worker: &Rc<Worker>, caller: &Stream, plan: &Plan<'_>, input: &[u8], serving: &Serving) -> Option<Next> {
     let away = &worker.mesh.away;
     let is_movable = serving.guest.is_none()
         && !away.redirects()
@@ -128,17 +128,17 @@ async fn leave(worker: &Rc<Worker>, caller: &Stream, plan: &Plan<'_>, input: &[u
         && plan.malformed.is_none()
         && plan.answer.is_none();
     if !is_movable || !away.takes(serving.draw(), plan.class()) {
-        return false;
+        return None;
     }
-    let Some((central, address)) = worker.warm.take(worker).await else {
-        return false;
-    };
-    match relay::run(worker, caller, &central, address, input).await {
-        Relayed::Ended => true,
-        Relayed::Unanswered if plan.repeatable && plan.upload.is_none() => false,
-        Relayed::Unanswered => {
+    let (central, address) = worker.warm.take(worker, plan.repeatable).await?;
+    // What follows in the input has been sent as well, and may be what must not be repeated.
+    let is_alone = plan.consumed == input.len();
+    match relay::run(worker, caller, &central, Some(address), input).await {
+        Relayed::Ended => Some(Next::Close),
+        Relayed::Unanswered if plan.repeatable && plan.upload.is_none() && is_alone => None,
+        Relayed::Unanswered | Relayed::Broken => {
             caller.end_by_reset();
-            true
+            Some(Next::Gone)
         }
     }
 }

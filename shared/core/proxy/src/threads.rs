@@ -160,7 +160,8 @@ async fn accept(worker: Rc<Worker>, listener: Listener, door: Door) {
                 worker.count(Counter::ConnectionsAccepted);
                 let (worker, held) = (worker.clone(), worker.hold_connection());
                 pannier_reactor::spawn(async move {
-                    welcome(worker, stream, peer, door).await;
+                    welcome(worker.clone(), stream, peer, door).await;
+                    worker.count(Counter::ConnectionsClosed);
                     drop(held);
                 });
             }

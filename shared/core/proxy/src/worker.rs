@@ -98,6 +98,8 @@ pub struct Worker {
     pub warm: Warm,
     /// Centrals that could not be reached a moment ago.
     pub unreachable: Unreachable,
+    /// Connections to a gateway or a pass-through port that have not said yet what they are.
+    pub entering: Cell<usize>,
     begun: Cell<u64>,
     in_flight: Cell<u64>,
     connections: Cell<usize>,
@@ -141,6 +143,7 @@ impl Worker {
             mesh,
             warm: Warm::default(),
             unreachable: Unreachable::default(),
+            entering: Cell::new(0),
             begun: Cell::new(0),
             in_flight: Cell::new(0),
             connections: Cell::new(0),

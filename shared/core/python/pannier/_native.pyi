@@ -25,6 +25,12 @@ def initialise(name: str, fd: int) -> None:
 def validate(kind: str, payload: bytes) -> None:
     """Raise ValueError, with the reason, if `payload` is no valid table of that kind."""
 
+def simulate_fleet(parameters: bytes) -> bytes:
+    """Run a simulated day of many hosts and a Central; both are msgpack maps, see `pannier.supervisor.central_fleet`.
+
+    Raises ValueError, with the reason, for parameters that cannot be.
+    """
+
 @final
 class TableWriter:
     """The one writer of a table; creating it fences any older one."""

@@ -4,6 +4,7 @@ use pyo3::prelude::*;
 
 mod central;
 mod counters;
+mod fleet;
 mod hot;
 mod rings;
 mod tables;
@@ -17,6 +18,8 @@ mod _native {
     use super::central::{CentralController, CentralDecision, central_check};
     #[pymodule_export]
     use super::counters::{Counters, EndpointCounts, Enrolment, Gauge, Series};
+    #[pymodule_export]
+    use super::fleet::simulate_fleet;
     #[pymodule_export]
     use super::hot::{HotWord, HotWords, monotonic_ms};
     #[pymodule_export]

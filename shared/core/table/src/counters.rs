@@ -260,6 +260,18 @@ impl Enrolment {
         bulletin::write(bulletin(region(self.map.words(), self.index)), text);
     }
 
+    /// What other living processes say of theirs.
+    #[must_use]
+    pub fn bulletins_of_others(&self) -> Vec<Vec<u8>> {
+        let words = self.map.words();
+        (0..REGIONS)
+            .filter(|index| *index != self.index)
+            .map(|index| region(words, index))
+            .filter(|region| Owner(word(region, OWNER).load(Ordering::Acquire)).is_alive())
+            .filter_map(|region| bulletin::read(bulletin(region)))
+            .collect()
+    }
+
     /// Says which generation of a table every worker of this process has in force.
     pub fn set_in_force(&self, kind: Kind, generation: u64) {
         word(region(self.map.words(), self.index), IN_FORCE + kind as usize).store(generation, Ordering::Release);

@@ -96,9 +96,13 @@ impl Away {
 
     /// Puts it in force: how much of the app's calls leaves (0…1), whether the kernel takes them, whether to serve less.
     pub fn set(&self, weight: f64, redirects: bool, sheds: bool) {
-        self.redirects.store(redirects, Ordering::Relaxed);
+        let weight = (weight.clamp(0.0, 1.0) * WHOLE) as u32;
+        let before =
+            (self.redirects.swap(redirects, Ordering::Relaxed), self.weight.swap(weight, Ordering::Relaxed) > 0);
         self.sheds.store(sheds, Ordering::Relaxed);
-        self.weight.store((weight.clamp(0.0, 1.0) * WHOLE) as u32, Ordering::Relaxed);
+        if before != (redirects, weight > 0) {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Says which Centrals take something, and which are lost.

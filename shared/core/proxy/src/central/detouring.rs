@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use pannier_central::order;
 use pannier_decide::cluster::{Detour, Endpoint};
 use pannier_table::clock;
+use pannier_table::counters::Cell as Counter;
 use rustc_hash::FxHashMap;
 
 use crate::central::away::Class;
-use crate::central::contact::introduce;
+use crate::central::contact::{PATIENCE, introduce};
 use crate::central::preface::{Preface, Role};
 use crate::central::settings::Settings;
 use crate::dial::{self, DialError};
@@ -20,20 +21,35 @@ use crate::worker::Worker;
 /// A Central to which no connection could be made is left alone for so long.
 const LEFT_ALONE_MS: u64 = 2_000;
 
-/// Centrals that could not be reached a moment ago.
+/// Centrals that could not be reached a moment ago, and ways that a Central has refused.
 #[derive(Default)]
-pub struct Unreachable(RefCell<FxHashMap<SocketAddr, u64>>);
+pub struct Unreachable(RefCell<FxHashMap<(SocketAddr, u64), u64>>);
+
+/// In the place of a way's key: every way by that Central.
+const EVERY_WAY: u64 = 0;
 
 impl Unreachable {
-    fn has(&self, address: &SocketAddr) -> bool {
-        self.0.borrow().get(address).is_some_and(|until_ms| clock::recent_ms() < *until_ms)
+    fn has(&self, detour: &Detour) -> bool {
+        let all = self.0.borrow();
+        let is_out = |key| all.get(&(detour.address, key)).is_some_and(|until_ms| clock::recent_ms() < *until_ms);
+        !all.is_empty() && (is_out(EVERY_WAY) || is_out(detour.key))
     }
 
-    fn note(&self, address: SocketAddr) {
+    /// A Central does not answer: no way by it is taken for a while.
+    pub fn note(&self, address: SocketAddr) {
+        self.put(address, EVERY_WAY);
+    }
+
+    /// It does not know the instance (any more): that way is not taken.
+    fn refused(&self, detour: &Detour) {
+        self.put(detour.address, detour.key);
+    }
+
+    fn put(&self, address: SocketAddr, key: u64) {
         let now = clock::recent_ms();
         let mut all = self.0.borrow_mut();
         all.retain(|_, until_ms| now < *until_ms);
-        all.insert(address, now + LEFT_ALONE_MS);
+        all.insert((address, key), now + LEFT_ALONE_MS);
     }
 }
 
@@ -61,7 +77,7 @@ pub fn choose<'p>(
         left < 0.0
     });
     let chosen = chosen.or(endpoint.detours.last())?;
-    (!tried.contains(&chosen.key) && !worker.unreachable.has(&chosen.address)).then_some(chosen)
+    (!tried.contains(&chosen.key) && !worker.unreachable.has(chosen)).then_some(chosen)
 }
 
 /// A connection to a Central, for calls of an instance.
@@ -87,10 +103,22 @@ pub async fn connect(
     };
     let name = settings.table.service.clone();
     let connected = reach(worker, timer, &settings, detour.address, &name, &preface, timeout_ms).await;
-    if connected.is_err() {
-        worker.unreachable.note(detour.address);
+    match connected {
+        Err(Unreached::Refused) => worker.unreachable.refused(detour),
+        // Who had little time himself has learned nothing.
+        Err(Unreached::Broken) if timeout_ms == 0 || timeout_ms >= PATIENCE.as_millis() as u64 => {
+            worker.unreachable.note(detour.address);
+        }
+        _ => {}
     }
-    connected
+    connected.map_err(|_| DialError::Failed)
+}
+
+/// Why there is no connection.
+#[derive(Clone, Copy)]
+enum Unreached {
+    Refused,
+    Broken,
 }
 
 /// A connection from a Central to the app of an instance, through the pass-through port of its proxy.
@@ -114,7 +142,8 @@ pub async fn pass_through(
         hops: 1,
         draw: 0.0,
     };
-    reach(worker, timer, &settings, address, service, &preface, timeout_ms).await
+    let connected = reach(worker, timer, &settings, address, service, &preface, timeout_ms).await;
+    connected.map_err(|_| DialError::Failed)
 }
 
 async fn reach(
@@ -125,10 +154,16 @@ async fn reach(
     name: &str,
     preface: &Preface,
     timeout_ms: u64,
-) -> Result<Stream, DialError> {
+) -> Result<Stream, Unreached> {
+    worker.count(Counter::ConnectsTotal);
     let all = async {
-        let stream = dial::tcp(worker, &address).await.map_err(|_| DialError::Failed)?;
-        introduce(settings, stream, address, name, preface).await.map_err(|_| DialError::Failed)
+        let stream = dial::tcp(worker, &address).await.map_err(|_| Unreached::Broken)?;
+        let introduced = introduce(settings, stream, address, name, preface).await;
+        introduced.map_err(|failed| if failed.is_refused { Unreached::Refused } else { Unreached::Broken })
     };
-    dial::counted(worker, timer.until(after(timeout_ms), all).await)
+    let connected = timer.until(after(timeout_ms), all).await.unwrap_or(Err(Unreached::Broken));
+    if connected.is_err() {
+        worker.count(Counter::ConnectsFailed);
+    }
+    connected
 }

@@ -31,10 +31,12 @@ pub fn start(mesh: Arc<Mesh>) -> Result<(), String> {
     let run = move || {
         let mut published = Published::default();
         loop {
-            thread::sleep(TICK);
-            if let Some(settings) = mesh.settings().filter(|settings| settings.is_gateway()) {
-                published.renew(&mesh, &settings);
+            let settings = mesh.wait_settings(Settings::is_gateway);
+            if mesh.is_leaving() {
+                return; // what is published is the next generation's, which says it anew
             }
+            published.renew(&mesh, &settings);
+            thread::sleep(TICK);
         }
     };
     let spawned = thread::Builder::new().name("detours".into()).stack_size(128 << 10).spawn(run);

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pannier_http::forwarding::Peer;
 use pannier_table::record::Flag;
@@ -19,6 +20,10 @@ use crate::central::tenant::{Side, Tenant};
 use crate::connection::{self, Serving};
 use crate::stream::Stream;
 use crate::worker::{InForce, Worker};
+
+/// How often, and how far apart, a host is looked for whose kernel has sent a connection.
+const LOOKS: usize = 10;
+const LOOK: Duration = Duration::from_millis(150);
 
 /// On whose behalf a connection is served: a host that leans on this Central.
 pub struct Guest {
@@ -47,14 +52,15 @@ impl Guest {
         in_force.1.clone()
     }
 
+    fn is_newest(&self) -> bool {
+        self.host.policy(0).is_some_and(|newest| Arc::ptr_eq(&newest, &self.tenant))
+    }
+
     /// Whether its connection may have another request.
     pub fn stays(&self) -> bool {
         match self.direction {
-            Direction::Outbound => {
-                self.host.keeps(self.draw)
-                    && self.host.policy(0).is_some_and(|newest| Arc::ptr_eq(&newest, &self.tenant))
-            }
-            Direction::Inbound => self.host.takes_callers() && self.host.weight() > 0.0,
+            Direction::Outbound => self.host.keeps(self.draw) && self.is_newest(),
+            Direction::Inbound => self.host.takes_callers() && self.host.weight() > 0.0 && self.is_newest(),
         }
     }
 }
@@ -123,9 +129,20 @@ fn inbound(worker: &Worker, preface: &Preface) -> Option<Serving> {
 
 /// What a kernel sent here: the app's own connection, which says nothing of itself. Its address has to.
 async fn redirected(worker: Rc<Worker>, stream: Stream, peer: Peer, from: Option<IpAddr>, rest: Vec<u8>) {
-    let host = from.filter(|_| !stream.is_encrypted()).and_then(|ip| worker.mesh.hosts.at(ip));
-    let tenant = host.as_ref().and_then(|host| host.policy(0));
-    let (Some(host), Some(tenant)) = (host, tenant) else {
+    let find = || {
+        let host = from.filter(|_| !stream.is_encrypted()).and_then(|ip| worker.mesh.hosts.at(ip))?;
+        host.policy(0).map(|tenant| (host, tenant))
+    };
+    // This process may have begun a moment ago, and the host's link be on its way.
+    let mut found = find();
+    for _ in 0..LOOKS {
+        if found.is_some() {
+            break;
+        }
+        pannier_reactor::sleep(LOOK).await;
+        found = find();
+    }
+    let Some((host, tenant)) = found else {
         worker.mesh.turned_away();
         return refuse(&stream, 421, "this is a Central, and it does not know you: it is not reached directly").await;
     };

@@ -6,14 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pannier_central::ledger::{Grant, Ledger, Refused};
-use pannier_central::order;
 use pannier_decide::policy::Policy;
 use pannier_decide::schema::{Endpoints, Telemetry};
 
-use crate::central::tenant::{Side, Tenant};
+use pannier_table::clock;
+
+use crate::central::settings::Settings;
+use crate::central::tenant::Tenant;
 use crate::central::wire::Hello;
 
 const WHOLE: f64 = 10_000.0;
+/// For so long nobody is sent to an app that could not be reached.
+const OUT_OF_REACH_MS: u64 = 10_000;
 
 /// A host that is linked.
 pub struct Host {
@@ -26,7 +30,9 @@ pub struct Host {
     weight: AtomicU32,
     inbound: AtomicBool,
     is_linked: AtomicBool,
-    is_over: AtomicBool,
+    /// Of what it would send it may send so much: less than all if it sends more than its tokens allow.
+    allowed: AtomicU32,
+    out_of_reach_until_ms: AtomicU64,
     served: AtomicU64,
     policies: Mutex<Vec<Arc<Tenant>>>,
 }
@@ -43,7 +49,8 @@ impl Host {
             weight: AtomicU32::new(0),
             inbound: AtomicBool::new(false),
             is_linked: AtomicBool::new(true),
-            is_over: AtomicBool::new(false),
+            allowed: AtomicU32::new(WHOLE as u32),
+            out_of_reach_until_ms: AtomicU64::new(0),
             served: AtomicU64::new(0),
             policies: Mutex::default(),
         }
@@ -56,7 +63,13 @@ impl Host {
 
     /// Whether its callers are to come this way, too.
     pub fn takes_callers(&self) -> bool {
-        self.inbound.load(Ordering::Relaxed) && self.is_linked()
+        let is_reached = clock::recent_ms() >= self.out_of_reach_until_ms.load(Ordering::Relaxed);
+        self.inbound.load(Ordering::Relaxed) && self.is_linked() && is_reached
+    }
+
+    /// Its app could not be reached: its callers go straight for a while.
+    pub fn is_out_of_reach(&self, now_ms: u64) {
+        self.out_of_reach_until_ms.store(now_ms + OUT_OF_REACH_MS, Ordering::Relaxed);
     }
 
     /// Whether its link is there.
@@ -66,20 +79,21 @@ impl Host {
 
     /// Whether it sends more than its tokens allow.
     pub fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed)
+        self.allowed.load(Ordering::Relaxed) < WHOLE as u32
     }
 
     /// What it said on its link.
-    pub fn said(&self, weight: f64, inbound: bool, is_over: bool) {
+    pub fn said(&self, weight: f64, inbound: bool, allowed: f64) {
         self.weight.store((weight.clamp(0.0, 1.0) * WHOLE) as u32, Ordering::Relaxed);
         self.inbound.store(inbound, Ordering::Relaxed);
-        self.is_over.store(is_over, Ordering::Relaxed);
+        self.allowed.store((allowed.clamp(0.0, 1.0) * WHOLE) as u32, Ordering::Relaxed);
     }
 
-    /// Whether a connection that stands at `draw` in the order of leaving is still welcome: the host's weight has not
-    /// fallen below it. By the class that leaves first, so that one that has several classes does not go to and fro.
+    /// Whether a connection that was drawn at `draw`, below the weight that the host had then, is still welcome: the weight
+    /// has not fallen below it, nor has what the tokens allow of it.
     pub fn keeps(&self, draw: f64) -> bool {
-        self.is_linked() && !self.is_over() && draw < order::widest(self.weight())
+        let allowed = f64::from(self.allowed.load(Ordering::Relaxed)) / WHOLE;
+        self.is_linked() && draw < self.weight() * allowed
     }
 
     /// Requests served for it.
@@ -125,6 +139,12 @@ impl Hosts {
         *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(Ledger::new(capacity, hosts));
     }
 
+    /// Whether one more may link.
+    pub fn has_room(&self, settings: &Settings) -> bool {
+        let most = settings.table.gateway.as_ref().map_or(0, |gateway| gateway.hosts);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).len() < most
+    }
+
     /// A host has linked. A link of the same name that is still there was another life of it.
     pub fn enter(&self, hello: Hello, address: IpAddr) -> Arc<Host> {
         let name = (hello.service.clone(), hello.instance.clone());
@@ -148,7 +168,9 @@ impl Hosts {
     }
 
     fn end(&self, host: &Host) {
-        host.is_linked.store(false, Ordering::Relaxed);
+        if !host.is_linked.swap(false, Ordering::Relaxed) {
+            return;
+        }
         self.served.fetch_add(host.served(), Ordering::Relaxed);
         self.with_ledger(|ledger| ledger.leave(host.id));
     }
@@ -157,13 +179,6 @@ impl Hosts {
     pub fn find(&self, service: &str, instance: &str) -> Option<Arc<Host>> {
         let name = (service.to_string(), instance.to_string());
         self.all.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned()
-    }
-
-    /// What is compiled already of that policy, for another host of the service.
-    pub fn alike(&self, service: &str, revision: u64) -> Option<Arc<Side>> {
-        let all = self.list();
-        let mut alike = all.iter().filter(|host| host.hello.service == service && revision != 0);
-        alike.find_map(|host| host.policy(revision)).map(|tenant| tenant.outbound.clone())
     }
 
     /// The host whose kernel sends connections from that address: it must be one alone.
@@ -199,14 +214,9 @@ impl Hosts {
 
     /// Joins every policy with what this Central knows now.
     pub fn rejoin(&self, endpoints: Option<&Endpoints>, telemetry: Option<&Telemetry>) {
-        let mut joined: Vec<Arc<Side>> = Vec::new();
         for host in self.list() {
             let policies = host.policies.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            for tenant in policies {
-                let is_shared = joined.iter().any(|side| Arc::ptr_eq(side, &tenant.outbound));
-                tenant.rejoin(endpoints, telemetry, is_shared);
-                joined.push(tenant.outbound.clone());
-            }
+            policies.iter().for_each(|tenant| tenant.join(endpoints, telemetry));
         }
     }
 

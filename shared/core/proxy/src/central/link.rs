@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pannier_central::ledger::LEASE_MS;
 use pannier_decide::random::Random;
 use pannier_table::clock;
 use tokio::sync::Notify;
@@ -28,7 +29,7 @@ const ANSWER: Duration = Duration::from_millis(500);
 const LATE_MS: f64 = 200.0;
 const SLOW_IN_A_ROW: u32 = 3;
 /// A Central that was gone for so long takes what is under way there with it. Until then it may come back and answer.
-const LOST_MS: u64 = 3_000;
+const LOST_MS: u64 = 1_000;
 /// The same to a question that has a policy before it, which is compiled first.
 const ANSWER_TO_POLICY: Duration = Duration::from_secs(3);
 const BACKOFF_MS: (u64, u64) = (250, 4_000);
@@ -166,7 +167,8 @@ impl Link {
             dialled = dial::unreserved(&address) => dialled.map_err(|error| format!("{address}: {error}")),
             () = pannier_reactor::sleep(PATIENCE) => Err(format!("{address} does not answer")),
         }?;
-        let stream = introduce(settings, dialled, address, &table.service, &preface).await?;
+        let stream =
+            introduce(settings, dialled, address, &table.service, &preface).await.map_err(|failed| failed.why)?;
         let hello = Hello {
             service: preface.service,
             instance: preface.instance,
@@ -200,11 +202,12 @@ impl Link {
                 let was_usable = known.usable(now_ms) > 0.0;
                 known.is_up = true;
                 known.down_since_ms = 0;
-                known.rate = grant.rate;
-                known.until_ms = asked_ns / 1_000_000 + grant.lease_ms;
+                // Whatever a stranger may say.
+                known.rate = if grant.rate.is_finite() { grant.rate.max(0.0) } else { 0.0 };
+                known.until_ms = asked_ns / 1_000_000 + grant.lease_ms.min(LEASE_MS);
                 known.rtt_ms = clock::monotonic_ns().saturating_sub(asked_ns) as f64 / 1e6;
                 known.slow = if known.rtt_ms > LATE_MS { known.slow + 1 } else { 0 };
-                known.served = before + grant.served;
+                known.served = before.saturating_add(grant.served);
                 known.knows_policy = grant.knows_policy;
                 known.takes_redirect = grant.takes_redirect;
                 if !grant.knows_policy && grant.trouble.is_empty() {

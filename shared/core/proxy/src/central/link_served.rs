@@ -21,6 +21,8 @@ use crate::worker::Worker;
 
 /// A host that has said nothing for so long is gone, milliseconds.
 const SILENCE_MS: u64 = 5_000;
+/// A host that has something here asks again within that time.
+const ASKS_WITHIN_MS: u64 = 500;
 /// What a host may send beyond its tokens: it cannot know what its connections will bring.
 const SLACK: f64 = 1.5;
 const SLACK_REQUESTS: f64 = 50.0;
@@ -39,20 +41,30 @@ pub async fn serve(
     let mut host: Option<Arc<Host>> = None;
     let (mut out, mut meter) = (Vec::new(), Meter::default());
     loop {
+        // Another life of the host has a link of its own; another generation of this process has the others.
+        if worker.is_leaving() || host.as_ref().is_some_and(|host| !host.is_linked()) {
+            break;
+        }
         let most = if host.is_some() { wire::MOST_POLICY } else { wire::MOST };
         let said = match wire::read(&mut input, most) {
             Ok(Some(said)) => said,
-            Ok(None) => match timer.until(after(SILENCE_MS), hear(&stream, &mut input)).await {
-                Ok(Ok(1..)) => continue,
-                _ => break,
-            },
+            Ok(None) => {
+                let heard = tokio::select! {
+                    heard = timer.until(after(SILENCE_MS), hear(&stream, &mut input)) => heard,
+                    () = worker.wait_leaving() => break,
+                };
+                match heard {
+                    Ok(Ok(1..)) => continue,
+                    _ => break,
+                }
+            }
             Err(_) => {
                 mesh.turned_away();
                 break;
             }
         };
         match (said, &host) {
-            (Said::Hello(hello), None) if is_own(&hello, preface) => {
+            (Said::Hello(hello), None) if is_own(&hello, preface) && mesh.hosts.has_room(settings) => {
                 host = Some(mesh.hosts.enter(reached(hello, &stream, from), from));
             }
             (Said::Policy(policy), Some(host)) => {
@@ -122,8 +134,10 @@ fn answer(worker: &Worker, settings: &Settings, host: &Host, want: &Want, meter:
     let now = clock::monotonic_ms();
     let served = host.served();
     let seconds = now.saturating_sub(meter.at_ms).min(SILENCE_MS) as f64 / 1_000.0;
-    let is_over = meter.at_ms > 0 && (served - meter.served) as f64 > meter.granted * SLACK * seconds + SLACK_REQUESTS;
-    host.said(want.weight / 100.0, want.inbound, is_over);
+    let did = (served - meter.served) as f64;
+    let is_over = meter.at_ms > 0 && did > meter.granted * SLACK * seconds + SLACK_REQUESTS;
+    let allowed = if is_over { meter.granted * seconds / did } else { 1.0 };
+    host.said(want.weight / 100.0, want.inbound, allowed);
     let tenant = host.policy(want.revision);
     let missing = tenant.as_ref().map(|tenant| tenant.missing()).unwrap_or_default();
     let mut trouble = match &tenant {
@@ -137,13 +151,16 @@ fn answer(worker: &Worker, settings: &Settings, host: &Host, want: &Want, meter:
         trouble = "the Central is being stopped".into();
     }
     let (rate, lease_ms) = match worker.mesh.hosts.want(now, host, want.rate) {
-        Ok(grant) => (grant.rate, grant.until_ms.saturating_sub(now)),
+        Ok(grant) => {
+            let (rate, until_ms) = grant.as_one(now, ASKS_WITHIN_MS);
+            (rate, until_ms.saturating_sub(now))
+        }
         Err(refused) => {
             trouble = match refused {
                 Refused::Full => "the Central has as many hosts as it may have".into(),
                 Refused::Flood => "the Central was asked too often".into(),
             };
-            (0.0, 0)
+            (meter.granted, 0)
         }
     };
     (meter.at_ms, meter.served, meter.granted) = (now, served, rate);

@@ -8,8 +8,8 @@ use pannier_decide::cluster::Endpoint;
 use crate::central::contact::say;
 use crate::central::entrance::{self, Entered};
 use crate::central::preface::{ACCEPTED, Role};
+use crate::central::relay::{self, Relayed};
 use crate::dial;
-use crate::pump;
 use crate::stream::Stream;
 use crate::worker::Worker;
 
@@ -44,6 +44,11 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, from: Option<IpAddr>) {
         return;
     };
     if say(&stream, &[ACCEPTED]).await.is_ok() {
-        pump::tunnel(&timer, &stream, &app, &rest, &[]).await;
+        let _in_flight = worker.enter();
+        match relay::run(&worker, &stream, &app, None, &rest).await {
+            Relayed::Ended => drop(stream.shutdown()),
+            Relayed::Unanswered | Relayed::Broken => stream.end_by_reset(),
+        }
+        let _ = say(&stream, &[]).await;
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use pannier_decide::schema::central::Central;
 
@@ -17,6 +18,8 @@ pub struct Settings {
     /// Our certificate, if there is one.
     pub tls: Option<Arc<Tls>>,
     plain: Networks,
+    /// When its files were changed, as they were read.
+    written: Vec<Option<SystemTime>>,
 }
 
 /// How a connection to or from an address is to be.
@@ -42,8 +45,19 @@ impl Settings {
         let load = |files: &pannier_decide::schema::central::Tls| {
             Tls::load(Path::new(&files.certificate), Path::new(&files.key), Path::new(&files.authority))
         };
+        let written = written(&table);
         let tls = files.map(load).transpose()?;
-        Ok(Settings { table, tls, plain })
+        Ok(Settings { table, tls, plain, written })
+    }
+
+    /// Whether a file of the certificate has been changed since it was read.
+    pub fn is_stale(&self) -> bool {
+        written(&self.table) != self.written
+    }
+
+    /// The same, with what the files hold now left alone until they change again.
+    pub fn as_looked_at(&self) -> Settings {
+        Settings { written: written(&self.table), ..self.clone() }
     }
 
     /// Whether this is a Central.
@@ -64,4 +78,9 @@ impl Settings {
             (None, false) => Manner::Refused,
         }
     }
+}
+
+fn written(table: &Central) -> Vec<Option<SystemTime>> {
+    let files = table.tls.iter().flat_map(|files| [&files.certificate, &files.key, &files.authority]);
+    files.map(|file| std::fs::metadata(file).and_then(|found| found.modified()).ok()).collect()
 }

@@ -1,9 +1,8 @@
 //! The controller's thread: four times a second it reads what this host has left, has decided how much is to leave, and puts
 //! that in force. It is a thread of its own, with a reactor of its own, so that neither Python nor a worker holds it up.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +12,6 @@ use std::time::Duration;
 use pannier_central::controller::{Controller, Decision, Offer, Reason, State};
 use pannier_central::sample::Sample;
 use pannier_decide::schema::central::Way;
-use pannier_netfilter::Redirect;
 use pannier_reactor::{Seat, sleep};
 use pannier_table::clock;
 use pannier_table::counters::Enrolment;
@@ -22,8 +20,10 @@ use tokio::sync::Notify;
 use crate::central::Mesh;
 use crate::central::away::Target;
 use crate::central::bulletin::{self, Bulletin, Inputs};
+use crate::central::kernel::Kernel;
 use crate::central::link::{self, Link, Own};
 use crate::central::pressure::{Pressure, Readings};
+use crate::central::rates::Rates;
 use crate::central::settings::Settings;
 use crate::central::wire::Want;
 use crate::notify::Beat;
@@ -31,18 +31,21 @@ use crate::policy_watch::Watched;
 
 /// Between two steps.
 const TICK: Duration = Duration::from_millis(250);
-/// What is asked for beyond what there is, while it is needed: load grows.
-const AHEAD: f64 = 1.25;
-/// What is held while all is calm, so that the first relief waits for nobody.
-const STANDBY: f64 = 0.1;
+/// How long what was away before stays away while the links are made.
+const SETTLES_MS: u64 = 2_000;
+/// How long a Central that is no more is known to be lost.
+const REMEMBERED_MS: u64 = 60_000;
+/// Between two looks at the files of the certificate, milliseconds.
+const LOOK_MS: u64 = 5_000;
+/// Points that are asked for beyond the weight while it may rise: two steps.
+const AHEAD: f64 = 20.0;
+/// Of what passes here so much is held while all is calm; what is not used nobody else has (`docs/central-mesh.md`).
+const STANDBY: f64 = 0.01;
+/// Load grows while it is measured.
+const GROWS: f64 = 1.2;
 /// Of what a request costs here so much stays when the proxy relays it (`docs/central-mesh.md`); where the kernel redirects, or the
 /// callers go elsewhere, nothing does.
 const RELAYED: f64 = 0.4;
-/// Requests in a step from which on their cost is believed, and how fast the average follows.
-const ENOUGH: u64 = 25;
-const FOLLOWS: f64 = 0.1;
-/// A rule of the kernel is renewed for a change of so many points.
-const NOTICED: f64 = 0.005;
 
 /// Starts it.
 ///
@@ -51,15 +54,19 @@ const NOTICED: f64 = 0.005;
 pub fn start(seat: Seat, watched: Watched, beats: Vec<Arc<Beat>>, enrolment: Arc<Enrolment>) -> Result<(), String> {
     let mesh = watched.mesh();
     let run = move || {
+        mesh.wait_settings(|_| true);
         let ended = pannier_reactor::run(seat, async move {
+            let mut before = Before::of_another_generation(&enrolment);
             loop {
                 let Some(settings) = mesh.settings().filter(|_| !mesh.is_leaving()) else {
                     enrolment.set_bulletin(&[]);
                     mesh.changed.notified().await;
                     continue;
                 };
-                let mut here = Here::new(mesh.clone(), settings.clone(), watched.service(), beats.clone());
+                let mut here = Here::new(mesh.clone(), settings.clone(), watched.service(), beats.clone(), before);
                 here.run(&enrolment).await;
+                // The kernel's part outlives even a process that leaves: connections that it redirected are broken with it.
+                before = here.left();
             }
         });
         if let Err(error) = ended {
@@ -68,6 +75,32 @@ pub fn start(seat: Seat, watched: Watched, beats: Vec<Arc<Beat>>, enrolment: Arc
     };
     let spawned = thread::Builder::new().name("central".into()).stack_size(512 << 10).spawn(run);
     spawned.map(drop).map_err(|error| format!("cannot start a thread: {error}"))
+}
+
+/// What goes on when the settings are others, or another process takes over.
+#[derive(Default)]
+struct Before {
+    kernel: Option<Kernel>,
+    controller: Option<Controller>,
+    decision: Option<Decision>,
+    /// Points that were away: they stay so while the links are made.
+    weight: f64,
+}
+
+impl Before {
+    /// What another process of this service has said last: a new one goes on from there.
+    fn of_another_generation(enrolment: &Enrolment) -> Before {
+        let said = enrolment.bulletins_of_others();
+        let weights = said.iter().filter_map(|said| rmp_serde::from_slice::<Said>(said).ok()).map(|said| said.weight);
+        let weight = weights.fold(0.0, f64::max);
+        Before { weight: if weight.is_finite() { weight.clamp(0.0, 100.0) } else { 0.0 }, ..Before::default() }
+    }
+}
+
+/// Of a bulletin.
+#[derive(serde::Deserialize)]
+struct Said {
+    weight: f64,
 }
 
 /// This host, for as long as its settings stand.
@@ -84,38 +117,32 @@ struct Here {
     rates: Rates,
     readings: Readings,
     sample: Sample,
+    way: &'static str,
     forced: Option<f64>,
     decision: Decision,
     since_ms: u64,
-}
-
-/// What passes here and elsewhere.
-#[derive(Default)]
-struct Rates {
-    at_ns: u64,
-    requests: u64,
-    served: u64,
-    /// Requests a second, here and at Centrals.
-    here: f64,
-    moved: f64,
-    /// What one costs the proxy, ns of CPU.
-    cost_ns: f64,
-}
-
-/// The kernel's part.
-struct Kernel {
-    /// Why it cannot have one.
-    why_not: Option<String>,
-    redirect: RefCell<Option<Redirect>>,
-    in_force: RefCell<Vec<(SocketAddrV4, u32)>>,
+    /// Until the links are there, but no longer than that, what was decided before stands.
+    settles_ms: u64,
+    /// Centrals whose link has been given up while they were down, and until when that is remembered.
+    given_up: Vec<(SocketAddr, u64)>,
 }
 
 impl Here {
-    fn new(mesh: Arc<Mesh>, settings: Arc<Settings>, service: String, beats: Vec<Arc<Beat>>) -> Here {
+    fn new(mesh: Arc<Mesh>, settings: Arc<Settings>, service: String, beats: Vec<Arc<Beat>>, before: Before) -> Here {
         let seed = clock::unix_ns() ^ u64::from(std::process::id()) << 32;
+        let config = settings.table.controller;
+        let controller = match before.controller {
+            Some(mut controller) => {
+                controller.reconfigure(config);
+                controller
+            }
+            None if settings.is_gateway() => Controller::new(config, seed),
+            None => Controller::resumed(config, seed, before.weight),
+        };
+        let state = if before.weight > 0.0 { State::Shifted } else { State::Local };
         Here {
-            kernel: Kernel::probe(&settings),
-            controller: Controller::new(settings.table.controller, seed),
+            kernel: Kernel::of(before.kernel, &settings),
+            controller,
             mesh,
             settings,
             service,
@@ -126,22 +153,35 @@ impl Here {
             rates: Rates::default(),
             readings: Readings::default(),
             sample: Sample::default(),
+            way: "none",
             forced: None,
-            decision: Decision {
-                weight: 0.0,
-                state: State::Local,
+            decision: before.decision.unwrap_or(Decision {
+                weight: before.weight,
+                state,
                 reason: Reason::Calm,
                 reversals: 0,
                 starving: false,
-            },
+            }),
             since_ms: clock::unix_ms(),
+            settles_ms: if before.weight > 0.0 { clock::monotonic_ms() + SETTLES_MS } else { 0 },
+            given_up: Vec::new(),
         }
+    }
+
+    /// What goes on after it.
+    fn left(self) -> Before {
+        let Here { kernel, controller, decision, .. } = self;
+        Before { kernel: Some(kernel), controller: Some(controller), weight: decision.weight, decision: Some(decision) }
     }
 
     /// Until the settings are others; then nothing leaves any more, until the next decide.
     async fn run(&mut self, enrolment: &Enrolment) {
-        let mut due_ms = 0;
+        let (mut due_ms, mut look_ms) = (0, 0);
         loop {
+            if clock::monotonic_ms() >= look_ms {
+                look_ms = clock::monotonic_ms() + LOOK_MS;
+                self.mesh.renew_certificate();
+            }
             let is_same = self.mesh.settings().is_some_and(|current| self.takes_over(&current));
             if !is_same || self.mesh.is_leaving() {
                 break;
@@ -161,7 +201,8 @@ impl Here {
             }
         }
         self.mesh.away.set(0.0, false, false);
-        self.mesh.away.point_to(Vec::new(), Vec::new());
+        self.mesh.away.point_to(Vec::new(), self.lost(clock::monotonic_ms()));
+        self.kernel.put(0.0, &[]);
         self.links.values().for_each(|link| link.end());
     }
 
@@ -174,7 +215,9 @@ impl Here {
         (table.controller, table.forced) = (self.settings.table.controller, self.settings.table.forced);
         let is_alike = table == self.settings.table;
         if is_alike {
-            self.controller.reconfigure(current.table.controller);
+            if current.table.controller != self.settings.table.controller {
+                self.controller.reconfigure(current.table.controller);
+            }
             self.settings = current.clone();
         }
         is_alike
@@ -205,7 +248,12 @@ impl Here {
         let offer = Offer { usable: granted > 0.0, limit, forced: forced.filter(|_| !self.settings.is_gateway()) };
         let before = self.decision;
         // Between two steps only what cannot wait: a Central is gone, or somebody asks for a weight.
-        if is_step || forced != self.forced || (granted <= 0.0 && before.weight > 0.0) {
+        let is_settling = granted <= 0.0 && now_ms < self.settles_ms;
+        if granted > 0.0 {
+            self.settles_ms = 0;
+        }
+        let is_due = is_step || forced != self.forced || (granted <= 0.0 && before.weight > 0.0);
+        if is_due && !is_settling {
             self.decision = self.controller.step(now_ms, &sample, &offer);
             self.forced = forced;
         }
@@ -219,16 +267,20 @@ impl Here {
             .map(|(link, rate)| Target { address: link.address, share: rate / granted })
             .collect();
         let way = self.way(&targets, &usable);
+        self.way = way;
         let sheds = self.decision.starving && !self.settings.is_gateway() && (granted <= 0.0 || limit < 1.0);
         let outbound = if way == "none" { 0.0 } else { weight };
         self.kernel.put(if way == "redirect" { outbound } else { 0.0 }, &targets);
-        let lost = self.links.values().filter(|link| link.known.borrow().is_lost(now_ms)).map(|link| link.address);
-        self.mesh.away.point_to(targets, lost.collect());
         self.mesh.away.set(outbound, way == "redirect", sheds);
+        self.mesh.away.point_to(targets, self.lost(now_ms));
         let is_busy = forced.is_some() || self.decision.weight > 0.0 || self.decision.starving || self.is_warm(&sample);
-        for link in self.links.values() {
-            let part = 1.0 / self.links.len() as f64;
-            let rate = part * if is_busy { total * AHEAD + 10.0 } else { total * STANDBY + 1.0 };
+        let ahead = if is_busy { AHEAD } else { 0.0 };
+        let points = forced.unwrap_or(self.decision.weight).max(0.0) + if forced.is_some() { 0.0 } else { ahead };
+        let wanted = total * GROWS * (points / 100.0).clamp(STANDBY, 1.0) + 10.0;
+        let up = self.links.values().filter(|link| link.known.borrow().is_up).count().max(1);
+        for (link, rate) in &usable {
+            // Its part, or what the others leave over.
+            let rate = (wanted / up as f64).max(wanted - (granted - rate));
             let (inbound, leaves) = (self.settings.table.inbound, self.settings.table.outbound != Way::Off);
             let weight = self.decision.weight;
             link.want.set(Want { rate, weight, inbound, outbound: leaves, ..Want::default() });
@@ -245,11 +297,16 @@ impl Here {
         if self.settings.is_gateway() {
             return;
         }
-        let centrals = self.mesh.centrals();
+        let (centrals, now_ms) = (self.mesh.centrals(), clock::monotonic_ms());
+        self.given_up.retain(|(_, until_ms)| now_ms < *until_ms);
+        let given_up = &mut self.given_up;
         self.links.retain(|address, link| {
             let stays = centrals.contains(address);
             if !stays {
                 link.end();
+                if !link.known.borrow().is_up {
+                    given_up.push((*address, now_ms + REMEMBERED_MS));
+                }
             }
             stays
         });
@@ -264,6 +321,12 @@ impl Here {
         }
     }
 
+    /// Centrals from which nothing will come any more.
+    fn lost(&self, now_ms: u64) -> Vec<SocketAddr> {
+        let down = self.links.values().filter(|link| link.known.borrow().is_lost(now_ms)).map(|link| link.address);
+        down.chain(self.given_up.iter().map(|(address, _)| *address)).collect()
+    }
+
     fn measured(&self) -> Sample {
         let readings = &self.readings;
         let lag_us = self.beats.iter().map(|beat| beat.lag_us.swap(0, Ordering::Relaxed)).max().unwrap_or(0);
@@ -275,7 +338,7 @@ impl Here {
             run_delay_ms: readings.run_delay_ms,
             queue_wait_ms: Some(waited),
             idle: readings.idle,
-            returning: self.rates.moved * self.rates.cost_ns / 1e9 / readings.cpus.unwrap_or(1.0).max(0.01),
+            returning: self.saved() / readings.cpus.unwrap_or(1.0).max(0.01),
         }
     }
 
@@ -312,8 +375,9 @@ impl Here {
         }
     }
 
-    /// Cores that need not work here, if `stays` of the cost of what leaves does.
-    fn saved(&self, stays: f64) -> f64 {
+    /// Cores that need not work here: what leaves would cost so much.
+    fn saved(&self) -> f64 {
+        let stays = if self.way == "relay" { RELAYED } else { 0.0 };
         self.rates.moved * self.rates.cost_ns * (1.0 - stays) / 1e9
     }
 
@@ -334,7 +398,6 @@ impl Here {
         if let (Way::Best | Way::Redirect, Some(why)) = (self.settings.table.outbound, &self.kernel.why_not) {
             trouble.push(format!("no redirect: {why}"));
         }
-        let stays = if way == "relay" { RELAYED } else { 0.0 };
         let centrals = self.links.values().map(|link| {
             let known = link.known.borrow();
             bulletin::Central {
@@ -364,7 +427,7 @@ impl Here {
                 returning: sample.returning,
             },
             moved_rps: if self.settings.is_gateway() { 0.0 } else { self.rates.moved },
-            saved_cores: if self.settings.is_gateway() { 0.0 } else { self.saved(stays) },
+            saved_cores: if self.settings.is_gateway() { 0.0 } else { self.saved() },
             granted_rps: granted,
             centrals: centrals.collect(),
             reversals: self.decision.reversals,
@@ -379,74 +442,6 @@ impl Here {
                 pressed: self.decision.starving,
                 strangers: self.mesh.strangers(),
             }),
-        }
-    }
-}
-
-impl Rates {
-    /// `served`: requests that Centrals have served for this host, or this Central for others.
-    fn measure(&mut self, beats: &[Arc<Beat>], served: u64, cpu_ns: u64) {
-        let now = clock::monotonic_ns();
-        let requests: u64 = beats.iter().map(|beat| beat.requests.load(Ordering::Relaxed)).sum();
-        let seconds = now.saturating_sub(self.at_ns) as f64 / 1e9;
-        if self.at_ns > 0 && seconds > 0.0 {
-            let done = requests.saturating_sub(self.requests);
-            let follow = |average: &mut f64, now: f64| *average += (now - *average) * (seconds / 1.0).min(1.0);
-            follow(&mut self.here, done as f64 / seconds);
-            follow(&mut self.moved, served.saturating_sub(self.served) as f64 / seconds);
-            if done >= ENOUGH {
-                let cost = cpu_ns as f64 / done as f64;
-                let first = self.cost_ns <= 0.0;
-                self.cost_ns = if first { cost } else { self.cost_ns + (cost - self.cost_ns) * FOLLOWS };
-            }
-        }
-        (self.at_ns, self.requests, self.served) = (now, requests, served);
-    }
-}
-
-impl Kernel {
-    fn probe(settings: &Settings) -> Kernel {
-        let why_not = match (settings.is_gateway(), settings.table.outbound, &settings.table.listener) {
-            (true, ..) | (_, Way::Relay | Way::Off, _) => Some("not asked for".into()),
-            (.., None) => Some("the app's calls come through a Unix socket".into()),
-            _ => Redirect::probe().err(),
-        };
-        let listener = settings.table.listener.as_deref().and_then(|text| text.parse::<SocketAddrV4>().ok());
-        let opened = match (why_not, listener) {
-            (Some(why), _) => Err(why),
-            (None, None) => Err("the app's calls do not come to an IPv4 address".into()),
-            (None, Some(listener)) => Redirect::open(listener),
-        };
-        let (redirect, why_not) = match opened {
-            Ok(redirect) => (Some(redirect), None),
-            Err(why) => (None, Some(why)),
-        };
-        Kernel { why_not, redirect: RefCell::new(redirect), in_force: RefCell::default() }
-    }
-
-    /// Has the kernel send a part (0…1) of new connections away.
-    fn put(&self, weight: f64, targets: &[Target]) {
-        let shares: Vec<_> = targets
-            .iter()
-            .filter_map(|target| match target.address {
-                SocketAddr::V4(v4) => Some((v4, (weight * target.share * 10_000.0) as u32)),
-                SocketAddr::V6(_) => None,
-            })
-            .filter(|(_, share)| *share > 0)
-            .collect();
-        let mut in_force = self.in_force.borrow_mut();
-        let is_near = |((a, x), (b, y)): (&(SocketAddrV4, u32), &(SocketAddrV4, u32))| {
-            a == b && x.abs_diff(*y) < (NOTICED * 10_000.0) as u32
-        };
-        let is_whole = weight >= 1.0 && *in_force != shares;
-        if !is_whole && in_force.len() == shares.len() && in_force.iter().zip(&shares).all(is_near) {
-            return;
-        }
-        if let Some(redirect) = self.redirect.borrow_mut().as_mut() {
-            match redirect.set(&shares) {
-                Ok(()) => *in_force = shares,
-                Err(why) => eprintln!("the kernel's redirect stays as it was: {why}"),
-            }
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pannier_decide::address::Address;
+use pannier_decide::address::{Address, is_forbidden};
 use pannier_decide::live::Live;
 use pannier_decide::policy::{Policy, Tables, floor};
 use pannier_decide::schema::{self, Endpoints, Lifecycle, StaticCluster, Telemetry, Unknown};
@@ -16,8 +16,8 @@ use crate::central::wire;
 /// Both sides of it.
 pub struct Tenant {
     revision: u64,
-    /// What the host calls; hosts of one service that have the same policy share it.
-    pub outbound: Arc<Side>,
+    /// What the host calls. Each host has its own, as at home: its limits are not those of all of its kind together.
+    pub outbound: Side,
     /// What others call of the host: only its app, limits and routes.
     pub inbound: Side,
     /// Services that the host has endpoints of.
@@ -65,11 +65,9 @@ impl Side {
 impl Tenant {
     /// From what a host handed over.
     ///
-    /// `alike` is the same policy of another host of the service.
-    ///
     /// # Errors
     /// One line naming what does not hold.
-    pub fn of(said: &wire::Policy, hello: &wire::Hello, alike: Option<Arc<Side>>) -> Result<Tenant, String> {
+    pub fn of(said: &wire::Policy, hello: &wire::Hello) -> Result<Tenant, String> {
         let mut tables = Tables::of(floor());
         tables.base = schema::decode(&said.base)?;
         tables.routes = decoded(&said.routes)?;
@@ -95,7 +93,7 @@ impl Tenant {
         let missing = Mutex::default();
         Ok(Tenant {
             revision: said.revision,
-            outbound: alike.map_or_else(|| Side::of(tables).map(Arc::new), Ok)?,
+            outbound: Side::of(tables)?,
             inbound: Side::of(inbound)?,
             services: said.services.clone(),
             missing,
@@ -109,14 +107,7 @@ impl Tenant {
 
     /// Joins it with what the Central knows.
     pub fn join(&self, endpoints: Option<&Endpoints>, telemetry: Option<&Telemetry>) {
-        self.rejoin(endpoints, telemetry, false);
-    }
-
-    /// The same where what is shared may have been joined already.
-    pub fn rejoin(&self, endpoints: Option<&Endpoints>, telemetry: Option<&Telemetry>, is_shared: bool) {
-        if !is_shared {
-            self.outbound.join(endpoints, telemetry);
-        }
+        self.outbound.join(endpoints, telemetry);
         self.inbound.join(None, telemetry);
         let policy = self.outbound.policy();
         let has = |service: &&String| {
@@ -140,7 +131,7 @@ fn decoded<T: for<'de> serde::Deserialize<'de>>(payload: &[u8]) -> Result<Option
 /// Only what can be reached from elsewhere stays, without places in a segment that is not ours.
 fn leave_out(cluster: &mut StaticCluster) {
     cluster.endpoints.retain(|endpoint| match Address::parse(&endpoint.address) {
-        Ok(Address::Ip(address)) => !address.ip().is_loopback(),
+        Ok(Address::Ip(address)) => !address.ip().to_canonical().is_loopback() && !is_forbidden(address.ip()),
         Ok(Address::Name(name, _)) => name != "localhost",
         Ok(Address::Unix(_)) | Err(_) => false,
     });

@@ -19,6 +19,7 @@ const CALM: usize = 1;
 const BUSY: usize = 8;
 /// One that is older is not used: a Central closes its own after a minute.
 const OLD_MS: u64 = 30_000;
+const FRESH_MS: u64 = 1_000;
 /// How long to leave a Central alone to which no connection could be made.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -39,13 +40,15 @@ pub struct Warm {
 
 impl Warm {
     /// A connection to a Central that takes something; made now if none is ready. None: there is none to be had.
-    pub async fn take(&self, worker: &Worker) -> Option<(Stream, SocketAddr)> {
+    /// One that has been ready for long may be ended the moment that it is used: only what may be repeated goes there.
+    pub async fn take(&self, worker: &Worker, repeatable: bool) -> Option<(Stream, SocketAddr)> {
         let now = clock::recent_ms();
         loop {
             let Some(ready) = self.ready.borrow_mut().pop() else {
                 break;
             };
-            let is_good = now.saturating_sub(ready.since_ms) < OLD_MS && ready.stream.is_quiet();
+            let most = if repeatable { OLD_MS } else { FRESH_MS };
+            let is_good = now.saturating_sub(ready.since_ms) < most && ready.stream.is_quiet();
             if is_good && worker.mesh.away.has(ready.address) {
                 self.taken.notify_one();
                 return Some((ready.stream, ready.address));
@@ -63,6 +66,8 @@ impl Warm {
         let warm = &worker.warm;
         loop {
             let away = &worker.mesh.away;
+            // Before anything is looked at, so that no change in between is missed.
+            let changed = away.changed.notified();
             let wanted = match (away.targets().is_empty(), away.redirects(), away.is_open()) {
                 (true, ..) | (_, true, _) => 0,
                 (_, _, false) => CALM,
@@ -77,7 +82,7 @@ impl Warm {
                     Ok((stream, address)) => {
                         warm.failing.set(false);
                         let since_ms = clock::monotonic_ms();
-                        warm.ready.borrow_mut().insert(0, Ready { stream, address, since_ms });
+                        warm.ready.borrow_mut().push(Ready { stream, address, since_ms });
                     }
                     Err(_) => {
                         warm.failing.set(true);
@@ -88,12 +93,12 @@ impl Warm {
             }
             warm.failing.set(false);
             if wanted == 0 {
-                away.changed.notified().await;
+                changed.await;
                 continue;
             }
             tokio::select! {
                 () = warm.taken.notified() => {}
-                () = away.changed.notified() => {}
+                () = changed => {}
                 () = pannier_reactor::sleep(Duration::from_millis(OLD_MS / 4)) => {}
             }
         }
@@ -119,5 +124,6 @@ async fn make(worker: &Worker) -> Result<(Stream, SocketAddr), String> {
         dialled = dial::tcp(worker, &address) => dialled.map_err(|error| format!("{address}: {error}")),
         () = pannier_reactor::sleep(PATIENCE) => Err(format!("{address} does not answer")),
     }?;
-    introduce(&settings, dialled, address, &settings.table.service, &preface).await.map(|stream| (stream, address))
+    let introduced = introduce(&settings, dialled, address, &settings.table.service, &preface).await;
+    introduced.map(|stream| (stream, address)).map_err(|failed| failed.why)
 }
