@@ -170,7 +170,8 @@ class Central(Origin):
 
     `grant` says what is granted for a want; None: that is never answered. `serve` is what happens on a connection of
     the host's app once it was accepted: by default requests are taken and answered like an origin's. `accepts` decides
-    which connections are. `links` counts links that were accepted, `prefaces` are those of all other connections.
+    which connections are. `links` counts links that were accepted, `prefaces` are those of all other connections, `used`
+    of those on which something came.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
@@ -180,6 +181,7 @@ class Central(Origin):
         self.said = Said()
         self.links = 0
         self.prefaces: list[Preface] = []
+        self.used: list[Preface] = []
         self._tls = tls
         self._links: list[Wire] = []
         self._lock = threading.Lock()
@@ -218,6 +220,8 @@ class Central(Origin):
             self.prefaces.append(preface)
         # Many are made before they are needed: what is done with one is known when something comes.
         if wire.buffer or wire.fill():
+            with self._lock:
+                self.used.append(preface)
             self.serve(origin, wire)
 
     def _link(self, wire: Wire) -> None:

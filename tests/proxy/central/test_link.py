@@ -62,6 +62,16 @@ def test_what_leaves_says_whose_it_is(host: Meshed, central: Central) -> None:
     wait_until(lambda: central.said.wants[-1]["weight"] == 40.0)
 
 
+def test_what_leaves_is_under_the_policy_of_now(host: Meshed, central: Central) -> None:
+    """Also on connections that were made before it was."""
+    wait_until(lambda: len(central.prefaces) > 0)
+    host.publish_routes(Config(routes=[Route(name="all", to={"up": 1})]))
+    wait_until(lambda: len(central.said.policies) == 2)
+    host.force(100.0)
+    wait_until(lambda: served_by(host) == "central")
+    assert {preface.revision for preface in central.used} == {central.said.policies[-1]["revision"]}
+
+
 UNGRANTED: dict[str, tuple[dict[str, Any], str]] = {
     "no tokens": ({"rate": 0.0}, "no-tokens"),
     "another policy": ({"knows_policy": False}, "policy-unknown"),

@@ -345,7 +345,9 @@ def test_a_central_that_refuses_connections_is_gone_round(host: Meshed, central:
     assert len(central.requests) <= 1, "but for the one connection that was ready"
 
 
-def test_a_central_that_is_silent_for_three_seconds_is_lost(host: Meshed, central: Central, origin: Origin) -> None:
+def test_a_central_that_is_silent_is_lost_and_what_is_there_with_it(
+    host: Meshed, central: Central, origin: Origin
+) -> None:
     released = threading.Event()
 
     def converse(there: Origin, wire: Wire) -> None:
@@ -429,6 +431,32 @@ def test_a_drain_waits_for_what_a_central_has_not_answered_yet(host: Meshed, cen
         for wire in (busy, large):
             assert wire.read_answer().get("x-by") == "central"
     host.wait_notified("PANNIER_DRAINED=1")
+
+
+def test_a_drain_waits_for_the_rest_of_an_answer(host: Meshed, central: Central) -> None:
+    """Also where the answer makes a pause that is longer than an idle connection is kept in a drain."""
+    released = threading.Event()
+
+    def converse(there: Origin, wire: Wire) -> None:
+        there.take(wire.read_request())
+        wire.send(AWAY[:-2])
+        if there.requests[-1].target == "/held":
+            assert released.wait(PATIENCE_S)
+        wire.send(AWAY[-2:])
+        wire.read_to_end()
+
+    central.serve = converse
+    host.force(100.0)
+    with host.call(outbound=True) as busy, host.call(outbound=True) as idle:
+        busy.send(request("/held", host="up"))
+        busy.read_head()
+        assert ask(idle) == "central"
+        host.publish_base(lifecycle="draining")
+        try:
+            assert idle.has_ended()
+        finally:
+            released.set()
+        assert busy.read(4) == b"away"
 
 
 def test_a_soft_stop_gives_back_the_link_and_waits_for_what_is_under_way(host: Meshed, central: Central) -> None:
