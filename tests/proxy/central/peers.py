@@ -170,8 +170,8 @@ class Central(Origin):
 
     `grant` says what is granted for a want; None: that is never answered. `serve` is what happens on a connection of
     the host's app once it was accepted: by default requests are taken and answered like an origin's. `accepts` decides
-    which connections are. `links` counts links that were accepted, `prefaces` are those of all other connections, `used`
-    of those on which something came.
+    which connections are. `links` counts links that were accepted, `prefaces` are those of all other connections,
+    `used` of those on which something came.
     """
 
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:

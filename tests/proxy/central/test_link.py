@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from tests.proxy.central.conftest import Meshed, StartMeshed
 from tests.proxy.central.peers import ACCEPTED, Central, granting
 from tests.proxy.origin import Origin
 from tests.proxy.process import wait_until
-from tests.proxy.wire import answer
+from tests.proxy.wire import answer, request
 
 ASKED = {"forced": {"weight": 100.0, "id": 1}}
 
@@ -68,7 +69,10 @@ def test_what_leaves_is_under_the_policy_of_now(host: Meshed, central: Central) 
     host.publish_routes(Config(routes=[Route(name="all", to={"up": 1})]))
     wait_until(lambda: len(central.said.policies) == 2)
     host.force(100.0)
-    wait_until(lambda: served_by(host) == "central")
+    with ExitStack() as stack:
+        for wire in [stack.enter_context(host.call(outbound=True)) for _ in range(12)]:
+            wire.send(request(host="up"))
+        wait_until(lambda: len(central.used) > 0)
     assert {preface.revision for preface in central.used} == {central.said.policies[-1]["revision"]}
 
 
