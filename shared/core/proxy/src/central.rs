@@ -19,8 +19,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use pannier_decide::address::Address;
+use pannier_decide::cluster::{Cluster, Endpoint};
 use pannier_decide::policy::{Policy, Tables};
 use pannier_decide::schema::Lifecycle;
+use pannier_table::clock;
 use pannier_table::kind::Kind;
 use pannier_table::layout::name_hash;
 use tokio::sync::Notify;
@@ -53,6 +55,9 @@ use hosts::{Host, Hosts};
 use settings::Settings;
 use tenant::Tenant;
 
+/// How long a complaint is shown.
+const NEW_MS: u64 = 5_000;
+
 /// What the threads of this process share about it.
 #[derive(Default)]
 pub struct Mesh {
@@ -70,6 +75,7 @@ pub struct Mesh {
     draining: AtomicBool,
     leaving: AtomicBool,
     turned_away: AtomicU64,
+    trouble: Mutex<Option<(u64, String)>>,
 }
 
 impl std::fmt::Debug for Mesh {
@@ -136,6 +142,17 @@ impl Mesh {
     /// Whether a Central is at that address.
     pub fn is_central(&self, ip: IpAddr) -> bool {
         self.centrals().iter().any(|central| central.ip().to_canonical() == ip.to_canonical())
+    }
+
+    /// What an operator should know of publishing.
+    pub fn complain(&self, trouble: String) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some((clock::monotonic_ms(), trouble));
+    }
+
+    /// The last of that, while it is new.
+    pub fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.as_ref().filter(|(at, _)| clock::monotonic_ms() < at + NEW_MS).map(|(_, text)| text.clone())
     }
 
     /// Counts somebody who was not let in.
@@ -214,7 +231,7 @@ impl Mesh {
         let Some(settings) = self.settings() else {
             return Ok(());
         };
-        let is_called = |cluster: &&pannier_decide::cluster::Cluster| {
+        let is_called = |cluster: &&Cluster| {
             !cluster.is_app() && !cluster.endpoints.is_empty() && *cluster.name != *settings.table.service
         };
         let mut services: Vec<String> = policy.clusters.iter().filter(is_called).map(|c| c.name.to_string()).collect();
@@ -250,7 +267,9 @@ fn centrals(settings: &Settings, policy: &Policy) -> Vec<std::net::SocketAddr> {
         return Vec::new();
     }
     let cluster = policy.by_name.get(&*settings.table.service).and_then(|named| policy.clusters.get(named.cluster));
-    let found = cluster.iter().flat_map(|cluster| &cluster.endpoints).filter(|endpoint| endpoint.healthy);
+    // A service may be called so that is none of ours.
+    let is_one = |endpoint: &&Endpoint| endpoint.healthy && endpoint.metadata.contains_key(detours::HEADROOM);
+    let found = cluster.iter().flat_map(|cluster| &cluster.endpoints).filter(is_one);
     let named = settings.table.addresses.iter().filter_map(|address| Address::parse(address).ok());
     let mut all: Vec<_> = named
         .chain(found.map(|endpoint| endpoint.address.clone()))

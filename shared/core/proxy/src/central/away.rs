@@ -24,6 +24,7 @@ pub struct Target {
 pub struct Away {
     weight: AtomicU32,
     redirects: AtomicBool,
+    relays: AtomicBool,
     sheds: AtomicBool,
     targets: Mutex<Arc<[Target]>>,
     lost: Mutex<Vec<SocketAddr>>,
@@ -56,6 +57,11 @@ impl Away {
         self.redirects.load(Ordering::Relaxed)
     }
 
+    /// Whether connections are handed over, if any are to leave.
+    pub fn relays(&self) -> bool {
+        self.relays.load(Ordering::Relaxed)
+    }
+
     /// Whether a connection leaves that stands at `draw` in the order and has such a request.
     pub fn takes(&self, draw: f64, class: Class) -> bool {
         draw < order::share(self.weight(), class.criticality, class.repeatable)
@@ -81,26 +87,31 @@ impl Away {
         self.lost.lock().unwrap_or_else(PoisonError::into_inner).contains(&address)
     }
 
-    /// One of the Centrals by its share; `unit` is random, 0…1.
-    pub fn choose(&self, unit: f64) -> Option<SocketAddr> {
+    /// One of the Centrals that are `welcome`, by its share; `unit` is random, 0…1.
+    pub fn choose(&self, unit: f64, welcome: impl Fn(SocketAddr) -> bool) -> Option<SocketAddr> {
         let targets = self.targets();
-        let mut left = unit * targets.iter().map(|target| target.share).sum::<f64>();
-        for target in targets.iter() {
+        let those = || targets.iter().filter(|target| welcome(target.address));
+        let mut left = unit * those().map(|target| target.share).sum::<f64>();
+        for target in those() {
             left -= target.share;
             if left < 0.0 {
                 return Some(target.address);
             }
         }
-        targets.last().map(|target| target.address)
+        those().last().map(|target| target.address)
     }
 
-    /// Puts it in force: how much of the app's calls leaves (0…1), whether the kernel takes them, whether to serve less.
-    pub fn set(&self, weight: f64, redirects: bool, sheds: bool) {
+    /// Puts it in force: how much of the app's calls leaves (0…1), and by which way; whether to serve less.
+    pub fn set(&self, weight: f64, way: &str, sheds: bool) {
         let weight = (weight.clamp(0.0, 1.0) * WHOLE) as u32;
-        let before =
-            (self.redirects.swap(redirects, Ordering::Relaxed), self.weight.swap(weight, Ordering::Relaxed) > 0);
+        let (redirects, relays) = (way == "redirect", way == "relay");
+        let before = (
+            self.redirects.swap(redirects, Ordering::Relaxed),
+            self.relays.swap(relays, Ordering::Relaxed),
+            self.weight.swap(weight, Ordering::Relaxed) > 0,
+        );
         self.sheds.store(sheds, Ordering::Relaxed);
-        if before != (redirects, weight > 0) {
+        if before != (redirects, relays, weight > 0) {
             self.changed.notify_waiters();
         }
     }
@@ -126,13 +137,14 @@ mod tests {
     #[test]
     fn what_leaves_is_divided_by_the_shares() {
         let away = Away::default();
-        assert_eq!(away.choose(0.5), None);
+        assert_eq!(away.choose(0.5, |_| true), None);
         let [one, other] = ["10.0.0.1:1".parse().unwrap(), "10.0.0.2:1".parse().unwrap()];
         away.point_to(vec![Target { address: one, share: 0.75 }, Target { address: other, share: 0.25 }], Vec::new());
-        let to_one = (0..1000).filter(|i| away.choose(f64::from(*i) / 1000.0) == Some(one)).count();
+        let to_one = (0..1000).filter(|i| away.choose(f64::from(*i) / 1000.0, |_| true) == Some(one)).count();
         assert_eq!(to_one, 750);
-        assert_eq!(away.choose(1.0), Some(other), "a random number never is 1, and rounding may make it so");
+        assert_eq!(away.choose(1.0, |_| true), Some(other), "a random number never is 1, and rounding may make it so");
         assert!(away.has(other));
+        assert_eq!(away.choose(0.1, |address| address != one), Some(other), "who is not welcome is passed over");
     }
 
     #[test]
@@ -140,9 +152,9 @@ mod tests {
         let away = Away::default();
         let plain = Class { criticality: Criticality::Default, repeatable: true };
         assert!(!away.is_open() && !away.takes(0.0, plain));
-        away.set(0.4, false, false);
+        away.set(0.4, "relay", false);
         assert!(away.is_open() && away.takes(0.39, plain) && !away.takes(0.41, plain));
-        away.set(1.0, true, false);
+        away.set(1.0, "redirect", false);
         assert!(away.takes(0.9999, plain) && away.redirects());
     }
 }

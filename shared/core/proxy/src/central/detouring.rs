@@ -19,7 +19,7 @@ use crate::timers::{Timer, after};
 use crate::worker::Worker;
 
 /// A Central to which no connection could be made is left alone for so long.
-const LEFT_ALONE_MS: u64 = 2_000;
+const LEFT_ALONE_MS: u64 = 1_000;
 
 /// Centrals that could not be reached a moment ago, and ways that a Central has refused.
 #[derive(Default)]
@@ -29,6 +29,12 @@ pub struct Unreachable(RefCell<FxHashMap<(SocketAddr, u64), u64>>);
 const EVERY_WAY: u64 = 0;
 
 impl Unreachable {
+    /// Whether nothing goes by that Central for a while.
+    pub fn is_out(&self, address: SocketAddr) -> bool {
+        let all = self.0.borrow();
+        all.get(&(address, EVERY_WAY)).is_some_and(|until_ms| clock::recent_ms() < *until_ms)
+    }
+
     fn has(&self, detour: &Detour) -> bool {
         let all = self.0.borrow();
         let is_out = |key| all.get(&(detour.address, key)).is_some_and(|until_ms| clock::recent_ms() < *until_ms);

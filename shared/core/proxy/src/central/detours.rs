@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use pannier_table::clock;
+use pannier_table::layout::name_hash;
 
 use crate::central::Mesh;
 use crate::central::settings::Settings;
@@ -21,6 +22,10 @@ const TTL_S: u64 = 15;
 const NOTICED: f64 = 1.0;
 /// Headroom is published in steps of such a part of the capacity.
 const STEPS: f64 = 10.0;
+/// What says that an instance is a Central (`shared/detours.py`).
+pub const HEADROOM: &str = "pannier-central-headroom";
+/// The longest name of an instance (`shared/instances.py`).
+const LONGEST: usize = 128;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Starts it.
@@ -77,8 +82,10 @@ impl Published {
             }
             let path = format!("/v1/instances/{}/{}", name.0, name.1);
             let body = format!(r#"{{"address":"{address}","ttl":"{TTL_S}s","metadata":{{{metadata}}}}}"#);
-            if ask(&settings.table.api, "PUT", &path, &body).is_ok() {
-                self.said.insert(name, (value, now + TTL_S * 1_000 / 3));
+            match ask(&settings.table.api, "PUT", &path, &body) {
+                Ok(()) => drop(self.said.insert(name, (value, now + TTL_S * 1_000 / 3))),
+                // Discovery may be starting; what it refuses is asked again, but not at once, and said.
+                Err(error) => mesh.complain(format!("discovery does not take {}/{}: {error}", name.0, name.1)),
             }
         }
     }
@@ -93,7 +100,7 @@ fn wanted(mesh: &Mesh, settings: &Settings) -> BTreeMap<(String, String), Wanted
         if weight >= 1.0 && host.takes_callers() && host.hello.passthrough.is_some() {
             let metadata =
                 format!(r#""pannier-central-of":"{}","pannier-central-weight":"{weight}""#, host.hello.instance);
-            let id = format!("{}.{own}", host.hello.instance);
+            let id = joined(&host.hello.instance, own);
             all.insert((host.hello.service.clone(), id), Wanted { value: weight, metadata });
         }
     }
@@ -101,10 +108,20 @@ fn wanted(mesh: &Mesh, settings: &Settings) -> BTreeMap<(String, String), Wanted
         let left = mesh.hosts.with_ledger(|ledger| ledger.headroom()).unwrap_or(0.0);
         let step = (gateway.capacity / STEPS).max(1.0);
         let headroom = (left / step).round() * step;
-        let metadata = format!(r#""headroom":"{headroom}""#);
+        let metadata = format!(r#""{HEADROOM}":"{headroom}""#);
         all.insert((settings.table.service.clone(), format!("{own}.gateway")), Wanted { value: headroom, metadata });
     }
     all
+}
+
+/// An instance's name from two; of those that are too long together a part, and a hash of the rest.
+fn joined(instance: &str, own: &str) -> String {
+    let whole = format!("{instance}.{own}");
+    if whole.len() <= LONGEST {
+        return whole;
+    }
+    let kept: String = whole.chars().take(LONGEST - 17).collect();
+    format!("{kept}-{:016x}", name_hash(whole.as_bytes()))
 }
 
 /// One request to the local API.
@@ -120,5 +137,21 @@ fn ask(socket: &str, method: &str, path: &str, body: &str) -> std::io::Result<()
     let mut answer = Vec::new();
     stream.take(16 << 10).read_to_end(&mut answer)?;
     let is_done = answer.starts_with(b"HTTP/1.1 2") || (method == "DELETE" && answer.starts_with(b"HTTP/1.1 404"));
-    if is_done { Ok(()) } else { Err(std::io::Error::other(String::from_utf8_lossy(&answer).into_owned())) }
+    // The last line of what it says is why.
+    let said = String::from_utf8_lossy(&answer);
+    if is_done { Ok(()) } else { Err(std::io::Error::other(said.lines().last().unwrap_or("").to_string())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LONGEST, joined};
+
+    #[test]
+    fn names_of_two_are_names_however_long_they_are() {
+        assert_eq!(joined("one", "two"), "one.two");
+        let (a, b) = ("a".repeat(70), "b".repeat(70));
+        let long = joined(&a, &b);
+        assert_eq!(long.len(), LONGEST);
+        assert!(long != joined(&a, &"b".repeat(71)));
+    }
 }

@@ -28,6 +28,8 @@ const ANSWER: Duration = Duration::from_millis(500);
 /// An answer that takes longer is late, and so many of them in a row are too late.
 const LATE_MS: f64 = 200.0;
 const SLOW_IN_A_ROW: u32 = 3;
+/// What a Central may have served from one answer to the next, beside four seconds' worth of what it grants.
+const SERVED_BETWEEN: u64 = 1_000;
 /// A Central that was gone for so long takes what is under way there with it. Until then it may come back and answer.
 const LOST_MS: u64 = 1_000;
 /// The same to a question that has a policy before it, which is compiled first.
@@ -178,7 +180,7 @@ impl Link {
         let mut out = Vec::new();
         wire::write(&mut out, &Said::Hello(hello));
         let before = self.known.borrow().served;
-        let (mut input, mut handed) = (Vec::new(), 0);
+        let (mut input, mut handed, mut served) = (Vec::new(), 0, 0_u64);
         while !self.ended.get() {
             let mut patience = ANSWER;
             if handed != mesh.revision() {
@@ -207,7 +209,9 @@ impl Link {
                 known.until_ms = asked_ns / 1_000_000 + grant.lease_ms.min(LEASE_MS);
                 known.rtt_ms = clock::monotonic_ns().saturating_sub(asked_ns) as f64 / 1e6;
                 known.slow = if known.rtt_ms > LATE_MS { known.slow + 1 } else { 0 };
-                known.served = before.saturating_add(grant.served);
+                // No more than it can have been: what it says decides how much leaves.
+                served = grant.served.min(served.saturating_add((known.rate * 4.0) as u64 + SERVED_BETWEEN));
+                known.served = before.saturating_add(served);
                 known.knows_policy = grant.knows_policy;
                 known.takes_redirect = grant.takes_redirect;
                 if !grant.knows_policy && grant.trouble.is_empty() {

@@ -121,6 +121,7 @@ struct Here {
     forced: Option<f64>,
     decision: Decision,
     since_ms: u64,
+    revision: u64,
     /// Until the links are there, but no longer than that, what was decided before stands.
     settles_ms: u64,
     /// Centrals whose link has been given up while they were down, and until when that is remembered.
@@ -163,6 +164,7 @@ impl Here {
                 starving: false,
             }),
             since_ms: clock::unix_ms(),
+            revision: 0,
             settles_ms: if before.weight > 0.0 { clock::monotonic_ms() + SETTLES_MS } else { 0 },
             given_up: Vec::new(),
         }
@@ -200,7 +202,7 @@ impl Here {
                 () = sleep(left) => {}
             }
         }
-        self.mesh.away.set(0.0, false, false);
+        self.mesh.away.set(0.0, "none", false);
         self.mesh.away.point_to(Vec::new(), self.lost(clock::monotonic_ms()));
         self.kernel.put(0.0, &[]);
         self.links.values().for_each(|link| link.end());
@@ -225,6 +227,10 @@ impl Here {
 
     fn step(&mut self, now_ms: u64, is_step: bool, enrolment: &Enrolment) {
         self.link_up();
+        // A Central is to have the policy that is in force now.
+        if std::mem::replace(&mut self.revision, self.mesh.revision()) != self.mesh.revision() {
+            self.links.values().for_each(|link| link.ask.notify_one());
+        }
         if is_step && self.settings.is_gateway() {
             let is_pressed = self.decision.starving;
             self.mesh.hosts.with_ledger(|ledger| {
@@ -271,7 +277,7 @@ impl Here {
         let sheds = self.decision.starving && !self.settings.is_gateway() && (granted <= 0.0 || limit < 1.0);
         let outbound = if way == "none" { 0.0 } else { weight };
         self.kernel.put(if way == "redirect" { outbound } else { 0.0 }, &targets);
-        self.mesh.away.set(outbound, way == "redirect", sheds);
+        self.mesh.away.set(outbound, way, sheds);
         self.mesh.away.point_to(targets, self.lost(now_ms));
         let is_busy = forced.is_some() || self.decision.weight > 0.0 || self.decision.starving || self.is_warm(&sample);
         let ahead = if is_busy { AHEAD } else { 0.0 };
@@ -395,6 +401,7 @@ impl Here {
 
     fn bulletin(&self, sample: &Sample, limit: f64, granted: f64, way: &'static str, sheds: bool) -> Bulletin {
         let mut trouble = self.readings.trouble.clone();
+        trouble.extend(self.mesh.trouble());
         if let (Way::Best | Way::Redirect, Some(why)) = (self.settings.table.outbound, &self.kernel.why_not) {
             trouble.push(format!("no redirect: {why}"));
         }

@@ -1,6 +1,6 @@
 //! Connections to Centrals that are ready before they are needed: a worker's own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,6 +26,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 struct Ready {
     stream: Stream,
     address: SocketAddr,
+    /// Of the policy that its preface names.
+    revision: u64,
     since_ms: u64,
 }
 
@@ -34,8 +36,6 @@ struct Ready {
 pub struct Warm {
     ready: RefCell<Vec<Ready>>,
     taken: Notify,
-    /// None could be made a moment ago.
-    failing: Cell<bool>,
 }
 
 impl Warm {
@@ -48,17 +48,13 @@ impl Warm {
                 break;
             };
             let most = if repeatable { OLD_MS } else { FRESH_MS };
-            let is_good = now.saturating_sub(ready.since_ms) < most && ready.stream.is_quiet();
-            if is_good && worker.mesh.away.has(ready.address) {
+            if now.saturating_sub(ready.since_ms) < most && ready.is_good(worker) {
                 self.taken.notify_one();
                 return Some((ready.stream, ready.address));
             }
         }
         self.taken.notify_one();
-        if self.failing.get() {
-            return None;
-        }
-        make(worker).await.ok()
+        make(worker).await.map(|ready| (ready.stream, ready.address))
     }
 
     /// Keeps some ready for as long as the worker lives.
@@ -68,30 +64,21 @@ impl Warm {
             let away = &worker.mesh.away;
             // Before anything is looked at, so that no change in between is missed.
             let changed = away.changed.notified();
-            let wanted = match (away.targets().is_empty(), away.redirects(), away.is_open()) {
-                (true, ..) | (_, true, _) => 0,
-                (_, _, false) => CALM,
-                (_, _, true) => BUSY,
+            let wanted = match (away.relays(), away.is_open()) {
+                (false, _) => 0,
+                (true, false) => CALM,
+                (true, true) => BUSY,
             };
             let now = clock::monotonic_ms();
-            warm.ready.borrow_mut().retain(|ready| {
-                now.saturating_sub(ready.since_ms) < OLD_MS && away.has(ready.address) && ready.stream.is_quiet()
-            });
+            let is_good = |ready: &Ready| now.saturating_sub(ready.since_ms) < OLD_MS && ready.is_good(&worker);
+            warm.ready.borrow_mut().retain(is_good);
             if warm.ready.borrow().len() < wanted && !worker.is_draining() {
                 match make(&worker).await {
-                    Ok((stream, address)) => {
-                        warm.failing.set(false);
-                        let since_ms = clock::monotonic_ms();
-                        warm.ready.borrow_mut().push(Ready { stream, address, since_ms });
-                    }
-                    Err(_) => {
-                        warm.failing.set(true);
-                        pannier_reactor::sleep(PAUSE).await;
-                    }
+                    Some(ready) => warm.ready.borrow_mut().push(ready),
+                    None => pannier_reactor::sleep(PAUSE).await,
                 }
                 continue;
             }
-            warm.failing.set(false);
             if wanted == 0 {
                 changed.await;
                 continue;
@@ -105,25 +92,38 @@ impl Warm {
     }
 }
 
-/// A connection to a Central, by the shares.
-async fn make(worker: &Worker) -> Result<(Stream, SocketAddr), String> {
-    let settings = worker.mesh.settings().ok_or("there is no Central Mesh")?;
+impl Ready {
+    fn is_good(&self, worker: &Worker) -> bool {
+        self.revision == worker.mesh.revision() && worker.mesh.away.has(self.address) && self.stream.is_quiet()
+    }
+}
+
+/// A connection to a Central, by the shares; one that could not be had a moment ago is passed over.
+async fn make(worker: &Worker) -> Option<Ready> {
+    let settings = worker.mesh.settings()?;
     let unit = worker.random.borrow_mut().unit();
-    let address = worker.mesh.away.choose(unit).ok_or("no Central takes anything")?;
+    let address = worker.mesh.away.choose(unit, |address| !worker.unreachable.is_out(address))?;
+    let revision = worker.mesh.revision();
     let preface = Preface {
         role: Role::Outbound,
         service: worker.policy().service.to_string(),
         instance: settings.table.instance.clone(),
-        revision: worker.mesh.revision(),
+        revision,
         hops: 0,
         // Below the weight: it is welcome until that falls below it.
         draw: worker.random.borrow_mut().unit() * worker.mesh.away.weight(),
     };
     let dialled = tokio::select! {
         biased;
-        dialled = dial::tcp(worker, &address) => dialled.map_err(|error| format!("{address}: {error}")),
-        () = pannier_reactor::sleep(PATIENCE) => Err(format!("{address} does not answer")),
-    }?;
-    let introduced = introduce(&settings, dialled, address, &settings.table.service, &preface).await;
-    introduced.map(|stream| (stream, address)).map_err(|failed| failed.why)
+        dialled = dial::tcp(worker, &address) => dialled.ok(),
+        () = pannier_reactor::sleep(PATIENCE) => None,
+    };
+    let introduced = match dialled {
+        Some(stream) => introduce(&settings, stream, address, &settings.table.service, &preface).await.ok(),
+        None => None,
+    };
+    if introduced.is_none() {
+        worker.unreachable.note(address);
+    }
+    introduced.map(|stream| Ready { stream, address, revision, since_ms: clock::monotonic_ms() })
 }
