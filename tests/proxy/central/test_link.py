@@ -13,7 +13,7 @@ from pannier.sidecars.traffic.config import Config, Route
 from pannier.sidecars.traffic.table import routes_table
 
 from tests.proxy.central.conftest import Meshed, StartMeshed
-from tests.proxy.central.peers import ACCEPTED, Central, granting
+from tests.proxy.central.peers import ACCEPTED, CONTROL, Central, granting
 from tests.proxy.origin import Origin
 from tests.proxy.process import wait_until
 from tests.proxy.wire import answer, request
@@ -74,6 +74,28 @@ def test_what_leaves_is_under_the_policy_of_now(host: Meshed, central: Central) 
             wire.send(request(host="up"))
         wait_until(lambda: len(central.used) > 0)
     assert {preface.revision for preface in central.used} == {central.said.policies[-1]["revision"]}
+
+
+def test_a_change_of_policy_brings_nothing_home(host: Meshed, central: Central) -> None:
+    """A Central needs a while to take it in, and knows the one before until then."""
+    known = {central.said.policies[-1]["revision"]}
+
+    def grant(want: dict[str, Any]) -> dict[str, Any]:
+        if want["revision"] not in known:
+            threading.Event().wait(0.1)
+            known.add(want["revision"])
+        return granting()(want)
+
+    central.grant = grant
+    central.accepts = lambda preface: preface.role == CONTROL or preface.revision in known
+    host.force(100.0)
+    wait_until(lambda: served_by(host) == "central")
+    for turn in range(3):
+        host.publish_routes(Config(routes=[Route(name=f"r{turn}", to={"up": 1})]))
+        wait_until(lambda: len(central.said.policies) == turn + 2)  # noqa: B023
+        assert {served_by(host) for _ in range(20)} == {"central"}
+        wait_until(lambda: len(known) == turn + 2)  # noqa: B023
+        assert {served_by(host) for _ in range(20)} == {"central"}
 
 
 UNGRANTED: dict[str, tuple[dict[str, Any], str]] = {
@@ -243,14 +265,19 @@ def test_of_two_centrals_the_one_that_is_left_takes_all(
 
 
 def test_discovery_knows_centrals_too(start_host: StartMeshed, central: Central) -> None:
+    """Those that say that they are one, and are well."""
     host = start_host()
-    host.publish_endpoints(central=[{"address": central.address}])
+    it = {"address": central.address, "metadata": {"pannier-central-headroom": "1000"}}
+    host.publish_endpoints(central=[it])
     host.wait_state(lambda state: state.granted_rps > 0)
     host.force(100.0)
     assert served_by(host) == "central"
-    host.publish_endpoints(central=[{"address": central.address, "healthy": False}])
-    host.wait_state(lambda state: state.reason == "no-central" and state.weight == 0.0)
-    assert served_by(host) == "origin"
+    for other in (it | {"healthy": False}, it | {"metadata": {}}):
+        host.publish_endpoints(central=[other])
+        host.wait_state(lambda state: state.reason == "no-central" and state.weight == 0.0)
+        assert served_by(host) == "origin"
+        host.publish_endpoints(central=[it])
+        host.wait_state(lambda state: state.weight == 100.0)
 
 
 def test_a_weight_that_nobody_forces_any_more_is_given_back(host: Meshed) -> None:

@@ -17,6 +17,7 @@ from tests.proxy.origin import Origin
 from tests.proxy.wire import Message, Wire, answer
 
 SHOP = Preface()
+HEADROOM = "pannier-central-headroom"
 OURS, HOSTS = "/v1/instances/central/c1.gateway", "/v1/instances/shop/one.c1"
 
 
@@ -55,12 +56,12 @@ def wait_said(api: Origin, path: str, condition: Callable[[str, Any], bool]) -> 
 def test_a_central_says_where_it_is_and_what_it_has_left(gateway: Meshed, api: Origin) -> None:
     body = wait_said(api, OURS, lambda method, _: method == "PUT")
     address = "{}:{}".format(*gateway.door)
-    assert body == {"address": address, "ttl": "15s", "metadata": {"headroom": "100000"}}
+    assert body == {"address": address, "ttl": "15s", "metadata": {HEADROOM: "100000"}}
     with Link(gateway.door, SHOP) as link:
         link.hello()
         link.policy()
         link.ask(rate=51_000.0)
-        wait_said(api, OURS, lambda _, body: body["metadata"]["headroom"] == "50000")
+        wait_said(api, OURS, lambda _, body: body["metadata"][HEADROOM] == "50000")
 
 
 def test_an_instance_is_reached_by_way_of_it_while_it_has_a_weight(gateway: Meshed, api: Origin) -> None:

@@ -100,7 +100,7 @@ def test_the_same_by_either_way(host: Meshed, gateway: Meshed, origin: Origin) -
     origin.requests.clear()
     before = gateway.requests_counted()
     there = said()
-    assert gateway.requests_counted() >= before + len(at_origin)
+    wait_until(lambda: gateway.requests_counted() >= before + len(at_origin))
     for name in ASKED:
         assert there[name] == here[name], name
     assert seen() == at_origin
