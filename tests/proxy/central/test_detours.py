@@ -16,7 +16,7 @@ from pannier.sidecars.resilience import config as resilience
 from pannier.sidecars.traffic import config as traffic
 
 from tests.proxy.central.conftest import Meshed, StartMeshed
-from tests.proxy.central.peers import INBOUND, Central
+from tests.proxy.central.peers import INBOUND, Central, Preface
 from tests.proxy.origin import Origin
 from tests.proxy.process import wait_until
 from tests.proxy.wire import PATIENCE_S, Message, Wire, answer, request
@@ -121,7 +121,12 @@ def test_a_central_that_refuses_is_gone_round_in_the_same_request_and_left_alone
 ) -> None:
     """Also with what must not be repeated, since nothing was sent; and for two seconds nobody asks it again."""
     asked: list[str] = []
-    central.accepts = lambda preface: asked.append(preface.instance) is not None
+
+    def refuse(preface: Preface) -> bool:
+        asked.append(preface.instance)
+        return False
+
+    central.accepts = refuse
     by(100.0)
     caller.publish_telemetry()
     for method in ("POST", "GET", "POST"):

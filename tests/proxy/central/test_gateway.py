@@ -87,13 +87,15 @@ def ends(answer: Message) -> bool:
 def routed(name: str) -> bytes:
     """A route that marks its answers."""
     route = traffic.Route(name=name, to={"up": 1}, response=traffic.Headers(set={"x-route": name}))
-    return routes_table(traffic.Config(routes=[route]), {})
+    table: bytes = routes_table(traffic.Config(routes=[route]), {})
+    return table
 
 
 def limited(calls: int) -> bytes:
     """No more calls of `up` in a minute than these."""
     service = resilience.Service(rate_limit=resilience.RateLimit(max=calls, fill=calls, interval="1m"))
-    return limits_table(resilience.Config(services={"up": service}), {})
+    table: bytes = limits_table(resilience.Config(services={"up": service}), {})
+    return table
 
 
 def test_what_comes_in_is_under_the_policy_of_who_sent_it(gateway: Meshed, origin: Origin) -> None:
@@ -406,7 +408,7 @@ def test_tokens_are_shared_and_have_an_end(start_gateway: StartMeshed) -> None:
 
 
 HELLO = {"service": "shop", "instance": "one", "passthrough": None, "redirects": False}
-BAD_FRAMES = {
+BAD_FRAMES: dict[str, tuple[bytes | int, dict[str, Any] | None]] = {
     "too long before it has said who it is": (16 << 10, None),
     "too long": (21 << 20, HELLO),
     "no msgpack": (b"\x01\0\0\0\xc1", HELLO),

@@ -18,7 +18,7 @@ from tests.proxy.origin import Origin
 from tests.proxy.process import wait_until
 from tests.proxy.wire import answer, request
 
-ASKED = {"forced": {"weight": 100.0, "id": 1}}
+ASKED: dict[str, Any] = {"forced": {"weight": 100.0, "id": 1}}
 
 
 def served_by(host: Meshed) -> str:

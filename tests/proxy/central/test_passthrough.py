@@ -43,6 +43,12 @@ def test_a_central_reaches_the_app_and_nobody_governs(lent: Meshed, origin: Orig
     assert lent.requests_counted() == 0
 
 
+def send_all(wire: Wire, data: bytes) -> None:
+    """Sends it, and ends our side."""
+    wire.send(data)
+    wire.finish()
+
+
 def test_bytes_pass_both_ways_and_ends_with_them(lent: Meshed, origin: Origin) -> None:
     body = pattern(2 << 20)
 
@@ -56,7 +62,7 @@ def test_bytes_pass_both_ways_and_ends_with_them(lent: Meshed, origin: Origin) -
     origin.converse = converse
     with enter(lent) as wire:
         assert is_accepted(wire)
-        sender = threading.Thread(target=lambda: (wire.send(body), wire.finish()))
+        sender = threading.Thread(target=send_all, args=(wire, body))
         sender.start()
         assert wire.read_to_end() == body[::-1] + b"end"
         sender.join()

@@ -84,7 +84,7 @@ def test_the_same_by_either_way(host: Meshed, gateway: Meshed, origin: Origin) -
                 found[name] = wire.read_to_end()
         return found
 
-    def seen() -> list[tuple[str, object, bytes]]:
+    def seen() -> list[tuple[str, list[tuple[str, str]], bytes]]:
         """All but the ids that the proxy has made up."""
         found = []
         for message in origin.requests:
