@@ -99,9 +99,10 @@ def test_who_does_not_want_that_or_has_no_way_in_is_not_published(gateway: Meshe
         assert {message.target for message in api.requests} == {OURS, "/v1/instances/shop/three.c1"}
 
 
-def test_what_discovery_did_not_take_is_said_again(gateway: Meshed, api: Origin) -> None:
+def test_what_discovery_did_not_take_is_told_and_said_again(gateway: Meshed, api: Origin) -> None:
     def refuse(message: Message) -> bytes:
-        return answer(b"{}", "Connection: close", status="503 No" if len(api.requests) < 3 else "200 OK")
+        is_first = message.target == HOSTS and len(said(api, HOSTS)) < 2
+        return answer(b"not now", "Connection: close", status="503 No" if is_first else "200 OK")
 
     api.answer = refuse
     with Link(gateway.door, SHOP) as link:
@@ -109,3 +110,4 @@ def test_what_discovery_did_not_take_is_said_again(gateway: Meshed, api: Origin)
         link.policy()
         link.ask(inbound=True)
         api.wait(lambda: len(said(api, HOSTS)) >= 2)
+        gateway.wait_state(lambda state: "discovery does not take shop/one.c1: not now" in state.trouble)
