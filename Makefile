@@ -32,7 +32,7 @@ sanitize: | toolchain
 	$(CORE)/table/sanitize
 
 # Those in APART have nothing in common, no port and no core, so they run beside one another.
-APART := $(addprefix tests/,model profiles shared sidecars structure supervisor)
+APART := $(addprefix tests/,model profiles proxy/central shared sidecars structure supervisor)
 
 test-python: build
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile $(APART)
