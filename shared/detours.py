@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
-from pannier.shared.instances import INSTANCE_PATTERN, Key, State
+from pannier.shared.instances import INSTANCE_PATTERN, Key, State, check_ip_address
 
 OF: Final = "pannier-central-of"
 WEIGHT: Final = "pannier-central-weight"
@@ -94,6 +94,7 @@ def shares(detours: Iterable[Registered]) -> tuple[Mapping[Key, Sequence[Share]]
     for one in detours:
         try:
             of, weight = detour(one.metadata)
+            check_ip_address(one.address)
         except ValueError as error:
             refused.append(f"{one.service}/{one.id}: {error}")
             continue
