@@ -33,7 +33,7 @@ _STUCK: Final = frozenset({"central-down", "central-slow", "no-central", "no-tok
 @click.option("-n", "--name", help=f"The Central's name (default: {PROFILE}).")
 @click.option("-p", "--profile", help=f"The stage (default: {PROFILE}).")
 @click.option("--listen", metavar="HOST:PORT", help="Where hosts reach it (default: 0.0.0.0:15090).")
-@click.option("--advertise", metavar="HOST", help="Under which host they do (default: this host's address).")
+@click.option("--advertise", metavar="IP", help="Under which address they do (default: this host's address).")
 @click.option("--capacity", type=click.IntRange(1), metavar="N", help="Requests a second that it takes on (20000).")
 @click.option("--workers", type=click.IntRange(1, 16), help="Threads of the proxy (default: one a core, to 2).")
 @click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change one setting.")

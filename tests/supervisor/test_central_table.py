@@ -113,7 +113,7 @@ def test_where_a_central_reaches_the_app(central: CentralSettings, pilot: str | 
         ({"gateway": GatewaySettings(), "plain": ["10.0.0.0/8"]}, "10.9.9.9:15090"),
         ({"gateway": GatewaySettings("10.77.0.2"), "plain": ["10.0.0.0/8"]}, "10.77.0.2:15090"),
         ({"gateway": GatewaySettings("[fd00::1]")}, "[fd00::1]:15090"),
-        ({"gateway": GatewaySettings("10.77.0.2"), "advertise": "central.example"}, "central.example:15090"),
+        ({"gateway": GatewaySettings("10.77.0.2"), "advertise": "10.78.0.2"}, "10.78.0.2:15090"),
     ],
 )
 def test_where_hosts_reach_a_central(settings: dict[str, Any], expected: str) -> None:

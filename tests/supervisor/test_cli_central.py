@@ -246,12 +246,12 @@ async def test_stat_has_a_line_of_it_and_json_a_key(pannier: Run, supervisor: Su
     [
         ([], ["central.gateway={}"]),
         (
-            ["--listen", "10.77.0.2:7", "--advertise", "central.example", "--capacity", "9", "--set", "a=1"],
+            ["--listen", "10.77.0.2:7", "--advertise", "10.78.0.2", "--capacity", "9", "--set", "a=1"],
             [
                 "central.gateway={}",
                 'central.gateway.host="10.77.0.2"',
                 "central.gateway.port=7",
-                'central.advertise="central.example"',
+                'central.advertise="10.78.0.2"',
                 "central.gateway.capacity=9",
                 "a=1",
             ],
