@@ -10,7 +10,7 @@ import pytest
 import trio
 from pannier.shared.central import CENTRAL_STATE, CentralForce, CentralState, CentralStatus, Inputs
 from pannier.shared.errors import PannierError, UsageError
-from pannier.shared.messages import EVENTS, Happening, Nothing
+from pannier.shared.messages import EVENTS, Changed, Happening, Nothing
 from pannier.supervisor import adoption
 from pannier.supervisor.adoption import Found
 from pannier.supervisor.central_table import Forced
@@ -129,6 +129,33 @@ async def test_each_asking_for_a_weight_is_another_one_and_a_successor_publishes
         assert forced(it) is None
         await force(it, 5.0)
         assert forced(it) == Forced(5.0, 4)
+
+
+async def test_a_weight_that_is_asked_for_amid_a_change_is_laid_into_the_new_table(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(host, **LEANS) as it:
+
+        async def grace(_: int) -> None:
+            await it.service.force(40.0)
+
+        monkeypatch.setattr(host, "grace", grace)
+        await it.set(("central.dwell", "40s"))
+        payload, asked = it.segments.central
+        assert payload is not None
+        assert (payload["controller"]["dwell_ms"], asked) == (40000, Forced(40.0, 1))
+
+
+async def test_a_weight_outlives_a_change_that_is_taken_back_and_not_one_that_stands(host: Host) -> None:
+    async with running(host, **LEANS) as it:
+        await force(it, 40.0)
+        await it.use("dev", DEV, confirm_s=0.3)
+        assert it.segments.central[0] is None
+        await it.wait_until(lambda: it.service.pending is None)
+        assert (forced(it), it.service.plan.central is None) == (Forced(40.0, 1), False)
+        await it.use("dev", DEV, confirm_s=60.0)
+        await it.ask("profile.confirm", Nothing(), Changed)
+        assert it.service.forced is None
 
 
 async def test_what_the_data_path_says_is_told(host: Host) -> None:
