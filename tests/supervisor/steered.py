@@ -58,6 +58,7 @@ class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     app: str | None = None
     instance: dict[str, Any] = {}
     stage: str = ""
+    vouches: bool = False
 
 
 NAMES = ("discovery", "observability", "resilience", "traffic")

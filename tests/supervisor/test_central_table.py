@@ -121,6 +121,12 @@ def test_where_hosts_reach_a_central(settings: dict[str, Any], expected: str) ->
     assert payload["gateway"]["address"] == expected
 
 
+def test_only_the_discovery_of_a_central_speaks_for_others() -> None:
+    gateway = {"inbound": 1, "outbound": 2, "gateway": 15090}
+    plans = (planned(CENTRAL, gateway), planned(CLIENT), planned(None))
+    assert [plan.settings["sidecars"]["discovery"]["vouches"] for plan in plans] == [True, False, False]
+
+
 def test_calls_through_a_socket_cannot_be_redirected() -> None:
     where = place({"inbound": 18080}, sockets={"outbound": "/run/out.sock"})
     payload = central_table(profile(CLIENT), Arguments("orders", app="127.0.0.1:8080"), where)
