@@ -19,15 +19,15 @@ TICK_MS: Final = 250
 """Milliseconds between two steps of the controller."""
 
 Percent = Annotated[float, Meta(gt=0, le=100, description="a number above 0, and up to 100")]
-TcpAddress = Annotated[
+IpAddress = Annotated[
     str,
     Meta(
-        pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$(?!\n)",
-        description='an address such as "10.77.0.2:15090"',
+        pattern=r"^(\[[0-9a-fA-F:.]+\]|[0-9.]+):[0-9]{1,5}$(?!\n)",
+        description='an IP address with a port, such as "10.77.0.2:15090"',
     ),
 ]
-Host = Annotated[
-    str, Meta(pattern=r"^[0-9A-Za-z.:_-]{1,255}$(?!\n)", description="a host or IP address, without a port")
+IpHost = Annotated[
+    str, Meta(pattern=r"^[0-9a-fA-F:.]{1,45}$(?!\n)", description='an IP address without a port, such as "10.77.0.2"')
 ]
 Network = Annotated[str, Meta(min_length=1, max_length=64, description='a network such as "10.77.0.0/24"')]
 PemFile = Annotated[
@@ -85,8 +85,9 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True):
 class CentralSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """When this host has nothing left to give, its calls are governed by a Central; without this table there is none.
 
-    Centrals are those named in `addresses`, and those that discovery knows under `service`, which is also the name in
-    their certificates. Connections are encrypted, except on the loopback and within the networks named in `plain`.
+    Centrals are those in `addresses`, and those that discovery knows under `service`, which is also the name in their
+    certificates; nobody looks up names to reach one. Connections are encrypted, except on the loopback and within the
+    networks named in `plain`.
     `outbound` is how the app's calls leave (`best`: redirected by the kernel where that can be, else relayed),
     `inbound` whether calls to the app do. A Central reaches the app at `advertise` (else the pilot's `advertise`, else
     127.0.0.1) and `port` (0: any free one). `dwell`, drawn from 1 ± `jitter`, lies between two reversals; the weight
@@ -94,13 +95,13 @@ class CentralSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     service: Annotated[str, Meta(pattern=SERVICE_PATTERN, description='a service name such as "central"')] = "central"
-    addresses: Annotated[list[TcpAddress], Meta(max_length=16)] = []
+    addresses: Annotated[list[IpAddress], Meta(max_length=16)] = []
     plain: Annotated[list[Network], Meta(max_length=64)] = []
     tls: Certificates | None = None
     outbound: Literal["best", "redirect", "relay", "off"] = "best"
     inbound: bool = True
     port: Port = 0
-    advertise: Host | None = None
+    advertise: IpHost | None = None
     enter: Enter = Enter()
     leave: Leave = Leave()
     dwell: Duration = "30s"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pannier.shared.central import TICK_MS, CentralSettings
 from pannier.shared.duration import milliseconds
 from pannier.shared.explain import BAD_VALUE, Finding
-from pannier.shared.instances import check_address
+from pannier.shared.instances import check_ip_address
 
 if TYPE_CHECKING:
     from pannier.shared.profile import Profile
@@ -31,17 +31,29 @@ MOST_JITTER: Final = 0.5
 _Networks: TypeAlias = list[IPv4Network | IPv6Network]
 
 
-def findings(profile: Profile, *, discovery: bool, pilot: bool) -> list[Finding]:
-    """What is wrong, with paths from the root of the profile; `discovery`, `pilot`: whether the profile has them."""
+def findings(profile: Profile, *, discovery: bool, pilot: bool, advertised: str | None = None) -> list[Finding]:
+    """What is wrong, with paths from the root of the profile; `discovery`, `pilot`: whether the profile has them,
+    `advertised`: the pilot's `advertise`, which holds where `central.advertise` says nothing."""
     central = profile.central
     if central is None:
         return []
     found = [*_flapping(central), *_places(central)]
+    if advertised is not None and central.advertise is None and _ip(advertised) is None:
+        found.append(_advertised_name(central, advertised))
     if central.gateway is not None:
         found += _as_central(central, profile.outbound.unknown)
     else:
         found += _as_client(central, profile.outbound.unknown, discovery=discovery, pilot=pilot)
     return found
+
+
+def _advertised_name(central: CentralSettings, name: str) -> Finding:
+    """Nobody looks up names to reach a Central, and a Central none to reach an app."""
+    where, expected = ("sidecars", "discovery", "pilot", "advertise"), "expected central.advertise with an IP address"
+    if central.gateway is not None:
+        return Finding(where, BAD_VALUE, f"{name} is no IP address, so nobody would reach this Central", expected)
+    message = f"{name} is no IP address, so a Central does not reach the app, and calls to it never leave"
+    return Finding(where, NOBODY, message, expected, severity="warning")
 
 
 def _flapping(central: CentralSettings) -> Iterator[Finding]:
@@ -115,29 +127,58 @@ def _flapping(central: CentralSettings) -> Iterator[Finding]:
 
 
 def _places(central: CentralSettings) -> Iterator[Finding]:
+    known: set[str] = set()
     for number, address in enumerate(central.addresses):
+        path = ("central", "addresses", number)
         try:
-            check_address(address)
+            ip = check_ip_address(address)
         except ValueError as error:
-            yield Finding(
-                ("central", "addresses", number), BAD_VALUE, str(error), 'expected one like "10.77.0.2:15090"'
-            )
+            yield Finding(path, BAD_VALUE, str(error), 'expected one like "10.77.0.2:15090"')
+            continue
+        place = f"{ip}:{int(address.rpartition(':')[2])}"
+        if ip.is_unspecified:
+            yield Finding(path, BAD_VALUE, f"{address} is nobody's address", "expected that of a Central")
+        elif place in known:
+            yield Finding(path, NOBODY, f"{address} is there twice", "expected each Central once", severity="warning")
+        known.add(place)
     for number, text in enumerate(central.plain):
+        path = ("central", "plain", number)
         try:
-            ip_network(text)
+            network = ip_network(text)
         except ValueError as error:
             expected = 'expected a network such as "10.77.0.0/24" or "fd00::/8"'
-            yield Finding(("central", "plain", number), BAD_VALUE, f"no network: {error}", expected)
-    for path, host in ((("advertise",), central.advertise), (("gateway", "host"), _listens(central))):
-        if host is not None and (":" in host or path[-1] == "host"):
-            try:
-                ip_address(host.strip("[]"))
-            except ValueError as error:
-                yield Finding(("central", *path), BAD_VALUE, str(error), "expected a host without a port")
+            yield Finding(path, BAD_VALUE, f"no network: {error}", expected)
+            continue
+        if network.prefixlen == 0:
+            message = f"{text}: whoever reaches this host is believed, and nothing is encrypted anywhere"
+            yield Finding(
+                path, NOBODY, message, "expected the network that hosts and Centrals share", severity="warning"
+            )
+    yield from _hosts(central)
 
 
-def _listens(central: CentralSettings) -> str | None:
-    return None if central.gateway is None else central.gateway.host
+def _hosts(central: CentralSettings) -> Iterator[Finding]:
+    if (said := central.advertise) is not None:
+        ip = _ip(said)
+        if ip is None or ip.is_unspecified:
+            message = f"{said} is nobody's address" if ip is not None else f"{said} is no IP address"
+            yield Finding(
+                ("central", "advertise"), BAD_VALUE, message, "expected that under which others reach this host"
+            )
+    if central.gateway is not None:
+        host = central.gateway.host
+        bare = host.removeprefix("[").removesuffix("]")
+        ip = _ip(bare)
+        if ip is None or (ip.version == 6) is not host.startswith("["):
+            path = ("central", "gateway", "host")
+            yield Finding(path, BAD_VALUE, f"{host} is no IP address", 'expected one like "0.0.0.0" or "[::]"')
+
+
+def _ip(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def _as_client(central: CentralSettings, unknown: str, *, discovery: bool, pilot: bool) -> Iterator[Finding]:
@@ -159,6 +200,12 @@ def _as_client(central: CentralSettings, unknown: str, *, discovery: bool, pilot
                     f"{address}: addresses outside loopback need certificates, or a network named in central.plain",
                     "expected central.tls with certificate, key and authority",
                 )
+    if central.outbound == "off" and not central.inbound:
+        message = "outbound is off and inbound false: nothing can ever leave"
+        yield Finding(("central",), NOBODY, message, "expected one of the two", severity="warning")
+    if central.outbound == "redirect" and not central.plain and central.tls is not None:
+        message = "redirect: the app's own connections go unencrypted, and no network in central.plain allows that"
+        yield Finding(("central", "outbound"), NOBODY, message, 'expected "best", or central.plain', severity="warning")
     if central.addresses:
         return
     if not discovery:
@@ -199,10 +246,8 @@ def _networks(central: CentralSettings) -> _Networks:
 
 
 def _may_be_plain(address: str, plain: _Networks) -> bool:
-    """A name may be anywhere: where networks are named, the data path looks whether it is in one of them."""
-    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
     try:
-        ip = ip_address(host)
+        ip = check_ip_address(address)
     except ValueError:
-        return host == "localhost" or bool(plain)
-    return ip.is_loopback or any(ip in network for network in plain)
+        return True  # `_places` says what is wrong
+    return ip.is_loopback or ip.is_unspecified or any(ip in network for network in plain)

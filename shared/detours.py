@@ -8,8 +8,10 @@ Rules:
 - It is of use only while it is renewed: where it is gone, requests go straight, and nobody is lost. So it ends at once,
   is never doubted nor probed, and counts in no rule that keeps instances (`leases.py`).
 - A weight is 0 to 100 points; 0 is none. Those of one E by way of several Centrals are together 100 at most.
-- A Central says of itself, in the metadata of its own registration, how many requests a second it has left: `headroom`.
-- What carries one of these keys is announced to others by the discovery with which it registers (`vouching.py`).
+- A Central says of itself, in the metadata of its own registration, how many requests a second it has
+  left: `pannier-central-headroom`.
+- What carries one of these keys is announced to others by the discovery with which it registers, if that is beside a
+  Central (`vouching.py`): nobody else speaks for the fleet.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
-from pannier.shared.instances import INSTANCE_PATTERN, Key, State
+from pannier.shared.instances import INSTANCE_PATTERN, Key, State, check_ip_address
 
 OF: Final = "pannier-central-of"
 WEIGHT: Final = "pannier-central-weight"
-HEADROOM: Final = "headroom"
+HEADROOM: Final = "pannier-central-headroom"
 WHOLE: Final = 100.0
 """Points: all that is meant for an instance."""
 
@@ -94,6 +96,7 @@ def shares(detours: Iterable[Registered]) -> tuple[Mapping[Key, Sequence[Share]]
     for one in detours:
         try:
             of, weight = detour(one.metadata)
+            check_ip_address(one.address)
         except ValueError as error:
             refused.append(f"{one.service}/{one.id}: {error}")
             continue

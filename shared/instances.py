@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, TypeAlias
 
 from msgspec import Meta
@@ -21,6 +21,9 @@ ServiceName = Annotated[str, Meta(pattern=SERVICE_PATTERN, description='a servic
 InstanceId = Annotated[str, Meta(pattern=INSTANCE_PATTERN, description='an instance id such as "host-18080"')]
 Key: TypeAlias = tuple[str, str]
 """(service, instance id)"""
+
+
+_IP_AND_PORT = re.compile(r"(\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})", re.ASCII)
 
 
 class State(StrEnum):
@@ -58,3 +61,12 @@ def check_address(address: str) -> str:
             raise ValueError(f"{address!r}: what is in brackets is no address") from None
         return f"{host}:{port}"
     return f"[{ip}]:{port}" if isinstance(ip, IPv6Address) else f"{ip}:{port}"
+
+
+def check_ip_address(address: str) -> IPv4Address | IPv6Address:
+    """The IP address in one with a port, as that of a Central is, which nobody looks up. Raises ValueError for anything
+    else: names, sockets, a port out of range."""
+    found = _IP_AND_PORT.fullmatch(address)
+    if found is None or not 1 <= int(found["port"]) <= 65535:
+        raise ValueError(f"{address[:80]!r} is no IP address with a port")
+    return IPv4Address(found["four"]) if found["six"] is None else IPv6Address(found["six"])

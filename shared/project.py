@@ -163,15 +163,17 @@ def settle(name: str, below: Sequence[Layer], above: Sequence[Layer], *, sidecar
     source = Merged(origins, f"profile {name}")
     refuse(problem(source, finding) for finding in bounded(findings))
     plain = msgspec.convert({key: value for key, value in data.items() if key != "sidecars"}, Profile)
-    findings += central_rules.findings(plain, discovery="discovery" in configs, pilot=_has_pilot(configs))
+    pilot = getattr(configs.get("discovery"), "pilot", None)
+    findings += central_rules.findings(
+        plain,
+        discovery="discovery" in configs,
+        pilot=pilot is not None,
+        advertised=getattr(pilot, "advertise", None),
+    )
     problems = [problem(source, finding) for finding in bounded([*findings, *refusals(configs, plain.grants)])]
     refuse(problems)
     profile = msgspec.structs.replace(plain, sidecars=configs)
     return Resolved(name, profile, data, origins, in_order(problems))
-
-
-def _has_pilot(configs: Mapping[str, Any]) -> bool:
-    return getattr(configs.get("discovery"), "pilot", None) is not None
 
 
 def _configs(tables: Any, findings: Sequence[Finding], sidecars: SidecarTypes) -> dict[str, Any]:

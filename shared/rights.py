@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, get_args
 
 from msgspec import Meta, Struct
+from pannier.shared.central import CENTRAL_STATE
 from pannier.shared.explain import Finding
 from pannier.shared.messages import CONFIG_REVISION, EVENTS, LIFECYCLE, LOGS
 
@@ -28,7 +29,7 @@ Topic = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$(?!\n)", descr
 
 TABLES: Final[tuple[str, ...]] = get_args(Table)
 """What a sidecar may write; the tables `base` and `central` are the supervisor's."""
-_OF_THE_SUPERVISOR: Final = frozenset({LIFECYCLE, CONFIG_REVISION, LOGS})
+_OF_THE_SUPERVISOR: Final = frozenset({LIFECYCLE, CONFIG_REVISION, LOGS, CENTRAL_STATE})
 _KINDS: Final = ("writes", "reads", "publishes", "subscribes")
 
 

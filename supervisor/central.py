@@ -28,12 +28,13 @@ SOURCE: Final = "central"
 
 
 class CentralMesh:
-    """Of one service. The verbs raise PannierError for what the operator can act on."""
+    """Of one service. The verbs raise PannierError for what the operator can act on. Where the service is `adopted` the
+    first state is no news: who was here before us has told it."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, adopted: bool = False) -> None:
         self._service = service
         self._told: CentralState | None = None
-        self._seen = CentralState()
+        self._seen: CentralState | None = None if adopted else CentralState()
 
     async def status(self, _: Nothing) -> CentralStatus:
         """Where every process of the proxy stands, and what the profile says."""
@@ -96,7 +97,7 @@ class CentralMesh:
         now = newest(states_of(service.segments.central_states()))
         if now is None or service.plan.central is None:
             return
-        for told in happenings(self._seen, now, thresholds(service.plan.central)):
+        for told in () if self._seen is None else happenings(self._seen, now, thresholds(service.plan.central)):
             service.tell(SOURCE, told.kind, told.text, told.severity)
         self._seen = now
         if is_news(self._told, now):

@@ -256,7 +256,9 @@ def _facts(name: str, profile: Profile, arguments: Arguments, place: Place) -> d
         instance = {"address": address}
         if profile.central is not None:  # a Central knows it by the id that the data path tells
             instance["id"] = central_table.instance(profile, arguments, place)
-        facts = {"services": services, "app": arguments.app, "instance": instance}
+        facts: dict[str, Any] = {"services": services, "app": arguments.app, "instance": instance}
+        if profile.central is not None and profile.central.gateway is not None:
+            facts["vouches"] = True
         if getattr(profile.sidecars.get(name), "pilot", None) is None:
             return facts
         return {**facts, "stage": arguments.profile}  # of no use otherwise, and another stage would restart it

@@ -189,17 +189,29 @@ class Service:
 
     async def put_in_force(self, plan: Plan, pending: Pending | None) -> None:
         """The plan that holds from now on, for a successor as well; what it says of processes has been done."""
+        forcings = self._forcings
         with suppress(KeeperGone):
             await self.keeper.grace(plan.orphan_grace_ms)
         self.plan, self.pending = plan, pending
-        if plan.central is None:
-            self.forced = None  # who adds one again asks again
+        self._forget_forced()
+        if self._forcings != forcings:  # who asked just now has published that of the plan before
+            self.segments.publish_central(plan.central, self.forced)
         self._central.set()
         self.tree.replan(plan)
         self._revision += 1
         self._write_urls()
         await self.touch(())
         self._news.set()
+
+    def settle(self) -> None:
+        """Nothing waits to be confirmed any more: the plan in force stands."""
+        self.pending = None
+        self._forget_forced()
+
+    def _forget_forced(self) -> None:
+        """Who adds a Central Mesh again asks again; one that may come back has the weight that it had."""
+        if self.plan.central is None and self.pending is None:
+            self.forced = None
 
     def tell(self, source: str, kind: str, text: str, severity: str) -> None:
         """An event that an operator wants to know of, on the bus and in our own output."""

@@ -309,7 +309,7 @@ class Steering:
         service = self._service
         if pending is not None and service.plan.said.live != pending.said.live:
             live.write_live(service.plan.service, service.plan.said.live)
-        service.pending = None
+        service.settle()
         await service.touch(())
 
     async def _keep(self, pending: Pending, why: str) -> bool:
@@ -318,7 +318,7 @@ class Steering:
         try:
             await self._stand(pending)
         except PannierError as error:
-            service.pending = None
+            service.settle()
             service.tell("supervisor", "kept", f"{error.message}; {error.hint}", "error")
         return True
 
@@ -333,7 +333,7 @@ class Steering:
             if leaver is not None:
                 await generations.leave(service, leaver)
         except PannierError as error:
-            service.pending = None
+            service.settle()
             service.tell("supervisor", "revert", f"{why}, and it stays: {error.message}", "error")
             return True
         service.tell("supervisor", "revert", f"{why}: {pending.arguments.profile} is as before", "warning")

@@ -93,7 +93,7 @@ async def _with_keeper(request: Request, keeper: Keeper, directory: Path, signal
             nursery.start_soon(_obey, signals, service, nursery)
             _watch_for_ends(request, service, nursery)
             steering = Steering(service)
-            central = CentralMesh(service)
+            central = CentralMesh(service, adopted=record is not None)
             serve_verbs(service, steering, central)
             nursery.start_soon(steering.watch)
             nursery.start_soon(central.watch)

@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import trio
-from pannier.shared.detours import HEADROOM
 from pannier.shared.duration import milliseconds, seconds
 from pannier.shared.errors import PannierError
 from pannier.shared.instances import Key, State
@@ -65,7 +64,6 @@ class Announcer:
         self._due = 0.0
         self._stood_since = 0.0
         self._lifecycle: Lifecycle | None = None
-        self._described: dict[str, str] = {}
         restored = leases.get(self._key)
         self._state: State | None = restored.registration.state if restored else None
         known_up = self._state is State.UP
@@ -78,20 +76,6 @@ class Announcer:
     def is_own(self, key: Key) -> bool:
         """Whether this process speaks for `key`, and not the file that an older life left in the registry."""
         return key == self._key and self._config.register and self._config.instance.address is not None
-
-    def described(self, metadata: Mapping[str, str], now: float) -> None:
-        """Somebody has registered as this very instance: a Central's proxy, which says how much it has left. Nothing
-        else of it is taken over."""
-        address, described = self._config.instance.address, {}
-        if HEADROOM in metadata:
-            described[HEADROOM] = metadata[HEADROOM]
-        if address is None or self._state is None or not self._epoch:
-            self._described = described
-        elif described != self._described:
-            self._described = described
-            self._announce(self._state, now)
-        else:
-            self._leases.register(self._record(address, self._state, self._ttl_ms).registration(), now)
 
     def lifecycle(self, lifecycle: Lifecycle, now: float) -> None:
         """The supervisor says where the service stands."""
@@ -166,8 +150,7 @@ class Announcer:
             self._changed()
 
     def _record(self, address: str, state: State, ttl_ms: int) -> Record:
-        metadata = self._config.instance.metadata | self._described
-        return Record(*self._key, address, self._epoch, state, ttl_ms, metadata)
+        return Record(*self._key, address, self._epoch, state, ttl_ms, self._config.instance.metadata)
 
     def renumber(self, at_least: int, now: float) -> None:
         """Others know a life of this instance with a greater epoch, from before the counter was lost."""

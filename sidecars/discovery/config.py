@@ -82,6 +82,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
 
     `services`, `app` (the own app's address) and `stage` are filled in by the supervisor from the profile and the
     command line.
+    So is `vouches`: this runs beside a Central, which speaks for other instances as well.
     `register` = false: the own instance is not announced; others may still register here.
     """
 
@@ -95,4 +96,5 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     health: HealthChecks = field(default_factory=HealthChecks)
     lease_ttl: Duration = "10s"
     stage: str = ""
+    vouches: bool = False
     pilot: Pilot | None = None

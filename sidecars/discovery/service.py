@@ -276,10 +276,8 @@ class Discovery:
         return self._announcer.is_own(key) or self._vouching.is_own(key)
 
     def _touched(self, key: Key) -> None:
-        if not self._announcer.is_own(key):
+        if self._context.config.vouches and not self._announcer.is_own(key):
             self._vouching.touched(key)
-        elif (lease := self._catalogue.leases.get(key)) is not None:
-            self._announcer.described(lease.registration.metadata, trio.current_time())
 
     def _renumber(self, key: Key, at_least: int) -> None:
         if self._announcer.is_own(key):

@@ -64,7 +64,8 @@ def encode(table: Table) -> bytes:
 
 
 def without_refused(table: Table, validate: Callable[[bytes], None]) -> tuple[Table, list[str]]:
-    """`table` less what `validate` refuses (it raises ValueError), and the reasons."""
+    """`table` less what `validate` refuses (it raises ValueError), and the reasons. Who is refused for his ways by
+    Centrals stays without them."""
     reasons: list[str] = []
 
     def fits(cluster: Cluster) -> bool:
@@ -79,8 +80,14 @@ def without_refused(table: Table, validate: Callable[[bytes], None]) -> tuple[Ta
     for cluster in table.clusters:
         if not fits(Cluster(cluster.name, ())):
             continue
-        endpoints = tuple(one for one in cluster.endpoints if fits(Cluster(cluster.name, (one,))))
-        clusters.append(Cluster(cluster.name, endpoints))
+        endpoints: list[Endpoint] = []
+        for one in cluster.endpoints:
+            straight = msgspec.structs.replace(one, centrals=())
+            if fits(Cluster(cluster.name, (one,))):
+                endpoints.append(one)
+            elif one != straight and fits(Cluster(cluster.name, (straight,))):
+                endpoints.append(straight)
+        clusters.append(Cluster(cluster.name, tuple(endpoints)))
     return Table(tuple(clusters), table.high_water), reasons
 
 

@@ -77,13 +77,15 @@ class VouchedFiles:
         return max((record.epoch for record in records.values()), default=0)
 
     def scan(self, now: float) -> Scan:
-        """Looks at the files of others; `now` is monotonic."""
+        """Looks at the files of others; `now` is monotonic. Raises PannierError if they cannot be looked at."""
         beats: list[Registration] = []
         ended: list[Record] = []
         try:
             entries = {entry.name: entry for entry in os.scandir(self._folder) if self._is_others(entry.name)}
-        except OSError:
+        except FileNotFoundError:
             entries = {}
+        except OSError as error:
+            raise unusable(self._folder, error) from error
         for name in [name for name in self._seen if name not in entries]:
             ended += self._seen.pop(name).records.values()
         for name in sorted(entries)[:FILES_LIMIT]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import click
-from pannier.shared.central import CentralForce, CentralStatus
+from pannier.shared.central import CentralForce, CentralState, CentralStatus
 from pannier.shared.central_words import points, reason, summary
 from pannier.shared.errors import UsageError
 from pannier.shared.messages import Nothing
@@ -33,7 +33,7 @@ _STUCK: Final = frozenset({"central-down", "central-slow", "no-central", "no-tok
 @click.option("-n", "--name", help=f"The Central's name (default: {PROFILE}).")
 @click.option("-p", "--profile", help=f"The stage (default: {PROFILE}).")
 @click.option("--listen", metavar="HOST:PORT", help="Where hosts reach it (default: 0.0.0.0:15090).")
-@click.option("--advertise", metavar="HOST", help="Under which host they do (default: this host's address).")
+@click.option("--advertise", metavar="IP", help="Under which address they do (default: this host's address).")
 @click.option("--capacity", type=click.IntRange(1), metavar="N", help="Requests a second that it takes on (20000).")
 @click.option("--workers", type=click.IntRange(1, 16), help="Threads of the proxy (default: one a core, to 2).")
 @click.option("--set", "assignments", multiple=True, metavar="PATH=VALUE", help="Change one setting.")
@@ -156,7 +156,7 @@ def return_(*, name: str | None) -> int:
 
 async def _forced(bus: Bus, weight: float | None) -> int:
     before = await bus.request("supervisor", "central.force", CentralForce(weight), CentralStatus)
-    found = await _until(bus, lambda status: status.state is not None and status.state.forced is (weight is not None))
+    found = await _until(bus, lambda status: status.state is not None and _heard(status.state, weight))
     state, old = found.state, before.state
     if state is None:
         talk(f"{found.service}: it is noted, but the proxy says nothing of a Central Mesh yet")
@@ -171,6 +171,13 @@ async def _forced(bus: Bus, weight: float | None) -> int:
         return int(state.reason in _STUCK)
     talk(f"{found.service}: {points(state.weight)} are elsewhere{was}: {why}")
     return 0
+
+
+def _heard(state: CentralState, weight: float | None) -> bool:
+    """Whether the proxy has done what was asked, or cannot: it may still stand where an asking before has put it."""
+    if weight is None or not state.forced:
+        return state.forced is (weight is not None)
+    return state.weight == weight or state.reason in _STUCK
 
 
 async def _until(bus: Bus, condition: Callable[[CentralStatus], bool]) -> CentralStatus:

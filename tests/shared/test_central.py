@@ -15,6 +15,8 @@ from pannier.shared.project import load_project, resolve
 from pannier.supervisor.sidecar_types import sidecar_types
 
 LOOPBACK = 'addresses = ["127.0.0.1:15090"]\n'
+TLS = "tls = { certificate = '/c.pem', key = '/k.pem', authority = '/a.pem' }\n"
+NAMED = "[sidecars.discovery]\npilot = { addresses = ['10.0.0.1:18800'], advertise = 'h.example' }"
 DENY = 'outbound = { unknown = "deny" }\n'
 
 
@@ -79,11 +81,18 @@ OTHERS = [
     ("", f"{LOOPBACK}outbound = 'off'", ""),
     (DENY, "addresses = ['10.77.0.2:15090']", "3:14 PAN0503 error central.addresses[0]: 10.77.0.2:15090: addresses"),
     (DENY, "addresses = ['10.77.0.2:1']\nplain = ['10.78.0.0/24']", "3:14 PAN0503 error central.addresses[0]"),
-    (DENY, "addresses = ['central.example:15090']", "3:14 PAN0503 error central.addresses[0]: central.example"),
-    (DENY, "addresses = ['central.example:15090']\nplain = ['10.77.0.0/24']", ""),
+    (DENY, "addresses = ['central.example:15090']", "3:14 PAN0104 error central.addresses[0]: bad value"),
+    (DENY, "addresses = ['1.2.3:1']", "3:14 PAN0104 error central.addresses[0]: Expected 4 octets"),
+    (DENY, "addresses = ['[10.0.0.1]:1']", "3:14 PAN0104 error central.addresses[0]"),
+    (DENY, "addresses = ['0.0.0.0:1']", "3:14 PAN0104 error central.addresses[0]: 0.0.0.0:1 is nobody's address"),
+    (
+        DENY,
+        "addresses = ['[::1]:1', '[0::1]:01']",
+        "3:24 PAN0505 warning central.addresses[1]: [0::1]:01 is there twice",
+    ),
     (DENY, "addresses = ['10.77.0.2:1']\nplain = ['10.77.0.0/24']", ""),
     (DENY, "addresses = ['[fd00::2]:1']\nplain = ['fd00::/8']", ""),
-    (DENY, "addresses = ['[::1]:15090', 'localhost:15090']", ""),
+    (DENY, "addresses = ['[::1]:15090', '127.0.0.1:15090']", ""),
     (
         DENY,
         "addresses = ['10.77.0.2:1']\ntls = { certificate = '/c.pem', key = '/k.pem', authority = '/a.pem' }",
@@ -96,9 +105,18 @@ OTHERS = [
     (DENY, "addresses = ['127.0.0.1:70000']", "3:14 PAN0104 error central.addresses[0]"),
     (DENY, "addresses = ['unix:/x']", "3:14 PAN0104 error central.addresses[0]"),
     (DENY, f"{LOOPBACK}advertise = 'a:b:c'", "4:13 PAN0104 error central.advertise"),
+    (DENY, f"{LOOPBACK}advertise = '0.0.0.0'", "4:13 PAN0104 error central.advertise: 0.0.0.0 is nobody's address"),
+    (DENY, f"{LOOPBACK}advertise = '..'", "4:13 PAN0104 error central.advertise: .. is no IP address"),
+    (DENY, f"{LOOPBACK}advertise = 'h.example'", "4:13 PAN0104 error central.advertise: bad value"),
+    (DENY, f"{LOOPBACK}plain = ['0.0.0.0/0']", "4:10 PAN0505 warning central.plain[0]: 0.0.0.0/0: whoever"),
+    (DENY, f"{LOOPBACK}outbound = 'off'\ninbound = false", "2:1 PAN0505 warning central: outbound is off and inbound"),
+    (DENY, f"{LOOPBACK}outbound = 'redirect'\n{TLS}", "4:12 PAN0505 warning central.outbound: redirect: the app's"),
+    (DENY, f"{LOOPBACK}outbound = 'redirect'\nplain = ['10.77.0.0/24']\n{TLS}", ""),
     (DENY, f"{LOOPBACK}service = 'Central'", "4:11 PAN0104 error central.service"),
     (DENY, f"{LOOPBACK}[central.gateway]", "3:13 PAN0504 error central.addresses: a Central leans on nobody"),
     (DENY, "gateway = { host = '1.2.3' }", "3:20 PAN0104 error central.gateway.host"),
+    (DENY, "gateway = { host = '[10.0.0.1]' }", "3:20 PAN0104 error central.gateway.host: [10.0.0.1] is no IP"),
+    (DENY, "gateway = { host = '[::]' }", ""),
     (DENY, "gateway = { capacity = 0 }", "3:24 PAN0104 error central.gateway.capacity"),
     ("", "[central.gateway]", "2:1 PAN0502 error central.gateway: it calls for others"),
     (DENY, "[central.gateway]", ""),
@@ -109,6 +127,9 @@ OTHERS = [
         "[sidecars.discovery]\npilot = { addresses = ['10.0.0.1:18800'] }",
         "2:1 PAN0505 warning central: without certificates and without a network",
     ),
+    (DENY, f"gateway = {{}}\n{NAMED}", "6:52 PAN0104 error sidecars.discovery.pilot.advertise: h.example is no IP"),
+    (DENY, f"gateway = {{}}\nadvertise = '10.77.0.2'\n{NAMED}", ""),
+    (DENY, f"{LOOPBACK}{NAMED}", "6:52 PAN0505 warning sidecars.discovery.pilot.advertise: h.example is no IP"),
 ]
 
 

@@ -62,6 +62,25 @@ def test_shares_are_by_instance_and_in_order_and_what_cannot_be_read_is_named() 
     assert refused == ["e/broken.15090: pannier-central-weight is 'some', and not 0 to 100"]
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "central.example:15090",
+        "unix:/run/c.sock",
+        "localhost:1",
+        "[10.0.0.1]:1",
+        "[fe80::1%eth0]:1",
+        "1.2.3:1",
+        "a",
+        "",
+    ],
+)
+def test_what_is_no_address_of_a_gateway_is_refused_and_harms_nobody(address: str) -> None:
+    found, refused = shares([by_way("a", "40", at=address), by_way("a", "1", at="[fd00::1]:15090")])
+    assert found == {("e", "a"): (Share("[fd00::1]:15090", 1),)}
+    assert len(refused) == 1 and refused[0].startswith("e/a.")
+
+
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=8))
 def test_shares_are_together_100_at_most_and_keep_their_proportion(weights: list[float]) -> None:
     ways = [by_way("a", f"{weight:.6f}", at=f"10.0.0.{n}:15090") for n, weight in enumerate(weights)]

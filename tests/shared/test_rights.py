@@ -61,7 +61,16 @@ def test_ones_own_topics_lifecycle_and_events_are_free() -> None:
     assert problems({"sidecars": {"mine": True}}, mine=own) == []
 
 
-@pytest.mark.parametrize("needs", [{"writes": ("base",)}, {"reads": ("hot",)}, {"publishes": ("lifecycle",)}])
+@pytest.mark.parametrize(
+    "needs",
+    [
+        {"writes": ("base",)},
+        {"writes": ("central",)},
+        {"reads": ("hot",)},
+        {"publishes": ("lifecycle",)},
+        {"publishes": ("central.state",)},
+    ],
+)
 def test_what_is_the_supervisors_or_not_there_no_profile_can_grant(needs: dict[str, tuple[str, ...]]) -> None:
     (refused,) = problems({"sidecars": {"mine": True}}, mine=third(**needs))
     assert "which no profile can grant" in refused

@@ -58,6 +58,7 @@ class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     app: str | None = None
     instance: dict[str, Any] = {}
     stage: str = ""
+    vouches: bool = False
 
 
 NAMES = ("discovery", "observability", "resilience", "traffic")
@@ -234,7 +235,7 @@ async def running(host: Host, found: Found | None = None, **settings: Any) -> As
             segments.descriptors = {name: nothing.fileno() for name in SEGMENTS}
             service = host.service = Service(host, record.plan, segments, nursery)  # type: ignore[arg-type]
             steering = Steering(service, clock=trio.current_time, installation=lambda: INSTALLATION, counters=host.look)
-            central = CentralMesh(service)
+            central = CentralMesh(service, adopted=found is not None)
             serve_verbs(service, steering, central)
             nursery.start_soon(steering.watch)
             nursery.start_soon(central.watch)

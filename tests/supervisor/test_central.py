@@ -10,9 +10,10 @@ import pytest
 import trio
 from pannier.shared.central import CENTRAL_STATE, CentralForce, CentralState, CentralStatus, Inputs
 from pannier.shared.errors import PannierError, UsageError
-from pannier.shared.messages import EVENTS, Happening, Nothing
+from pannier.shared.messages import EVENTS, Changed, Happening, Nothing
 from pannier.supervisor import adoption
 from pannier.supervisor.adoption import Found
+from pannier.supervisor.central import CentralMesh
 from pannier.supervisor.central_table import Forced
 from pannier.supervisor.tree import OTHER
 
@@ -131,6 +132,32 @@ async def test_each_asking_for_a_weight_is_another_one_and_a_successor_publishes
         assert forced(it) == Forced(5.0, 4)
 
 
+async def test_a_weight_that_is_asked_for_amid_a_change_is_laid_into_the_new_table(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(host, **LEANS) as it:
+
+        async def grace(_: int) -> None:
+            await it.service.force(40.0)
+
+        monkeypatch.setattr(host, "grace", grace)
+        await it.set(("central.dwell", "40s"))
+        payload, asked = it.segments.central
+        assert payload is not None
+        assert (payload["controller"]["dwell_ms"], asked) == (40000, Forced(40.0, 1))
+
+
+async def test_a_weight_outlives_a_change_that_is_taken_back_and_not_one_that_stands(host: Host) -> None:
+    async with running(host, **LEANS) as it:
+        await force(it, 40.0)
+        await it.use("dev", DEV, confirm_s=0.3)
+        await it.wait_until(lambda: it.service.pending is None)
+        assert (forced(it), it.service.plan.central is None) == (Forced(40.0, 1), False)
+        await it.use("dev", DEV, confirm_s=60.0)
+        await it.ask("profile.confirm", Nothing(), Changed)
+        assert it.service.forced is None
+
+
 async def test_what_the_data_path_says_is_told(host: Host) -> None:
     async with (
         running(host, **LEANS) as it,
@@ -151,3 +178,18 @@ async def test_what_the_data_path_says_is_told(host: Host) -> None:
         assert (found.state, found.states) == (shifted, [shifted, leaving])
         assert found.thresholds["queue_wait_ms"] == 20.0
         assert (found.identity, found.instance, found.passthrough) == ("loopback", "host-orders", "127.0.0.1:0")
+
+
+async def test_who_comes_after_another_supervisor_tells_nothing_that_was_so_before(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(host, **LEANS) as it:
+        told: list[str] = []
+        monkeypatch.setattr(it.service, "tell", lambda _, kind, *__: told.append(kind))
+        shifted = CentralState("shifted", 60.0, 100.0, "host-pressure", way="relay", since_ms=9)
+        it.segments.bulletins = [msgspec.msgpack.encode(shifted)]
+        await it.wait_until(lambda: told == ["central.shifted"])
+        await CentralMesh(it.service, adopted=True).look()
+        assert len(told) == 1
+        await CentralMesh(it.service).look()
+        assert len(told) == 2

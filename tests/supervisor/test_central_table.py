@@ -113,12 +113,18 @@ def test_where_a_central_reaches_the_app(central: CentralSettings, pilot: str | 
         ({"gateway": GatewaySettings(), "plain": ["10.0.0.0/8"]}, "10.9.9.9:15090"),
         ({"gateway": GatewaySettings("10.77.0.2"), "plain": ["10.0.0.0/8"]}, "10.77.0.2:15090"),
         ({"gateway": GatewaySettings("[fd00::1]")}, "[fd00::1]:15090"),
-        ({"gateway": GatewaySettings("10.77.0.2"), "advertise": "central.example"}, "central.example:15090"),
+        ({"gateway": GatewaySettings("10.77.0.2"), "advertise": "10.78.0.2"}, "10.78.0.2:15090"),
     ],
 )
 def test_where_hosts_reach_a_central(settings: dict[str, Any], expected: str) -> None:
     payload = table(CentralSettings(**settings), {"inbound": 1, "outbound": 2, "gateway": 15090})
     assert payload["gateway"]["address"] == expected
+
+
+def test_only_the_discovery_of_a_central_speaks_for_others() -> None:
+    gateway = {"inbound": 1, "outbound": 2, "gateway": 15090}
+    plans = (planned(CENTRAL, gateway), planned(CLIENT), planned(None))
+    assert [plan.settings["sidecars"]["discovery"]["vouches"] for plan in plans] == [True, False, False]
 
 
 def test_calls_through_a_socket_cannot_be_redirected() -> None:

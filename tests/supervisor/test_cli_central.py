@@ -148,15 +148,16 @@ def pannier(broker, short_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 class Supervisor:
-    """Has one state at a time; what is forced holds at once, as far as `limit` allows."""
+    """Has one state at a time; what is forced holds at once, as far as `limit` allows, or after `late` answers."""
 
     def __init__(self) -> None:
         self.status = replace(STATUS, states=[LOCAL])
         self.limit, self.why = 100.0, "forced"
         self.asked: list[float | None] = []
+        self.late: list[CentralStatus] = []
 
     async def answer(self, _: Nothing) -> CentralStatus:
-        return self.status
+        return self.late.pop(0) if self.late else self.status
 
     async def force(self, request: CentralForce) -> CentralStatus:
         self.asked.append(request.weight)
@@ -203,6 +204,13 @@ async def test_shift_and_return_say_what_happened(pannier: Run, supervisor: Supe
     assert supervisor.asked == [40.0, None, None]
 
 
+async def test_a_second_shift_is_told_when_the_proxy_has_heard_of_it(pannier: Run, supervisor: Supervisor) -> None:
+    await pannier("central", "shift", "40")
+    supervisor.late = [supervisor.status]
+    told = "orders: 70 of 100 points are elsewhere, 40 of 100 points before: asked for by hand\n"
+    assert await pannier("central", "shift", "70") == (0, "", told)
+
+
 async def test_a_shift_that_cannot_be_is_an_error(pannier: Run, supervisor: Supervisor) -> None:
     supervisor.limit, supervisor.why = 0.0, "no-central"
     code, _, err = await pannier("central", "shift", "40")
@@ -246,12 +254,12 @@ async def test_stat_has_a_line_of_it_and_json_a_key(pannier: Run, supervisor: Su
     [
         ([], ["central.gateway={}"]),
         (
-            ["--listen", "10.77.0.2:7", "--advertise", "central.example", "--capacity", "9", "--set", "a=1"],
+            ["--listen", "10.77.0.2:7", "--advertise", "10.78.0.2", "--capacity", "9", "--set", "a=1"],
             [
                 "central.gateway={}",
                 'central.gateway.host="10.77.0.2"',
                 "central.gateway.port=7",
-                'central.advertise="central.example"',
+                'central.advertise="10.78.0.2"',
                 "central.gateway.capacity=9",
                 "a=1",
             ],

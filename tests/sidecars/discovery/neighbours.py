@@ -68,7 +68,7 @@ async def neighbour(folder: Path, pilot: Path | None, *, config: Config | None =
     os.truncate(segment, _native.SEGMENTS[TABLE])
     _native.initialise(TABLE, segment)
     settings = None if pilot is None else Pilot([f"unix:{pilot}"])
-    config = config or Config(register=False, pilot=settings)
+    config = config or Config(register=False, vouches=True, pilot=settings)
     async with trio.open_nursery() as nursery:
         broker = RunningBroker(folder / "bus.sock", nursery)
         broker.start()

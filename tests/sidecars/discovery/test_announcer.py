@@ -129,21 +129,3 @@ async def test_a_sidecar_that_ends_alone_is_dropped_by_the_others_unless_it_come
     successor.lifecycle(lifecycle("ready"), trio.current_time())
     (word,) = host.look().beats
     assert (word.state, word.epoch > last_word.epoch) == (State.UP, True)
-
-
-async def test_what_a_central_has_left_is_laid_over_its_own_instance_and_nothing_else_is(
-    host: Host, autojump_clock
-) -> None:
-    def said() -> list[dict[str, str]]:
-        return [dict(beat.metadata) for beat in host.look().beats]
-
-    announcer = host.announcer
-    announcer.described({"headroom": "9000", "version": "2"}, 0.0)
-    announcer.lifecycle(lifecycle("ready"), trio.current_time())
-    assert said() == [{"headroom": "9000"}]
-    announcer.described({"headroom": "9000"}, trio.current_time())
-    assert said() == [], "it is no news"
-    announcer.described({"headroom": "8000"}, trio.current_time())
-    assert said() == [{"headroom": "8000"}]
-    announcer.described({}, trio.current_time())
-    assert said() == [{}]

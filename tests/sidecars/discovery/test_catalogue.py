@@ -1,6 +1,11 @@
 """What the catalogue makes of everything, and what of it survives a restart."""
 
+from functools import partial
+
 import pytest
+from msgspec.structs import replace
+from pannier import _native
+from pannier.shared.detours import Share
 from pannier.shared.instances import State
 from pannier.shared.leases import Registration
 from pannier.shared.profile import Endpoint as StaticEndpoint
@@ -96,6 +101,15 @@ def test_services_without_anybody_are_forgotten_in_the_end() -> None:
 def test_garbage_in_the_table_reads_as_nothing() -> None:
     assert decode(b"\xc1") == decode(None) == Table()
     assert decode(b"\x81\xa8clusters\x01") == Table()
+
+
+def test_who_is_refused_with_his_way_by_a_central_stays_without_it() -> None:
+    ways = (Share("central.example:15090", 40),)
+    one = Endpoint("a", "10.0.0.1:80", 1, True, 0, 1, 0, "lease", 0, {}, ways)
+    left, reasons = without_refused(Table((Cluster("good", (one,)),)), partial(_native.validate, "endpoints"))
+    assert left == Table((Cluster("good", (replace(one, centrals=()),)),))
+    (reason,) = reasons
+    assert "is no gateway" in reason
 
 
 def test_what_is_refused_is_left_out_with_its_reason() -> None:

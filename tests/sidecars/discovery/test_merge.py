@@ -105,19 +105,23 @@ def test_the_order_of_what_came_in_does_not_matter(found: list[Registration], ra
     assert clusters(found) == clusters(shuffled)
 
 
-def by_way(of: str, weight: str = "40", *, at: str = "c:15090", service: str = "orders") -> Registration:
+def by_way(of: str, weight: str = "40", *, at: str = "10.0.0.8:15090", service: str = "orders") -> Registration:
     return Registration(service, f"{of}.c", at, 9, 5, State.UP, {OF: of, WEIGHT: weight})
 
 
 DETOURS: list[tuple[str, list[Registration], dict[str, tuple[Share, ...]]]] = [
     ("none", [at("h:1", instance="a")], {"a": ()}),
-    ("one", [at("h:1", instance="a"), by_way("a")], {"a": (Share("c:15090", 40),)}),
-    ("before its instance", [by_way("a"), at("h:1", instance="a")], {"a": (Share("c:15090", 40),)}),
-    ("at the instance's own address", [at("h:1", instance="a"), by_way("a", at="h:1")], {"a": (Share("h:1", 40),)}),
+    ("one", [at("h:1", instance="a"), by_way("a")], {"a": (Share("10.0.0.8:15090", 40),)}),
+    ("before its instance", [by_way("a"), at("h:1", instance="a")], {"a": (Share("10.0.0.8:15090", 40),)}),
+    (
+        "at the instance's own address",
+        [at("10.0.0.8:15090", instance="a"), by_way("a")],
+        {"a": (Share("10.0.0.8:15090", 40),)},
+    ),
     (
         "several, which are more than all",
-        [at("h:1", instance="a"), by_way("a", "100"), by_way("a", "60", at="b:15090"), by_way("b", "1")],
-        {"a": (Share("b:15090", 37.5), Share("c:15090", 62.5))},
+        [at("h:1", instance="a"), by_way("a", "100"), by_way("a", "60", at="10.0.0.7:15090"), by_way("b", "1")],
+        {"a": (Share("10.0.0.7:15090", 37.5), Share("10.0.0.8:15090", 62.5))},
     ),
     ("of a stranger", [at("h:1", instance="a"), by_way("b")], {"a": ()}),
     ("of an instance of another service", [at("h:1", instance="a"), by_way("a", service="stock")], {"a": ()}),
@@ -143,5 +147,5 @@ def test_a_detour_takes_no_slot_and_is_absent_from_the_bytes_where_there_is_none
         {}, [by_way("a"), at("h:1", instance="a")], known=(), healthy=lambda *_: True, assign=slots.assign
     )
     assert (len(clusters[0].endpoints), refused) == (1, [])
-    assert msgspec.to_builtins(clusters[0].endpoints[0])["centrals"] == ({"address": "c:15090", "weight": 40.0},)
+    assert msgspec.to_builtins(clusters[0].endpoints[0])["centrals"] == ({"address": "10.0.0.8:15090", "weight": 40.0},)
     assert b"centrals" not in encode(Table((Cluster("orders", tuple(merged(None, at("h:1"))["orders"])),)))

@@ -120,16 +120,16 @@ async def test_an_instance_by_way_of_a_central_is_a_share_of_its_row_and_nowhere
         await running.wait_for(lambda: not running.rows("stock")["127.0.0.1:7"].centrals)
 
 
-async def test_a_central_says_what_it_has_left_as_its_own_instance(broker, start) -> None:
-    own = Instance(id="c-1", address="127.0.0.1:15090", metadata={"zone": "a"})
-    async with start(Config(instance=own)) as running:
-        await broker.broker.publish(LIFECYCLE, lifecycle("ready"), retain=True)
-        await running.wait_for(lambda: running.rows("orders"))
-        body = {"address": "127.0.0.1:15090", "ttl": "5s", "metadata": {"headroom": "9000"}}
-        assert await running.put("/v1/instances/orders/c-1", body) == 200
-        await running.wait_for(lambda: "headroom" in running.rows("orders")["127.0.0.1:15090"].metadata)
-        row = running.rows("orders")["127.0.0.1:15090"]
-        assert (row.source, row.metadata) == ("registry", {"zone": "a", "headroom": "9000"})
+async def test_only_beside_a_central_others_hear_what_registers_here(start, short_path: Path) -> None:
+    body = {"address": "10.77.0.2:15090", "metadata": {"pannier-central-headroom": "9000"}}
+    told = short_path / service.REGISTRY / ".vouched" / "orders.json"
+    async with start(Config()) as running:
+        assert await running.put("/v1/instances/central/c-1", body) == 201
+        await running.wait_for(lambda: running.rows("central"))
+        assert not told.exists()
+    async with start(Config(vouches=True)) as running:
+        assert await running.put("/v1/instances/central/c-1", body) in {200, 201}
+        await running.wait_for(told.exists)
 
 
 async def test_a_weight_that_is_none_is_said_once(broker, start) -> None:

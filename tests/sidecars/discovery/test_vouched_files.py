@@ -109,3 +109,16 @@ def test_a_folder_that_is_not_ours_is_not_written_into(root: Path, writer: Vouch
     (root / FOLDER).symlink_to(tmp_path)
     with pytest.raises(PannierError, match="symbolic link"):
         writer.write([by_way("a")])
+
+
+def test_a_folder_that_cannot_be_read_takes_nothing_away(
+    root: Path, writer: VouchedFiles, reader: VouchedFiles
+) -> None:
+    writer.write([by_way("a")])
+    assert beats(reader, 0) == {"a.c"}
+    (root / FOLDER).rename(root / "aside")
+    (root / FOLDER).touch()
+    with pytest.raises(PannierError, match="cannot use the registry"):
+        reader.scan(1)
+    (root / FOLDER).unlink()
+    assert [key for key, _ in reader.scan(2).removed] == [KEYS[0]]
