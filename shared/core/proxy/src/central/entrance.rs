@@ -93,9 +93,15 @@ pub async fn enter(
             if input.first() != Some(&b'\r') {
                 return Ok(Entered { stream, preface: None, rest: input });
             }
-            if let Some((preface, length)) = Preface::parse(&input)? {
-                input.drain(..length);
-                return Ok(Entered { stream, preface: Some(preface), rest: input });
+            match Preface::parse(&input) {
+                Ok(Some((preface, length))) => {
+                    input.drain(..length);
+                    return Ok(Entered { stream, preface: Some(preface), rest: input });
+                }
+                Ok(None) => {}
+                // Some clients begin with a blank line.
+                Err(_) if is_apps => return Ok(Entered { stream, preface: None, rest: input }),
+                Err(why) => return Err(why.into()),
             }
             if input.len() > MOST {
                 return Err("its header is too long".into());

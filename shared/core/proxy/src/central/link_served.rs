@@ -116,7 +116,7 @@ fn reached(mut hello: Hello, stream: &Stream, from: IpAddr) -> Hello {
 
 /// Nobody speaks for another service than its certificate or its preface names.
 fn is_own(hello: &Hello, preface: &Preface) -> bool {
-    hello.service == preface.service && hello.instance == preface.instance
+    hello.service == preface.service && hello.instance == preface.instance && !hello.instance.is_empty()
 }
 
 /// What is remembered from one question to the next.
