@@ -70,7 +70,7 @@ ROWS: Final[Sequence[Row]] = (
         promise=f"{KEPT}; work leaves each time, all of it, and comes back by itself",
         how=Starved(5),
         stage=Stage("production", leaning=Leaning("relay", queue_wait="20ms", app=LIVELY, grouped=True)),
-        seconds=150.0,
+        seconds=120.0,
         flows=FLOWS,
     ),
     Row(

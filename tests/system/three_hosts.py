@@ -46,13 +46,15 @@ _SHOWN: Final = 'for pair in $0; do mount --bind "${pair%:*}" "${pair#*:}" || ex
 GATEWAY_PORT: Final = 15090
 PILOT_PORT: Final = 18800
 _FORCED_S: Final = 3.0
+_URGENT: Final = "-5"
 
 
 @dataclass(frozen=True)
 class Leaning:
     """How the app leans on its Central: the way `outbound`, and what is set besides, for the app and for the Central.
     `queue_wait` lets work leave; by itself that is no reason here. `addresses` are named as Centrals besides.
-    `grouped`: all on the app's host is in a control group, and its pressure is that of the host."""
+    `grouped`: all on the app's host is in a control group, whose pressure is that of the host, and goes before what
+    else this machine does."""
 
     outbound: str = "relay"
     inbound: bool = True
@@ -107,7 +109,8 @@ class ThreeHosts:
     def inside(self, host: str) -> Sequence[str]:
         """The words before a command on that host: its network, and its core."""
         core = self.cores[0] if host == APP else self.cores[-1]
-        return ("taskset", "--cpu-list", str(core), *self.network.inside(host))
+        before = ("nice", "-n", _URGENT) if host == APP and self.leaning.grouped else ()
+        return (*before, "taskset", "--cpu-list", str(core), *self.network.inside(host))
 
     def shown(self, host: str) -> Sequence[str]:
         """The words before a suite on that host, which reads `pressure` as if it were the kernel's."""
