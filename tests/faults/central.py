@@ -7,19 +7,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from tests.faults.bed import Stage
+from tests.faults.claiming import FalseCentral, Looping, TokenFlood
 from tests.faults.load import Flow
 from tests.faults.row import Row
-from tests.faults.shifting import (
-    Away,
-    BothDown,
-    FalseCentral,
-    Looping,
-    NothingToRead,
-    OutOfTokens,
-    Shifts,
-    Starved,
-    TokenFlood,
-)
+from tests.faults.shifting import Away, BothDown, NothingToRead, OutOfTokens, Shifts, Starved
 from tests.system.three_hosts import Leaning
 
 TABLE: Final = "Central Mesh"
