@@ -147,13 +147,19 @@ async def test_a_weight_that_is_asked_for_amid_a_change_is_laid_into_the_new_tab
         assert (payload["controller"]["dwell_ms"], asked) == (40000, Forced(40.0, 1))
 
 
-async def test_a_weight_outlives_a_change_that_is_taken_back_and_not_one_that_stands(host: Host) -> None:
+async def test_a_weight_outlives_a_change_that_is_taken_back(host: Host) -> None:
     async with running(host, **LEANS) as it:
         await force(it, 40.0)
         await it.use("dev", DEV, confirm_s=0.3)
         await it.wait_until(lambda: it.service.pending is None)
         assert (forced(it), it.service.plan.central is None) == (Forced(40.0, 1), False)
+
+
+async def test_a_weight_does_not_outlive_a_change_that_stands(host: Host) -> None:
+    async with running(host, **LEANS) as it:
+        await force(it, 40.0)
         await it.use("dev", DEV, confirm_s=60.0)
+        assert it.service.forced == Forced(40.0, 1)
         await it.ask("profile.confirm", Nothing(), Changed)
         assert it.service.forced is None
 
