@@ -193,6 +193,18 @@ async def test_status_for_people_and_as_data(pannier: Run, supervisor: Superviso
     assert (found["states"][0]["weight"], found["states"][0]["inputs"]["cgroup_pressure"]) == (60.0, None)
 
 
+async def test_each_line_that_is_followed_says_when_it_was(
+    pannier: Run, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trio, "sleep", interrupted)
+    code, out, _ = await pannier("central", "status", "-o", "json", "--follow")
+    (line,) = out.splitlines()
+    assert (code, json.loads(line)["service"], json.loads(line)["ms"] > 1_500_000_000_000) == (0, "orders", True)
+
+
 async def test_shift_and_return_say_what_happened(pannier: Run, supervisor: Supervisor) -> None:
     before = ", 0 of 100 points before"
     told = f"orders: 40 of 100 points are elsewhere{before}: asked for by hand\n"
