@@ -107,6 +107,10 @@ def test_what_has_left_and_why() -> None:
             "  granted  ████████████░░░░░░░░░░░░░ 10000 of 20000 requests/s",
         ),
         (
+            replace(CENTRAL, states=[CentralState(gateway=replace(GATEWAY, granted_rps=-1e-13))]),
+            "  granted  ░░░░░░░░░░░░░░░░░░░░░░░░░ 0 of 20000 requests/s",
+        ),
+        (
             replace(CENTRAL, states=[CentralState(gateway=GATEWAY)]),
             "  served   900 requests/s for 1 host",
         ),
