@@ -30,9 +30,10 @@ impl Kernel {
     }
 
     fn probe(settings: &Settings, asked: (Way, Option<String>)) -> Kernel {
-        let why_not = match (settings.is_gateway(), settings.table.outbound, &settings.table.listener) {
-            (true, ..) | (_, Way::Relay | Way::Off, _) => Some("not asked for".into()),
-            (.., None) => Some("the app's calls come through a Unix socket".into()),
+        let is_asked = settings.table.inbound || matches!(settings.table.outbound, Way::Best | Way::Redirect);
+        let why_not = match (is_asked && !settings.is_gateway(), &settings.table.listener) {
+            (false, _) => Some("not asked for".into()),
+            (true, None) => Some("the app's calls come through a Unix socket".into()),
             _ => Redirect::probe().err(),
         };
         let listener = settings.table.listener.as_deref().and_then(|text| text.parse::<SocketAddrV4>().ok());
