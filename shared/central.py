@@ -71,7 +71,7 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Makes the service a Central, which takes on what others cannot serve.
 
     It listens on `host` and `port` (0: any free one), grants `capacity` requests a second at the most, and enrols that
-    many `hosts` at the same time.
+    many `hosts` at the same time: the discovery beside it has to hold them all, and others as well.
     """
 
     host: Annotated[
@@ -79,7 +79,7 @@ class GatewaySettings(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "0.0.0.0"
     port: Port = 15090
     capacity: Annotated[int, Meta(ge=1, le=10_000_000)] = 20_000
-    hosts: Annotated[int, Meta(ge=1, le=65_536)] = 2_048
+    hosts: Annotated[int, Meta(ge=1, le=4_000)] = 2_048
 
 
 class CentralSettings(Struct, frozen=True, forbid_unknown_fields=True):

@@ -70,7 +70,8 @@ def saving(state: CentralState) -> str:
 def summary(state: CentralState, thresholds: Mapping[str, float]) -> str:
     """All of it in one line."""
     if (gateway := state.gateway) is not None:
-        room = f"{gateway.granted_rps:.0f} of {gateway.capacity:.0f} requests/s are granted to {gateway.hosts} hosts"
+        granted = max(0.0, gateway.granted_rps)
+        room = f"{granted:.0f} of {gateway.capacity:.0f} requests/s are granted to {gateway.hosts} hosts"
         return f"Central: {room}, {gateway.served_rps:.0f} are served"
     parts = [f"Central Mesh: {points(state.weight)} are elsewhere", reason(state, thresholds), saving(state)]
     return "; ".join(filter(None, parts))

@@ -32,6 +32,7 @@ from pannier.shared.errors import (
     Unreachable,
     UsageError,
 )
+from pannier.shared.explain import EX_CONFIG
 
 VERSION: Final = 1
 """Both ends must speak the same; the broker answers another one with `Reject("version")`."""
@@ -139,12 +140,15 @@ _KINDS: Final[dict[str, type[PannierError]]] = {
     "timed_out": TimedOut,
 }
 _FAILED: Final = "failed"
+_REFUSED: Final = "refused"
+"""A configuration that is wrong, which is how a command ends."""
 _MAX_TEXT: Final = 4096
 
 
 def failure_of(request_id: int, error: PannierError) -> Failure:
     """An error as it crosses the bus: kind, code, message and hint survive; the traceback stays at home."""
-    kind = next((name for name, type_ in _KINDS.items() if isinstance(error, type_)), _FAILED)
+    plain = _REFUSED if error.exit_code == EX_CONFIG else _FAILED
+    kind = next((name for name, type_ in _KINDS.items() if isinstance(error, type_)), plain)
     code = f"{kind}/{error.code}" if error.code else kind
     return Failure(request_id, code, error.message[:_MAX_TEXT], error.hint[:_MAX_TEXT])
 
@@ -158,6 +162,8 @@ def error_of(failure: Failure) -> PannierError:
     """The other direction: an error of the same kind; of a kind that is not known here, a plain `PannierError`."""
     kind, _, code = failure.code.partition("/")
     known = _KINDS.get(kind)
+    if kind == _REFUSED:
+        return PannierError(failure.message, hint=failure.hint, code=code, exit_code=EX_CONFIG, blame=Blame.CONFIG)
     if known is None:
         return PannierError(failure.message, hint=failure.hint, code=code, blame=Blame.PEER)
     return known(failure.message, hint=failure.hint, code=code)

@@ -66,7 +66,8 @@ class CentralMesh:
         if service.plan.central is None:
             raise UsageError(
                 f"{service.plan.service} has no Central Mesh",
-                hint="add [central] to its profile, or: pannier profile set central.addresses='[\"HOST:15090\"]'",
+                hint="add [central] to its profile, or: pannier profile set outbound.unknown=deny "
+                "central.addresses='[\"10.77.0.2:15090\"]' central.plain='[\"10.77.0.0/24\"]' (yours)",
             )
         if service.plan.central["gateway"] is not None:
             raise UsageError(

@@ -17,6 +17,8 @@ from pannier import _native
 GAP_MS: Final = 2_000
 """Of a longer gap nobody knows what was in it; the controller takes it for a clock that jumped."""
 
+LATEST_MS: Final = 2**63 - 1
+
 Number = Annotated[float, Meta(ge=0, description="a number, 0 or above")]
 
 
@@ -36,7 +38,7 @@ class Inputs(Struct, frozen=True, forbid_unknown_fields=True):
 class Moment(Inputs, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One line of a trace: what was measured at `ms`, and what the way out allowed: `limit` and `forced` in points."""
 
-    ms: Annotated[int, Meta(ge=0, description="milliseconds, 0 or above")]
+    ms: Annotated[int, Meta(ge=0, le=LATEST_MS, description="milliseconds, 0 to 2^63 - 1")]
     usable: bool = True
     limit: Number = 100.0
     forced: Number | None = None

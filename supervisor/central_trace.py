@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 LONGEST: Final = 64 * 1024
 FOLLOWED_MS: Final = 500
-"""Between two lines of `--follow`, which do not say when they were printed."""
+"""Between two lines of `--follow` that do not say when they were printed."""
 NO_WAY: Final = frozenset({"central-down", "central-slow", "no-central", "policy-unknown"})
 """Reasons of a recorded state with which the Central could not be used."""
 
@@ -103,13 +103,14 @@ def _moment(line: _Line, last: int | None) -> Moment | None:
     if state is None:
         return None
     passed = 0 if last is None else last + FOLLOWED_MS
-    return Moment(
+    said = {
         **msgspec.structs.asdict(state.inputs),
-        ms=data["ms"] if isinstance(data.get("ms"), int) and data["ms"] >= 0 else passed,
-        usable=state.reason not in NO_WAY,
-        limit=state.limit,
-        forced=state.weight if state.forced else None,
-    )
+        "ms": data.get("ms", passed),
+        "usable": state.reason not in NO_WAY,
+        "limit": state.limit,
+        "forced": state.weight if state.forced else None,
+    }
+    return _checked(line, said, Moment)
 
 
 def _newest(line: _Line, data: Mapping[str, Any]) -> _State | None:

@@ -320,12 +320,13 @@ def _app(profile: Profile, arguments: Arguments, place: Place, ready_timeout: fl
 
 def handed_all(plan: Plan, hostname: str = "") -> Plan:
     """The plan of a release before, whose proxy was handed fewer segments: its next life gets all there are. Its place
-    had no `hostname`."""
+    had no `hostname`, its settings no `central`."""
     held = dict.fromkeys([*plan.proxy.held, *SEGMENTS])
     return msgspec.structs.replace(
         plan,
         proxy=msgspec.structs.replace(plan.proxy, held=tuple(held)),
         place=msgspec.structs.replace(plan.place, hostname=plan.place.hostname or hostname),
+        settings={"central": None, **plan.settings},
     )
 
 

@@ -35,12 +35,12 @@ def split_address(address: str) -> tuple[str, int]:
 
 def outward() -> str:
     """This host's own address where it would leave for the world; empty if there is no way. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((_WORLD, 9))
-        except OSError:
-            return ""
-        return str(probe.getsockname()[0])
+            return str(probe.getsockname()[0])
+    except OSError:
+        return ""
 
 
 async def bind(keeper: Binder, listener: Listener) -> int:

@@ -5,7 +5,8 @@ Rules:
 - Nothing waits for it. What was heard stays in force while nobody answers, for however long that is.
 - Who has lost a pilot comes back within `SPREAD_SECONDS`, at a moment that chance chooses: a thousand who lose the same
   one come back at seventy a second, at a hundred in the densest. A lease that a pilot has not heard of since it began
-  gets that time, too.
+  gets that time, too. Who speaks for a Central comes back within `HURRY_SECONDS`: what it says ends before that, and
+  Centrals are few.
 - Several pilots are equal: whichever answers is the one, and the next is tried when it does not, or when it says that
   another one may be able to do what it cannot.
 - An instance is registered with the epoch that it has on this host. If a pilot knows a greater one before this life was
@@ -28,6 +29,7 @@ from typing import Final
 
 import h11
 import trio
+from pannier.shared.detours import is_announced
 from pannier.shared.instances import EVERY, Key
 from pannier.shared.leases import Registration
 from pannier.shared.pilot_stream import (
@@ -60,8 +62,9 @@ from pannier.sidecars.discovery.mirror import Heard, Mirror
 from pannier.sidecars.discovery.voice import Voice
 
 SPREAD_SECONDS: Final = 14.0
+HURRY_SECONDS: Final = 1.0
 REFUSALS: Final = 2
-"""In a row, after which another pilot is tried."""
+"""In a row, and `AGAIN_SECONDS` from one to the next, after which another pilot is tried."""
 CONNECT_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 5.0
 """After which a pilot that was behind is asked again, and so is one that could not carry out a registration."""
@@ -126,6 +129,7 @@ class PilotLink:
         self._answers: dict[int, _Awaited] = {}
         self._news = trio.Event()
         self._refusals = 0
+        self._refused_at = 0.0
         self._again: set[str] = set()
         self._lost = False
 
@@ -194,7 +198,8 @@ class PilotLink:
                 self._lost = True
                 said = f"the pilot at {address} does not answer: {reason}"
                 self._voice.tell("pilot", f"{said}; the endpoints that are known stay in force")
-            await trio.sleep(random.uniform(0, SPREAD_SECONDS))
+            hurries = any(is_announced(held.registration.metadata) for held in self._standing.values())
+            await trio.sleep(random.uniform(0, HURRY_SECONDS if hurries else SPREAD_SECONDS))
 
     async def leave(self) -> None:
         """Says that our instances end; waits at most `FAREWELL_SECONDS` for the answers, also if cancelled."""
@@ -264,7 +269,11 @@ class PilotLink:
         if (awaited := self._answers.get(answer.n)) is not None:
             awaited.answer = answer
             awaited.there.set()
-        self._refusals = self._refusals + 1 if answer.elsewhere else 0
+        now = trio.current_time()
+        if not answer.elsewhere:
+            self._refusals = 0
+        elif not self._refusals or now >= self._refused_at + AGAIN_SECONDS:  # what is said at once is refused at once
+            self._refusals, self._refused_at = self._refusals + 1, now
         if self._refusals >= REFUSALS and len(self._addresses) > 1:
             raise StreamError(answer.error)
 

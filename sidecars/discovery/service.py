@@ -180,6 +180,8 @@ class Discovery:
             await self._announcer.leave(trio.current_time(), ending=ending)
             if self._pilot is not None and self._announcer.is_ending(ending):
                 await self._pilot.leave()
+            if self._announcer.is_ending(ending):
+                await self._vouching.vanish()
         finally:
             if self._pilot is not None:
                 self._pilot.end()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -111,6 +112,14 @@ class Vouching:
         for key, held in tuple(self._vouched.items()):
             self._end(key, held, trio.current_time())
         self._write(math.inf)
+
+    async def vanish(self) -> None:
+        """After `leave`, as soon as others have read that it drains, the file goes; also if cancelled."""
+        with trio.CancelScope(shield=True):
+            await trio.sleep_until(max((until for until, _ in self._leaving.values()), default=trio.current_time()))
+        self._leaving.clear()
+        with suppress(PannierError):
+            self._files.write([])
 
     def _announce(self, now: float) -> float:
         """What has changed, as far as its time has come; when that of the next one comes."""

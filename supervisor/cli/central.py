@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -101,7 +102,9 @@ command.add_command(fleet)
 @command.command()
 @name_option
 @output_option
-@click.option("--follow", is_flag=True, help="Go on until interrupted; with -o json a line for each change.")
+@click.option(
+    "--follow", is_flag=True, help="Go on until interrupted; with -o json a line for each change, and its time (ms)."
+)
 def status(*, name: str | None, output: str, follow: bool) -> None:
     """Show what leaves this host and why: inputs with their thresholds, weight, ways, and the Centrals."""
     service = the_one(name)
@@ -117,7 +120,6 @@ def status(*, name: str | None, output: str, follow: bool) -> None:
 
 
 async def _follow(bus: Bus, output: str) -> None:
-    import msgspec
     import trio
 
     shown: CentralStatus | None = None
@@ -127,10 +129,18 @@ async def _follow(bus: Bus, output: str) -> None:
         if drawn:
             click.echo("\x1b[H\x1b[2J" + "\n".join(lines(found, coloured=_coloured())))
         elif shown is None or found != shown:
-            click.echo(msgspec.json.encode(found).decode() if output == "json" else _line(found))
+            click.echo(_stamped(found) if output == "json" else _line(found))
             sys.stdout.flush()
         shown = found
         await trio.sleep(LOOK_SECONDS)
+
+
+def _stamped(found: CentralStatus) -> str:
+    """JSON of it in a line, with the milliseconds since epoch: `central simulate` reads when it was."""
+    import msgspec
+
+    stamped = {"ms": time.time_ns() // 1_000_000, **msgspec.to_builtins(found)}
+    return msgspec.json.encode(stamped).decode()
 
 
 def _line(found: CentralStatus) -> str:

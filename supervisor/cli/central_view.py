@@ -125,8 +125,9 @@ def _central(found: CentralStatus, address: str, state: CentralState | None) -> 
     if gateway is None:
         yield "  nothing is known yet: the proxy has said nothing"
         return
-    share = gateway.granted_rps / gateway.capacity * 100 if gateway.capacity else 0.0
-    yield f"  granted  {_bar(share)} {gateway.granted_rps:.0f} of {gateway.capacity:.0f} requests/s"
+    granted = max(0.0, gateway.granted_rps)  # what was given and taken back is not always 0 to the last digit
+    share = granted / gateway.capacity * 100 if gateway.capacity else 0.0
+    yield f"  granted  {_bar(share)} {granted:.0f} of {gateway.capacity:.0f} requests/s"
     yield f"  served   {gateway.served_rps:.0f} requests/s for {gateway.hosts} host{'s' * (gateway.hosts != 1)}"
     if gateway.strangers:
         yield f"  refused  {gateway.strangers} connections of whoever is no host of this Central"

@@ -117,6 +117,8 @@ OTHERS = [
     (DENY, "gateway = { host = '1.2.3' }", "3:20 PAN0104 error central.gateway.host"),
     (DENY, "gateway = { host = '[10.0.0.1]' }", "3:20 PAN0104 error central.gateway.host: [10.0.0.1] is no IP"),
     (DENY, "gateway = { host = '[::]' }", ""),
+    (DENY, "gateway = { hosts = 4001 }", "3:21 PAN0104 error central.gateway.hosts"),
+    (DENY, "gateway = { hosts = 4000 }", ""),
     (DENY, "gateway = { capacity = 0 }", "3:24 PAN0104 error central.gateway.capacity"),
     ("", "[central.gateway]", "2:1 PAN0502 error central.gateway: it calls for others"),
     (DENY, "[central.gateway]", ""),

@@ -4,7 +4,8 @@ import msgpack
 import pytest
 from pannier.shared import envelope, framing
 from pannier.shared.envelope import Failure, error_of, failure_of
-from pannier.shared.errors import NoSuchSidecar, NotRunning, PannierError, TimedOut, Unreachable, UsageError
+from pannier.shared.errors import Blame, NoSuchSidecar, NotRunning, PannierError, TimedOut, Unreachable, UsageError
+from pannier.shared.explain import ConfigError, Place, Problem
 
 MESSAGES = [
     envelope.Hello(1, "00" * 32, 7, "discovery"),
@@ -46,6 +47,12 @@ def test_an_error_keeps_kind_and_text(kind):
     error = error_of(failure_of(3, kind("what", hint="then", code="PAN0101")))
     assert type(error) is kind
     assert (error.message, error.hint, error.code, error.exit_code) == ("what", "then", "PAN0101", kind.exit_code)
+
+
+def test_a_configuration_that_is_refused_ends_a_command_as_it_does_at_home():
+    error = error_of(failure_of(3, ConfigError([Problem(Place("x.toml", 1, 1), "PAN0102", "a.b", "unknown")])))
+    assert (type(error), error.exit_code, error.blame) == (PannierError, 65, Blame.CONFIG)
+    assert "x.toml:1:1" in error.message
 
 
 def test_an_unknown_kind_is_a_plain_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 import trio
 from pannier.shared.central import CENTRAL_STATE, CentralForce, CentralState, CentralStatus, Inputs
 from pannier.shared.errors import PannierError, UsageError
-from pannier.shared.messages import EVENTS, Changed, Happening, Nothing
+from pannier.shared.messages import EVENTS, Changed, Happening, LiveChange, Nothing
 from pannier.supervisor import adoption
 from pannier.supervisor.adoption import Found
 from pannier.supervisor.central import CentralMesh
 from pannier.supervisor.central_table import Forced
+from pannier.supervisor.cli.profile_change import live_settings
 from pannier.supervisor.tree import OTHER
 
 from tests.supervisor.steered import DEV, Host, Running, running
@@ -61,6 +63,15 @@ async def test_it_is_published_at_the_start_and_taken_back_with_its_section(host
         assert not (await it.ask("central.status", Nothing(), CentralStatus)).configured
         with pytest.raises(UsageError, match="orders has no Central Mesh"):
             await force(it, 40.0)
+
+
+async def test_what_the_hint_says_gives_a_service_a_central_mesh(host: Host) -> None:
+    async with running(host) as it:
+        with pytest.raises(UsageError, match="orders has no Central Mesh") as caught:
+            await force(it, 40.0)
+        words = shlex.split(caught.value.hint.partition("pannier profile set ")[2].partition(" (")[0])
+        await it.ask("live.set", LiveChange(live_settings(words)), Changed)
+        assert (await force(it, 40.0)).configured
 
 
 async def test_it_comes_to_a_service_that_runs_with_a_listener_and_another_proxy(host: Host) -> None:
@@ -147,13 +158,19 @@ async def test_a_weight_that_is_asked_for_amid_a_change_is_laid_into_the_new_tab
         assert (payload["controller"]["dwell_ms"], asked) == (40000, Forced(40.0, 1))
 
 
-async def test_a_weight_outlives_a_change_that_is_taken_back_and_not_one_that_stands(host: Host) -> None:
+async def test_a_weight_outlives_a_change_that_is_taken_back(host: Host) -> None:
     async with running(host, **LEANS) as it:
         await force(it, 40.0)
         await it.use("dev", DEV, confirm_s=0.3)
         await it.wait_until(lambda: it.service.pending is None)
         assert (forced(it), it.service.plan.central is None) == (Forced(40.0, 1), False)
+
+
+async def test_a_weight_does_not_outlive_a_change_that_stands(host: Host) -> None:
+    async with running(host, **LEANS) as it:
+        await force(it, 40.0)
         await it.use("dev", DEV, confirm_s=60.0)
+        assert it.service.forced == Forced(40.0, 1)
         await it.ask("profile.confirm", Nothing(), Changed)
         assert it.service.forced is None
 

@@ -186,6 +186,13 @@ def test_what_status_follow_prints_is_replayed(trace: Trace) -> None:
     assert [moment.ms for moment in moments] == [*range(0, 5_500, 500), 99]
     assert [moment.host_pressure for moment in moments] == [60.0] * 11 + [5.0]
     assert simulate(recorded(trace(*status)), None, 1).starving_ms == 2_000
+    stamped = [{"ms": 1_000 * second, **line} for second, line in enumerate(status)]
+    assert [moment.ms for moment in recorded(trace(*stamped))] == [1_000 * second for second in range(10)]
+
+
+def test_a_trace_at_the_end_of_time_has_no_line_after_it(trace: Trace) -> None:
+    with pytest.raises(ConfigError, match="PAN0104 error  ms: "):
+        list(recorded(trace({"ms": 2**63 - 1}, state(1.0))))
 
 
 def test_what_a_recorded_state_says_of_the_way_out_holds(trace: Trace) -> None:
@@ -206,6 +213,10 @@ def test_what_a_recorded_state_says_of_the_way_out_holds(trace: Trace) -> None:
         ({"ms": 0, "idle": "half"}, "PAN0103 error  idle: "),
         ({"ms": 0, "throttled": -1}, "PAN0104 error  throttled: "),
         ({"ms": -5}, "PAN0104 error  ms: "),
+        ({"ms": 2**63}, "PAN0104 error  ms: "),
+        ({"ms": 10**30}, "PAN010. error  "),
+        ({"ms": 2**63, **state(1.0)}, "PAN0104 error  ms: "),
+        ({"ms": "now", **state(1.0)}, "PAN0103 error  ms: "),
         ({"ms": 1.5}, "PAN0103 error  ms: "),
         ({"ms": 0, "usable": "yes"}, "PAN0103 error  usable: "),
         ({"host_pressure": 3}, "PAN0106 error  ms: "),

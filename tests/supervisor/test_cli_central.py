@@ -107,6 +107,10 @@ def test_what_has_left_and_why() -> None:
             "  granted  ████████████░░░░░░░░░░░░░ 10000 of 20000 requests/s",
         ),
         (
+            replace(CENTRAL, states=[CentralState(gateway=replace(GATEWAY, granted_rps=-1e-13))]),
+            "  granted  ░░░░░░░░░░░░░░░░░░░░░░░░░ 0 of 20000 requests/s",
+        ),
+        (
             replace(CENTRAL, states=[CentralState(gateway=GATEWAY)]),
             "  served   900 requests/s for 1 host",
         ),
@@ -191,6 +195,18 @@ async def test_status_for_people_and_as_data(pannier: Run, supervisor: Superviso
     found = json.loads(out)
     assert (code, found["service"], found["thresholds"]) == (0, "orders", THRESHOLDS)
     assert (found["states"][0]["weight"], found["states"][0]["inputs"]["cgroup_pressure"]) == (60.0, None)
+
+
+async def test_each_line_that_is_followed_says_when_it_was(
+    pannier: Run, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trio, "sleep", interrupted)
+    code, out, _ = await pannier("central", "status", "-o", "json", "--follow")
+    (line,) = out.splitlines()
+    assert (code, json.loads(line)["service"], json.loads(line)["ms"] > 1_500_000_000_000) == (0, "orders", True)
 
 
 async def test_shift_and_return_say_what_happened(pannier: Run, supervisor: Supervisor) -> None:

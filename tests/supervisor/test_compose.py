@@ -16,6 +16,7 @@ from pannier.sidecars.discovery import config as discovery_config
 from pannier.sidecars.observability import config as observability
 from pannier.sidecars.resilience import config as resilience
 from pannier.sidecars.traffic import config as traffic
+from pannier.supervisor.change import change
 from pannier.supervisor.compose import compose, handed_all, listeners, without_outer
 from pannier.supervisor.keeper import Stdio
 from pannier.supervisor.plan import Arguments, Installed, Place, Plan, Readiness, UnixListener
@@ -242,6 +243,13 @@ def test_a_proxy_of_a_release_before_is_handed_every_segment_in_its_next_life() 
     fewer = tuple(name for name in plan.proxy.held if name != "table.headers")
     older = msgspec.structs.replace(plan, proxy=msgspec.structs.replace(plan.proxy, held=fewer))
     assert set(handed_all(older).proxy.held) == set(plan.proxy.held)
+
+
+def test_a_plan_of_a_release_before_has_no_central_mesh_and_a_change_says_so() -> None:
+    plan = planned()
+    older = msgspec.structs.replace(plan, settings={key: v for key, v in plan.settings.items() if key != "central"})
+    assert change(handed_all(older), plan).lines == ()
+    assert change(plan, handed_all(older)).lines == ()
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import errno
+import socket
 
 import pytest
 from pannier.shared.errors import PannierError, UsageError
 from pannier.supervisor.keeper import KeeperError
 from pannier.supervisor.plan import Listener
-from pannier.supervisor.ports import bind, split_address
+from pannier.supervisor.ports import bind, outward, split_address
 
 
 class Keeper:
@@ -61,3 +62,11 @@ def test_addresses(text: str, parts: tuple[str, int]) -> None:
 def test_no_addresses(text: str) -> None:
     with pytest.raises(UsageError):
         split_address(text)
+
+
+def test_a_host_that_may_make_no_socket_has_no_address_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EAFNOSUPPORT, "no IPv4 here")
+
+    monkeypatch.setattr(socket, "socket", refused)
+    assert outward() == ""

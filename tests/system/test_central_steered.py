@@ -47,7 +47,7 @@ def test_a_service_begins_to_lean_on_a_central_under_load_and_its_supervisor_is_
 
         for setting, reason in (("central.leave.share=0.95", "PAN0501"), (TLS, "cannot read /nowhere/c.pem")):
             refused = host.run("profile", "set", "-n", "orders", setting)
-            assert refused.returncode == 1
+            assert refused.returncode == 65
             assert reason in refused.stderr
         assert host.run("profile", "reset", "-n", "orders", "central").returncode == 0
         assert not status(host, "orders").configured

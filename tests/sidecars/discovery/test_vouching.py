@@ -175,6 +175,18 @@ async def test_the_end_of_the_service_ends_all_of_it(central: Central, autojump_
     assert [key for key, _ in central.reader.scan(trio.current_time()).removed] == [DETOUR]
 
 
+async def test_the_file_goes_when_others_have_read_that_it_drains(central: Central, autojump_clock) -> None:
+    file = central.folder / "registry" / ".vouched" / "central@c.json"
+    await central.put(CENTRAL, **{HEADROOM: "12000"})
+    await trio.sleep(1)
+    central.on_this_host()
+    central.vouching.leave()
+    assert (central.on_this_host(), file.exists()) == ({"c": State.DRAINING}, True)
+    await central.vouching.vanish()
+    assert not file.exists()
+    assert [key for key, _ in central.reader.scan(trio.current_time()).removed] == [CENTRAL]
+
+
 @pytest.fixture
 def pilot(tmp_path: Path) -> Iterator[Path]:
     host = Host(tmp_path)

@@ -4,6 +4,8 @@
 //! Centrals. The app notices nothing: it believes that it talks to 127.0.0.1:15001. The Central sees the host's address, with
 //! the app's port.
 //!
+//! The other way round, a Central's connections can be let in to an app that listens on 127.0.0.1 only, without a hop here.
+//!
 //! - **The rules go with the process.** Their table is owned by the netlink socket (`NFT_TABLE_F_OWNER`, Linux 5.12): the
 //!   kernel removes it when that is closed, after `kill -9` too, and lets nobody else touch it meanwhile. Each process
 //!   and port has a table of its own, `pannier-PORT-PID`, so that an older and a newer process can hold one each during
@@ -102,6 +104,23 @@ impl Redirect {
         self.netfilter.transaction(&messages, End::Commit).map_err(|refused| advice::on(&refused))?;
         self.hooked = true;
         Ok(())
+    }
+}
+
+impl Redirect {
+    /// Lets these Centrals in to the app, which listens in 127.0.0.0/8: their new connections to its port, at whatever address of
+    /// this host, go there, and nobody here touches them. Replaces what held before; none: nobody is let in.
+    pub fn admit(&mut self, app: SocketAddrV4, centrals: &[Ipv4Addr]) -> Result<(), String> {
+        if !app.ip().is_loopback() || app.port() == 0 {
+            return Err(format!("{app} is no app's address that only this host reaches"));
+        }
+        for central in centrals {
+            for interface in routes::interfaces(&mut self.routing, *central)? {
+                self.localnet.open(&mut self.netfilter, &interface)?;
+            }
+        }
+        let messages = rules::admissions(&self.table, app, centrals);
+        self.netfilter.transaction(&messages, End::Commit).map(drop).map_err(|refused| advice::on(&refused))
     }
 }
 

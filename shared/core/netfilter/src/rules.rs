@@ -13,6 +13,10 @@
 //!         type nat hook postrouting priority srcnat
 //!         oif != "lo" ip saddr 127.0.0.0/8 meta l4proto tcp ct original ip daddr 127.0.0.1 ct original proto-dst 15001 masquerade
 //!     }
+//!     chain in {
+//!         type nat hook prerouting priority dstnat
+//!         ip saddr 10.77.0.2 tcp dport 8080 tcp flags & (fin|syn|rst|ack) == syn dnat to 127.0.0.1:8080
+//!     }
 //! }
 //! ```
 //!
@@ -23,7 +27,7 @@
 //! - **The chain `source` knows the listener, not the Centrals**, so it never changes: a packet that was sent off by the
 //!   rules before a change would else meet the ones after it, and leave as 127.0.0.1.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::expression::{Expressions, Header, Is, Meta, Original};
 use crate::message::{Attributes, Message};
@@ -60,11 +64,13 @@ const SYN: u8 = 0x02;
 const FIN_SYN_RST_ACK: u8 = 0x17;
 
 const OUT: &str = "out";
+const IN: &str = "in";
 const SOURCE: &str = "source";
 
 /// Where a base chain is hooked: number of the hook, priority, type.
 struct Hook(u32, i32, &'static str);
 const BEFORE_ANYTHING: Hook = Hook(0, -300, "filter");
+const BEFORE_ROUTING: Hook = Hook(0, -100, "nat");
 const OUTPUT: Hook = Hook(3, -100, "nat");
 const AFTER_ROUTING: Hook = Hook(4, 100, "nat");
 
@@ -110,6 +116,22 @@ pub fn draws(table: &str, listener: SocketAddrV4, shares: &[(SocketAddrV4, u32)]
         }));
         left = left.saturating_sub(share);
     }
+    messages
+}
+
+/// What replaces all that is in `in`: a Central's new connections to the app's port, at whatever address of this host, go to
+/// the app.
+pub fn admissions(table: &str, app: SocketAddrV4, centrals: &[Ipv4Addr]) -> Vec<Message> {
+    let mut messages = vec![chain(table, IN, &BEFORE_ROUTING), flush(table, IN)];
+    messages.extend(centrals.iter().map(|central| {
+        rule(table, IN, |rule| {
+            rule.field(Header::Network, SOURCE_ADDRESS, 4).expect(Is::Equal, &central.octets());
+            rule.meta(Meta::Protocol).expect(Is::Equal, &[TCP]);
+            rule.field(Header::Transport, TARGET_PORT, 2).expect(Is::Equal, &app.port().to_be_bytes());
+            rule.field(Header::Transport, FLAGS, 1).mask(FIN_SYN_RST_ACK).expect(Is::Equal, &[SYN]);
+            rule.dnat(app);
+        })
+    }));
     messages
 }
 

@@ -329,6 +329,11 @@ async fn dialled(context: Context<'_>, chosen: &Chosen<'_>, timeout_ms: u64) -> 
         (Some(detour), ..) => detouring::connect(worker, timer, detour, &cluster.name, &endpoint.id, timeout_ms).await,
         (None, Some(guest), Address::Ip(address)) if cluster.is_app() => {
             let hello = &guest.host.hello;
+            if let Some(direct) = guest.host.direct()
+                && let Ok(stream) = dial::connect(worker, timer, &Address::Ip(direct.into()), timeout_ms).await
+            {
+                return Ok(stream);
+            }
             let reached =
                 detouring::pass_through(worker, timer, *address, &hello.service, &hello.instance, timeout_ms).await;
             if reached.is_err() {

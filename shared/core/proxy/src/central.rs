@@ -14,7 +14,7 @@
 //! | `detours` | | publishes that instances are reached by way of it |
 //! | `preface`, `wire`, `contact`, `entrance`, `networks`, `settings`, `bulletin` | what both say, and how | the same |
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -90,6 +90,7 @@ struct Known {
     tables: Option<Tables>,
     handover: wire::Policy,
     centrals: Vec<std::net::SocketAddr>,
+    app: Option<SocketAddrV4>,
 }
 
 impl Mesh {
@@ -137,6 +138,11 @@ impl Mesh {
     /// The Centrals that table `central` names, and those that discovery knows.
     pub fn centrals(&self) -> Vec<std::net::SocketAddr> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).centrals.clone()
+    }
+
+    /// Where the app listens, if only this host reaches it.
+    pub fn app(&self) -> Option<SocketAddrV4> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).app
     }
 
     /// Whether a Central is at that address.
@@ -240,6 +246,7 @@ impl Mesh {
         handed.services = services;
         handed.revision = revision(handed);
         self.revision.store(handed.revision, Ordering::Release);
+        known.app = app(policy);
         known.centrals = centrals(&settings, policy);
         if settings.is_gateway() {
             if matches!(kind, Kind::Endpoints | Kind::Telemetry) {
@@ -250,6 +257,14 @@ impl Mesh {
         drop(known);
         self.changed.notify_one();
         Ok(())
+    }
+}
+
+fn app(policy: &Policy) -> Option<SocketAddrV4> {
+    let endpoint = policy.app.and_then(|app| policy.clusters.get(app)).and_then(|cluster| cluster.endpoints.first());
+    match endpoint.map(|endpoint| &endpoint.address) {
+        Some(Address::Ip(std::net::SocketAddr::V4(v4))) if v4.ip().is_loopback() => Some(*v4),
+        _ => None,
     }
 }
 

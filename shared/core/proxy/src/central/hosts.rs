@@ -1,7 +1,7 @@
 //! Who leans on this Central: each host with its policy, its weight and its tokens. Links write it, connections read it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,6 +33,7 @@ pub struct Host {
     /// Of what it would send it may send so much: less than all if it sends more than its tokens allow.
     allowed: AtomicU32,
     out_of_reach_until_ms: AtomicU64,
+    direct: Mutex<Option<SocketAddrV4>>,
     served: AtomicU64,
     policies: Mutex<Vec<Arc<Tenant>>>,
 }
@@ -51,6 +52,7 @@ impl Host {
             is_linked: AtomicBool::new(true),
             allowed: AtomicU32::new(WHOLE as u32),
             out_of_reach_until_ms: AtomicU64::new(0),
+            direct: Mutex::default(),
             served: AtomicU64::new(0),
             policies: Mutex::default(),
         }
@@ -80,6 +82,17 @@ impl Host {
     /// Whether it sends more than its tokens allow.
     pub fn is_over(&self) -> bool {
         self.allowed.load(Ordering::Relaxed) < WHOLE as u32
+    }
+
+    /// Where its kernel lets us in to its app.
+    pub fn direct(&self) -> Option<SocketAddrV4> {
+        *self.direct.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says where that is; only at the host itself.
+    pub fn let_in(&self, at: Option<SocketAddrV4>) {
+        let at = at.filter(|at| IpAddr::V4(*at.ip()) == self.address.to_canonical());
+        *self.direct.lock().unwrap_or_else(PoisonError::into_inner) = at;
     }
 
     /// What it said on its link.

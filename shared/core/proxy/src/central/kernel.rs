@@ -1,7 +1,7 @@
 //! The kernel's part: it sends new connections of the app to Centrals, where it may.
 
 use std::cell::RefCell;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use pannier_decide::schema::central::Way;
 use pannier_netfilter::Redirect;
@@ -19,6 +19,7 @@ pub struct Kernel {
     asked: (Way, Option<String>),
     redirect: RefCell<Option<Redirect>>,
     in_force: RefCell<Vec<(SocketAddrV4, u32)>>,
+    admitted: RefCell<Vec<Ipv4Addr>>,
 }
 
 impl Kernel {
@@ -29,9 +30,10 @@ impl Kernel {
     }
 
     fn probe(settings: &Settings, asked: (Way, Option<String>)) -> Kernel {
-        let why_not = match (settings.is_gateway(), settings.table.outbound, &settings.table.listener) {
-            (true, ..) | (_, Way::Relay | Way::Off, _) => Some("not asked for".into()),
-            (.., None) => Some("the app's calls come through a Unix socket".into()),
+        let is_asked = settings.table.inbound || matches!(settings.table.outbound, Way::Best | Way::Redirect);
+        let why_not = match (is_asked && !settings.is_gateway(), &settings.table.listener) {
+            (false, _) => Some("not asked for".into()),
+            (true, None) => Some("the app's calls come through a Unix socket".into()),
             _ => Redirect::probe().err(),
         };
         let listener = settings.table.listener.as_deref().and_then(|text| text.parse::<SocketAddrV4>().ok());
@@ -44,7 +46,13 @@ impl Kernel {
             Ok(redirect) => (Some(redirect), None),
             Err(why) => (None, Some(why)),
         };
-        Kernel { why_not, asked, redirect: RefCell::new(redirect), in_force: RefCell::default() }
+        Kernel {
+            why_not,
+            asked,
+            redirect: RefCell::new(redirect),
+            in_force: RefCell::default(),
+            admitted: RefCell::default(),
+        }
     }
 
     /// Has the kernel send a part (0…1) of new connections away.
@@ -71,5 +79,20 @@ impl Kernel {
                 Err(why) => eprintln!("the kernel's redirect stays as it was: {why}"),
             }
         }
+    }
+
+    /// Has the kernel let the connections of these Centrals in to the app; whether it does.
+    pub fn admit(&self, app: SocketAddrV4, centrals: Vec<Ipv4Addr>) -> bool {
+        let mut admitted = self.admitted.borrow_mut();
+        if *admitted == centrals {
+            return !centrals.is_empty();
+        }
+        let done = self.redirect.borrow_mut().as_mut().map(|redirect| redirect.admit(app, &centrals));
+        match done {
+            Some(Ok(())) => *admitted = centrals,
+            Some(Err(why)) => eprintln!("Centrals come in through the pass-through port: {why}"),
+            None => {}
+        }
+        !admitted.is_empty()
     }
 }

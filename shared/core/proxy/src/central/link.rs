@@ -215,6 +215,8 @@ impl Link {
                 known.served = before.saturating_add(served);
                 if grant.knows_policy {
                     known.revision = want.revision;
+                } else if known.revision == want.revision {
+                    known.revision = 0; // it has forgotten
                 }
                 known.takes_redirect = grant.takes_redirect;
                 if !grant.knows_policy && grant.trouble.is_empty() {

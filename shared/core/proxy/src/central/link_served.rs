@@ -138,6 +138,7 @@ fn answer(worker: &Worker, settings: &Settings, host: &Host, want: &Want, meter:
     let is_over = meter.at_ms > 0 && did > meter.granted * SLACK * seconds + SLACK_REQUESTS;
     let allowed = if is_over { meter.granted * seconds / did } else { 1.0 };
     host.said(want.weight / 100.0, want.inbound, allowed);
+    host.let_in(want.direct.filter(|_| settings.may_be_plain(host.address)));
     let tenant = host.policy(want.revision);
     let missing = tenant.as_ref().map(|tenant| tenant.missing()).unwrap_or_default();
     let mut trouble = match &tenant {

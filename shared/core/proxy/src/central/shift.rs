@@ -2,7 +2,7 @@
 //! that in force. It is a thread of its own, with a reactor of its own, so that neither Python nor a worker holds it up.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,6 +31,8 @@ use crate::policy_watch::Watched;
 
 /// Between two steps.
 const TICK: Duration = Duration::from_millis(250);
+/// A Central that was told that it is no more let in has heard it by then.
+const LET_IN_MS: u64 = 2_000;
 /// How long what was away before stays away while the links are made.
 const SETTLES_MS: u64 = 2_000;
 /// How long a Central that is no more is known to be lost.
@@ -45,7 +47,7 @@ const STANDBY: f64 = 0.01;
 const GROWS: f64 = 1.2;
 /// Of what a request costs here so much stays when the proxy relays it (`docs/central-mesh.md`); where the kernel redirects, or the
 /// callers go elsewhere, nothing does.
-const RELAYED: f64 = 0.4;
+const RELAYED: f64 = 0.8;
 
 /// Starts it.
 ///
@@ -122,6 +124,7 @@ struct Here {
     decision: Decision,
     since_ms: u64,
     revision: u64,
+    let_in_until_ms: u64,
     /// Until the links are there, but no longer than that, what was decided before stands.
     settles_ms: u64,
     /// Centrals whose link has been given up while they were down, and until when that is remembered.
@@ -165,6 +168,7 @@ impl Here {
             }),
             since_ms: clock::unix_ms(),
             revision: 0,
+            let_in_until_ms: 0,
             settles_ms: if before.weight > 0.0 { clock::monotonic_ms() + SETTLES_MS } else { 0 },
             given_up: Vec::new(),
         }
@@ -280,6 +284,7 @@ impl Here {
         let sheds = self.decision.starving && !self.settings.is_gateway() && (granted <= 0.0 || limit < 1.0);
         let outbound = if way == "none" { 0.0 } else { weight };
         self.kernel.put(if way == "redirect" { outbound } else { 0.0 }, &targets);
+        let direct = self.let_in(now_ms, weight > 0.0, &targets, &usable);
         self.mesh.away.set(outbound, way, sheds);
         self.mesh.away.point_to(targets, self.lost(now_ms));
         let is_busy = forced.is_some() || self.decision.weight > 0.0 || self.decision.starving || self.is_warm(&sample);
@@ -292,7 +297,7 @@ impl Here {
             let rate = (wanted / up as f64).max(wanted - (granted - rate));
             let (inbound, leaves) = (self.settings.table.inbound, self.settings.table.outbound != Way::Off);
             let weight = self.decision.weight;
-            link.want.set(Want { rate, weight, inbound, outbound: leaves, ..Want::default() });
+            link.want.set(Want { rate, weight, inbound, outbound: leaves, direct, ..Want::default() });
             // What a Central must know at once: it takes less, or sends connections back.
             if is_busy != link.is_busy.replace(is_busy) || (before.weight - weight).abs() >= 1.0 {
                 link.ask.notify_one();
@@ -388,6 +393,40 @@ impl Here {
     fn saved(&self) -> f64 {
         let stays = if self.way == "relay" { RELAYED } else { 0.0 };
         self.rates.moved * self.rates.cost_ns * (1.0 - stays) / 1e9
+    }
+
+    /// Has the kernel let Centrals in to the app, where it may and the app's callers go that way; says where they come in. They
+    /// are told that it ends before it does.
+    fn let_in(
+        &mut self,
+        now_ms: u64,
+        is_away: bool,
+        targets: &[Target],
+        links: &[(Rc<Link>, f64)],
+    ) -> Option<SocketAddrV4> {
+        let own = self.settings.table.passthrough.as_deref().and_then(|own| own.parse::<SocketAddrV4>().ok());
+        let all_take = links.iter().all(|(link, rate)| *rate <= 0.0 || link.known.borrow().takes_redirect);
+        let (Some(app), Some(own)) = (self.mesh.app(), own) else {
+            return None;
+        };
+        let may = is_away && self.settings.table.inbound && self.kernel.why_not.is_none() && all_take;
+        let centrals: Vec<_> = targets
+            .iter()
+            .filter(|_| may && !own.ip().is_loopback())
+            .filter_map(|target| match target.address.ip() {
+                IpAddr::V4(v4) if !v4.is_loopback() => Some(v4),
+                _ => None,
+            })
+            .collect();
+        if !centrals.is_empty() {
+            self.let_in_until_ms = now_ms + LET_IN_MS;
+            let is_in = self.kernel.admit(app, centrals);
+            return is_in.then(|| SocketAddrV4::new(*own.ip(), app.port()));
+        }
+        if now_ms >= self.let_in_until_ms {
+            self.kernel.admit(app, Vec::new());
+        }
+        None
     }
 
     /// How the app's calls leave, as things are.

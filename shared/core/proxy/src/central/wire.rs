@@ -1,5 +1,7 @@
 //! What a host and a Central say to each other on the link: frames of a length (4 bytes, little endian) and a msgpack map.
 
+use std::net::SocketAddrV4;
+
 use serde::{Deserialize, Serialize};
 
 /// The longest frame with a policy; a table has at most 16 MiB, and most have some kilobytes.
@@ -62,6 +64,8 @@ pub struct Want {
     pub inbound: bool,
     /// Its own calls leave.
     pub outbound: bool,
+    /// Where its kernel lets the Central in to its app, without a preface.
+    pub direct: Option<SocketAddrV4>,
 }
 
 /// A Central to a host: the answer to what it asked for.
