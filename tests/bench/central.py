@@ -46,8 +46,8 @@ WORK: Final = 20
 URGENT: Final = -5
 ENTER: Final = {"host_pressure": 25.0, "cgroup_pressure": 25.0, "throttled": 10.0, "queue_wait_ms": 20.0}
 HOLDS_S, WITHIN_S = 2.0, 3.0
-# The Central's core is its callers' and the origin's as well: that somebody waits for it says nothing of the Central, and
-# the callers' host, which sees the same pressure, asks for tokens, too.
+# The Central's core is its callers' and the origin's as well: that somebody waits for it says nothing of the Central,
+# and the callers' host, which sees the same pressure, asks for tokens, too.
 ROOMY: Final = (
     "central.enter.host_pressure=100",
     "central.enter.cgroup_pressure=100",

@@ -79,6 +79,8 @@ class Generator:
 def parse(line: bytes | str) -> Load:
     """Reads the generator's line."""
     fields = json.loads(line)
+    for told in ("repeated", "lost"):  # by a client that repeats, which no benchmark's is
+        fields.pop(told, None)
     histogram = {int(edge): int(count) for edge, count in fields.pop("histogram")}
     return Load(**fields, histogram=histogram)
 
