@@ -53,7 +53,13 @@ ROOMY: Final = (
     "central.enter.cgroup_pressure=100",
     "central.gateway.capacity=100000",
 )
-LIVELY: Final = ('central.leave.calm="5s"', 'central.dwell="10s"', "central.step_down=20")
+LIVELY: Final = (
+    "sidecars.resilience.inbound.rate_limit.fill=100000",
+    "sidecars.resilience.inbound.rate_limit.max=200000",
+    'central.leave.calm="5s"',
+    'central.dwell="10s"',
+    "central.step_down=20",
+)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ const NOTICED: f64 = 0.005;
 pub struct Kernel {
     /// Why it cannot have one.
     pub why_not: Option<String>,
-    asked: (Way, Option<String>),
+    asked: (Way, bool, Option<String>),
     redirect: RefCell<Option<Redirect>>,
     in_force: RefCell<Vec<(SocketAddrV4, u32)>>,
     admitted: RefCell<Vec<Ipv4Addr>>,
@@ -25,11 +25,11 @@ pub struct Kernel {
 impl Kernel {
     /// The one that there is, if it is of use still, or a new one.
     pub fn of(before: Option<Kernel>, settings: &Settings) -> Kernel {
-        let asked = (settings.table.outbound, settings.table.listener.clone());
+        let asked = (settings.table.outbound, settings.table.inbound, settings.table.listener.clone());
         before.filter(|kernel| kernel.asked == asked).unwrap_or_else(|| Kernel::probe(settings, asked))
     }
 
-    fn probe(settings: &Settings, asked: (Way, Option<String>)) -> Kernel {
+    fn probe(settings: &Settings, asked: (Way, bool, Option<String>)) -> Kernel {
         let is_asked = settings.table.inbound || matches!(settings.table.outbound, Way::Best | Way::Redirect);
         let why_not = match (is_asked && !settings.is_gateway(), &settings.table.listener) {
             (false, _) => Some("not asked for".into()),
