@@ -54,8 +54,6 @@ ROOMY: Final = (
     "central.gateway.capacity=100000",
 )
 LIVELY: Final = (
-    "sidecars.resilience.inbound.rate_limit.fill=100000",
-    "sidecars.resilience.inbound.rate_limit.max=200000",
     'central.leave.calm="5s"',
     'central.dwell="10s"',
     "central.step_down=20",
