@@ -29,12 +29,6 @@ pub fn share(weight: f64, criticality: Criticality, repeatable: bool) -> f64 {
     }
 }
 
-/// The share of whatever leaves first.
-#[must_use]
-pub fn widest(weight: f64) -> f64 {
-    share(weight, Criticality::Sheddable, true)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

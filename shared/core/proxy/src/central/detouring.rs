@@ -99,14 +99,7 @@ pub async fn connect(
     timeout_ms: u64,
 ) -> Result<Stream, DialError> {
     let settings = worker.mesh.settings().ok_or(DialError::Failed)?;
-    let preface = Preface {
-        role: Role::Inbound,
-        service: service.to_string(),
-        instance: instance.to_string(),
-        revision: 0,
-        hops: 0,
-        draw: 0.0,
-    };
+    let preface = Preface::to(Role::Inbound, service, instance, 0);
     let name = settings.table.service.clone();
     let connected = reach(worker, timer, &settings, detour.address, &name, &preface, timeout_ms).await;
     match connected {
@@ -140,14 +133,7 @@ pub async fn pass_through(
     timeout_ms: u64,
 ) -> Result<Stream, DialError> {
     let settings = worker.mesh.settings().ok_or(DialError::Failed)?;
-    let preface = Preface {
-        role: Role::PassThrough,
-        service: service.to_string(),
-        instance: instance.to_string(),
-        revision: 0,
-        hops: 1,
-        draw: 0.0,
-    };
+    let preface = Preface::to(Role::PassThrough, service, instance, 1);
     let connected = reach(worker, timer, &settings, address, service, &preface, timeout_ms).await;
     connected.map_err(|_| DialError::Failed)
 }

@@ -156,14 +156,7 @@ impl Link {
     async fn talk(&self, mesh: &Mesh, settings: &Settings, service: &str, news: &Notify) -> Result<(), String> {
         let address = self.address;
         let table = &settings.table;
-        let preface = Preface {
-            role: Role::Control,
-            service: service.to_string(),
-            instance: table.instance.clone(),
-            revision: 0,
-            hops: u8::from(settings.is_gateway()),
-            draw: 0.0,
-        };
+        let preface = Preface::to(Role::Control, service, &table.instance, 0);
         let dialled = tokio::select! {
             biased;
             dialled = dial::unreserved(&address) => dialled.map_err(|error| format!("{address}: {error}")),

@@ -56,6 +56,13 @@ pub struct Preface {
 }
 
 impl Preface {
+    /// Of a connection to an instance, that has come through so many Centrals.
+    #[must_use]
+    pub fn to(role: Role, service: &str, instance: &str, hops: u8) -> Preface {
+        let (service, instance) = (service.to_string(), instance.to_string());
+        Preface { role, service, instance, revision: 0, hops, draw: 0.0 }
+    }
+
     /// The bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
